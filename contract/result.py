@@ -1,0 +1,157 @@
+"""What a user gets: BatchResult, result rows, and the progress on the way there."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field, JsonValue
+
+from ._base import Reply
+from .status import BatchStatus, ErrorClass, Phase, ProviderStatus, RowStatus
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Counts(Reply):
+    """Rows by how they ended. Always: total = succeeded + failed + canceled + expired, once the batch has ended."""
+
+    total: Annotated[Count, Field(description="Rows of the input.")] = 0
+    succeeded: Annotated[Count, Field(description="Rows the provider answered.")] = 0
+    failed: Annotated[Count, Field(description="Rows that failed.")] = 0
+    canceled: Annotated[Count, Field(description="Rows a cancel left over.")] = 0
+    expired: Annotated[Count, Field(description="Rows the deadline left over.")] = 0
+
+    @property
+    def settled(self) -> int:
+        """Rows that have ended."""
+        return self.succeeded + self.failed + self.canceled + self.expired
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in Counts.model_fields})
+
+
+class Usage(Reply):
+    """Tokens."""
+
+    input_tokens: Annotated[Count, Field(description="Tokens of the prompts, cached ones included.")] = 0
+    cached_input_tokens: Annotated[Count, Field(description="Of those, read from the provider's cache.")] = 0
+    output_tokens: Annotated[Count, Field(description="Tokens of the answers, reasoning included.")] = 0
+    reasoning_tokens: Annotated[Count, Field(description="Of those, spent on reasoning.")] = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+
+
+class Strays(Reply):
+    """Rows from the provider that belong to nothing; kept in shards/…/unmatched.jsonl, never fatal."""
+
+    unknown: Annotated[Count, Field(description="Rows with an id that was never sent.")] = 0
+    duplicate: Annotated[Count, Field(description="Second and later rows for one id.")] = 0
+    unreadable: Annotated[Count, Field(description="Lines that are no result.")] = 0
+
+    def __add__(self, other: Strays) -> Strays:
+        return Strays(**{name: getattr(self, name) + getattr(other, name) for name in Strays.model_fields})
+
+
+class ProviderBatch(Reply):
+    """One provider batch: one attempt of one shard."""
+
+    marker: Annotated[str, Field(description='"{batch_id}/{shard}/{attempt}".')]
+    id: Annotated[str, Field(description="The provider's own id.")]
+    status: Annotated[ProviderStatus, Field(description="Its last known state.")]
+    rows: Annotated[Count, Field(description="Rows it was given.")]
+    adopted: Annotated[
+        bool, Field(description="Whether it was found again after an answer was lost, rather than created by us.")
+    ] = False
+
+
+class BatchResult(Reply):
+    """How a batch ended. Also in the store, as result.json."""
+
+    batch_id: Annotated[str, Field(description="The batch, which is the workflow id.")]
+    status: Annotated[BatchStatus, Field(description="How it ended.")]
+    counts: Annotated[Counts, Field(description="Rows by how they ended.")] = Counts()
+    usage: Annotated[Usage, Field(description="Tokens of every provider batch, failed attempts included.")] = Usage()
+    cost_usd: Annotated[
+        str | None, Field(description="What it cost at the batch price, in USD; null where a price is unknown.")
+    ] = None
+    list_cost_usd: Annotated[
+        str | None, Field(description="What it would have cost without the batch discount, in USD.")
+    ] = None
+    results: Annotated[str | None, Field(description="URI of results.jsonl: one row per request, in order.")] = None
+    errors: Annotated[str | None, Field(description="URI of errors.jsonl: the rows that did not succeed.")] = None
+    provider_batches: Annotated[
+        tuple[ProviderBatch, ...], Field(description="Every provider batch; the first 100 where there are more.")
+    ] = ()
+    strays: Annotated[Strays, Field(description="Rows from the provider that belong to nothing.")] = Strays()
+    started_at: Annotated[datetime | None, Field(description="When the workflow began, UTC.")] = None
+    ended_at: Annotated[datetime | None, Field(description="When the results were complete, UTC.")] = None
+    error: Annotated[str | None, Field(description="Why it did not complete, in a sentence.")] = None
+    cancel_reason: Annotated[str | None, Field(description="Why it was cancelled, as the canceller said.")] = None
+    canceled_by: Annotated[str | None, Field(description="Who cancelled it, as the canceller said.")] = None
+    metadata: Annotated[dict[str, str], Field(description="The spec's own labels.")] = {}
+
+
+class ShardCounts(Reply):
+    """Shards by phase."""
+
+    total: Count = 0
+    waiting: Count = 0
+    running: Count = 0
+    ended: Count = 0
+
+
+class BatchProgress(Reply):
+    """The answer of the `progress` query: where the batch is, and why nothing moves."""
+
+    batch_id: Annotated[str, Field(description="The batch.")]
+    phase: Annotated[Phase, Field(description="Where it is in its life.")]
+    counts: Annotated[
+        Counts, Field(description="Rows; succeeded and failed as far as the provider says, until they are settled.")
+    ] = Counts()
+    shards: Annotated[ShardCounts, Field(description="Shards by phase.")] = ShardCounts()
+    attempt: Annotated[Count, Field(description="The attempt under way, from 1; 0 before the first.")] = 0
+    provider: Annotated[str, Field(description="The provider's name in the configuration.")] = ""
+    provider_status: Annotated[ProviderStatus | None, Field(description="The provider batch's state.")] = None
+    provider_status_raw: Annotated[str | None, Field(description="The same in the provider's word.")] = None
+    provider_batch_id: Annotated[str | None, Field(description="The provider batch under way.")] = None
+    next_poll_at: Annotated[datetime | None, Field(description="When the provider is asked next, UTC.")] = None
+    waiting_for: Annotated[str | None, Field(description="Why nothing moves, in a sentence.")] = None
+    last_error: Annotated[str | None, Field(description="The last thing that went wrong, in a sentence.")] = None
+    cost_usd: Annotated[str | None, Field(description="Cost so far, in USD; null while it is unknown.")] = None
+    started_at: Annotated[datetime | None, Field(description="When the workflow began, UTC.")] = None
+    deadline_at: Annotated[datetime | None, Field(description="When the batch is ended whatever it does, UTC.")] = None
+    cancel_requested: Annotated[bool, Field(description="Whether a cancel is on its way.")] = False
+    result: Annotated[BatchResult | None, Field(description="The result, once the batch has ended.")] = None
+
+
+class RowError(Reply):
+    """Why a row did not succeed."""
+
+    type: Annotated[ErrorClass, Field(description="The class, in one vocabulary for all providers.")]
+    code: Annotated[str | None, Field(description="The provider's own code, or Durabatch's.")] = None
+    message: Annotated[str, Field(description="The provider's own words.")] = ""
+
+
+class RowResponse(Reply):
+    """What the provider answered."""
+
+    status_code: Annotated[int, Field(description="HTTP status of the row.")]
+    request_id: Annotated[str | None, Field(description="The provider's id for the call, for its support.")] = None
+    body: Annotated[JsonValue, Field(description="The body, as the provider sent it.")] = None
+
+
+class ResultRow(Reply):
+    """One line of results.jsonl: exactly one per request, in input order."""
+
+    custom_id: Annotated[str, Field(description="The request's own id.")]
+    status: Annotated[RowStatus, Field(description="How it ended.")]
+    text: Annotated[str | None, Field(description="The answer's text, where it has one.")] = None
+    model: Annotated[str | None, Field(description="The model that answered, as the provider names it.")] = None
+    usage: Annotated[Usage | None, Field(description="Its tokens.")] = None
+    cost_usd: Annotated[str | None, Field(description="Its cost in USD; null where the price is unknown.")] = None
+    response: Annotated[RowResponse | None, Field(description="The provider's answer.")] = None
+    error: Annotated[RowError | None, Field(description="Why it did not succeed.")] = None
+    attempts: Annotated[Count, Field(description="How often it was submitted.")] = 0
+    provider_batch_id: Annotated[str | None, Field(description="The provider batch that had the last word.")] = None

@@ -1,0 +1,165 @@
+"""What a user asks for: BatchSpec, and CancelRequest."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from ._base import Duration, Record
+from .status import RETRYABLE_CLASSES, ErrorClass
+
+#: Rows given inline travel in Temporal's history, so they are for a handful started by hand (promise G6).
+MAX_INLINE_ROWS = 100
+MAX_INLINE_BYTES = 48 * 1024
+
+
+class OnInvalidRow(StrEnum):
+    """What a row that cannot be sent does to its batch."""
+
+    FAIL_BATCH = "fail_batch"  #: Nothing is submitted; the error lists the rows.
+    FAIL_ROW = "fail_row"  #: The row fails alone, the others are sent.
+
+
+class PollPolicy(Record):
+    """How often the provider is asked."""
+
+    first: Annotated[Duration, Field(description="Wait before the first poll.")] = timedelta(seconds=15)
+    factor: Annotated[float, Field(ge=1, le=10, description="Each wait is this times the one before it.")] = 1.5
+    maximum: Annotated[Duration, Field(description="The longest wait between two polls.")] = timedelta(minutes=10)
+    jitter: Annotated[
+        float, Field(ge=0, le=0.5, description="Each wait is changed by up to this share of it, either way.")
+    ] = 0.1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not timedelta(milliseconds=100) <= self.first <= self.maximum:
+            raise ValueError("poll.first must be at least 0.1 s and at most poll.maximum")
+        return self
+
+
+class RetryPolicy(Record):
+    """Which rows are tried again, and how often."""
+
+    max_attempts: Annotated[
+        int, Field(ge=1, le=20, description="Submissions of a row at most, the first one included.")
+    ] = 2
+    classes: Annotated[
+        tuple[ErrorClass, ...], Field(description="Rows that failed with one of these are tried again.")
+    ] = RETRYABLE_CLASSES
+    after_deadline: Annotated[
+        bool,
+        Field(description="Whether rows that the deadline left over go into another attempt, with a new deadline."),
+    ] = False
+
+
+class Limits(Record):
+    """Tighter limits than the provider's own; a shard is cut where the first one is reached."""
+
+    max_rows: Annotated[int | None, Field(ge=1, description="Rows a shard holds at most.")] = None
+    max_bytes: Annotated[int | None, Field(ge=1024, description="Bytes a shard's file has at most.")] = None
+    max_tokens: Annotated[int | None, Field(ge=1, description="Estimated input tokens a shard has at most.")] = None
+
+
+class OnComplete(Record):
+    """Whom to call when the batch has ended: an activity or a workflow of the user's, with the BatchResult."""
+
+    activity: Annotated[str | None, Field(description="Name of an activity type.")] = None
+    workflow: Annotated[str | None, Field(description="Name of a workflow type.")] = None
+    task_queue: Annotated[str | None, Field(description="Task queue to call it on; the batch's own by default.")] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.activity is None) == (self.workflow is None):
+            raise ValueError("on_complete names either an activity or a workflow")
+        return self
+
+
+class BatchSpec(Record):
+    """One batch: the input of a BatchWorkflow, whose workflow id is the batch's id.
+
+    Add fields with defaults only: workflows that are running hold older specs.
+    """
+
+    provider: Annotated[
+        str, Field(min_length=1, max_length=100, description="Name of a provider in the worker's configuration.")
+    ]
+    input: Annotated[
+        str | None, Field(description="URI of a JSONL file of requests in the worker's store.")
+    ] = None
+    requests: Annotated[
+        tuple[dict[str, JsonValue], ...] | None,
+        Field(
+            description=f"Rows given inline instead of input, {MAX_INLINE_ROWS} and 48 KiB at most; "
+            "they are in Temporal's history."
+        ),
+    ] = None
+    endpoint: Annotated[
+        str, Field(pattern=r"^/v1/[a-z/_]+$", description="The provider's path that every row asks.")
+    ] = "/v1/chat/completions"
+    model: Annotated[str | None, Field(min_length=1, description="The model of rows that name none.")] = None
+    params: Annotated[
+        dict[str, JsonValue], Field(description="Defaults for every row's body; a row's own values win.")
+    ] = {}
+    output: Annotated[
+        str | None, Field(description="URI of a folder in the store for this batch; <store>/<batch id>/ by default.")
+    ] = None
+    completion_window: Annotated[
+        str, Field(pattern=r"^\d+[hd]$", description="How long the provider may take, as the provider spells it.")
+    ] = "24h"
+    deadline: Annotated[
+        Duration, Field(description="How long the batch may take; then it is cancelled and keeps what is finished.")
+    ] = timedelta(hours=26)
+    poll: Annotated[PollPolicy, Field(description="How often the provider is asked.")] = PollPolicy()
+    retry: Annotated[RetryPolicy, Field(description="Which rows are tried again, and how often.")] = RetryPolicy()
+    on_invalid_row: Annotated[
+        OnInvalidRow, Field(description="What a row that cannot be sent does to its batch.")
+    ] = OnInvalidRow.FAIL_BATCH
+    limits: Annotated[Limits, Field(description="Tighter limits than the provider's.")] = Limits()
+    max_cost_usd: Annotated[
+        Decimal | None,
+        Field(gt=0, description="The batch is refused, before it costs, if its estimated input alone costs more (USD)."),
+    ] = None
+    on_complete: Annotated[OnComplete | None, Field(description="Whom to call when the batch has ended.")] = None
+    metadata: Annotated[
+        dict[str, str], Field(description="Labels of the user's, 16 at most; kept in the result, not sent on.")
+    ] = {}
+
+    @field_validator("deadline")
+    @classmethod
+    def _positive(cls, value: timedelta) -> timedelta:
+        if not timedelta(seconds=1) <= value <= timedelta(days=28):
+            raise ValueError("must be between 1 second and 28 days")
+        return value
+
+    @field_validator("metadata")
+    @classmethod
+    def _small(cls, value: dict[str, str]) -> dict[str, str]:
+        if len(value) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in value.items()):
+            raise ValueError("takes 16 labels at most, with names of 64 and values of 512 characters at most")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.input is None) == (self.requests is None):
+            raise ValueError("give either input (the URI of a file) or requests (rows inline)")
+        if self.requests is not None:
+            if not 1 <= len(self.requests) <= MAX_INLINE_ROWS:
+                raise ValueError(f"requests takes 1 to {MAX_INLINE_ROWS} rows; put more into a file and give its URI")
+            if len(self.model_dump_json(include={"requests"})) > MAX_INLINE_BYTES:
+                raise ValueError("requests takes 48 KiB at most; put more into a file and give its URI")
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Return what two starts of one id must agree on, as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+class CancelRequest(Record):
+    """The one optional argument of the `cancel` signal."""
+
+    reason: Annotated[str | None, Field(max_length=500, description="Why, for the result and the UI.")] = None
+    requested_by: Annotated[str | None, Field(max_length=200, description="Who.")] = None

@@ -1,0 +1,235 @@
+"""What passes between the workflow and its activities: one request and one answer model a step.
+
+The workflow names activities by these constants and models, so that it never imports the code that does I/O. Everything
+here is written to Temporal's history: references and small records only, never a row (promises G6, G8). Running
+workflows hold older versions of these, so add fields with defaults only.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from ._base import Reply
+from .names import attempt_folder, marker, shard_folder
+from .result import BatchResult, Counts, Strays, Usage
+from .spec import BatchSpec, RetryPolicy
+from .status import ProviderStatus, RowStatus
+
+PLAN = "durabatch.plan"
+UPLOAD = "durabatch.upload"
+FIND = "durabatch.find"
+CREATE = "durabatch.create"
+POLL = "durabatch.poll"
+CANCEL = "durabatch.cancel"
+FETCH = "durabatch.fetch"
+SETTLE = "durabatch.settle"
+TIDY = "durabatch.tidy"
+APPLY = "durabatch.apply"
+FINISH = "durabatch.finish"
+
+
+class Search(StrEnum):
+    """How a provider batch can be found again after its answer was lost."""
+
+    MARKER = "marker"  #: Its listing shows the marker, so a find is exact.
+    PROVISIONAL = "provisional"  #: Only time and row count can be compared; the ids in its results decide.
+
+
+class ProviderFacts(Reply):
+    """What the worker's configuration and the adapter say about a provider, kept in history so that it replays."""
+
+    name: str  #: Its name in the configuration.
+    kind: str  #: The adapter: "openai", "anthropic".
+    account: str  #: Digest of kind, base URL and key; a provider batch is only ever asked for at its own account.
+    search: Search
+    uploads: bool  #: Whether rows go up as a file first, or inline with the create.
+    settle: timedelta  #: After a lost answer, the longest time until a listing shows the batch.
+    heartbeat: timedelta  #: How long a silent worker is believed to be alive.
+    max_parallel_shards: int  #: Shards of one batch under way at a time.
+
+
+class PlanRequest(Reply):
+    batch_id: str
+    spec: BatchSpec
+    now: datetime  #: The workflow's time, UTC.
+
+
+class PlanSummary(Reply):
+    root: str  #: URI of the batch's folder, without a slash at the end.
+    rows: int  #: Rows of the input, invalid ones included.
+    invalid_rows: int
+    shards: int
+    planned_at: datetime  #: When this batch id was first planned; no provider batch of it is older.
+    provider: ProviderFacts
+
+
+class Attempt(Reply):
+    """One submission of one shard: enough for any step to find its place in the store and at the provider."""
+
+    batch_id: str
+    provider: str
+    root: str  #: URI of the batch's folder.
+    shard: int
+    number: int  #: From 1.
+
+    @property
+    def marker(self) -> str:
+        return marker(self.batch_id, self.shard, self.number)
+
+    @property
+    def folder(self) -> str:
+        """Folder of the attempt, relative to the root."""
+        return attempt_folder(self.shard, self.number)
+
+    @property
+    def shard_folder(self) -> str:
+        """Folder of the shard, relative to the root."""
+        return shard_folder(self.shard)
+
+
+class UploadRequest(Reply):
+    attempt: Attempt
+    account: str
+    generation: int  #: Counts the files of one attempt: a lost create is fenced off by deleting the file it names.
+
+
+class Uploaded(Reply):
+    file_id: str | None  #: None where the rows go inline.
+    rows: int
+    bytes: int
+
+
+class FindRequest(Reply):
+    attempt: Attempt
+    account: str
+    since: datetime  #: Nothing older can be ours.
+    rows: int
+    file_ids: tuple[str, ...] = ()  #: The files that a create of this attempt has named.
+    strangers: tuple[str, ...] = ()  #: Candidates that turned out to be somebody else's.
+
+
+class Snapshot(Reply):
+    """A provider batch as the provider showed it last."""
+
+    id: str
+    status: ProviderStatus
+    raw_status: str
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    output: str | None = None  #: Reference to the results: a file id, or "results" where the batch id is enough.
+    errors: str | None = None  #: Reference to the file of failed rows, where there is one of its own.
+    error: str | None = None  #: Why the batch failed as a whole: the provider's codes and words.
+    error_code: str | None = None
+    created_at: datetime | None = None
+    usage: Usage | None = None  #: Tokens, where the provider counts them for the batch.
+
+
+class Found(Reply):
+    batch: Snapshot | None
+    provisional: bool = False  #: The batch may be a stranger's until its results are seen.
+
+
+class CreateAnswer(StrEnum):
+    CREATED = "created"
+    REFUSED = "refused"  #: The provider will never take it; nothing exists.
+    DEFERRED = "deferred"  #: The provider will not take it now; nothing exists.
+    LOST = "lost"  #: It may or may not exist.
+
+
+class CreateRequest(Reply):
+    attempt: Attempt
+    account: str
+    file_id: str | None
+    rows: int
+    endpoint: str
+    completion_window: str
+
+
+class Created(Reply):
+    answer: CreateAnswer
+    batch: Snapshot | None = None
+    reason: str | None = None  #: The provider's words, or what happened to the connection.
+    code: str | None = None
+    retry_after: timedelta | None = None
+
+
+class BatchRequest(Reply):
+    """Asks about, cancels or fetches one provider batch."""
+
+    attempt: Attempt
+    account: str
+    provider_batch_id: str
+
+
+class FetchRequest(Reply):
+    attempt: Attempt
+    account: str
+    batch: Snapshot
+    provisional: bool = False
+
+
+class Fetched(Reply):
+    rows: int  #: Lines downloaded, of both files.
+    bytes: int
+    stranger: bool = False  #: The candidate's results hold ids that were never ours: it is somebody else's batch.
+
+
+class AttemptRecord(Reply):
+    """What became of one attempt, for the shard's accounts."""
+
+    number: int
+    provider_batch_id: str | None
+    status: ProviderStatus | None
+
+
+class SettleRequest(Reply):
+    attempt: Attempt  #: The newest attempt.
+    attempts: tuple[AttemptRecord, ...]
+    retry: RetryPolicy
+    #: Null while another attempt may follow; else what becomes of rows that no attempt has finished.
+    unfinished: RowStatus | None = None
+
+
+class Settled(Reply):
+    """The accounts of a shard. Kept in the store too, as shards/…/settled.json."""
+
+    counts: Counts = Counts()
+    usage: Usage = Usage()
+    cost_usd: str | None = None
+    list_cost_usd: str | None = None
+    strays: Strays = Strays()
+    retry_rows: int = 0  #: Rows that the next attempt takes; when 0, the shard's results are written.
+    classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
+    error: str | None = None  #: The most frequent reason why rows did not succeed, without the provider's words.
+
+
+class TidyRequest(Reply):
+    """Removes what the shard left at the provider."""
+
+    attempt: Attempt
+    account: str
+
+
+class ApplyRequest(Reply):
+    batch_id: str
+    root: str
+    shards: int
+    rows: int
+
+
+class Applied(Reply):
+    results: str
+    errors: str
+    counts: Counts
+    usage: Usage
+    cost_usd: str | None = None
+    list_cost_usd: str | None = None
+    strays: Strays = Strays()
+    error: str | None = None
+
+
+class FinishRequest(Reply):
+    root: str
+    result: BatchResult
