@@ -20,10 +20,12 @@ _ELSEWHERE = {"BatchClient": "clients", "BatchPlugin": "workers", "BatchWorkflow
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("_"):
+    if name.startswith("_") and name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__all__":
+        return __dir__()
     module = importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'contract')}")
-    if name != "__all__" and name not in module.__all__:
+    if name not in module.__all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(module, name)
 

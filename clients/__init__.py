@@ -1,1 +1,32 @@
+"""What starts, steers and watches batches: the Python client and the `durabatch` command."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import BatchClient
+    from .connection import TemporalUnavailable
+    from .outcome import BatchOutcome
+    from .reading import BatchRecord
+    from .requests import Requests
+    from .starting import Started
+
+__all__ = ["BatchClient", "BatchOutcome", "BatchRecord", "Requests", "Started", "TemporalUnavailable"]
+
+#: Where each name lives. They are imported on first use, since the command passes here to print its help.
+_HOMES = {
+    "BatchClient": "client",
+    "BatchOutcome": "outcome",
+    "BatchRecord": "reading",
+    "Requests": "requests",
+    "Started": "starting",
+    "TemporalUnavailable": "connection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -34,7 +34,8 @@ Duration = Annotated[
 class Record(BaseModel):
     """Frozen, keyword-only; a field that nobody knows is an error, so that a typing mistake costs nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="iso8601")
+    # hide_input_in_errors: a validation error reaches Temporal's history, where no prompt may be (promise G8).
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="iso8601", hide_input_in_errors=True)
 
 
 class Reply(BaseModel):

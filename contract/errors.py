@@ -12,6 +12,7 @@
     ├── BatchConflict          the id belongs to a batch with another spec
     ├── BatchNotFinished       results were asked for too early
     ├── StoreError             the object store failed or refused
+    │   └── ObjectNotFound
     ├── AccountingError        rows do not add up (promise G2): a bug, never hidden
     └── ProviderError          the provider, or the way to it
         ├── ProviderUnavailable      no answer, or a 5xx: worth another try
@@ -109,6 +110,13 @@ class StoreError(DurabatchError):
 
     code = "store_error"
     retryable = True
+
+
+class ObjectNotFound(StoreError):
+    """The store has no such object."""
+
+    code = "object_not_found"
+    retryable = False
 
 
 class AccountingError(DurabatchError):

@@ -62,7 +62,8 @@ class ProviderBatch(Reply):
     status: Annotated[ProviderStatus, Field(description="Its last known state.")]
     rows: Annotated[Count, Field(description="Rows it was given.")]
     adopted: Annotated[
-        bool, Field(description="Whether it was found again after an answer was lost, rather than created by us.")
+        bool,
+        Field(description="Whether it was found again after an answer was lost, rather than created by us."),
     ] = False
 
 
@@ -74,7 +75,8 @@ class BatchResult(Reply):
     counts: Annotated[Counts, Field(description="Rows by how they ended.")] = Counts()
     usage: Annotated[Usage, Field(description="Tokens of every provider batch, failed attempts included.")] = Usage()
     cost_usd: Annotated[
-        str | None, Field(description="What it cost at the batch price, in USD; null where a price is unknown.")
+        str | None,
+        Field(description="What it cost at the batch price, in USD; null where a price is unknown."),
     ] = None
     list_cost_usd: Annotated[
         str | None, Field(description="What it would have cost without the batch discount, in USD.")
@@ -82,7 +84,8 @@ class BatchResult(Reply):
     results: Annotated[str | None, Field(description="URI of results.jsonl: one row per request, in order.")] = None
     errors: Annotated[str | None, Field(description="URI of errors.jsonl: the rows that did not succeed.")] = None
     provider_batches: Annotated[
-        tuple[ProviderBatch, ...], Field(description="Every provider batch; the first 100 where there are more.")
+        tuple[ProviderBatch, ...],
+        Field(description="Every provider batch; the first 100 where there are more."),
     ] = ()
     strays: Annotated[Strays, Field(description="Rows from the provider that belong to nothing.")] = Strays()
     started_at: Annotated[datetime | None, Field(description="When the workflow began, UTC.")] = None
@@ -96,10 +99,10 @@ class BatchResult(Reply):
 class ShardCounts(Reply):
     """Shards by phase."""
 
-    total: Count = 0
-    waiting: Count = 0
-    running: Count = 0
-    ended: Count = 0
+    total: Annotated[Count, Field(description="Shards of the plan.")] = 0
+    waiting: Annotated[Count, Field(description="Not begun.")] = 0
+    running: Annotated[Count, Field(description="Under way.")] = 0
+    ended: Annotated[Count, Field(description="Every row of theirs has ended.")] = 0
 
 
 class BatchProgress(Reply):
@@ -108,7 +111,8 @@ class BatchProgress(Reply):
     batch_id: Annotated[str, Field(description="The batch.")]
     phase: Annotated[Phase, Field(description="Where it is in its life.")]
     counts: Annotated[
-        Counts, Field(description="Rows; succeeded and failed as far as the provider says, until they are settled.")
+        Counts,
+        Field(description="Rows; succeeded and failed as far as the provider says, until they are settled."),
     ] = Counts()
     shards: Annotated[ShardCounts, Field(description="Shards by phase.")] = ShardCounts()
     attempt: Annotated[Count, Field(description="The attempt under way, from 1; 0 before the first.")] = 0

@@ -85,11 +85,10 @@ class BatchSpec(Record):
     """
 
     provider: Annotated[
-        str, Field(min_length=1, max_length=100, description="Name of a provider in the worker's configuration.")
+        str,
+        Field(min_length=1, max_length=100, description="Name of a provider in the worker's configuration."),
     ]
-    input: Annotated[
-        str | None, Field(description="URI of a JSONL file of requests in the worker's store.")
-    ] = None
+    input: Annotated[str | None, Field(description="URI of a JSONL file of requests in the worker's store.")] = None
     requests: Annotated[
         tuple[dict[str, JsonValue], ...] | None,
         Field(
@@ -105,27 +104,34 @@ class BatchSpec(Record):
         dict[str, JsonValue], Field(description="Defaults for every row's body; a row's own values win.")
     ] = {}
     output: Annotated[
-        str | None, Field(description="URI of a folder in the store for this batch; <store>/<batch id>/ by default.")
+        str | None,
+        Field(description="URI of a folder in the store for this batch; <store>/<batch id>/ by default."),
     ] = None
     completion_window: Annotated[
-        str, Field(pattern=r"^\d+[hd]$", description="How long the provider may take, as the provider spells it.")
+        str,
+        Field(pattern=r"^\d+[hd]$", description="How long the provider may take, as the provider spells it."),
     ] = "24h"
     deadline: Annotated[
-        Duration, Field(description="How long the batch may take; then it is cancelled and keeps what is finished.")
+        Duration,
+        Field(description="How long the batch may take; then it is cancelled and keeps what is finished."),
     ] = timedelta(hours=26)
     poll: Annotated[PollPolicy, Field(description="How often the provider is asked.")] = PollPolicy()
     retry: Annotated[RetryPolicy, Field(description="Which rows are tried again, and how often.")] = RetryPolicy()
-    on_invalid_row: Annotated[
-        OnInvalidRow, Field(description="What a row that cannot be sent does to its batch.")
-    ] = OnInvalidRow.FAIL_BATCH
+    on_invalid_row: Annotated[OnInvalidRow, Field(description="What a row that cannot be sent does to its batch.")] = (
+        OnInvalidRow.FAIL_BATCH
+    )
     limits: Annotated[Limits, Field(description="Tighter limits than the provider's.")] = Limits()
     max_cost_usd: Annotated[
         Decimal | None,
-        Field(gt=0, description="The batch is refused, before it costs, if its estimated input alone costs more (USD)."),
+        Field(
+            gt=0,
+            description="The batch is refused, before it costs, if its estimated input alone costs more (USD).",
+        ),
     ] = None
     on_complete: Annotated[OnComplete | None, Field(description="Whom to call when the batch has ended.")] = None
     metadata: Annotated[
-        dict[str, str], Field(description="Labels of the user's, 16 at most; kept in the result, not sent on.")
+        dict[str, str],
+        Field(description="Labels of the user's, 16 at most; kept in the result, not sent on."),
     ] = {}
 
     @field_validator("deadline")
@@ -149,7 +155,7 @@ class BatchSpec(Record):
         if self.requests is not None:
             if not 1 <= len(self.requests) <= MAX_INLINE_ROWS:
                 raise ValueError(f"requests takes 1 to {MAX_INLINE_ROWS} rows; put more into a file and give its URI")
-            if len(self.model_dump_json(include={"requests"})) > MAX_INLINE_BYTES:
+            if len(self.model_dump_json(include={"requests"}).encode()) > MAX_INLINE_BYTES:
                 raise ValueError("requests takes 48 KiB at most; put more into a file and give its URI")
         return self
 

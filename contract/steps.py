@@ -14,7 +14,7 @@ from ._base import Reply
 from .names import attempt_folder, marker, shard_folder
 from .result import BatchResult, Counts, Strays, Usage
 from .spec import BatchSpec, RetryPolicy
-from .status import ProviderStatus, RowStatus
+from .status import ErrorClass, ProviderStatus, RowStatus
 
 PLAN = "durabatch.plan"
 UPLOAD = "durabatch.upload"
@@ -92,6 +92,8 @@ class UploadRequest(Reply):
     attempt: Attempt
     account: str
     generation: int  #: Counts the files of one attempt: a lost create is fenced off by deleting the file it names.
+    since: datetime  #: Nothing older can be ours.
+    spec: BatchSpec
 
 
 class Uploaded(Reply):
@@ -105,7 +107,6 @@ class FindRequest(Reply):
     account: str
     since: datetime  #: Nothing older can be ours.
     rows: int
-    file_ids: tuple[str, ...] = ()  #: The files that a create of this attempt has named.
     strangers: tuple[str, ...] = ()  #: Candidates that turned out to be somebody else's.
 
 
@@ -143,8 +144,7 @@ class CreateRequest(Reply):
     account: str
     file_id: str | None
     rows: int
-    endpoint: str
-    completion_window: str
+    spec: BatchSpec
 
 
 class Created(Reply):
@@ -180,8 +180,10 @@ class AttemptRecord(Reply):
     """What became of one attempt, for the shard's accounts."""
 
     number: int
-    provider_batch_id: str | None
-    status: ProviderStatus | None
+    provider_batch_id: str | None  #: None where nothing was created, so no row was sent.
+    absent: ErrorClass = ErrorClass.MISSING  #: What is the matter with rows that it did not return.
+    message: str = ""  #: The same in words.
+    counted: bool = True  #: Whether its rows had a chance to run, and so used up one of their attempts.
 
 
 class SettleRequest(Reply):
@@ -190,6 +192,7 @@ class SettleRequest(Reply):
     retry: RetryPolicy
     #: Null while another attempt may follow; else what becomes of rows that no attempt has finished.
     unfinished: RowStatus | None = None
+    message: str | None = None  #: The same in words, where the batch itself could not run.
 
 
 class Settled(Reply):
@@ -202,14 +205,14 @@ class Settled(Reply):
     strays: Strays = Strays()
     retry_rows: int = 0  #: Rows that the next attempt takes; when 0, the shard's results are written.
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
-    error: str | None = None  #: The most frequent reason why rows did not succeed, without the provider's words.
 
 
 class TidyRequest(Reply):
-    """Removes what the shard left at the provider."""
+    """Removes what an attempt left at the provider."""
 
     attempt: Attempt
     account: str
+    since: datetime
 
 
 class ApplyRequest(Reply):
@@ -227,7 +230,7 @@ class Applied(Reply):
     cost_usd: str | None = None
     list_cost_usd: str | None = None
     strays: Strays = Strays()
-    error: str | None = None
+    classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
 
 
 class FinishRequest(Reply):

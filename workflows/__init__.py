@@ -1,1 +1,6 @@
+"""What must happen, in which order: deterministic code only. Read `batch.py` first."""
 
+from .batch import BatchWorkflow
+from .shard_workflow import ShardWorkflow
+
+__all__ = ["BatchWorkflow", "ShardWorkflow"]

@@ -1,1 +1,25 @@
+"""One adapter a provider kind: what it can do, mapping functions, and a few calls."""
 
+from .base import Capabilities, Content, Creation, Download, Outcome, Provider, RowTokens, Wanted
+from .openai import OpenAIProvider
+from .settings import ProviderSettings
+
+
+def open_provider(settings: ProviderSettings) -> Provider:
+    """Return the adapter of a provider's kind, with connections of its own; close it after use."""
+    return OpenAIProvider(settings)
+
+
+__all__ = [
+    "Capabilities",
+    "Content",
+    "Creation",
+    "Download",
+    "OpenAIProvider",
+    "Outcome",
+    "Provider",
+    "ProviderSettings",
+    "RowTokens",
+    "Wanted",
+    "open_provider",
+]

@@ -49,9 +49,7 @@ class ProviderSettings(BaseModel):
         int | None, Field(ge=1, description="Input tokens that the account may have enqueued for one model.")
     ] = None
     max_parallel_shards: Annotated[int, Field(ge=1, le=200, description="Shards of one batch under way.")] = 8
-    batch_discount: Annotated[
-        float, Field(ge=0, le=1, description="Share of the list price that a batch saves.")
-    ] = 0.5
+    batch_discount: Annotated[float, Field(ge=0, le=1, description="Share of the list price that a batch saves.")] = 0.5
     price_provider: Annotated[
         str | None, Field(description="Whose prices apply, in genai-prices' names; the kind by default.")
     ] = None
@@ -86,4 +84,8 @@ class ProviderSettings(BaseModel):
 
     def redacted(self) -> dict[str, Any]:
         """Return what may be printed."""
-        return {**self.model_dump(mode="json", exclude_defaults=True), "url": self.url, "account": self.fingerprint}
+        return {
+            **self.model_dump(mode="json", exclude_defaults=True),
+            "url": self.url,
+            "account": self.fingerprint,
+        }

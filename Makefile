@@ -1,0 +1,54 @@
+# What a developer and the CI run; both run the same recipes.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.durabatch-setup
+
+# `temporal`, `temporal-test-server`, `hadolint` and the tools come from the virtual environment.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint format schemas constraints demo clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv and install everything into it, pinned (PYTHON=python3.12 chooses another one)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@# --group came with pip 25.1.
+	$(VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[all]' --group dev --constraint constraints.txt
+	@touch $@
+
+test: setup ## Run all tests
+	@# A file's tests stay in one process, because they share the servers that they start.
+	pytest -n 2 --dist loadfile
+
+lint: setup ## Check style, types, floors, the Dockerfile and compose.yaml
+	ruff check .
+	ruff format --check .
+	@# mypy finds a package by its folder's name, and this folder may be called anything.
+	@mkdir -p .mypy_cache/root && ln -sfn ../.. .mypy_cache/root/durabatch
+	MYPYPATH=.mypy_cache/root mypy
+	lint-imports --no-logo
+	hadolint deploy/Dockerfile
+	check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+
+format: setup ## Put the code into the common form
+	ruff check --fix .
+	ruff format .
+
+schemas: setup ## Write docs/schemas from the models
+	python docs/make_schemas.py
+
+constraints: ## Write constraints.txt from what .venv holds now
+	@{ echo '# The versions that Durabatch is tested with. Written by `make constraints`.'; \
+	  $(VENV)/bin/python -m pip freeze --all --exclude-editable --exclude pip; } > constraints.txt
+
+demo: setup ## Run a batch against the stand-in provider and watch it survive
+	examples/demo.sh
+
+clean: ## Remove .venv and whatever the tools left
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,179 @@
+"""The boundary between a step and Temporal: names, heartbeats, threads, and errors as Temporal takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import BaseModel
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from ..contract import DurabatchError, InvalidInput, ProviderError
+
+#: A provider's Retry-After up to this is waited out inside the activity's own retries.
+SHORT_WAIT = timedelta(seconds=30)
+
+Self = TypeVar("Self")
+Request = TypeVar("Request", bound=BaseModel)
+Answer = TypeVar("Answer", bound=BaseModel | None)
+T = TypeVar("T")
+
+
+@dataclass
+class Pulse:
+    """What a long step tells: how far it is. Written by its thread, read by the heartbeat."""
+
+    rows: int = 0
+    bytes: int = 0
+    stopped: bool = False  #: Set when nobody wants the step's outcome any more.
+    lease: float | None = None  #: Seconds of silence after which Temporal gives the step to another worker.
+    beaten_at: float = field(default_factory=time.monotonic)  #: When the last heartbeat went out.
+    lost: bool = False  #: Whether the lease ran out, because the process or its event loop stood still.
+
+    def beat(self) -> None:
+        """Note a heartbeat."""
+        self.lost = not self.alive()
+        self.beaten_at = time.monotonic()
+
+    def alive(self) -> bool:
+        """Return whether this process surely still has the step; a paused one finds out here that it has not."""
+        # Half the lease: a heartbeat takes its time to the server, and what the caller does next takes time as well.
+        return not self.lost and (self.lease is None or time.monotonic() - self.beaten_at < self.lease / 2)
+
+    def check(self) -> None:
+        """Let the thread end here if the step was cancelled."""
+        if self.stopped:
+            raise _Stopped
+
+
+class _Stopped(Exception):
+    """The step was cancelled."""
+
+
+def step(
+    name: str,
+) -> Callable[[Callable[[Self, Request, Pulse], Awaitable[Answer]]], Callable[[Self, Request], Awaitable[Answer]]]:
+    """Make a method an activity: it heartbeats by itself, and its errors carry the contract's codes.
+
+    A heartbeat goes out only once a third of the heartbeat timeout has passed, so a short step costs no extra action.
+    """
+
+    def wrap(
+        method: Callable[[Self, Request, Pulse], Awaitable[Answer]],
+    ) -> Callable[[Self, Request], Awaitable[Answer]]:
+        async def run(self: Self, request: Request) -> Answer:
+            pulse = Pulse()
+            try:
+                async with _beating(pulse):
+                    return await method(self, request, pulse)
+            except DurabatchError as error:
+                raise failure(error) from error.__cause__
+            except (asyncio.CancelledError, ApplicationError):
+                raise
+            except Exception as error:
+                raise _defect(name, error) from None
+
+        functools.update_wrapper(run, method)
+        # Temporal reads the step's models from the signature, where the pulse has no place.
+        del run.__wrapped__  # type: ignore[attr-defined]
+        hints = get_type_hints(method)
+        run.__annotations__ = {"request": hints["request"], "return": hints["return"]}
+        return activity.defn(name=name)(run)
+
+    return wrap
+
+
+def failure(error: DurabatchError) -> ApplicationError:
+    """Return an error of the contract as Temporal takes it: the code as its type, the facts as its details."""
+    details: list[Any] = []
+    if isinstance(error, InvalidInput):
+        details.append({"problems": list(error.problems), "total": error.total})
+    wait = error.retry_after if isinstance(error, ProviderError) else None
+    if wait is not None:
+        details.append({"retry_after": wait.total_seconds()})
+    return ApplicationError(
+        error.message,
+        *details,
+        type=error.code,
+        # A long wait is the workflow's, on a timer that everybody sees; a short one is Temporal's own.
+        non_retryable=not error.retryable or (wait is not None and wait > SHORT_WAIT),
+        next_retry_delay=wait,
+        # An outage is expected: it is told in the batch's progress, not counted as a fault of the worker's.
+        category=ApplicationErrorCategory.BENIGN if error.retryable else ApplicationErrorCategory.UNSPECIFIED,
+    )
+
+
+def _defect(name: str, error: Exception) -> ApplicationError:
+    """Return a fault of our own without its words, which may quote a row (promise G8); it tells the place instead."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].name} line {frames[-1].lineno}" if frames else "an unknown place"
+    return ApplicationError(f"{name}: {type(error).__name__} in {where}.", type=type(error).__name__)
+
+
+@contextlib.asynccontextmanager
+async def _beating(pulse: Pulse) -> AsyncIterator[None]:
+    timeout = activity.info().heartbeat_timeout
+    if timeout is None:
+        yield
+        return
+    pulse.lease = timeout.total_seconds()
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(timeout.total_seconds() / 3)
+            pulse.beat()
+            activity.heartbeat({"rows": pulse.rows, "bytes": pulse.bytes})
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        pulse.stopped = True
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def in_thread(pulse: Pulse, work: Callable[[], T]) -> T:
+    """Run blocking work in a thread of its own, and wait for its end even when cancelled.
+
+    The work calls `pulse.check()` now and then, so that a cancel reaches it.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            value = work()
+        except BaseException as error:
+            loop.call_soon_threadsafe(_settle, future, None, error)
+        else:
+            loop.call_soon_threadsafe(_settle, future, value, None)
+
+    # A thread of its own rather than the loop's pool: a step may run for an hour, and pools are small.
+    threading.Thread(target=run, name="durabatch-step", daemon=True).start()
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        pulse.stopped = True
+        with contextlib.suppress(Exception):
+            await future
+        raise
+
+
+def _settle(future: asyncio.Future[T], value: T | None, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)  # type: ignore[arg-type]

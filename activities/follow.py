@@ -1,0 +1,107 @@
+"""Poll, cancel and fetch: the steps that follow a provider batch to its end and bring home what it finished."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from typing import BinaryIO
+
+from temporalio import activity
+
+from ..contract import ProviderUnavailable
+from ..contract.steps import CANCEL, FETCH, POLL, Attempt, BatchRequest, Fetched, FetchRequest, Snapshot
+from ._boundary import Pulse, in_thread, step
+from .providers import Download, Provider
+from .resources import Resources
+from .store import Store
+
+#: A download with fewer rows than the provider counted is repeated this often before it is believed.
+TRUST_AFTER = 3
+
+
+class Follow:
+    """The steps from a provider batch to its results in the store."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    @step(POLL)
+    async def poll(self, request: BatchRequest, pulse: Pulse) -> Snapshot:
+        """Return the provider batch as it is now."""
+        provider = self._resources.at_account(request.attempt.provider, request.account)
+        return await provider.retrieve(request.provider_batch_id)
+
+    @step(CANCEL)
+    async def cancel(self, request: BatchRequest, pulse: Pulse) -> Snapshot:
+        """Ask the provider to end a batch; one that has ended already stays as it is."""
+        provider = self._resources.at_account(request.attempt.provider, request.account)
+        return await provider.cancel(request.provider_batch_id)
+
+    @step(FETCH)
+    async def fetch(self, request: FetchRequest, pulse: Pulse) -> Fetched:
+        """Download what a provider batch ended with, as the provider sent it, into the attempt's folder.
+
+        Raises:
+            ProviderUnavailable: less came than the provider counts; worth another try.
+        """
+        provider = self._resources.at_account(request.attempt.provider, request.account)
+        folder = _folder(self._resources.store, request.attempt)
+        rows = size = 0
+        for name in ("output", "error"):
+            await self._resources.store.delete(f"{folder}/{name}.jsonl")
+        for download in await provider.downloads(request.batch):
+            with tempfile.TemporaryFile(prefix="durabatch-fetch-") as spool:
+                lines = await _save(provider, download, spool, pulse)
+                rows += lines
+                size += spool.tell()
+                path = f"{folder}/{download.name}.jsonl"
+                await in_thread(pulse, partial(_store, spool, self._resources.store, path))
+        counted = request.batch.completed + request.batch.failed
+        if rows < counted and activity.info().attempt < TRUST_AFTER:
+            raise ProviderUnavailable(
+                f"Provider {request.attempt.provider} counts {counted:,} finished rows and sent {rows:,}; asking again."
+            )
+        return Fetched(rows=rows, bytes=size)
+
+
+def _folder(store: Store, attempt: Attempt) -> str:
+    return f"{store.path(attempt.root)}/{attempt.folder}"
+
+
+async def _save(provider: Provider, download: Download, spool: BinaryIO, pulse: Pulse) -> int:
+    """Download into a file and return its lines; one that breaks off is resumed for as long as each try brings more."""
+    lines = 0
+    while True:
+        before = spool.tell()
+        try:
+            async for chunk in provider.download(download, before):
+                spool.write(chunk)
+                lines += chunk.count(b"\n")
+                pulse.bytes += len(chunk)
+        except ProviderUnavailable:
+            if spool.tell() == before:
+                raise
+            continue
+        if download.bytes is None or spool.tell() >= download.bytes:
+            break
+        if spool.tell() == before:
+            raise ProviderUnavailable(
+                f"The download ended after {spool.tell():,} of {download.bytes:,} bytes; asking again."
+            )
+    if spool.tell() and not _ends_with_break(spool):
+        lines += 1
+    return lines
+
+
+def _ends_with_break(spool: BinaryIO) -> bool:
+    spool.seek(-1, 1)
+    return spool.read(1) == b"\n"
+
+
+def _store(spool: BinaryIO, store: Store, path: str) -> None:
+    end = spool.tell()
+    spool.seek(0)
+    with store.writer(path) as out:
+        while chunk := spool.read(1 << 20):
+            out.write(chunk)
+    spool.seek(end)

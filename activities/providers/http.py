@@ -1,0 +1,213 @@
+"""One HTTP connection to one account: what an answer, or none, means as an error of the contract.
+
+It sends every request once. Who may repeat a call, and when, is decided above: a create must never be repeated blindly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import msgspec
+
+from ...contract import (
+    AnswerLost,
+    AuthenticationFailed,
+    ProviderError,
+    ProviderNotFound,
+    ProviderRefused,
+    ProviderUnavailable,
+    QueueFull,
+    RateLimited,
+)
+from .settings import ProviderSettings
+
+#: Codes and words by which providers say that their queue, rather than the request rate, is full.
+QUEUE_WORDS = (
+    "token_limit_exceeded",
+    "enqueued token limit",
+    "too many batches",
+    "batch_limit",
+    "too many active",
+)
+#: A provider's own words are kept to this length in errors and in Temporal's history.
+MAX_WORDS = 300
+
+_GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Http:
+    """Calls one provider.
+
+    Args:
+        settings: the provider's settings, key included.
+        headers: what every request carries.
+        explain: returns (code, message) of an error body in the provider's own envelope.
+    """
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        headers: Mapping[str, str],
+        explain: Callable[[Any], tuple[str | None, str | None]],
+    ) -> None:
+        self._name = settings.name
+        self._key = settings.api_key.get_secret_value() if settings.api_key else ""
+        self._explain = explain
+        self._client = httpx.AsyncClient(
+            base_url=settings.url,
+            headers=dict(headers),
+            timeout=httpx.Timeout(settings.timeout.total_seconds(), connect=10),
+            transport=httpx.AsyncHTTPTransport(retries=0, limits=httpx.Limits(max_keepalive_connections=20)),
+        )
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        content: AsyncIterator[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        creates: bool = False,
+    ) -> Any:
+        """Send one request and return the JSON of its answer.
+
+        Raises:
+            AnswerLost: `creates`, and the request may have taken effect.
+            ProviderError: one of the others; with `creates`, nothing was created.
+        """
+        request = self._client.build_request(
+            method, path.lstrip("/"), json=json, content=content, headers=headers, params=params
+        )
+        try:
+            response = await self._client.send(request)
+        except httpx.TransportError as error:
+            raise self._transport_error(error, creates) from None
+        if not response.is_success:
+            raise self._status_error(response, response.content, creates)
+        try:
+            return msgspec.json.decode(response.content)
+        except msgspec.DecodeError:
+            message = f"Provider {self._name} answered {method} {path} with something that is not JSON."
+            raise (AnswerLost if creates else ProviderUnavailable)(message) from None
+
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str, start: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Download from byte `start` on, whether or not the provider takes ranges."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        request = self._client.build_request("GET", path if "://" in path else path.lstrip("/"), headers=headers)
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.TransportError as error:
+            raise self._transport_error(error, False) from None
+        try:
+            if response.status_code == 416 and start:  # nothing lies beyond what we have
+                yield _nothing()
+                return
+            if not response.is_success:
+                raise self._status_error(response, await _read_quietly(response), False)
+            yield self._chunks(response, skip=start if response.status_code != 206 else 0)
+        finally:
+            await response.aclose()
+
+    async def _chunks(self, response: httpx.Response, skip: int) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in response.aiter_bytes(256 * 1024):
+                if skip >= len(chunk):
+                    skip -= len(chunk)
+                    continue
+                yield chunk[skip:]
+                skip = 0
+        except httpx.TransportError as error:
+            raise self._transport_error(error, False) from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    def _transport_error(self, error: httpx.TransportError, creates: bool) -> ProviderError:
+        what = f"Provider {self._name} cannot be reached ({type(error).__name__})."
+        # Only these are known to have failed before a byte of the request left.
+        unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+        if creates and not isinstance(error, unsent):
+            return AnswerLost(
+                f"The connection to provider {self._name} broke before it answered ({type(error).__name__})."
+            )
+        return ProviderUnavailable(what)
+
+    def _status_error(self, response: httpx.Response, content: bytes, creates: bool) -> ProviderError:
+        status = response.status_code
+        try:
+            code, message = self._explain(msgspec.json.decode(content))
+        except (msgspec.DecodeError, AttributeError, TypeError, KeyError):
+            code = message = None
+        words = self._scrub(message or code or response.reason_phrase or "no reason given")
+        told = f"Provider {self._name} answered {status}: {words}"
+        wait = retry_after(response.headers)
+        if status in (401, 403):
+            # Providers quote parts of a refused key in their words, so these are ours.
+            return AuthenticationFailed(
+                f"Provider {self._name} refuses the key ({status}); check the environment variable that holds it, and "
+                "the key's permissions."
+            )
+        if status == 404:
+            return ProviderNotFound(told)
+        if status == 429:
+            full = any(word in f"{code} {message}".lower() for word in QUEUE_WORDS)
+            return (QueueFull if full else RateLimited)(told, retry_after=wait)
+        if status >= 500:
+            return (AnswerLost if creates else ProviderUnavailable)(told, retry_after=wait)
+        if status in (408, 425):
+            return ProviderUnavailable(told, retry_after=wait)
+        if any(word in f"{code} {message}".lower() for word in QUEUE_WORDS):
+            return QueueFull(told, retry_after=wait)
+        return ProviderRefused(told)
+
+    def _scrub(self, words: str) -> str:
+        if self._key:
+            words = words.replace(self._key, "[key]")
+        words = " ".join(words.split())
+        return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None) -> timedelta | None:
+    """Return how long the provider asks to be left alone: Retry-After (seconds or a date), or its own headers."""
+    if (milliseconds := headers.get("retry-after-ms", "")).isdigit():
+        return timedelta(milliseconds=int(milliseconds))
+    value = headers.get("retry-after", "").strip()
+    if value.replace(".", "", 1).isdigit():
+        return timedelta(seconds=float(value))
+    if value:
+        try:
+            date = email.utils.parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        return timedelta(seconds=max(0.0, date.timestamp() - (time.time() if now is None else now)))
+    for what in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{what}") == "0":
+            found = _GO_DURATION.findall(headers.get(f"x-ratelimit-reset-{what}", ""))
+            if found:
+                return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in found))
+    return None
+
+
+async def _read_quietly(response: httpx.Response) -> bytes:
+    try:
+        return await response.aread()
+    except httpx.TransportError:
+        return b""
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    empty: tuple[bytes, ...] = ()
+    for chunk in empty:
+        yield chunk

@@ -1,0 +1,244 @@
+"""OpenAI's Files and Batches, and every server that speaks them.
+
+Protocol: https://platform.openai.com/docs/api-reference/batch and the types of the `openai` package (2026). A batch
+names an uploaded file, carries the marker in its metadata, and ends with an output file and an error file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from ...contract import BatchSpec, ProviderNotFound, ProviderRefused, ProviderStatus, Usage
+from ...contract.names import MARKER_KEY
+from ...contract.steps import Search, Snapshot
+from ..rows import Row
+from . import openai_rows
+from .base import Capabilities, Content, Creation, Download, Outcome, Wanted
+from .http import Http
+from .settings import ProviderSettings
+
+#: Limits of a batch: https://platform.openai.com/docs/guides/batch (50,000 requests, 200 MB).
+MAX_ROWS = 50_000
+MAX_BYTES = 200 * 1000 * 1000
+#: Files remove themselves after this long at the latest (the API takes 1 hour to 30 days), should we not come back.
+FILE_LIFE = timedelta(days=30)
+#: Clocks differ, so a search looks a little further back than the batch is old.
+CLOCK_SLACK = timedelta(minutes=15)
+#: The metadata key beside the marker that tells which rows the batch was made of.
+DIGEST_KEY = "durabatch_rows"
+
+_STATUS = {
+    "validating": ProviderStatus.SUBMITTED,
+    "in_progress": ProviderStatus.IN_PROGRESS,
+    "finalizing": ProviderStatus.FINALIZING,
+    "completed": ProviderStatus.COMPLETED,
+    "failed": ProviderStatus.FAILED,
+    "expired": ProviderStatus.EXPIRED,
+    "cancelling": ProviderStatus.CANCELING,
+    "cancelled": ProviderStatus.CANCELED,
+}
+
+
+class OpenAIProvider:
+    """One account at OpenAI, or at a server with the same API."""
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        key = settings.api_key.get_secret_value() if settings.api_key else ""
+        self._http = Http(settings, {"Authorization": f"Bearer {key}"}, explain)
+        self._capabilities = Capabilities(
+            search=Search.MARKER,
+            uploads=True,
+            endpoints=frozenset(openai_rows.REQUIRED),
+            max_rows=min(settings.max_rows or MAX_ROWS, MAX_ROWS),
+            max_bytes=min(settings.max_bytes or MAX_BYTES, MAX_BYTES),
+            keeps_ids=True,
+            one_model=True,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def prepare(self, row: Row, spec: BatchSpec) -> bytes:
+        return openai_rows.prepare(row, spec)
+
+    def wire(self, prepared: bytes, custom_id: str) -> bytes:
+        # Any printable id is taken here, so rows keep theirs.
+        return prepared
+
+    def join(self, row: bytes | None, first: bool) -> bytes:
+        return b"" if row is None else row + b"\n"
+
+    def wire_id(self, custom_id: str, marker: str, row: int) -> str:
+        return custom_id
+
+    def model_of(self, prepared: bytes) -> str | None:
+        return openai_rows.model_of(prepared)
+
+    def outcome(self, line: bytes) -> Outcome:
+        return openai_rows.outcome(line)
+
+    async def upload(self, content: Content) -> str:
+        boundary = uuid4().hex
+        fields = {
+            "purpose": "batch",
+            "expires_after[anchor]": "created_at",
+            "expires_after[seconds]": str(int(FILE_LIFE.total_seconds())),
+        }
+        head = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in fields.items()
+        )
+        head += (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{content.name}"\r\n'
+            "Content-Type: application/jsonl\r\n\r\n"
+        )
+        tail = f"\r\n--{boundary}--\r\n"
+
+        async def body() -> AsyncIterator[bytes]:
+            yield head.encode()
+            async for chunk in content.chunks:
+                yield chunk
+            yield tail.encode()
+
+        answer = await self._http.call(
+            "POST",
+            "/files",
+            content=body(),
+            headers={
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(len(head.encode()) + content.size + len(tail)),
+            },
+        )
+        return str(answer["id"])
+
+    async def find_files(self, prefix: str, since: datetime) -> list[tuple[str, str]]:
+        oldest = (since - CLOCK_SLACK).timestamp()
+        found: list[tuple[str, str]] = []
+        async for item in self._pages("/files", {"purpose": "batch", "limit": 1000, "order": "desc"}):
+            if item.get("created_at", 0) < oldest:
+                break
+            if str(item.get("filename")).startswith(prefix):
+                found.append((item["id"], item["filename"]))
+        return found
+
+    async def delete_file(self, file_id: str) -> None:
+        try:
+            await self._http.call("DELETE", f"/files/{file_id}")
+        except ProviderNotFound:
+            return
+
+    async def find(self, wanted: Wanted) -> Snapshot | None:
+        oldest = (wanted.since - CLOCK_SLACK).timestamp()
+        found = None
+        async for item in self._pages("/batches", {"limit": 100}):
+            if item.get("created_at", 0) < oldest:
+                break
+            metadata = item.get("metadata") or {}
+            if metadata.get(MARKER_KEY) == wanted.marker and metadata.get(DIGEST_KEY) == wanted.digest:
+                found = item  # the oldest of them is the one that everybody adopts
+        return snapshot(found) if found else None
+
+    async def create(self, creation: Creation) -> Snapshot:
+        answer = await self._http.call(
+            "POST",
+            "/batches",
+            json={
+                "input_file_id": creation.file_id,
+                "endpoint": creation.endpoint,
+                "completion_window": creation.completion_window,
+                "metadata": {MARKER_KEY: creation.marker, DIGEST_KEY: creation.digest},
+                "output_expires_after": {"anchor": "created_at", "seconds": int(FILE_LIFE.total_seconds())},
+            },
+            creates=True,
+        )
+        return snapshot(answer)
+
+    async def retrieve(self, batch_id: str) -> Snapshot:
+        return snapshot(await self._http.call("GET", f"/batches/{batch_id}"))
+
+    async def cancel(self, batch_id: str) -> Snapshot:
+        try:
+            return snapshot(await self._http.call("POST", f"/batches/{batch_id}/cancel"))
+        except ProviderRefused:  # it has ended meanwhile (409), which retrieve shows
+            return await self.retrieve(batch_id)
+
+    async def downloads(self, batch: Snapshot) -> list[Download]:
+        found = []
+        for reference, name in ((batch.output, "output"), (batch.errors, "error")):
+            if reference:
+                file = await self._http.call("GET", f"/files/{reference}")
+                found.append(Download(reference=reference, name=name, bytes=file.get("bytes")))
+        return found
+
+    async def download(self, download: Download, start: int) -> AsyncIterator[bytes]:
+        async with self._http.stream(f"/files/{download.reference}/content", start) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def probe(self) -> None:
+        await self._http.call("GET", "/models")
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def _pages(self, path: str, params: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Yield a listing's items, page after page; whoever iterates stops when it has seen enough."""
+        after: dict[str, str] = {}
+        while True:
+            page = await self._http.call("GET", path, params={**params, **after})
+            items = page.get("data") or []
+            for item in items:
+                yield item
+            if not items or not page.get("has_more"):
+                return
+            after = {"after": items[-1]["id"]}
+
+
+def explain(body: Any) -> tuple[str | None, str | None]:
+    """Return (code, message) of OpenAI's error envelope, `{"error": {message, type, param, code}}`."""
+    error = body["error"]
+    return (error, None) if isinstance(error, str) else (error.get("code") or error.get("type"), error.get("message"))
+
+
+def snapshot(item: dict[str, Any]) -> Snapshot:
+    """Return a batch object in the contract's words."""
+    raw = str(item.get("status") or "")
+    counts = item.get("request_counts") or {}
+    errors = (item.get("errors") or {}).get("data") or []
+    usage = item.get("usage") or {}
+    return Snapshot(
+        id=item["id"],
+        # A word that nobody knows yet must not end a batch that is paid for: it is asked about again.
+        status=_STATUS.get(raw, ProviderStatus.IN_PROGRESS),
+        raw_status=raw,
+        total=counts.get("total") or 0,
+        completed=counts.get("completed") or 0,
+        failed=counts.get("failed") or 0,
+        output=item.get("output_file_id") or None,  # some servers send "" for none
+        errors=item.get("error_file_id") or None,
+        error=_errors(errors),
+        error_code=errors[0].get("code") if errors else None,
+        created_at=datetime.fromtimestamp(item["created_at"], UTC) if item.get("created_at") else None,
+        usage=Usage(
+            input_tokens=usage.get("input_tokens") or 0,
+            cached_input_tokens=(usage.get("input_tokens_details") or {}).get("cached_tokens") or 0,
+            output_tokens=usage.get("output_tokens") or 0,
+            reasoning_tokens=(usage.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
+        )
+        if usage.get("total_tokens")
+        else None,
+    )
+
+
+def _errors(errors: list[dict[str, Any]]) -> str | None:
+    """Return the first of a failed batch's errors, in a sentence of bounded length."""
+    told = []
+    for error in errors[:3]:
+        where = f"line {error['line']}: " if error.get("line") else ""
+        told.append(f"{where}{str(error.get('message') or error.get('code'))[:200]}")
+    more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
+    return "; ".join(told) + more if told else None

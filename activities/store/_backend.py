@@ -1,0 +1,67 @@
+"""What a kind of storage must offer, and the writer that both kinds hand out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+#: Bytes gathered before they go to the disk or the network, so that a row's few hundred bytes cost no system call.
+BUFFER = 1024 * 1024
+
+#: Names that begin so are Durabatch's own temporary objects: never listed, never addressed.
+RESERVED = ".durabatch-"
+
+
+class Writer:
+    """Takes the bytes of one new object, in order."""
+
+    __slots__ = ("_buffer", "_sink", "bytes_written")
+
+    def __init__(self, sink: Callable[[bytearray], object]) -> None:
+        self._sink = sink
+        self._buffer = bytearray()
+        #: Bytes taken so far, those still in the buffer included.
+        self.bytes_written = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append data.
+
+        Raises:
+            StoreError: the store failed; the object will not appear.
+        """
+        self._buffer += data
+        self.bytes_written += len(data)
+        if len(self._buffer) >= BUFFER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass on what is buffered; the object still appears only when its block ends."""
+        if self._buffer:
+            buffer, self._buffer = self._buffer, bytearray()
+            self._sink(buffer)
+
+
+class Backend(Protocol):
+    """One kind of storage. Every method blocks, takes checked paths, and raises StoreError or ObjectNotFound only."""
+
+    def read(self, path: str) -> bytes: ...
+
+    def write(self, path: str, data: bytes) -> None: ...
+
+    def size(self, path: str) -> int | None: ...
+
+    def delete(self, path: str) -> None: ...
+
+    def list(self, prefix: str) -> list[tuple[str, int]]: ...
+
+    def stream(self, path: str, start: int, end: int | None, chunk: int) -> Iterator[bytes]: ...
+
+    def writer(self, path: str) -> AbstractContextManager[Writer]: ...
+
+    def local(self, path: str) -> AbstractContextManager[Path]: ...
+
+    def duplicate(self, target: str, source: str) -> bool:
+        """Make target another copy of source without moving the bytes through here; False where that cannot be."""
+        ...

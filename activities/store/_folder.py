@@ -1,0 +1,177 @@
+"""Storage in a local folder, or one that several machines mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from ._backend import RESERVED, Backend, Writer
+from ._failures import disk
+
+#: What file URIs may hold unquoted, beside letters, digits and _.-~ (RFC 3986, "pchar", and the slash).
+_SAFE = "/:@!$&'()*+,;="
+
+#: A temporary file that nobody has written to for this long, in seconds, belongs to a process that was killed.
+_ABANDONED = 24 * 3600
+
+
+def file_uri(path: str) -> str:
+    """Return the URI of an absolute path."""
+    return "file://" + quote(path, safe=_SAFE)
+
+
+class Folder(Backend):
+    """A folder of the file system. Objects are never changed in place: each write makes a new file and renames it."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def _file(self, path: str) -> Path:
+        return Path(self._root, path)
+
+    def _uri(self, path: str) -> str:
+        return file_uri(f"{self._root}/{path}")
+
+    def read(self, path: str) -> bytes:
+        with disk("read", self._uri(path)):
+            return self._file(path).read_bytes()
+
+    def write(self, path: str, data: bytes) -> None:
+        with self.writer(path) as out:
+            out.write(data)
+
+    def size(self, path: str) -> int | None:
+        file = self._file(path)
+        with disk("look at", self._uri(path)):
+            return file.stat().st_size if file.is_file() else None
+
+    def delete(self, path: str) -> None:
+        # NotADirectoryError: a parent is a file, so the object is as absent as can be.
+        with disk("delete", self._uri(path)), suppress(FileNotFoundError, NotADirectoryError):
+            self._file(path).unlink()
+
+    def list(self, prefix: str) -> list[tuple[str, int]]:
+        found: list[tuple[str, int]] = []
+        waiting = [prefix]
+        while waiting:
+            folder = waiting.pop()
+            with (
+                disk("list", self._uri(folder)),
+                suppress(FileNotFoundError, NotADirectoryError),
+                os.scandir(self._file(folder)) as entries,
+            ):
+                for entry in entries:
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir():
+                        waiting.append(path)
+                    else:
+                        # FileNotFoundError: deleted since, or a link to nowhere.
+                        with suppress(FileNotFoundError):
+                            found.append((path, entry.stat().st_size))
+        return found
+
+    def stream(self, path: str, start: int, end: int | None, chunk: int) -> Iterator[bytes]:
+        uri = self._uri(path)
+        with disk("read", uri):
+            file = self._file(path).open("rb", buffering=0)
+        with file:
+            with disk("read", uri):
+                file.seek(start)
+            left = chunk if end is None else end - start
+            while left > 0:
+                with disk("read", uri):
+                    data = file.read(min(chunk, left))
+                if not data:
+                    return
+                if end is not None:
+                    left -= len(data)
+                yield data
+
+    @contextmanager
+    def writer(self, path: str) -> Iterator[Writer]:
+        uri, target = self._uri(path), self._file(path)
+        with disk("write", uri):
+            temporary = _temporary(target.parent)
+            file = temporary.open("xb", buffering=0)
+
+        def sink(data: bytearray) -> None:
+            with disk("write", uri):
+                view = memoryview(data)
+                while view:
+                    # A raw write may take less than it is given, for example when the disk is nearly full.
+                    view = view[file.write(view) :]
+
+        try:
+            with file:
+                writer = Writer(sink)
+                yield writer
+                writer.flush()
+                with disk("write", uri):
+                    # Without it, a power cut after the rename can leave the name with no bytes behind it.
+                    os.fsync(file.fileno())
+            with disk("write", uri):
+                temporary.replace(target)
+                _sync_folder(target.parent)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+    @contextmanager
+    def local(self, path: str) -> Iterator[Path]:
+        file = self._file(path)
+        with disk("read", self._uri(path)), file.open("rb"):
+            pass  # only to find out now, and in our words, that it cannot be read
+        yield file
+
+    def duplicate(self, target: str, source: str) -> bool:
+        origin, goal = self._file(source), self._file(target)
+        with disk("read", self._uri(source)), origin.open("rb"):
+            pass
+        with disk("write", self._uri(target)):
+            temporary = _temporary(goal.parent)
+            if origin.is_symlink():
+                return False  # a link to a link would hang on what it points to
+            try:
+                # A hard link is independent of the other name, and safe because objects are never changed in place.
+                os.link(origin, temporary)
+            except OSError:
+                return False  # another file system, or one without links
+            try:
+                temporary.replace(goal)
+                _sync_folder(goal.parent)
+            finally:
+                # POSIX leaves both names where they already were links to the same file.
+                temporary.unlink(missing_ok=True)
+        return True
+
+
+def _temporary(folder: Path) -> Path:
+    """Make the folder where needed, clear away what killed processes left in it, and name a new temporary file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{RESERVED}*"):
+        with suppress(OSError):
+            if old.stat().st_mtime < time.time() - _ABANDONED:
+                old.unlink()
+    return folder / f"{RESERVED}{secrets.token_hex(8)}"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system can."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems know no fsync of a folder; they write names through by themselves.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,261 @@
+"""The store: a folder, or a bucket and a prefix, and the objects in it by path."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote
+
+from ...contract import ConfigurationError, InvalidSpec, StoreError
+from ._backend import BUFFER, RESERVED, Backend, Writer
+from ._bucket import Bucket
+from ._failures import disk
+from ._folder import Folder, file_uri
+
+T = TypeVar("T")
+
+_CLOUDS = ("s3", "gs", "az")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(.*)", re.DOTALL)
+#: A bucket's or container's name. Services are stricter; this keeps ports, credentials and queries out.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
+#: What no path may hold: control characters; the backslash, a separator elsewhere; and the percent sign, so that no
+#: path can turn into another one wherever somebody decodes it once more.
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\%]")
+#: Threads for small objects. Of the store's own, so that they never wait behind the long row loops of a worker.
+_THREADS = 8
+
+
+class Store:
+    """Objects by path ("folder/name", no leading slash), below one URL.
+
+    The methods for small objects are async. Those for large ones block and keep memory flat: call them from a thread.
+    A path that could lead out of the store raises InvalidSpec everywhere; a failure of the storage raises StoreError,
+    a missing object ObjectNotFound.
+    """
+
+    def __init__(self, url: str, backend: Backend) -> None:
+        #: The canonical URL, without a slash at the end.
+        self.url = url
+        self._backend = backend
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="durabatch-store")
+
+    @classmethod
+    def open(cls, url: str) -> Store:
+        """Open the store at "a/folder", "file:///…", "s3://bucket/prefix", "gs://bucket/prefix" or "az://container/prefix".
+
+        A folder is made where it is absent; a relative one is taken from the working directory. Credentials, region and
+        endpoint of a cloud come from its usual environment variables (AWS_*, GOOGLE_*, AZURE_*).
+
+        Raises:
+            ConfigurationError: the URL cannot name a store, or the environment lacks what opening needs.
+            StoreError: the folder cannot be made.
+        """
+        match = _URL.match(url)
+        if match is None:
+            return cls._open_folder(os.path.expanduser(url))
+        scheme, rest = match[1].lower(), match[2]
+        if not url[len(scheme) :].startswith("://"):
+            raise ConfigurationError(f"The store's URL has too few slashes after {scheme}: write {scheme}://….")
+        if scheme == "file":
+            location = _file_path(url)
+            if location is None:
+                raise ConfigurationError("A store's file URL is absolute and names no host: file:///a/folder.")
+            return cls._open_folder(location)
+        if scheme not in _CLOUDS:
+            raise ConfigurationError(
+                f"A store cannot live at {scheme}://: use a folder, file:///…, s3://…, gs://… or az://…."
+            )
+        name, _, prefix = rest.partition("/")
+        prefix = prefix.strip("/")
+        if not _BUCKET.fullmatch(name) or url[len(scheme) + 3 :][:1] == "/" or (prefix and _problem(prefix)):
+            # The URL is not repeated: what is wrong with it may be a key that somebody put there.
+            raise ConfigurationError(
+                f"The store's {scheme} URL is wrong: write {scheme}://bucket or {scheme}://bucket/prefix, with plain "
+                "folder names, and put credentials into the environment."
+            )
+        canonical = f"{scheme}://{name}/{prefix}".rstrip("/")
+        return cls(canonical, Bucket(canonical, scheme, name, prefix))
+
+    @classmethod
+    def _open_folder(cls, location: str) -> Store:
+        if not location.strip() or "\0" in location:
+            raise ConfigurationError("The store's URL is empty: name a folder or a bucket.")
+        root = os.path.abspath(location)
+        if root == os.path.dirname(root):
+            raise ConfigurationError("The store cannot be the root of the file system: name a folder.")
+        with disk("make the folder", file_uri(root)):
+            os.makedirs(root, exist_ok=True)
+        return cls(file_uri(root), Folder(root))
+
+    def uri(self, path: str) -> str:
+        """Return the full URI of a path; path() turns it back. "" stands for the store itself."""
+        if not path:
+            return self.url
+        _check(path)
+        return self.url + (file_uri(f"/{path}")[len("file://") :] if self._is_folder else f"/{path}")
+
+    def path(self, uri: str) -> str:
+        """Return the path of a URI in this store, without a slash at the end; "" for the store itself.
+
+        Raises:
+            InvalidSpec: the URI leads outside this store, or to nothing that can be in it.
+        """
+        root: str | None = self.url
+        location: str | None = uri
+        if self._is_folder:
+            root, location = _file_path(self.url), _file_path(uri)
+        if root is None or location is None or not f"{location}/".startswith(f"{root}/"):
+            raise InvalidSpec(f"The URI {_shown(uri)} is outside the store {self.url}.")
+        path = location[len(root) + 1 :].removesuffix("/")
+        if path:
+            _check(path)
+        return path
+
+    @property
+    def _is_folder(self) -> bool:
+        return self.url.startswith("file:")
+
+    async def _run(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    async def read(self, path: str) -> bytes:
+        """Return a small object's bytes."""
+        return await self._run(self._backend.read, _check(path))
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Make or replace a small object, all or nothing."""
+        await self._run(self._backend.write, _check(path), data)
+
+    async def size(self, path: str) -> int | None:
+        """Return an object's size in bytes, None if there is no such object."""
+        return await self._run(self._backend.size, _check(path))
+
+    async def delete(self, path: str) -> None:
+        """Delete an object; one that is absent already is fine."""
+        await self._run(self._backend.delete, _check(path))
+
+    async def list(self, prefix: str = "") -> list[tuple[str, int]]:
+        """Return path and size in bytes of every object below the folder prefix ("" for all), sorted by path."""
+        folder = prefix.removesuffix("/")
+        found = await self._run(self._backend.list, _check(folder) if folder else "")
+        return sorted((path, size) for path, size in found if not _problem(path))
+
+    async def check(self) -> None:
+        """Write, read and delete a small object, to see that the store works.
+
+        Raises:
+            StoreError: it does not; the message says what to do.
+        """
+        path, probe = f"{RESERVED}check-{secrets.token_hex(8)}", secrets.token_bytes(16)
+        try:
+            await self._run(self._backend.write, path, probe)
+            seen = await self._run(self._backend.read, path)
+            await self._run(self._backend.delete, path)
+        except StoreError as error:
+            advice = (
+                "Name a folder that this user may write"
+                if self._is_folder
+                else "Check the bucket's name, region and endpoint, and that the credentials may write, read and delete"
+            )
+            raise StoreError(f"The store {self.url} does not work. {error.message} {advice}.") from error
+        if seen != probe:
+            raise StoreError(f"The store {self.url} does not return what was written to it; use another one.")
+
+    def stream(self, path: str, start: int = 0, end: int | None = None, chunk: int = BUFFER) -> Iterator[bytes]:
+        """Yield the bytes [start, end) of an object in pieces of chunk bytes, the last one shorter. Blocks.
+
+        An end past the object's own is the object's own; None reads to it. The object is opened at the first piece,
+        and errors come from there.
+        """
+        if start < 0 or chunk < 1:
+            raise ValueError("start must not be negative, and chunk must be at least 1")
+        return self._backend.stream(_check(path), start, end, chunk)
+
+    def writer(self, path: str) -> AbstractContextManager[Writer]:
+        """Open a new object for writing. Blocks.
+
+        The object appears, or replaces the one before it, when the block ends well, and only whole. An exception leaves
+        no trace of it; neither does a killed process, as far as any reader can see.
+        """
+        return self._backend.writer(_check(path))
+
+    def local(self, path: str) -> AbstractContextManager[Path]:
+        """Offer an object as a file to read from: the file itself, or a download that is deleted afterwards. Blocks."""
+        return self._backend.local(_check(path))
+
+    def concat(self, target: str, sources: Sequence[str]) -> int:
+        """Join objects into one, all or nothing, and return its size in bytes. Blocks.
+
+        The target is independent of the sources: they may be deleted at once.
+        """
+        _check(target)
+        for source in sources:
+            _check(source)
+        if len(sources) == 1 and (sources[0] == target or self._backend.duplicate(target, sources[0])):
+            return self._backend.size(target) or 0
+        with self._backend.writer(target) as out:
+            for source in sources:
+                for data in self._backend.stream(source, 0, None, BUFFER):
+                    out.write(data)
+        return out.bytes_written
+
+    def put_file(self, path: str, file: Path) -> int:
+        """Copy a local file into the store, all or nothing, and return its size in bytes. Blocks."""
+        _check(path)
+        shown = file_uri(os.path.abspath(file))
+        with disk("read", shown):
+            source = file.open("rb", buffering=0)
+        with source, self._backend.writer(path) as out:
+            while True:
+                with disk("read", shown):
+                    data = source.read(BUFFER)
+                if not data:
+                    break
+                out.write(data)
+        return out.bytes_written
+
+
+def _problem(path: str) -> str | None:
+    """Say what is wrong with a path, None if nothing is."""
+    segments = path.split("/")
+    if any(segment in ("", ".", "..") for segment in segments):
+        return "has an empty, . or .. segment"
+    if _FORBIDDEN.search(path):
+        return "has a control character, a backslash or a percent sign"
+    if any(segment.startswith(RESERVED) for segment in segments):
+        return f"has a segment that begins with {RESERVED}"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "is not Unicode text"
+    return None
+
+
+def _check(path: str) -> str:
+    problem = _problem(path)
+    if problem:
+        raise InvalidSpec(f"The path {_shown(path)} cannot be in a store: it {problem}.")
+    return path
+
+
+def _shown(text: str) -> str:
+    """Quote somebody's text for a message: bounded, and without whatever credentials a URL may carry."""
+    return repr(re.sub(r"//[^/@]*@", "//…@", text.partition("?")[0])[:200])
+
+
+def _file_path(uri: str) -> str | None:
+    """Return the absolute path of a file URI, decoded once; None if it is not one, or names a host."""
+    match = re.fullmatch(r"file://(?:localhost)?(/[^?#]*)", uri, re.IGNORECASE | re.DOTALL)
+    if match is None:
+        return None
+    try:
+        return unquote(match[1], errors="strict")
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,142 @@
+"""Upload, find, create: the steps that spend money. Each acts once; who repeats what is the workflow's decision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..contract import (
+    AnswerLost,
+    AuthenticationFailed,
+    DurabatchError,
+    ProviderError,
+    ProviderNotFound,
+    ProviderRefused,
+    ProviderUnavailable,
+    QueueFull,
+    RateLimited,
+)
+from ..contract.steps import (
+    CREATE,
+    FIND,
+    TIDY,
+    UPLOAD,
+    CreateAnswer,
+    Created,
+    CreateRequest,
+    FindRequest,
+    Found,
+    Search,
+    TidyRequest,
+    Uploaded,
+    UploadRequest,
+)
+from ._boundary import Pulse, step
+from .content import file_name, file_prefix, open_content
+from .providers import Creation, Wanted
+from .records import attempt_digest, read_picked, read_shard
+from .resources import Resources
+
+#: What a create's failure means. Anything else that goes wrong is a fault of ours, and means nothing was sent.
+_ANSWERS: dict[type[DurabatchError], CreateAnswer] = {
+    AnswerLost: CreateAnswer.LOST,
+    QueueFull: CreateAnswer.DEFERRED,
+    RateLimited: CreateAnswer.DEFERRED,
+    ProviderUnavailable: CreateAnswer.DEFERRED,
+    AuthenticationFailed: CreateAnswer.REFUSED,
+    ProviderNotFound: CreateAnswer.REFUSED,
+    ProviderRefused: CreateAnswer.REFUSED,
+}
+
+
+class Submit:
+    """The steps from rows to a provider batch, and the step that clears up after it."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    @step(UPLOAD)
+    async def upload(self, request: UploadRequest, pulse: Pulse) -> Uploaded:
+        """Upload an attempt's rows as a file, or find the file if it is there already.
+
+        Files of earlier generations are deleted first: a create that names one of them, and is still on its way, can
+        then no longer succeed.
+        """
+        provider = self._resources.at_account(request.attempt.provider, request.account)
+        record = await read_shard(self._resources.store, request.attempt)
+        picked = await read_picked(self._resources.store, request.attempt)
+        rows = record.sendable if picked is None else len(picked)
+        if not provider.capabilities.uploads:
+            return Uploaded(file_id=None, rows=rows, bytes=record.bytes)
+        name = file_name(request.attempt, attempt_digest(record, picked), request.generation)
+        found = await provider.find_files(file_prefix(request.attempt), request.since)
+        same = [file_id for file_id, found_name in found if found_name == name]
+        for file_id, _ in found:
+            if file_id not in same[:1]:
+                await provider.delete_file(file_id)
+        if same:
+            return Uploaded(file_id=same[0], rows=rows, bytes=record.bytes)
+        async with open_content(
+            self._resources.store, provider, request.attempt, request.spec, record, picked, request.generation, pulse
+        ) as content:
+            file_id = await provider.upload(content)
+            return Uploaded(file_id=file_id, rows=rows, bytes=content.size)
+
+    @step(FIND)
+    async def find(self, request: FindRequest, pulse: Pulse) -> Found:
+        """Look for the provider batch that an earlier create of this attempt may have made."""
+        provider = self._resources.at_account(request.attempt.provider, request.account)
+        record = await read_shard(self._resources.store, request.attempt)
+        picked = await read_picked(self._resources.store, request.attempt)
+        batch = await provider.find(
+            Wanted(
+                marker=request.attempt.marker,
+                digest=attempt_digest(record, picked),
+                rows=request.rows,
+                since=request.since,
+                strangers=request.strangers,
+            )
+        )
+        return Found(batch=batch, provisional=provider.capabilities.search is Search.PROVISIONAL)
+
+    @step(CREATE)
+    async def create(self, request: CreateRequest, pulse: Pulse) -> Created:
+        """Create the provider batch. The call is sent once; what came of it is the answer, not an exception."""
+        provider = self._resources.at_account(request.attempt.provider, request.account)
+        record = await read_shard(self._resources.store, request.attempt)
+        picked = await read_picked(self._resources.store, request.attempt)
+        creation = Creation(
+            marker=request.attempt.marker,
+            digest=attempt_digest(record, picked),
+            endpoint=request.spec.endpoint,
+            completion_window=request.spec.completion_window,
+            file_id=request.file_id,
+        )
+        try:
+            if provider.capabilities.uploads:
+                _must_be_ours(pulse)
+                return Created(answer=CreateAnswer.CREATED, batch=await provider.create(creation))
+            async with open_content(
+                self._resources.store, provider, request.attempt, request.spec, record, picked, 1, pulse
+            ) as content:
+                _must_be_ours(pulse)
+                creation = replace(creation, content=content)
+                return Created(answer=CreateAnswer.CREATED, batch=await provider.create(creation))
+        except ProviderError as error:
+            answer = _ANSWERS.get(type(error))
+            if answer is None:
+                raise
+            return Created(answer=answer, reason=error.message, code=error.code, retry_after=error.retry_after)
+
+    @step(TIDY)
+    async def tidy(self, request: TidyRequest, pulse: Pulse) -> None:
+        """Delete the files that an attempt uploaded; the results are the provider's to expire."""
+        provider = self._resources.at_account(request.attempt.provider, request.account)
+        if provider.capabilities.uploads:
+            for file_id, _ in await provider.find_files(file_prefix(request.attempt), request.since):
+                await provider.delete_file(file_id)
+
+
+def _must_be_ours(pulse: Pulse) -> None:
+    """Do not send a create when this worker stood still for so long that another one may have taken over."""
+    if not pulse.alive():
+        raise ProviderUnavailable("The worker stood still before it could submit; nothing was sent.")

@@ -1,0 +1,303 @@
+"""`BatchClient`: batches from Python."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.service import RPCError, RPCStatusCode
+
+from ..activities.store import Store
+from ..contract import (
+    TASK_QUEUE,
+    BatchNotFinished,
+    BatchProgress,
+    BatchResult,
+    CancelRequest,
+    DurabatchError,
+    ResultRow,
+)
+from ..workers.settings import Settings
+from . import reading
+from .connecting import Connecting
+from .connection import TemporalUnavailable, connection, translated
+from .ending import Ending, completed, ending, failed
+from .outcome import BatchOutcome
+from .reading import BatchRecord, Status
+from .requests import Requests, gathered
+from .starting import Started, start
+
+#: How often a watcher looks: at first, and at most. The end of a batch is seen at once in any case.
+_LOOK_FIRST, _LOOK_FACTOR, _LOOK_MOST = 0.5, 1.5, 5.0
+#: Pause before Temporal is asked again after it did not answer, in seconds.
+_PAUSE = 1.0
+
+
+class BatchClient:
+    """Starts, steers and watches batches.
+
+    ::
+
+        async with BatchClient.connect() as client:
+            outcome = await client.invoke({"a": "Say hi", "b": "Say ho"}, provider="openai", model="gpt-5-mini")
+            async for row in outcome:
+                print(row.custom_id, row.status, row.text)
+
+    Everything it knows is at Temporal and in the store: any other client, in any other process, sees the same batches.
+
+    Args:
+        client: a Temporal client whose data converter is `temporalio.contrib.pydantic.pydantic_data_converter`.
+        store: the workers' store, or its URL.
+        task_queue: the task queue that the workers poll.
+    """
+
+    def __init__(self, client: Client, store: Store | str, *, task_queue: str = TASK_QUEUE) -> None:
+        self.temporal = client
+        self.store = store if isinstance(store, Store) else Store.open(store)
+        self.task_queue = task_queue
+        self._exits = AsyncExitStack()
+
+    @classmethod
+    def connect(cls, settings: Settings | None = None) -> Connecting[Self]:
+        """Connect as the environment says: `await` it, or use it as an async context manager.
+
+        Temporal is the one that its own environment configuration names (TEMPORAL_ADDRESS, …, temporal.toml), or else
+        the embedded one that `durabatch dev` runs in the current folder. Store and task queue come from the settings.
+
+        Args:
+            settings: the configuration; durabatch.toml by default.
+
+        Raises:
+            ConfigurationError: no Temporal is configured and none is embedded here, or the configuration is wrong.
+            TemporalUnavailable: Temporal cannot be reached.
+        """
+
+        async def opened() -> Self:
+            found = settings or Settings.load()
+            async with AsyncExitStack() as stack:
+                way = await stack.enter_async_context(connection())
+                client = cls(way.client, found.store.url, task_queue=found.worker.task_queue)
+                client._exits = stack.pop_all()
+                return client
+
+        return Connecting(opened)
+
+    async def close(self) -> None:
+        """Let go of what `connect` took hold of. The batches go on."""
+        await self._exits.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def create(self, requests: Requests, *, provider: str, id: str | None = None, **fields: Any) -> str:
+        """Start a batch and return its id.
+
+        The same id with the same requests and spec is the same batch, also when it has ended: nothing is bought twice.
+        How often the provider is asked (`poll`) may differ. A batch that failed before anything was submitted may be
+        started again, with any spec.
+
+        Args:
+            requests: a dict of id to prompt, messages or whole body; rows, as an iterable or async iterable of dicts;
+                or a JSONL file, as a local path or as a URI in the store. Rows go to the store, never to Temporal.
+            provider: the provider's name in the workers' configuration.
+            id: the batch's id. Without one it is made from the requests, the provider and the rest of the spec, so that
+                the same call again finds the same batch.
+            fields: the other fields of `BatchSpec`: model, params, endpoint, deadline, ….
+
+        Raises:
+            InvalidInput: there are no requests, or they cannot be read.
+            InvalidSpec: a field of the spec, or the id, is wrong.
+            BatchConflict: the id belongs to a batch with another spec.
+            StoreError: the store failed.
+            TemporalUnavailable: Temporal does not answer.
+        """
+        return (await self.start(requests, provider=provider, id=id, **fields)).id
+
+    async def start(self, requests: Requests, *, provider: str, id: str | None = None, **fields: Any) -> Started:
+        """Do what `create` does, and say also whether the batch is new."""
+        async with gathered(requests, self.store) as rows:
+            return await start(self.temporal, self.store, rows, {"provider": provider, **fields}, id, self.task_queue)
+
+    async def status(self, id: str) -> BatchProgress:
+        """Return where a batch is; `result` in it is set once it has ended.
+
+        Without a worker that could tell, `waiting_for` says so and the counts are unknown.
+
+        Raises:
+            BatchNotFound: there is no such batch.
+            TemporalUnavailable: Temporal does not answer.
+        """
+        with translated(self.temporal, id):
+            return await reading.progress(self.temporal, id)
+
+    async def result(self, id: str) -> BatchResult:
+        """Wait until a batch has ended, however long that takes, and return how; outages of Temporal are waited out.
+
+        Raises:
+            BatchNotFound: there is no such batch.
+            DurabatchError: it ended without accounts: its spec was wrong, or it was terminated at Temporal.
+        """
+        ended = await self._ending(id)
+        if ended.result is None:
+            raise ended.error or DurabatchError()
+        return ended.result
+
+    async def failure(self, id: str) -> DurabatchError | None:
+        """Wait until a batch has ended and return why it failed: an InvalidInput names the rows; None if it did not.
+
+        Raises:
+            BatchNotFound: there is no such batch.
+        """
+        return (await self._ending(id)).error
+
+    async def retrieve(self, id: str) -> AsyncGenerator[ResultRow]:
+        """Yield the result rows of a batch that has ended: one for every request, in the order of the requests.
+
+        Raises:
+            BatchNotFound: there is no such batch.
+            BatchNotFinished: it has not ended yet.
+            DurabatchError: it failed before it had rows; says why.
+            StoreError: the store failed.
+        """
+        async for row in reading.rows(self.store, await self.results_uri(id)):
+            yield row
+
+    async def results_uri(self, id: str, *, errors: bool = False) -> str:
+        """Return where the results of a batch that has ended are, or those of them that did not succeed.
+
+        Raises:
+            as `retrieve`.
+        """
+        with translated(self.temporal, id):
+            ended = await ending(self.temporal, await reading.found(self.temporal, id))
+        if ended is None:
+            raise BatchNotFinished(f"The batch {id!r} has not ended yet; `status` tells where it is.")
+        uri = ended.result and (ended.result.errors if errors else ended.result.results)
+        if not uri:
+            raise ended.error or DurabatchError(f"The batch {id!r} ended without results.")
+        return uri
+
+    async def list(self, status: Status | None = None, *, limit: int = 100) -> AsyncGenerator[BatchRecord]:
+        """Yield batches, the newest first.
+
+        Args:
+            status: only those that are "running", or ended as "completed", "failed", "expired" or "canceled".
+            limit: how many at most.
+
+        Raises:
+            TemporalUnavailable: Temporal does not answer.
+        """
+        with translated(self.temporal):
+            async for record in reading.listing(self.temporal, status, limit):
+                yield record
+
+    async def cancel(self, id: str, *, reason: str | None = None, requested_by: str | None = None) -> bool:
+        """Ask a batch to end now, at the provider too. It keeps the rows that are finished and ends as `canceled`.
+
+        Returns at once; `result` waits for the end.
+
+        Returns:
+            False if the batch had ended already, which nothing changes.
+
+        Raises:
+            BatchNotFound: there is no such batch.
+        """
+        request = CancelRequest(reason=reason, requested_by=requested_by)
+        with translated(self.temporal, id):
+            description = await reading.found(self.temporal, id)
+            handle = self.temporal.get_workflow_handle(id, run_id=description.run_id)
+            try:
+                await handle.signal("cancel", request.model_dump(exclude_none=True))
+            except RPCError as error:
+                # NOT_FOUND, after we have seen it: it has ended.
+                if error.status != RPCStatusCode.NOT_FOUND:
+                    raise
+                return False
+        return True
+
+    async def watch(self, id: str) -> AsyncGenerator[BatchProgress]:
+        """Yield where a batch is, every half second at first and every 5 seconds later, until it has ended.
+
+        The last one has `result`. Where no worker, or no Temporal, answers, `waiting_for` says so and watching goes on.
+
+        Raises:
+            BatchNotFound: there is no such batch.
+        """
+        with translated(self.temporal, id):
+            seen = await reading.progress(self.temporal, id)
+        end = asyncio.create_task(self._ending(id))
+        try:
+            pause = _LOOK_FIRST
+            while seen.result is None:
+                yield seen
+                await asyncio.wait([end], timeout=pause)
+                pause = min(pause * _LOOK_FACTOR, _LOOK_MOST)
+                seen = await self._look(id, seen)
+            yield seen
+        finally:
+            end.cancel()
+            with contextlib.suppress(asyncio.CancelledError, DurabatchError):
+                await end
+
+    async def invoke(
+        self,
+        requests: Requests,
+        *,
+        provider: str,
+        id: str | None = None,
+        cancel_on_exit: bool = False,
+        **fields: Any,
+    ) -> BatchOutcome:
+        """Create a batch, wait for its end without any time limit, and return its result and rows.
+
+        If the awaiting task is cancelled the batch goes on, and the same call again finds it.
+
+        Args:
+            requests, provider, id, fields: as `create`.
+            cancel_on_exit: cancel the batch too if the awaiting task is cancelled.
+
+        Raises:
+            as `create` and `result`.
+        """
+        batch_id = await self.create(requests, provider=provider, id=id, **fields)
+        try:
+            return BatchOutcome(client=self, result=await self.result(batch_id))
+        except asyncio.CancelledError:
+            if cancel_on_exit:
+                await self.cancel(batch_id, reason="the caller was cancelled")
+            raise
+
+    async def _look(self, id: str, before: BatchProgress) -> BatchProgress:
+        """Return the progress, or the one before with a word on why there is no newer one."""
+        try:
+            with translated(self.temporal, id):
+                seen = await reading.progress(self.temporal, id)
+        except TemporalUnavailable as error:
+            return before.model_copy(update={"waiting_for": error.message})
+        if seen.result is None and not seen.counts.total:
+            # No worker answers: what was known last is still the best that is known.
+            kept = {"phase", "provider", "waiting_for"} if before.counts.total == 0 else {"waiting_for"}
+            return before.model_copy(update={name: getattr(seen, name) for name in kept})
+        return seen
+
+    async def _ending(self, id: str) -> Ending:
+        handle = self.temporal.get_workflow_handle(id, result_type=BatchResult)
+        while True:
+            try:
+                with translated(self.temporal, id):
+                    await reading.found(self.temporal, id)
+                    return completed(await handle.result())
+            except WorkflowFailureError as error:
+                return failed(error)
+            except TemporalUnavailable:
+                await asyncio.sleep(_PAUSE)

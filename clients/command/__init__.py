@@ -1,0 +1,5 @@
+"""The `durabatch` command."""
+
+from .app import main
+
+__all__ = ["main"]

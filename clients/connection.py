@@ -1,0 +1,158 @@
+"""The way to Temporal: the one that its own environment configuration names, or the embedded one of this folder."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
+from temporalio.runtime import Runtime
+from temporalio.service import RPCError, RPCStatusCode
+
+from ..contract import BatchNotFound, ConfigurationError, DurabatchError
+from ..workers.embedded import FOLDER, Embedded, embedded, temporal_server
+
+#: A server in reach answers in well under a second; beyond this, something swallows the packets.
+_CONNECT = timedelta(seconds=10)
+#: What every Temporal client takes for granted when only an address is missing.
+_USUAL_ADDRESS = "localhost:7233"
+
+#: Statuses with which a server that is down, or too busy, answers: the same call may succeed later.
+PASSING = frozenset(
+    {
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+        RPCStatusCode.ABORTED,
+        RPCStatusCode.CANCELLED,
+    }
+)
+
+
+class TemporalUnavailable(DurabatchError):
+    """Temporal cannot be reached."""
+
+    code = "temporal_unavailable"
+    retryable = True
+
+
+class Embed(StrEnum):
+    """When the embedded Temporal is used, if no other is configured."""
+
+    ALWAYS = "always"  #: It is started if it does not run.
+    KEPT = "kept"  #: It is started if this folder has its database.
+    RUNNING = "running"  #: It must run already.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """A connected Temporal client, and where it is connected to."""
+
+    client: Client
+    address: str  #: host:port.
+    embedded: Embedded | None  #: The embedded server, where it is that one.
+
+
+def temporal_config() -> ClientConnectConfig:
+    """Return what Temporal's environment configuration says (TEMPORAL_*, temporal.toml); empty if it says nothing.
+
+    Raises:
+        ConfigurationError: it contradicts itself, for example by naming a profile that is not there.
+    """
+    try:
+        config = ClientConfig.load_client_connect_config()
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"Temporal's own configuration cannot be used: {error}.") from None
+    if config:
+        config.setdefault("target_host", _USUAL_ADDRESS)
+    return config
+
+
+@asynccontextmanager
+async def connection(
+    embed: Embed = Embed.RUNNING, *, folder: Path = FOLDER, runtime: Runtime | None = None
+) -> AsyncIterator[Connection]:
+    """Connect to the configured Temporal; if none is configured, to the embedded one.
+
+    Args:
+        embed: when the embedded server is used.
+        folder: where it keeps its state.
+        runtime: the SDK's runtime; its default one if None.
+
+    Raises:
+        ConfigurationError: no Temporal is configured, and `embed` allows no embedded one.
+        TemporalUnavailable: it cannot be reached.
+    """
+    config = temporal_config()
+    async with contextlib.AsyncExitStack() as stack:
+        server: Embedded | None = None
+        if not config:
+            own = temporal_server(folder)
+            if not (embed is Embed.ALWAYS or own.alive() or (embed is Embed.KEPT and Path(own.mark).exists())):
+                raise ConfigurationError(
+                    "No Temporal is configured, and none is embedded in this folder: set TEMPORAL_ADDRESS, or "
+                    "start one here with `durabatch dev`."
+                )
+            server = await stack.enter_async_context(embedded(folder))
+            config = ClientConnectConfig(target_host=server.address)
+        address = config["target_host"]
+        try:
+            client = await Client.connect(
+                **config, data_converter=pydantic_data_converter, connect_timeout=_CONNECT, runtime=runtime
+            )
+        except RuntimeError as error:
+            raise TemporalUnavailable(
+                f"Temporal at {address} cannot be reached ({_reason(error)}): is it running, and is its address right?"
+            ) from None
+        yield Connection(client=client, address=address, embedded=server)
+
+
+@contextlib.contextmanager
+def translated(client: Client, batch_id: str | None = None) -> Iterator[None]:
+    """Turn what Temporal's client raises within the block into errors of the contract.
+
+    Raises:
+        BatchNotFound: Temporal does not know the batch.
+        TemporalUnavailable: it does not answer; the same call may succeed later.
+        DurabatchError: it refused the call.
+    """
+    address, namespace = client.service_client.config.target_host, client.namespace
+    try:
+        yield
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
+            raise ConfigurationError(
+                f"Temporal at {address} has no namespace {namespace!r}: correct TEMPORAL_NAMESPACE."
+            ) from None
+        if error.status == RPCStatusCode.NOT_FOUND and batch_id is not None:
+            raise BatchNotFound(f"There is no batch {batch_id!r} in namespace {namespace!r} at {address}.") from None
+        if error.status in PASSING:
+            raise TemporalUnavailable(f"Temporal at {address} does not answer ({_reason(error)}).") from None
+        if error.status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED):
+            raise ConfigurationError(
+                f"Temporal at {address} does not let us into namespace {namespace!r}: check "
+                "TEMPORAL_API_KEY or the TLS certificate."
+            ) from None
+        raise DurabatchError(f"Temporal at {address} refused the call: {error.message}.") from None
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    for needle, reason in (
+        ("ConnectionRefused", "connection refused"),
+        ("Connection refused", "connection refused"),
+        ("dns error", "there is no such host"),
+        ("TimedOut", "no answer"),
+        ("imeout", "no answer"),
+    ):
+        if needle in text:
+            return reason
+    return re.sub(r"\s+", " ", text.removeprefix("Failed client connect: "))[:160]

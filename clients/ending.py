@@ -1,0 +1,106 @@
+"""How a batch's workflow ended, told apart from what Temporal says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from temporalio.client import (
+    Client,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+)
+from temporalio.exceptions import ApplicationError, FailureError
+
+from ..contract import BatchResult, DurabatchError, InvalidInput, InvalidSpec
+from ..contract.errors import error_classes
+
+#: The failure type of a batch that ended as `failed`; its first detail is the BatchResult.
+_BATCH_FAILED = "BatchFailed"
+#: Failure types of a start whose input is no spec: such a batch never began.
+_NO_SPEC = frozenset({"ValidationError", InvalidSpec.code})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a batch ended."""
+
+    result: BatchResult | None  #: Its accounts, where it left any.
+    error: DurabatchError | None  #: Why it failed, where it did; an InvalidInput carries the rows that are wrong.
+    submitted: bool | None  #: Whether anything reached the provider; None where that is not known.
+
+
+async def ending(client: Client, found: WorkflowExecutionDescription) -> Ending | None:
+    """Return how a batch ended; None while it runs."""
+    if found.status is WorkflowExecutionStatus.RUNNING:
+        return None
+    handle = client.get_workflow_handle(found.id, run_id=found.run_id, result_type=BatchResult)
+    try:
+        return completed(await handle.result())
+    except WorkflowFailureError as error:
+        return failed(error)
+
+
+def completed(result: BatchResult) -> Ending:
+    """Return the ending of a workflow that returned its result."""
+    return Ending(result=result, error=None, submitted=bool(result.provider_batches))
+
+
+def failed(failure: WorkflowFailureError) -> Ending:
+    """Return the ending of a workflow that failed, was cancelled past its own handling, or was terminated."""
+    chain = _chain(failure.cause)
+    first = chain[0]
+    if not isinstance(first, ApplicationError):
+        return Ending(result=None, error=DurabatchError(_sentence(first)), submitted=None)
+    if first.type in _NO_SPEC:
+        return Ending(
+            result=None,
+            error=InvalidSpec(f"The batch was started with a spec that is wrong: {first.message}"),
+            submitted=False,
+        )
+    result = _result(first) if first.type == _BATCH_FAILED else None
+    if result is None:
+        return Ending(result=None, error=DurabatchError(_sentence(first)), submitted=None)
+    return Ending(result=result, error=_error(chain, result), submitted=bool(result.provider_batches))
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__
+    return chain
+
+
+def _result(error: ApplicationError) -> BatchResult | None:
+    try:
+        return BatchResult.model_validate(error.details[0])
+    except (IndexError, ValidationError):
+        return None
+
+
+def _error(chain: list[BaseException], result: BatchResult) -> DurabatchError:
+    """Return the error that the workflow's failure stands for, of the contract's own class where it names one."""
+    classes = error_classes()
+    message = result.error or _sentence(chain[0])
+    for error in chain:
+        if isinstance(error, ApplicationError):
+            for detail in error.details:
+                if isinstance(detail, dict) and "problems" in detail:
+                    return _invalid_input(message, detail)
+            if error.type in classes:
+                return classes[error.type](message)
+    return DurabatchError(message)
+
+
+def _invalid_input(message: str, detail: dict[str, Any]) -> InvalidInput:
+    problems = [str(problem) for problem in detail.get("problems") or ()]
+    total = detail.get("total")
+    return InvalidInput(message, problems, total if isinstance(total, int) else None)
+
+
+def _sentence(error: BaseException) -> str:
+    said = error.message if isinstance(error, FailureError) else str(error)
+    return f"The batch ended without accounts: {said or type(error).__name__}."

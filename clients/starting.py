@@ -1,0 +1,186 @@
+"""Starting a batch: same id and same spec is the same batch, whoever asks and how often (promise G1)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic import ValidationError
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from ..activities.store import Store
+from ..contract import BATCH_WORKFLOW, BatchConflict, BatchNotFound, BatchSpec, InvalidSpec
+from ..contract.names import check_batch_id
+from .connection import translated
+from .ending import Ending, ending
+from .requests import Rows
+
+#: How often the provider is asked is not part of what is bought, so a batch may be joined with another rhythm.
+_HOW = {"poll"}
+#: Digits of an id that is made from the content: 48 bits, so that two of a million batches still differ.
+_ID_DIGITS = 12
+#: Temporal warns of a memo of 2 KiB.
+_MEMO_BYTES = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A batch that was asked for."""
+
+    id: str
+    created: bool  #: False where it was there before.
+
+
+class _Verdict(StrEnum):
+    JOIN = "join"  #: It is the batch that was asked for.
+    START = "start"  #: The id is free, or free again.
+    CONFLICT = "conflict"  #: The id belongs to another batch.
+
+
+async def start(
+    client: Client, store: Store, rows: Rows, fields: dict[str, Any], batch_id: str | None, task_queue: str
+) -> Started:
+    """Start the batch, or join it if it was started before.
+
+    Raises:
+        InvalidSpec: the spec or the id is wrong.
+        BatchConflict: the id belongs to a batch with another spec.
+    """
+    if batch_id is not None:
+        check_batch_id(batch_id)
+    placeholder = _spec({**fields, "input": rows.uri or "the rows"})
+    batch_id = batch_id or _content_id(placeholder, rows)
+    spec = placeholder.model_copy(update={"input": rows.location(store, batch_id)})
+    with translated(client, batch_id):
+        if await _verdict(client, batch_id, spec) is _Verdict.JOIN:
+            return Started(id=batch_id, created=False)
+        await rows.put(store, batch_id)
+        created = await _start(client, batch_id, spec, rows, task_queue)
+        # Another start of the same id may have come first; the server decided, and here is what it decided.
+        await _verdict(client, batch_id, spec)
+    return Started(id=batch_id, created=created)
+
+
+def _spec(fields: dict[str, Any]) -> BatchSpec:
+    try:
+        return BatchSpec.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidSpec(f"{where or 'The spec'}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def _content_id(spec: BatchSpec, rows: Rows) -> str:
+    """Return an id that the same requests with the same spec always get, from this version and from later ones."""
+    what = spec.model_dump(mode="json", exclude_defaults=True, exclude={"input", *_HOW})
+    facts = json.dumps([what, rows.digest], sort_keys=True, separators=(",", ":"))
+    return f"{rows.stem}-{hashlib.sha256(facts.encode()).hexdigest()[:_ID_DIGITS]}"
+
+
+async def _start(client: Client, batch_id: str, spec: BatchSpec, rows: Rows, task_queue: str) -> bool:
+    memo: dict[str, Any] = {"durabatch_provider": spec.provider}
+    if spec.metadata and len(json.dumps(spec.metadata)) <= _MEMO_BYTES:
+        memo["durabatch_metadata"] = spec.metadata
+    try:
+        await client.start_workflow(
+            BATCH_WORKFLOW,
+            spec,
+            id=batch_id,
+            task_queue=task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            # A batch that failed may be tried again; _verdict has seen to it that nothing of it was submitted.
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            memo=memo,
+            static_summary=f"{rows.count:,} rows → {spec.provider}",
+            static_details=(
+                f"**{rows.count:,} requests** ({rows.size:,} bytes) to `{spec.endpoint}` of provider "
+                f"`{spec.provider}`{f', model `{spec.model}`' if spec.model else ''}\n\nInput: `{spec.input}`"
+            ),
+        )
+    except WorkflowAlreadyStartedError:
+        return False
+    return True
+
+
+async def _verdict(client: Client, batch_id: str, spec: BatchSpec) -> _Verdict:
+    """Compare the spec with the one of the batch that has this id, if there is one.
+
+    Raises:
+        BatchConflict: the id belongs to a batch, or to something else, that is not to be touched.
+    """
+    try:
+        with translated(client, batch_id):
+            found = await client.get_workflow_handle(batch_id).describe()
+    except BatchNotFound:
+        return _Verdict.START
+    if found.workflow_type != BATCH_WORKFLOW:
+        raise BatchConflict(
+            f"The id {batch_id!r} belongs to a workflow of type {found.workflow_type}: take another id."
+        )
+    differing = differences(spec, await _spec_of(client, found))
+    verdict = judge(found.status, not differing, await ending(client, found))
+    if verdict is _Verdict.CONFLICT:
+        raise BatchConflict(
+            f"The id {batch_id!r} belongs to a batch with another spec (different: {', '.join(differing)}): "
+            "take another id, or give the same requests and options again."
+        )
+    return verdict
+
+
+def judge(status: WorkflowExecutionStatus | None, same: bool, ended: Ending | None) -> _Verdict:
+    """Decide what a start means for an id that is known already.
+
+    Args:
+        status: what Temporal says of the workflow.
+        same: whether its spec is the one that is asked for.
+        ended: how it ended, where it did.
+    """
+    if status is WorkflowExecutionStatus.FAILED and ended is not None and ended.submitted is False:
+        return _Verdict.START  # Nothing was bought, so anything may be asked for under this id.
+    if not same:
+        return _Verdict.CONFLICT
+    if ended is not None and ended.result is None:
+        # Terminated, or failed without accounts: going on is safe, as provider batches are found by their markers.
+        return _Verdict.START
+    return _Verdict.JOIN
+
+
+async def _spec_of(client: Client, found: WorkflowExecutionDescription) -> BatchSpec | None:
+    """Return the spec that a batch was started with, from the first event of its history; None if that is none."""
+    handle = client.get_workflow_handle(found.id, run_id=found.run_id)
+    async for event in handle.fetch_history_events(page_size=1):
+        payloads = event.workflow_execution_started_event_attributes.input.payloads
+        try:
+            return BatchSpec.model_validate((await client.data_converter.decode(payloads[:1], [BatchSpec]))[0])
+        except (ValidationError, ValueError, TypeError, RuntimeError, IndexError):
+            return None  # Started by hand, with something that is no spec.
+    return None
+
+
+def differences(asked: BatchSpec, found: BatchSpec | None) -> list[str]:
+    """Return the names of the fields in which two specs differ; never their values, which may hold prompts."""
+    if found is None:
+        return ["the whole spec"]
+    return sorted(_differences(_identity(asked), _identity(found), ""))
+
+
+def _identity(spec: BatchSpec) -> dict[str, Any]:
+    return {name: value for name, value in spec.settings().items() if name not in _HOW}
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str) -> list[str]:
+    found: list[str] = []
+    for name in one.keys() | other.keys():
+        mine, theirs = one.get(name), other.get(name)
+        if mine == theirs:
+            continue
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            found += _differences(mine, theirs, f"{prefix}{name}.")
+        else:
+            found.append(f"{prefix}{name}")
+    return found

@@ -1,0 +1,50 @@
+"""Downloads: streamed from disk, resumable by `Range`, and cut short on demand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aiohttp import web
+
+from .faults import TRUNCATE, Fault
+from .provider import provider_of
+
+_CHUNK = 1 << 18  # bytes
+
+
+async def download(request: web.Request, op: str, path: Path, media_type: str) -> web.StreamResponse:
+    """A file's content, or the part of it that a `Range` header asks for.
+
+    Args:
+        request: The request to answer.
+        op: The operation, for the `truncate` fault.
+        path: Where the content lies.
+        media_type: What to call it.
+    """
+    headers = {"Content-Type": media_type}
+    fault = provider_of(request).faults.take(op, TRUNCATE)
+    if fault is not None:
+        return await _cut_short(request, fault, path, headers)
+    return web.FileResponse(path, chunk_size=_CHUNK, headers=headers)
+
+
+async def _cut_short(request: web.Request, fault: Fault, path: Path, headers: dict[str, str]) -> web.StreamResponse:
+    size = path.stat().st_size
+    start, stop, _ = request.http_range.indices(size)
+    response = web.StreamResponse(headers=headers)
+    if "Range" in request.headers:
+        response.set_status(206)
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    response.content_length = stop - start
+    await response.prepare(request)
+    left = int((stop - start) * fault.fraction)
+    with path.open("rb") as file:
+        file.seek(start)
+        while left:
+            chunk = file.read(min(left, _CHUNK))
+            await response.write(chunk)
+            left -= len(chunk)
+    # Closed, not aborted: what was written arrives, and nothing after it.
+    if request.transport is not None:
+        request.transport.close()
+    return response

@@ -1,0 +1,125 @@
+"""What stands before every route: counting, faults, keys and the error envelopes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import cast
+
+from aiohttp import web
+
+from .errors import Protocol, Refusal
+from .faults import AFTER, BEFORE, Fault
+from .provider import REQUESTS, Handler, Provider, answer, new_id, provider_of
+
+#: Routes whose bodies are streamed to disk by their handlers and must not be read ahead.
+_STREAMED = frozenset({("POST", "/v1/files"), ("POST", "/v1/messages/batches")})
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+def guarded(op: str, protocol: Protocol, handler: Handler) -> Handler:
+    """A route's handler with everything in front of it.
+
+    Args:
+        op: The operation's name: what is counted, and what faults are set on.
+        protocol: Whose envelope refusals are put into.
+        handler: Does the work; it may raise `Refusal`.
+    """
+
+    async def guard(request: web.Request) -> web.StreamResponse:
+        provider = provider_of(request)
+        provider.counts.add(REQUESTS, op)
+        if provider.settings.latency_seconds:
+            await asyncio.sleep(provider.settings.latency_seconds)
+        fault = provider.faults.take(op, BEFORE | AFTER)
+        if fault is None:
+            return await _handle(provider, request, protocol, handler)
+        if fault.kind in BEFORE:
+            stopped = await _before(provider, fault, request, protocol)
+            return await _handle(provider, request, protocol, handler) if stopped is None else stopped
+        response = await _handle(provider, request, protocol, handler)
+        return await _after(provider, fault, request, response, protocol)
+
+    return guard
+
+
+async def _handle(provider: Provider, request: web.Request, protocol: Protocol, handler: Handler) -> web.StreamResponse:
+    request_id = new_id("req_")
+    try:
+        provider.authenticate(request, protocol)
+        response = await handler(request)
+    except Refusal as refusal:
+        response = _refuse(refusal, protocol, request_id)
+    except (web.RequestPayloadError, web.HTTPRequestEntityTooLarge) as error:
+        status = 413 if isinstance(error, web.HTTPRequestEntityTooLarge) else 400
+        response = _refuse(Refusal(status, "The body of your request could not be read."), protocol, request_id)
+    except ConnectionError:
+        return web.Response(status=400)  # the caller hung up in the middle of its request; nobody will see this
+    if not response.prepared:
+        _sign(response, protocol, request_id)
+    return response
+
+
+def _refuse(refusal: Refusal, protocol: Protocol, request_id: str) -> web.Response:
+    envelope = refusal.openai() if protocol is Protocol.OPENAI else refusal.anthropic(request_id)
+    response = answer(envelope, refusal.status)
+    if refusal.retry_after is not None:
+        response.headers["retry-after"] = f"{refusal.retry_after:g}"
+    _sign(response, protocol, request_id)
+    return response
+
+
+def _sign(response: web.StreamResponse, protocol: Protocol, request_id: str) -> None:
+    name = "x-request-id" if protocol is Protocol.OPENAI else "request-id"
+    response.headers[name] = request_id
+
+
+async def _before(
+    provider: Provider, fault: Fault, request: web.Request, protocol: Protocol
+) -> web.StreamResponse | None:
+    """Apply a fault that comes before the effect; None lets the request go on."""
+    if fault.kind == "status":
+        return _refuse(_as_refusal(fault), protocol, new_id("req_"))
+    if fault.kind == "hold_before":
+        if (request.method, request.path) not in _STREAMED:
+            with contextlib.suppress(ConnectionError, web.RequestPayloadError):  # the handler meets them again
+                await request.read()  # the caller may hang up meanwhile, and the request still takes effect
+        await provider.faults.hold(fault)
+        return None
+    return abort(request)
+
+
+async def _after(
+    provider: Provider, fault: Fault, request: web.Request, response: web.StreamResponse, protocol: Protocol
+) -> web.StreamResponse:
+    """Apply a fault to the answer of a request that took its effect."""
+    if fault.kind == "lost_answer":
+        return abort(request)
+    if fault.kind == "lost_answer_status":
+        return _refuse(_as_refusal(fault), protocol, new_id("req_"))
+    if fault.kind == "hold":
+        await provider.faults.hold(fault)
+    else:
+        await asyncio.sleep(fault.delay_seconds)
+    return response
+
+
+def _as_refusal(fault: Fault) -> Refusal:
+    return Refusal(
+        fault.status or 500,
+        fault.message or f"The sandbox was told to answer with status {fault.status}.",
+        code=fault.code,
+        type=fault.type,
+        retry_after=fault.retry_after,
+    )
+
+
+def abort(request: web.Request) -> web.Response:
+    """Reset the connection; the response is for aiohttp, nobody will see it."""
+    if request.transport is not None:
+        connection = cast("socket.socket", request.transport.get_extra_info("socket"))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        request.transport.abort()
+    return web.Response(status=500)

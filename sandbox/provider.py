@@ -1,0 +1,208 @@
+"""What every route needs: the state, the faults, the worker and the counts."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from .errors import Protocol, Refusal
+from .faults import Faults
+from .settings import Settings
+from .state import State
+from .worker import Worker
+
+#: Kinds of counts.
+REQUESTS = "requests"  # by operation, whatever became of them
+LIVE = "live"  # billed live calls by operation, and their tokens
+LIVE_ROWS = "live_rows"  # billed live calls by account and prompt
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_SETTINGS = "settings"
+_REVOKED = "revoked"
+
+
+class Counts:
+    """Counts that are written in groups, so that thousands of live calls a second can be billed durably."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._new: Counter[tuple[str, str]] = Counter()
+        self._written: asyncio.Future[None] | None = None
+
+    def add(self, kind: str, key: str, n: int = 1) -> None:
+        """Add to a count; it is written on the event loop's next turn."""
+        self._new[kind, key] += n
+        if self._written is None:
+            loop = asyncio.get_running_loop()
+            self._written = loop.create_future()
+            loop.call_soon(self.write)
+
+    async def written(self) -> None:
+        """Wait until everything added so far is on disk."""
+        if self._written is not None:
+            await self._written
+
+    def write(self) -> None:
+        """Write what is new."""
+        if not self._new:
+            return
+        new, self._new = self._new, Counter()
+        written, self._written = self._written, None
+        self._state.add_counts(new)
+        if written is not None and not written.done():
+            written.set_result(None)
+
+
+class Provider:
+    """The stand-in provider behind the routes.
+
+    Args:
+        state: Where everything is remembered.
+        given: Settings given at start; they win over what was set before.
+    """
+
+    def __init__(self, state: State, given: dict[str, Any]) -> None:
+        self.state = state
+        self._given = given
+        self.settings = Settings().changed({**(state.value(_SETTINGS) or {}), **given})
+        self._revoked: set[str] = set(state.value(_REVOKED) or ())
+        self.faults = Faults(state)
+        self.counts = Counts(state)
+        self.worker = Worker(state, lambda: self.settings)
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Change settings, for now and for the next start."""
+        self.settings = self.settings.changed(changes)
+        self.state.set_value(_SETTINGS, msgspec.structs.asdict(self.settings))
+        self.worker.wake()
+
+    async def reset(self) -> None:
+        """Forget everything and go back to the settings given at start."""
+        self.faults.clear()
+        self.counts.write()
+        await self.worker.run(self.state.wipe)
+        self.faults = Faults(self.state)
+        self.settings = Settings().changed(self._given)
+        self._revoked = set()
+
+    async def stop(self) -> None:
+        """Stop the worker and write what is not written."""
+        await self.worker.stop()
+        self.counts.write()
+
+    def revoke(self, key: str) -> None:
+        """Refuse a key from now on."""
+        self._set_revoked(self._revoked | {_digest(key)})
+
+    def restore(self, key: str) -> None:
+        """Accept a key again."""
+        self._set_revoked(self._revoked - {_digest(key)})
+
+    def _set_revoked(self, digests: set[str]) -> None:
+        self._revoked = digests
+        self.state.set_value(_REVOKED, sorted(digests))
+
+    def authenticate(self, request: web.Request, protocol: Protocol) -> None:
+        """Check the request's key and the headers that go with it.
+
+        Raises:
+            Refusal: 401 when there is no key or it was revoked; 400 without Anthropic's version header.
+        """
+        key = _key_of(request)
+        if protocol is Protocol.ANTHROPIC and "anthropic-version" not in request.headers:
+            raise Refusal(400, "anthropic-version: header is required")
+        if key and _digest(key) not in self._revoked:
+            return
+        if protocol is Protocol.ANTHROPIC:
+            raise Refusal(401, "invalid x-api-key" if key else "x-api-key header is required")
+        if not key:
+            raise Refusal(
+                401,
+                "You didn't provide an API key. You need to provide your API key in an Authorization header "
+                "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
+            )
+        raise Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
+
+
+PROVIDER = web.AppKey("provider", Provider)
+
+
+def provider_of(request: web.Request) -> Provider:
+    """The provider that a request is for."""
+    return request.app[PROVIDER]
+
+
+def account_of(request: web.Request) -> str:
+    """The account of a request: the first 8 hex digits of its key's SHA-256."""
+    return _digest(_key_of(request))[:8]
+
+
+def _key_of(request: web.Request) -> str:
+    authorization = request.headers.get("Authorization", "")
+    if authorization[:7].lower() == "bearer ":
+        return authorization[7:].strip()
+    return request.headers.get("x-api-key", "")
+
+
+@lru_cache(maxsize=256)
+def _digest(key: str) -> str:
+    return sha256(key.encode()).hexdigest()
+
+
+def new_id(prefix: str) -> str:
+    """A new identifier."""
+    return prefix + secrets.token_hex(12)
+
+
+def answer(value: Any, status: int = 200) -> web.Response:
+    """A JSON response."""
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+async def json_body(request: web.Request) -> dict[str, Any]:
+    """The JSON object in a request's body.
+
+    Raises:
+        Refusal: 400 when it is something else.
+    """
+    try:
+        body = msgspec.json.decode(await request.read())
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Refusal(400, "We could not parse the JSON body of your request.") from None
+    if not isinstance(body, dict):
+        raise Refusal(400, "The JSON body of your request must be an object.")
+    return body
+
+
+def int_param(request: web.Request, name: str, default: int, low: int, high: int) -> int:
+    """A whole number from the query.
+
+    Raises:
+        Refusal: 400 when it is no number or out of range.
+    """
+    given = request.query.get(name)
+    if given is None:
+        return default
+    try:
+        number = int(given)
+    except ValueError:
+        message = f"Invalid type for '{name}': expected an integer."
+        raise Refusal(400, message, code="invalid_type", param=name) from None
+    if number < low:
+        message = f"Invalid '{name}': integer below minimum value. Expected a value >= {low}, but got {number} instead."
+        raise Refusal(400, message, code="integer_below_min_value", param=name)
+    if number > high:
+        message = (
+            f"Invalid '{name}': integer above maximum value. Expected a value <= {high}, but got {number} instead."
+        )
+        raise Refusal(400, message, code="integer_above_max_value", param=name)
+    return number

@@ -1,0 +1,72 @@
+"""The plugin: everything that a worker needs to run batches, for our own workers and for other people's."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+
+from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
+from temporalio.converter import DataConverter, DefaultPayloadConverter
+from temporalio.plugin import SimplePlugin
+from temporalio.worker import WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from ..activities.resources import Resources
+from ..activities.steps import all_activities
+from ..activities.store import Store
+from ..workflows import BatchWorkflow, ShardWorkflow
+from .settings import Settings
+
+#: Modules that workflows share with the worker instead of loading them anew for each run.
+PASSED_THROUGH = (
+    "durabatch.contract",  # models and constants only; loading them anew would make classes that are not equal
+    "annotated_types",
+)
+
+
+class BatchPlugin(SimplePlugin):
+    """Adds Durabatch's workflows and activities to a worker.
+
+    Pass it to `Client.connect(plugins=[…])`; every worker of that client then runs batches. Payloads become JSON that
+    pydantic writes; a codec, external storage or failure converter of the client's own stays.
+
+    Args:
+        settings: the worker's configuration.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        resources = Resources(Store.open(settings.store.url), settings.provider, settings.worker.heartbeat)
+
+        @contextlib.asynccontextmanager
+        async def run_context() -> AsyncIterator[None]:
+            try:
+                yield
+            finally:
+                await resources.close()
+
+        super().__init__(
+            "durabatch.BatchPlugin",
+            data_converter=_data_converter,
+            workflows=[BatchWorkflow, ShardWorkflow],
+            activities=all_activities(resources),
+            workflow_runner=_workflow_runner,
+            run_context=run_context,
+        )
+
+
+def _data_converter(converter: DataConverter | None) -> DataConverter:
+    """Keep a user's codec, storage and failure converter, and have pydantic write the payloads."""
+    if converter is None:
+        return pydantic_data_converter
+    if converter.payload_converter_class is DefaultPayloadConverter:
+        return dataclasses.replace(converter, payload_converter_class=PydanticPayloadConverter)
+    return converter
+
+
+def _workflow_runner(runner: WorkflowRunner | None) -> WorkflowRunner:
+    if runner is None:
+        runner = SandboxedWorkflowRunner()
+    if isinstance(runner, SandboxedWorkflowRunner):
+        return dataclasses.replace(runner, restrictions=runner.restrictions.with_passthrough_modules(*PASSED_THROUGH))
+    return runner

@@ -1,0 +1,95 @@
+"""What the workflows decide, as pure functions: values in, a value out, no Temporal."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from ..contract import BatchStatus, Counts, ErrorClass, PollPolicy, ProviderStatus, RowStatus
+from ..contract.steps import Snapshot
+
+#: A provider's outage is looked at again after 5 s, then ever less often, every 10 minutes at least.
+OUTAGE_FIRST = timedelta(seconds=5)
+OUTAGE_LONGEST = timedelta(minutes=10)
+#: For this long after its creation, a provider batch that the provider does not know is only late to show up.
+LATE = timedelta(hours=1)
+#: Failures of our own or of a store's are worth waiting for, these are not: nothing gets better by itself.
+HOPELESS = frozenset({"invalid_spec", "invalid_input", "accounting_error", "object_not_found", "durabatch_error"})
+#: These need an operator. Before anything is submitted they end the batch at once; afterwards it waits for the mending.
+MENDABLE = frozenset(
+    {
+        "authentication_failed",
+        "account_mismatch",
+        "configuration_error",
+        "unknown_provider",
+        "missing_key",
+        "provider_refused",
+        "provider_not_found",
+    }
+)
+
+
+def poll_delay(policy: PollPolicy, polls: int, draw: float) -> timedelta:
+    """Return the wait before the next poll.
+
+    Args:
+        policy: the spec's.
+        polls: how many polls there were.
+        draw: a random number from 0 to 1.
+    """
+    # The exponent is bounded so that a month of polls cannot overflow; by then the maximum has long been reached.
+    grown = policy.first.total_seconds() * policy.factor ** min(polls, 200)
+    seconds = min(grown, policy.maximum.total_seconds())
+    return timedelta(seconds=seconds * (1 + policy.jitter * (2 * draw - 1)))
+
+
+def outage_delay(failures: int, retry_after: timedelta | None) -> timedelta:
+    """Return the wait before a failed step is tried again; at least as long as the provider asks for."""
+    grown: timedelta = min(OUTAGE_FIRST * 2 ** min(failures - 1, 20), OUTAGE_LONGEST)
+    return max(grown, retry_after) if retry_after else grown
+
+
+def waits_out(code: str, *, submitted: bool) -> bool:
+    """Return whether a step that failed with this code is to be tried again.
+
+    Args:
+        code: the error's code, or the name of an exception that is none of ours.
+        submitted: whether something paid for is at stake.
+    """
+    if code in HOPELESS:
+        return False
+    return submitted or code not in MENDABLE
+
+
+def absent_class(batch: Snapshot | None, stopped: RowStatus | None) -> ErrorClass:
+    """Return what is the matter with rows that a provider batch did not return.
+
+    Args:
+        batch: the provider batch as it was last; None if the provider lost it.
+        stopped: why we cancelled it, if we did.
+    """
+    if batch is None or batch.status is ProviderStatus.COMPLETED:
+        return ErrorClass.MISSING
+    if batch.status is ProviderStatus.FAILED:
+        return ErrorClass.RATE_LIMITED if queue_was_full(batch) else ErrorClass.INVALID_REQUEST
+    if stopped is RowStatus.CANCELED:
+        return ErrorClass.CANCELED
+    if stopped is RowStatus.EXPIRED or batch.status is ProviderStatus.EXPIRED:
+        return ErrorClass.EXPIRED
+    return ErrorClass.CANCELED if batch.status is ProviderStatus.CANCELED else ErrorClass.MISSING
+
+
+def queue_was_full(batch: Snapshot) -> bool:
+    """Return whether the provider gave a batch up unrun because its queue had no room for it."""
+    return batch.status is ProviderStatus.FAILED and batch.error_code in (
+        "token_limit_exceeded",
+        "batch_limit_exceeded",
+    )
+
+
+def batch_status(counts: Counts, cancel_requested: bool) -> BatchStatus:
+    """Return how a batch ended, from its rows."""
+    if counts.canceled or (cancel_requested and counts.total == 0):
+        return BatchStatus.CANCELED
+    if counts.expired:
+        return BatchStatus.EXPIRED
+    return BatchStatus.COMPLETED if counts.succeeded else BatchStatus.FAILED

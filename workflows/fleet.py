@@ -1,0 +1,98 @@
+"""Several shards of one batch: a child workflow each, a bounded number at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from temporalio import workflow
+
+from ..contract import BatchSpec, Counts, Phase, ShardCounts
+from ..contract.steps import PlanSummary
+from .shard import Shard
+from .shard_workflow import SHARD_WORKFLOW, ShardRequest
+from .state import ShardOutcome, ShardState
+from .steering import Steering
+
+
+class Fleet:
+    """The shards of a batch that has more than one.
+
+    A shard that fails does not fail its siblings: its rows say what became of them.
+    """
+
+    def __init__(
+        self, batch_id: str, steering: Steering, spec: BatchSpec, plan: PlanSummary, changed: Callable[[], None]
+    ) -> None:
+        self._batch_id = batch_id
+        self._steering = steering
+        self._spec = spec
+        self._plan = plan
+        self._changed = changed
+        self._running = 0
+        self._outcomes: dict[int, ShardOutcome] = {}
+
+    @property
+    def counts(self) -> ShardCounts:
+        """Shards by phase."""
+        total, ended = self._plan.shards, len(self._outcomes)
+        return ShardCounts(total=total, waiting=total - ended - self._running, running=self._running, ended=ended)
+
+    @property
+    def settled(self) -> Counts:
+        """The rows of shards that have ended, without their total."""
+        found = Counts()
+        for outcome in self._outcomes.values():
+            found += outcome.settled.counts
+        return found.model_copy(update={"total": 0})
+
+    async def run(self) -> list[ShardOutcome]:
+        """Bring every shard to its end; return them in order."""
+        slots = asyncio.Semaphore(self._plan.provider.max_parallel_shards)
+        await asyncio.gather(*(self._one(number, slots) for number in range(self._plan.shards)))
+        return [self._outcomes[number] for number in range(self._plan.shards)]
+
+    async def _one(self, number: int, slots: asyncio.Semaphore) -> None:
+        async with slots:
+            self._running += 1
+            if self._steering.stop():
+                # Nothing of it is submitted, so all it needs is its accounts.
+                outcome = await self._settle_unsent(number)
+            else:
+                outcome = await self._child(number)
+            self._running -= 1
+            self._outcomes[number] = outcome
+            self._changed()
+
+    async def _child(self, number: int) -> ShardOutcome:
+        request = ShardRequest(
+            batch_id=self._batch_id,
+            spec=self._spec,
+            plan=self._plan,
+            shard=number,
+            deadline_at=self._steering.deadline_at,
+        )
+        child = await workflow.start_child_workflow(
+            SHARD_WORKFLOW,
+            request,
+            id=f"{self._batch_id}/shards/{number:05d}",
+            result_type=ShardOutcome,
+            # A parent that closes asks its shards to cancel at the provider; to terminate them would orphan what is paid.
+            parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
+            static_summary=f"shard {number} of {self._batch_id}",
+        )
+        await workflow.wait_condition(lambda: child.done() or self._steering.cancel is not None)
+        if not child.done():
+            await child.signal("cancel", self._steering.cancel)
+        outcome: ShardOutcome = await child
+        return outcome
+
+    async def _settle_unsent(self, number: int) -> ShardOutcome:
+        async def nothing() -> None:
+            return
+
+        def quiet(phase: Phase) -> None:
+            return
+
+        state = ShardState(shard=number)
+        return await Shard(self._batch_id, self._steering, self._spec, self._plan, state, quiet, nothing).run()

@@ -1,0 +1,324 @@
+"""The life of a shard: upload, submit, poll, fetch, settle, and again for the rows worth another try."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from temporalio import workflow
+
+from ..contract import BatchSpec, ErrorClass, Phase, ProviderBatch, RowStatus
+from ..contract.steps import (
+    CANCEL,
+    FETCH,
+    POLL,
+    SETTLE,
+    TIDY,
+    Attempt,
+    AttemptRecord,
+    BatchRequest,
+    Fetched,
+    FetchRequest,
+    PlanSummary,
+    Settled,
+    SettleRequest,
+    Snapshot,
+    TidyRequest,
+)
+from .decisions import LATE, absent_class, outage_delay, poll_delay, queue_was_full
+from .state import AttemptState, ShardOutcome, ShardState
+from .steering import LONG, Steering, StepFailed, Stopped
+from .submission import Refused, Submission
+
+#: How long past the stop a provider batch is waited for that was asked to end, and how long results are asked for that
+#: a provider or a key keeps from us. Providers keep results for four weeks.
+PATIENCE = timedelta(days=7)
+#: Provider batches that the provider may lose before a shard gives up.
+MAX_LOSSES = 3
+#: A whole shard's rows are refused when the provider's queue had no room for it this often in a row (10 minutes each).
+MAX_WAITS = 1000
+
+_NOT_FOUND = frozenset({"provider_not_found"})
+
+
+class Shard:
+    """One shard on its way.
+
+    Args:
+        steering: the batch's wishes and waits.
+        state: how far it has come; changed as it goes on.
+        changed: called when something that the progress tells has changed.
+        breathe: awaited between polls; the place where a long history ends and the workflow continues as new.
+    """
+
+    def __init__(
+        self,
+        batch_id: str,
+        steering: Steering,
+        spec: BatchSpec,
+        plan: PlanSummary,
+        state: ShardState,
+        changed: Callable[[Phase], None],
+        breathe: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._batch_id = batch_id
+        self._steering = steering
+        self._spec = spec
+        self._plan = plan
+        self.state = state
+        self._changed = changed
+        self._breathe = breathe
+        self._refused: str | None = None
+
+    async def run(self) -> ShardOutcome:
+        """Bring every row of the shard to its end."""
+        while True:
+            await self._attempt_phases()
+            settled = await self._settle()
+            if not settled.retry_rows:
+                break
+            await self._begin_attempt(settled)
+        return ShardOutcome(settled=settled, batches=self.state.batches, error=self._refused, untidy=self.state.untidy)
+
+    async def _attempt_phases(self) -> None:
+        """Take the attempt as far as it will go, from wherever it is."""
+        state = self.state.attempt
+        try:
+            while not state.fetched:
+                if state.batch is None:
+                    if self._steering.stop():
+                        break
+                    self._changed(Phase.UPLOADING if not state.uploaded else Phase.SUBMITTING)
+                    await self._submission().run()
+                    if state.batch is None:
+                        break
+                await self._poll_to_the_end(state)
+                if state.lost:
+                    break
+                await self._fetch(state)
+        except Stopped:
+            pass
+        except (Refused, StepFailed) as error:
+            self._refused = error.message
+        self._close_attempt()
+        await self._tidy()
+
+    def _submission(self) -> Submission:
+        paid = bool(self.state.records)
+        return Submission(self._steering, self._spec, self._plan, self._here(), self.state.attempt, paid)
+
+    async def _poll_to_the_end(self, state: AttemptState) -> None:
+        """Ask, ever less often, until the provider is done; when told to stop, cancel there and wait for its end."""
+        self._changed(Phase.POLLING)
+        while state.batch is not None and not state.batch.status.ended:
+            stop = self._steering.stop()
+            if stop and state.stopped is None:
+                if not await self._look(state):  # it may have ended meanwhile, and then nothing is to be cancelled
+                    return
+                if not state.batch.status.ended:
+                    await self._cancel(state, stop)
+                continue
+            if state.stopped and workflow.now() >= self._steering.deadline_at + PATIENCE:
+                self._steering.last_error = "The provider never ended the batch that it was asked to cancel."
+                return
+            why = self._waiting_words(state)
+            delay = poll_delay(self._spec.poll, state.polls, workflow.random().random())
+            await self._steering.pause(delay, why, until_stop=state.stopped is None)
+            if self._steering.stop() and state.stopped is None:
+                continue
+            if not await self._look(state):
+                return
+            state.polls += 1
+            self._changed(Phase.POLLING)
+            await self._breathe()
+
+    async def _look(self, state: AttemptState) -> bool:
+        """Ask the provider; return whether it still knows the batch."""
+        unknown_since = 0
+        while state.batch is not None:
+            try:
+                state.batch = await self._steering.call(
+                    POLL,
+                    self._about(state.batch),
+                    Snapshot,
+                    summary=f"poll {state.polls + 1}",
+                    submitted=True,
+                    passes=_NOT_FOUND,
+                    give_up_at=self._steering.deadline_at + PATIENCE,
+                )
+                return True
+            except StepFailed as error:
+                if error.code != "provider_not_found":
+                    self._steering.last_error = error.message
+                    state.lost = True
+                    return False
+                submitted = state.submitted_at or workflow.now()
+                if workflow.now() - submitted >= LATE:
+                    state.lost = True
+                    self._steering.last_error = f"The provider lost its batch {state.batch.id}."
+                    return False
+                unknown_since += 1
+                await self._steering.pause(
+                    outage_delay(unknown_since, None),
+                    f"The provider does not show its new batch {state.batch.id} yet.",
+                    until_stop=False,
+                )
+        return False
+
+    async def _cancel(self, state: AttemptState, stop: RowStatus) -> None:
+        assert state.batch is not None
+        try:
+            state.batch = await self._steering.call(
+                CANCEL,
+                self._about(state.batch),
+                Snapshot,
+                summary="cancel at the provider",
+                submitted=True,
+                passes=_NOT_FOUND,
+                give_up_at=self._steering.deadline_at + PATIENCE,
+            )
+        except StepFailed as error:
+            self._steering.last_error = error.message
+        state.stopped = stop
+        state.polls = 0  # its end is near: ask often again
+        self._changed(Phase.POLLING)
+
+    async def _fetch(self, state: AttemptState) -> None:
+        """Bring home what is finished, whatever the batch ended as; let it go if it turns out to be a stranger's."""
+        batch = state.batch
+        assert batch is not None
+        if batch.output is None and batch.errors is None:
+            state.fetched = True
+            return
+        self._changed(Phase.FETCHING)
+        request = FetchRequest(
+            attempt=self._here(), account=self._plan.provider.account, batch=batch, provisional=state.provisional
+        )
+        fetched = await self._steering.call(
+            FETCH,
+            request,
+            Fetched,
+            summary=f"fetch {batch.id}",
+            timeout=LONG,
+            submitted=True,
+            give_up_at=max(workflow.now(), self._steering.deadline_at) + PATIENCE,
+        )
+        if fetched.stranger:
+            state.strangers = (*state.strangers, batch.id)
+            state.batch, state.adopted, state.provisional, state.polls = None, False, False, 0
+        else:
+            state.fetched = True
+
+    def _close_attempt(self) -> None:
+        """Write the attempt down for the accounts."""
+        state = self.state.attempt
+        batch = state.batch
+        if batch is None:
+            record = AttemptRecord(number=state.number, provider_batch_id=None)
+        else:
+            full = queue_was_full(batch)
+            absent = absent_class(None if state.lost else batch, state.stopped)
+            record = AttemptRecord(
+                number=state.number,
+                provider_batch_id=batch.id,
+                absent=absent,
+                message=_absent_words(absent, batch, state.lost),
+                counted=not full,
+            )
+            self.state.batches = (
+                *self.state.batches,
+                ProviderBatch(
+                    marker=self._here().marker,
+                    id=batch.id,
+                    status=batch.status,
+                    rows=state.rows,
+                    adopted=state.adopted,
+                ),
+            )
+        self.state.records = (*self.state.records, record)
+
+    async def _settle(self) -> Settled:
+        self._changed(Phase.SETTLING)
+        stop = self._steering.stop()
+        if stop is RowStatus.EXPIRED and self._spec.retry.after_deadline and self._may_retry():
+            self._steering.deadline_at = workflow.now() + self._spec.deadline
+            stop = None
+        unfinished = stop
+        if unfinished is None and not self._may_retry():
+            unfinished = RowStatus.FAILED
+        request = SettleRequest(
+            attempt=self._here(),
+            attempts=self.state.records,
+            retry=self._spec.retry,
+            unfinished=unfinished,
+            message=self._refused,
+        )
+        return await self._steering.call(
+            SETTLE, request, Settled, summary=f"settle shard {self.state.shard}", timeout=LONG, submitted=True
+        )
+
+    def _may_retry(self) -> bool:
+        """Return whether another attempt may follow this one."""
+        if self._refused:
+            return False
+        attempt, state = self.state.attempt, self.state
+        if attempt.batch is not None and queue_was_full(attempt.batch):
+            return state.waits < MAX_WAITS
+        if attempt.lost and state.losses < MAX_LOSSES:
+            return True
+        return state.tries < self._spec.retry.max_attempts
+
+    async def _begin_attempt(self, settled: Settled) -> None:
+        state, last = self.state, self.state.attempt
+        if last.batch is not None and queue_was_full(last.batch):
+            state.waits += 1
+            await self._steering.pause(
+                outage_delay(state.waits + 2, None),
+                f"The provider's queue has no room: {last.batch.error or last.batch.error_code}.",
+            )
+        elif last.lost:
+            state.losses += 1
+        else:
+            state.tries += 1
+            state.waits = 0
+        state.attempt = AttemptState(number=last.number + 1, rows=settled.retry_rows)
+
+    async def _tidy(self) -> None:
+        """Delete the attempt's files at the provider; if that fails it is tried once more when the batch has ended."""
+        if not self.state.attempt.uploaded or not self._plan.provider.uploads:
+            return
+        request = TidyRequest(attempt=self._here(), account=self._plan.provider.account, since=self._plan.planned_at)
+        try:
+            await self._steering.call(TIDY, request, type(None), summary="tidy up", give_up_at=workflow.now())
+        except StepFailed:
+            self.state.untidy = (*self.state.untidy, self.state.attempt.number)
+
+    def _here(self) -> Attempt:
+        return Attempt(
+            batch_id=self._batch_id,
+            provider=self._spec.provider,
+            root=self._plan.root,
+            shard=self.state.shard,
+            number=self.state.attempt.number,
+        )
+
+    def _about(self, batch: Snapshot) -> BatchRequest:
+        return BatchRequest(attempt=self._here(), account=self._plan.provider.account, provider_batch_id=batch.id)
+
+    def _waiting_words(self, state: AttemptState) -> str:
+        batch = state.batch
+        assert batch is not None
+        if state.stopped:
+            return f"{self._spec.provider} is ending the batch ({batch.raw_status})."
+        done = f", {batch.completed + batch.failed:,} of {batch.total:,} rows" if batch.total else ""
+        return f"{self._spec.provider} is working ({batch.raw_status}{done})."
+
+
+def _absent_words(absent: ErrorClass, batch: Snapshot, lost: bool) -> str:
+    if lost:
+        return f"The provider lost its batch {batch.id}."
+    if absent is ErrorClass.MISSING:
+        return "The provider ended the batch and never returned this row."
+    if absent is ErrorClass.INVALID_REQUEST:
+        return f"The provider refused the batch: {batch.error or batch.error_code or 'no reason given'}"
+    return ""

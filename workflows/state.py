@@ -1,0 +1,67 @@
+"""What a running batch knows. All of it is carried when a workflow continues as new."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from ..contract import CancelRequest, ProviderBatch, RowStatus
+from ..contract.steps import AttemptRecord, PlanSummary, Settled, Snapshot
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class AttemptState(_State):
+    """One submission of one shard, as far as it has come."""
+
+    number: int = 1
+    rows: int = 0  #: Rows sent.
+    generation: int = 1  #: Which upload of its rows a create may name.
+    uploaded: bool = False
+    file_id: str | None = None
+    batch: Snapshot | None = None  #: The provider batch, once there is one.
+    adopted: bool = False
+    provisional: bool = False  #: The batch may be a stranger's until its results are seen.
+    strangers: tuple[str, ...] = ()
+    submitted_at: datetime | None = None
+    stopped: RowStatus | None = None  #: Why the provider was asked to end it, if it was.
+    lost: bool = False  #: The provider has forgotten it.
+    polls: int = 0
+    fetched: bool = False
+
+
+class ShardState(_State):
+    """One shard, as far as it has come."""
+
+    shard: int = 0
+    attempt: AttemptState = AttemptState()
+    tries: int = 1  #: Attempts that count against the retry policy.
+    waits: int = 0  #: Attempts that the provider's queue had no room for.
+    losses: int = 0  #: Provider batches that the provider lost.
+    records: tuple[AttemptRecord, ...] = ()
+    batches: tuple[ProviderBatch, ...] = ()
+    untidy: tuple[int, ...] = ()  #: Attempts whose files could not be deleted at the provider yet.
+
+
+class Carried(_State):
+    """A whole batch, as far as it has come."""
+
+    started_at: datetime
+    deadline_at: datetime
+    plan: PlanSummary | None = None
+    shard: ShardState = ShardState()
+    settled: Settled | None = None
+    cancel: CancelRequest | None = None
+    last_error: str | None = None
+
+
+class ShardOutcome(_State):
+    """What became of a shard."""
+
+    settled: Settled
+    batches: tuple[ProviderBatch, ...] = ()
+    error: str | None = None
+    untidy: tuple[int, ...] = ()

@@ -1,0 +1,208 @@
+"""What operators and the clock want of a batch, and how it waits: every pause and every step goes through here.
+
+A step that fails is not the end. Temporal retries it a few times by itself; after that the batch waits on a timer that
+the progress query and the Web UI explain, and tries again, for hours if need be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import TimeoutError as TemporalTimeout
+
+from ..contract import CancelRequest, RowStatus
+from .decisions import outage_delay, waits_out
+
+Answer = TypeVar("Answer")
+
+#: Quick retries of a step before the batch itself waits, visibly.
+_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2,
+    maximum_interval=timedelta(seconds=30),
+    maximum_attempts=4,
+)
+_ONCE = RetryPolicy(maximum_attempts=1)
+#: A call to the provider or the store; a step that moves a shard's bytes.
+SHORT = timedelta(minutes=5)
+LONG = timedelta(hours=6)
+
+
+class Stopped(Exception):
+    """A cancel or the deadline came, and the step was not worth finishing."""
+
+
+class StepFailed(Exception):
+    """A step failed for good."""
+
+    def __init__(self, code: str, message: str, details: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+class Trouble:
+    """Why a step failed, read from Temporal's failure."""
+
+    def __init__(self, error: ActivityError) -> None:
+        cause = error.cause
+        self.details: tuple[Any, ...] = ()
+        if isinstance(cause, ApplicationError):
+            self.code = cause.type or "unknown"
+            self.message = cause.message
+            self.details = tuple(cause.details)
+        elif isinstance(cause, TemporalTimeout):
+            self.code = "timeout"
+            self.message = "The worker that did this step was not heard of any more."
+        else:
+            self.code = "unknown"
+            self.message = str(cause or error)
+
+    @property
+    def retry_after(self) -> timedelta | None:
+        """How long the provider asked to be left alone."""
+        for detail in self.details:
+            if isinstance(detail, dict) and "retry_after" in detail:
+                return timedelta(seconds=float(detail["retry_after"]))
+        return None
+
+
+class Steering:
+    """One batch's wishes and waits.
+
+    Args:
+        deadline_at: when the batch is ended whatever it does.
+        changed: called when something that the progress tells has changed.
+    """
+
+    def __init__(self, deadline_at: datetime, changed: Callable[[], None]) -> None:
+        self.deadline_at = deadline_at
+        self.cancel: CancelRequest | None = None
+        self.poll_now = False
+        self.heartbeat = timedelta(seconds=20)
+        self.waiting_for: str | None = None
+        self.next_poll_at: datetime | None = None
+        self.last_error: str | None = None
+        self._changed = changed
+
+    def stop(self) -> RowStatus | None:
+        """Return what unfinished rows become if the batch is to end now, None if it is to go on."""
+        if self.cancel is not None:
+            return RowStatus.CANCELED
+        return RowStatus.EXPIRED if workflow.now() >= self.deadline_at else None
+
+    async def pause(self, delay: timedelta, why: str, *, until_stop: bool = True) -> None:
+        """Wait on a durable timer; `poll_now` ends it, and so do a cancel and the deadline if `until_stop`."""
+        now = workflow.now()
+        if until_stop:
+            delay = min(delay, self.deadline_at - now)
+        if delay <= timedelta(0):
+            return
+        self.waiting_for, self.next_poll_at = why, now + delay
+        self._changed()
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: self.poll_now or (until_stop and self.cancel is not None),
+                timeout=delay,
+                timeout_summary=why[:200],
+            )
+        self.poll_now = False
+        self.waiting_for = self.next_poll_at = None
+
+    async def call(
+        self,
+        step: str,
+        request: Any,
+        answer: type[Answer],
+        *,
+        summary: str,
+        timeout: timedelta = SHORT,
+        submitted: bool = False,
+        stops: bool = False,
+        interrupts: bool = False,
+        passes: frozenset[str] = frozenset(),
+        give_up_at: datetime | None = None,
+    ) -> Answer:
+        """Run a step until it succeeds.
+
+        Args:
+            submitted: something paid for is at stake, so errors that an operator can mend are waited out.
+            stops: a cancel or the deadline ends the tries.
+            interrupts: the same also ends a try that is under way.
+            passes: codes that are the caller's to deal with.
+            give_up_at: when no further try is made.
+
+        Raises:
+            Stopped: `stops` or `interrupts`, and a cancel or the deadline came.
+            StepFailed: it will not succeed, or its error is one of `passes`.
+        """
+        failures = 0
+        while True:
+            try:
+                return await self._run(step, request, answer, summary, timeout, interrupts)
+            except (ActivityError, asyncio.CancelledError) as error:
+                # Only an interrupt of ours cancels a step: Temporal's own cancel becomes a wish (see BatchWorkflow).
+                if is_cancelled_exception(error) or not isinstance(error, ActivityError):
+                    raise Stopped from None
+                trouble = Trouble(error)
+            hopeless = trouble.code in passes or not waits_out(trouble.code, submitted=submitted)
+            if hopeless or (give_up_at is not None and workflow.now() >= give_up_at):
+                raise StepFailed(trouble.code, trouble.message, trouble.details)
+            failures += 1
+            self.last_error = trouble.message
+            await self.pause(outage_delay(failures, trouble.retry_after), trouble.message, until_stop=stops)
+            if stops and self.stop():
+                raise Stopped
+
+    async def call_once(
+        self, step: str, request: Any, answer: type[Answer], *, summary: str, timeout: timedelta
+    ) -> Answer:
+        """Run a step that must not be repeated: Temporal starts it once, whatever becomes of it.
+
+        Raises:
+            ActivityError: it failed, or was not heard of any more.
+        """
+        answered: Answer = await workflow.execute_activity(
+            step,
+            request,
+            result_type=answer,
+            start_to_close_timeout=timeout,
+            heartbeat_timeout=self.heartbeat,
+            retry_policy=_ONCE,
+            summary=summary,
+        )
+        return answered
+
+    async def _run(
+        self, step: str, request: Any, answer: type[Answer], summary: str, timeout: timedelta, interrupts: bool
+    ) -> Answer:
+        handle = workflow.start_activity(
+            step,
+            request,
+            result_type=answer,
+            start_to_close_timeout=timeout,
+            heartbeat_timeout=self.heartbeat,
+            retry_policy=_RETRY,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            summary=summary,
+        )
+        if interrupts:
+            remaining = self.deadline_at - workflow.now()
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self.cancel is not None or handle.done(),
+                    timeout=max(remaining, timedelta(milliseconds=1)),
+                    timeout_summary="deadline",
+                )
+            if not handle.done():
+                handle.cancel()
+        answered: Answer = await handle
+        return answered

@@ -1,0 +1,164 @@
+"""From rows to exactly one provider batch (promise G1).
+
+A create call is the only one that costs money, and its answer can be lost: the network breaks after the provider took it,
+or the worker dies before it could tell. So it is never repeated blindly:
+
+1. **find** first: has an earlier create of this attempt, in this run or in another one, made the batch? Then adopt it.
+2. **create** once. Its answer is created, refused (nothing exists), deferred (nothing exists, try later), or lost.
+3. After a lost answer, wait until the provider's listing is sure to show the batch, and find again.
+4. If it is still not there, **fence**: delete the file that the lost create names, and upload another. A create that is
+   still on its way, in a worker that was only paused, can then no longer succeed. Then find once more, and create.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from ..contract import BatchSpec, Phase
+from ..contract.steps import (
+    CREATE,
+    FIND,
+    UPLOAD,
+    Attempt,
+    CreateAnswer,
+    Created,
+    CreateRequest,
+    FindRequest,
+    Found,
+    PlanSummary,
+    Uploaded,
+    UploadRequest,
+)
+from .decisions import outage_delay
+from .state import AttemptState
+from .steering import LONG, SHORT, Steering, Trouble
+
+#: Failures of the create step that are known to come before the call to the provider.
+_BEFORE_THE_CALL = frozenset(
+    {"account_mismatch", "configuration_error", "unknown_provider", "missing_key", "store_error", "object_not_found"}
+)
+
+
+class Refused(Exception):
+    """The provider will never take this attempt; nothing exists there."""
+
+    def __init__(self, message: str, code: str | None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class Submission:
+    """One attempt's way to its provider batch."""
+
+    def __init__(
+        self, steering: Steering, spec: BatchSpec, plan: PlanSummary, attempt: Attempt, state: AttemptState, paid: bool
+    ) -> None:
+        self._steering = steering
+        self._spec = spec
+        self._plan = plan
+        self._attempt = attempt
+        self._state = state
+        self._paid = paid  # whether this batch has already cost something, so that mendable errors are waited out
+
+    async def run(self) -> None:
+        """Bring the attempt to a provider batch, created or adopted; or to none, if a stop came first.
+
+        Raises:
+            Refused: the provider will not take it.
+            StepFailed: something before the create failed for good.
+            Stopped: a stop came before anything was created.
+        """
+        if not self._state.uploaded:
+            await self._upload()
+        doubt = False
+        deferrals = 0
+        while not await self._find():
+            if self._steering.stop():
+                return
+            if doubt:
+                await self._fence()
+                doubt = False
+                continue
+            created = await self._create()
+            if created.answer is CreateAnswer.CREATED and created.batch is not None:
+                self._state.batch = created.batch
+                self._state.submitted_at = workflow.now()
+                return
+            reason = created.reason or "The provider gave no reason."
+            self._steering.last_error = reason
+            if created.answer is CreateAnswer.REFUSED:
+                raise Refused(reason, created.code)
+            if created.answer is CreateAnswer.LOST:
+                doubt = True
+                settle = max(self._plan.provider.settle, created.retry_after or timedelta(0))
+                await self._steering.pause(
+                    settle,
+                    f"{reason} The batch may exist: looking for it before anything is paid again.",
+                    until_stop=False,
+                )
+                continue
+            deferrals += 1
+            await self._steering.pause(outage_delay(deferrals, created.retry_after), reason)
+
+    async def _upload(self) -> None:
+        phase = f"{Phase.UPLOADING}: shard {self._attempt.shard}, attempt {self._attempt.number}"
+        request = UploadRequest(
+            attempt=self._attempt,
+            account=self._plan.provider.account,
+            generation=self._state.generation,
+            since=self._plan.planned_at,
+            spec=self._spec,
+        )
+        uploaded = await self._steering.call(
+            UPLOAD, request, Uploaded, summary=phase, timeout=LONG, submitted=self._paid, stops=True, interrupts=True
+        )
+        self._state.uploaded = True
+        self._state.file_id = uploaded.file_id
+        self._state.rows = uploaded.rows
+
+    async def _find(self) -> bool:
+        request = FindRequest(
+            attempt=self._attempt,
+            account=self._plan.provider.account,
+            since=self._plan.planned_at,
+            rows=self._state.rows,
+            strangers=self._state.strangers,
+        )
+        # Without an end: whether something is already paid for must be known, also when the batch is to stop.
+        found = await self._steering.call(FIND, request, Found, summary="is it there already?", submitted=self._paid)
+        if found.batch is None:
+            return False
+        self._state.batch = found.batch
+        self._state.adopted = True
+        self._state.provisional = found.provisional
+        self._state.submitted_at = found.batch.created_at or workflow.now()
+        return True
+
+    async def _fence(self) -> None:
+        if self._plan.provider.uploads:
+            self._state.generation += 1
+            self._state.uploaded = False
+            await self._upload()
+
+    async def _create(self) -> Created:
+        """Create once; whatever is not surely an answer counts as a lost one."""
+        request = CreateRequest(
+            attempt=self._attempt,
+            account=self._plan.provider.account,
+            file_id=self._state.file_id,
+            rows=self._state.rows,
+            spec=self._spec,
+        )
+        timeout = SHORT if self._plan.provider.uploads else LONG
+        try:
+            return await self._steering.call_once(
+                CREATE, request, Created, summary=f"create {self._attempt.marker}", timeout=timeout
+            )
+        except ActivityError as error:
+            trouble = Trouble(error)
+            sent = not (isinstance(error.cause, ApplicationError) and trouble.code in _BEFORE_THE_CALL)
+            return Created(answer=CreateAnswer.LOST if sent else CreateAnswer.DEFERRED, reason=trouble.message)
