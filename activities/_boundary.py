@@ -76,7 +76,8 @@ def step(
                 async with _beating(pulse):
                     return await method(self, request, pulse)
             except DurabatchError as error:
-                raise failure(error) from error.__cause__
+                # Without its cause: a storage service's own words, for one, quote the access key's id.
+                raise failure(error) from None
             except (asyncio.CancelledError, ApplicationError):
                 raise
             except Exception as error:

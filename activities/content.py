@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from typing import BinaryIO
@@ -13,7 +14,7 @@ from ..contract.steps import Attempt
 from ._boundary import Pulse, in_thread
 from .providers import Content, Provider
 from .records import IndexRow, ShardRecord, attempt_digest, index_path, read_index
-from .rows import parse
+from .rows import RowRefused, parse
 from .store import Store
 
 #: Bytes read at a time on the way to the provider.
@@ -30,6 +31,13 @@ def file_name(attempt: Attempt, digest: str, generation: int) -> str:
     return f"{file_prefix(attempt)}{digest}~g{generation}.jsonl"
 
 
+def file_generation(name: str, digest: str) -> int:
+    """Return the generation of an attempt's file; 0 if it holds other rows than these."""
+    *_, found, generation = name.removesuffix(".jsonl").split("~")
+    number = generation.removeprefix("g")
+    return int(number) if found == digest and number.isdecimal() else 0
+
+
 @contextlib.asynccontextmanager
 async def open_content(
     store: Store,
@@ -41,11 +49,16 @@ async def open_content(
     generation: int,
     pulse: Pulse,
 ) -> AsyncIterator[Content]:
-    """Open an attempt's rows for sending."""
+    """Open an attempt's rows for sending.
+
+    Raises:
+        AccountingError: the input is not what was planned. It may come instead of the last chunk, so that what was sent
+            before is no whole request.
+    """
     name = file_name(attempt, attempt_digest(record, picked), generation)
     unchanged = record.verbatim and picked is None and provider.capabilities.keeps_ids
     if unchanged:
-        source = _counted(store.stream(record.input, record.start, record.end, CHUNK), pulse)
+        source = _counted(_checked(store.stream(record.input, record.start, record.end, CHUNK), record), pulse)
         yield Content(name=name, size=record.end - record.start, chunks=_async(source))
         return
     with tempfile.TemporaryFile(prefix="durabatch-upload-") as spool:
@@ -67,6 +80,7 @@ def _write(
 ) -> None:
     index = index_path(store.path(attempt.root), attempt.shard)
     wanted = None if picked is None else set(picked)
+    digest = hashlib.sha256()
     rows = (
         (number, row)
         for number, row in enumerate(read_index(store, index))
@@ -76,12 +90,26 @@ def _write(
     for number, row, data in _with_data(store, record, rows):
         if not number % 1024:
             pulse.check()
-        prepared = provider.prepare(parse(data), spec)
+        prepared = _prepared(provider, row, data, spec)
+        digest.update(prepared)
+        digest.update(b"\n")
         sent_as = provider.wire_id(row.custom_id, attempt.marker, number)
         spool.write(provider.join(provider.wire(prepared, sent_as), first))
         first = False
+    if picked is None and not digest.hexdigest().startswith(record.digest):
+        raise _changed()
     spool.write(provider.join(None, first))
     spool.flush()
+
+
+def _prepared(provider: Provider, row: IndexRow, data: bytes, spec: BatchSpec) -> bytes:
+    try:
+        found = parse(data)
+        if found.custom_id == row.custom_id:
+            return provider.prepare(found, spec)
+    except RowRefused:
+        pass
+    raise _changed()
 
 
 def _with_data(
@@ -94,13 +122,31 @@ def _with_data(
         while position + len(held) < row.offset + row.length:
             chunk = next(chunks, None)
             if chunk is None:
-                raise AccountingError(
-                    "The input has changed since it was planned; submit it again under another id, as a new batch."
-                )
+                raise _changed()
             skip = min(len(held), max(0, row.offset - position))
             held, position = held[skip:] + chunk, position + skip
         start = row.offset - position
         yield number, row, held[start : start + row.length]
+
+
+def _changed() -> AccountingError:
+    return AccountingError(
+        "The input has changed since it was planned; submit it again under another id, as a new batch."
+    )
+
+
+def _checked(chunks: Iterator[bytes], record: ShardRecord) -> Iterator[bytes]:
+    """Pass bytes on, and the last of them only if all are what was planned."""
+    digest, last = hashlib.sha256(), b""
+    for chunk in chunks:
+        digest.update(chunk)
+        if last:
+            yield last
+        last = chunk
+    digest.update(b"\n")
+    if not digest.hexdigest().startswith(record.digest):
+        raise _changed()
+    yield last
 
 
 def _counted(chunks: Iterator[bytes], pulse: Pulse) -> Iterator[bytes]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-#: English prose has about 4 characters a token with the tokenizers of 2024 to 2026; code and other languages have
-#: fewer, so 3.5 bytes guesses high rather than low. Measured against providers' own counts the guess is within 30 % for prose;
-#: for base64 images and for scripts of 3 bytes a character it is up to 3 times too high. It never decides about a row.
+#: The usual rule of thumb for English prose is 4 characters a token; code has fewer, so 3.5 bytes guesses high rather
+#: than low. Base64 images and scripts of 3 bytes a character are guessed up to several times too high. No row's fate
+#: hangs on it: it cuts shards and bounds a price, and the provider counts for itself.
 BYTES_PER_TOKEN = 3.5
 #: JSON around the text: roles, braces and field names of a request's body.
 ENVELOPE_BYTES = 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from functools import partial
 from typing import BinaryIO
@@ -47,9 +48,12 @@ class Follow:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         folder = _folder(self._resources.store, request.attempt)
         rows = size = 0
+        downloads = await provider.downloads(request.batch)
+        if request.provisional and not await _ours(provider, downloads, request.attempt.marker):
+            return Fetched(rows=0, bytes=0, stranger=True)
         for name in ("output", "error"):
             await self._resources.store.delete(f"{folder}/{name}.jsonl")
-        for download in await provider.downloads(request.batch):
+        for download in downloads:
             with tempfile.TemporaryFile(prefix="durabatch-fetch-") as spool:
                 lines = await _save(provider, download, spool, pulse)
                 rows += lines
@@ -66,6 +70,25 @@ class Follow:
 
 def _folder(store: Store, attempt: Attempt) -> str:
     return f"{store.path(attempt.root)}/{attempt.folder}"
+
+
+async def _ours(provider: Provider, downloads: list[Download], marker: str) -> bool:
+    """Return whether a candidate's results hold this marker's ids, from the first line that tells; nothing is kept.
+
+    Results that do not tell count as ours: their rows are missing then, and tried again under the rules for such rows.
+    To let the candidate go would have the same attempt created, and perhaps paid, twice.
+    """
+    for download in downloads:
+        pending = b""
+        async with contextlib.aclosing(provider.download(download, 0)) as chunks:
+            async for chunk in chunks:
+                *whole, pending = (pending + chunk).split(b"\n")
+                for line in whole:
+                    if (ours := provider.owns(line, marker)) is not None:
+                        return ours
+        if pending and (ours := provider.owns(pending, marker)) is not None:
+            return ours
+    return True
 
 
 async def _save(provider: Provider, download: Download, spool: BinaryIO, pulse: Pulse) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -24,9 +25,9 @@ from ._boundary import Pulse, in_thread, step
 from .estimate import estimate_tokens
 from .prices import Prices, dollars
 from .providers import Provider, RowTokens
-from .records import PlanRecord, Refusal, ShardRecord, index_path, plan_path, shard_path
+from .records import PlanRecord, Refusal, ShardRecord, decode_plan, index_path, plan_path, shard_path
 from .resources import Resources
-from .rows import Line, RowRefused, lines, parse
+from .rows import Line, Row, RowRefused, lines, parse
 from .store import Store
 
 #: How many rows that cannot be sent are told one by one; the others are counted.
@@ -36,6 +37,8 @@ _PIECES = 256
 
 #: The fields of a spec that its plan depends on.
 _PLANNED = {"input", "requests", "endpoint", "model", "params", "limits"}
+#: What a batch writes into its folder.
+_WRITTEN = ("plan.json", "results.jsonl", "errors.jsonl", "result.json")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,7 +66,10 @@ class Plan:
                 f"Provider {spec.provider} cannot batch {spec.endpoint}: choose one of "
                 f"{', '.join(sorted(provider.capabilities.endpoints))}."
             )
+        _check_params(spec)
         root = store.path(spec.output) if spec.output else request.batch_id
+        if not root:
+            raise InvalidSpec(f"The output {spec.output} is the whole store: name a folder in it for this batch.")
         facts = ProviderFacts(
             name=spec.provider,
             kind=settings.kind,
@@ -75,7 +81,7 @@ class Plan:
             max_parallel_shards=settings.max_parallel_shards,
         )
         source = await self._input(request, root)
-        digest = await self._digest(spec, source, provider)
+        digest = await self._digest(spec, source, settings.kind, provider)
         old = await self._old_plan(root, request)
         if old is None or old.spec_digest != digest:
             planned_at = old.planned_at if old else request.now.isoformat()
@@ -107,35 +113,47 @@ class Plan:
         store, spec = self._resources.store, request.spec
         if spec.requests is not None:
             path = f"{root}/input.jsonl"
-            await store.write(path, b"".join(_encode(row) + b"\n" for row in spec.requests))
+            # Numbers of any size stay what they are; NaN and infinity are written so that they are refused below.
+            await store.write(path, b"".join(json.dumps(row).encode() + b"\n" for row in spec.requests))
             return path
         assert spec.input is not None  # BatchSpec has one of the two
         path = store.path(spec.input)
+        if path in {f"{root}/{name}" for name in _WRITTEN} or path.startswith(f"{root}/shards/"):
+            raise InvalidSpec(f"The batch would overwrite its own input {spec.input}: give it another output folder.")
         if await store.size(path) is None:
             raise InvalidInput(f"There is no input at {spec.input}: check the URI, or submit the file again.")
         return path
 
-    async def _digest(self, spec: BatchSpec, source: str, provider: Provider) -> str:
+    async def _digest(self, spec: BatchSpec, source: str, kind: str, provider: Provider) -> str:
         """Return what a plan depends on; another value means that it must be made anew."""
         size = await self._resources.store.size(source)
         facts = {
             "spec": spec.model_dump(mode="json", include=_PLANNED),
             "size": size,
+            "kind": kind,
             "limits": [provider.capabilities.max_rows, provider.capabilities.max_bytes],
         }
-        return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     async def _old_plan(self, root: str, request: PlanRequest) -> PlanRecord | None:
         try:
             data = await self._resources.store.read(plan_path(root))
         except ObjectNotFound:
             return None
-        found = msgspec.json.decode(data, type=PlanRecord)
+        found = decode_plan(data)
         if found.batch_id != request.batch_id:
             raise InvalidSpec(
                 f"The output folder belongs to batch {found.batch_id}: give {request.batch_id} a folder of its own."
             )
         return found
+
+
+def _check_params(spec: BatchSpec) -> None:
+    try:
+        json.dumps(spec.params, allow_nan=False)
+        _encode(spec.params)
+    except (ValueError, OverflowError):
+        raise InvalidSpec("The params hold a number that cannot be sent: it is too big, or none at all.") from None
 
 
 def _check(plan: PlanRecord, spec: BatchSpec, prices: Prices) -> None:
@@ -167,8 +185,8 @@ def _check_cost(plan: PlanRecord, limit: Decimal, prices: Prices) -> None:
         cost = prices.list_cost(model or None, RowTokens(input_tokens=1000))
         if cost is None:
             raise InvalidInput(
-                f"The price of model {model or '(unnamed)'} is unknown, so max_cost_usd cannot be kept: leave it out, or "
-                "name a model whose price is known."
+                f"The price of model {model[:100] or '(unnamed)'} is unknown, so max_cost_usd cannot be kept: leave it "
+                "out, or name a model whose price is known."
             )
         total += prices.paid(cost * tokens // 1000)
     if total > limit * 10**12:
@@ -215,7 +233,8 @@ class _Cut:
         self._max_bytes = min(limits.max_bytes or able.max_bytes, able.max_bytes)
         self._max_tokens = limits.max_tokens
         self._one_model = able.one_model
-        self._model: str | None = None
+        self._models: dict[tuple[str, bytes | None], str | None] = {}
+        self._first: tuple[int, str | None] | None = None  # the first line that can be sent, and its model
 
     def run(self) -> _Found:
         """Read the input; read it once more if two rows share an id, now knowing which."""
@@ -232,7 +251,7 @@ class _Cut:
         """Cut the shards. `repeated` maps the line of a second id to the line of the first one."""
         found = _Found()
         hashes = [array("q") for _ in range(_PIECES)]
-        self._model = None
+        self._first = None
         shard: _Shard | None = None
         with contextlib.ExitStack() as stack:
             index: Any = None
@@ -241,7 +260,7 @@ class _Cut:
                 if not found.rows % 1024:
                     self._pulse.check()
                 found.rows += 1
-                custom_id, prepared, refusal = self._prepare(line, repeated)
+                custom_id, prepared, model, refusal = self._prepare(line, repeated)
                 number = hash(custom_id)
                 hashes[number % _PIECES].append(number)
                 if refusal is not None:
@@ -260,13 +279,13 @@ class _Cut:
                 index.write(_encode(row if refusal is None else [*row, refusal]) + b"\n")
                 self._add(shard, line, prepared, tokens, refusal is None)
                 if refusal is None:
-                    found.tokens[self._model or ""] += tokens
+                    found.tokens[model or ""] += tokens
             if shard is not None:
                 self._close(shard, stack)
         return found, _twice(hashes) if not doubtful else set()
 
-    def _prepare(self, line: Line, repeated: dict[int, int]) -> tuple[str, bytes, Refusal | None]:
-        """Return the row's id, the row as it is sent, and why it cannot be."""
+    def _prepare(self, line: Line, repeated: dict[int, int]) -> tuple[str, bytes, str | None, Refusal | None]:
+        """Return the row's id, the row as it is sent, the model it asks for, and why it cannot be sent."""
         try:
             if not line.data:
                 raise RowRefused(None, f"has {line.length:,} bytes, more than the {self._max_bytes:,} a batch may have")
@@ -276,22 +295,29 @@ class _Cut:
             prepared = self._provider.prepare(row, self._spec)
             if len(prepared) + 1 > self._max_bytes:
                 raise RowRefused(None, f"has more than the {self._max_bytes:,} bytes a batch may have", row.custom_id)
+            model = self._model_of(row, prepared)
             if self._one_model:
-                self._same_model(prepared, row.custom_id)
+                self._same_model(line, model, row.custom_id)
         except RowRefused as refused:
             # Each row has a result, so one without an id of its own is named by its line.
             name = refused.custom_id or f"line:{line.number}"
-            return name, b"", Refusal(line.number, refused.field, refused.reason)
-        return row.custom_id, prepared, None
+            return name, b"", None, Refusal(line.number, refused.field, refused.reason)
+        return row.custom_id, prepared, model, None
 
-    def _same_model(self, prepared: bytes, custom_id: str) -> None:
-        model = self._provider.model_of(prepared)
-        if self._model is None:
-            self._model = model
-        elif model != self._model:
+    def _model_of(self, row: Row, prepared: bytes) -> str | None:
+        # Rows that name the same model ask for the same one, so few of them are read once more.
+        named = row.shape, row.model
+        if named not in self._models:
+            self._models[named] = self._provider.model_of(prepared)
+        return self._models[named]
+
+    def _same_model(self, line: Line, model: str | None, custom_id: str) -> None:
+        if self._first is None:
+            self._first = line.number, model
+        elif model != self._first[1]:
             raise RowRefused(
                 "body.model",
-                f"differs from the model of the rows before it ({self._model}), and this provider takes one a batch",
+                f"differs from that of line {self._first[0]}, and this provider takes one model a batch",
                 custom_id,
             )
 
@@ -340,8 +366,8 @@ class _Cut:
         for line in self._lines():
             try:
                 custom_id = parse(line.data).custom_id if line.data else None
-            except RowRefused:
-                continue
+            except RowRefused as refused:
+                custom_id = refused.custom_id  # it has a result, too
             if custom_id is None or hash(custom_id) not in doubtful:
                 continue
             if custom_id in first:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
+from typing import NamedTuple
 
 import genai_prices
+from genai_prices.types import PriceCalculation, TieredPrices
 
 from .providers.base import RowTokens
 
 #: Money is counted in whole picodollars, so that a million rows add up exactly.
 PICO = 10**12
-#: Below this many input tokens every model has one price per token; the first price tiers begin at 128,000.
-_FLAT_BELOW = 128_000
+#: Tokens that prices are asked for, few enough to be below every price tier (the lowest one begins at 32,000).
 _PROBE = 1000
 
 
@@ -26,29 +28,31 @@ class Prices:
 
     def __init__(self, provider: str, discount: float) -> None:
         self._provider = provider
-        self._paid = Decimal(1) - Decimal(str(discount))
+        self._paid = 1 - Fraction(str(discount))
 
     def list_cost(self, model: str | None, tokens: RowTokens | None) -> int | None:
-        """Return the list price in picodollars, None where the model's price is unknown."""
+        """Return the list price in picodollars; None where the price is unknown, or the tokens make no sense."""
         if model is None or tokens is None:
             return None
-        if tokens.input_tokens >= _FLAT_BELOW:
-            return _price(self._provider, model, tokens.input_tokens, tokens.cached_input_tokens, tokens.output_tokens)
+        into, cached, out = tokens.input_tokens, tokens.cached_input_tokens, tokens.output_tokens
+        if not 0 <= cached <= into or out < 0:
+            return None
         rates = _rates(self._provider, model)
         if rates is None:
             return None
-        uncached = tokens.input_tokens - tokens.cached_input_tokens
-        return uncached * rates[0] + tokens.cached_input_tokens * rates[1] + tokens.output_tokens * rates[2]
+        if into < rates.flat_below:
+            return (into - cached) * rates.fresh + cached * rates.cached + out * rates.out
+        return _price(self._provider, model, into, cached, out)
 
     def paid(self, list_cost: int) -> int:
         """Return what a batch pays for something of this list price, both in picodollars."""
-        return int(list_cost * self._paid)
+        return list_cost * self._paid.numerator // self._paid.denominator
 
 
 def dollars(pico: int) -> str:
     """Return picodollars as a plain decimal string of dollars: "0.0000135"."""
-    text = f"{Decimal(pico) / PICO:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    whole, part = divmod(pico, PICO)
+    return f"{whole}.{part:012}".rstrip("0") if part else str(whole)
 
 
 def picodollars(text: str) -> int:
@@ -56,20 +60,42 @@ def picodollars(text: str) -> int:
     return int(Decimal(text) * PICO)
 
 
+class _Rates(NamedTuple):
+    """Picodollars a token, for requests with fewer input tokens than the first price tier has."""
+
+    flat_below: float
+    fresh: int
+    cached: int
+    out: int
+
+
 @lru_cache(maxsize=256)
-def _rates(provider: str, model: str) -> tuple[int, int, int] | None:
-    """Return the price of one uncached input, cached input and output token in picodollars."""
+def _rates(provider: str, model: str) -> _Rates | None:
+    found = _calculation(provider, model, 0, 0, 0)
+    if found is None:
+        return None
+    starts = [
+        tier.start
+        for price in vars(found.model_price).values()
+        if isinstance(price, TieredPrices)
+        for tier in price.tiers
+    ]
     fresh = _price(provider, model, _PROBE, 0, 0)
     cached = _price(provider, model, _PROBE, _PROBE, 0)
     out = _price(provider, model, 0, 0, _PROBE)
     if fresh is None or cached is None or out is None:
         return None
-    return fresh // _PROBE, cached // _PROBE, out // _PROBE
+    return _Rates(min(starts, default=float("inf")), fresh // _PROBE, cached // _PROBE, out // _PROBE)
 
 
 def _price(provider: str, model: str, into: int, cached: int, out: int) -> int | None:
+    found = _calculation(provider, model, into, cached, out)
+    return None if found is None else int(found.total_price * PICO)
+
+
+def _calculation(provider: str, model: str, into: int, cached: int, out: int) -> PriceCalculation | None:
     usage = genai_prices.Usage(input_tokens=into, cache_read_tokens=cached, output_tokens=out)
     try:
-        return int(genai_prices.calc_price(usage, model_ref=model, provider_id=provider).total_price * PICO)
+        return genai_prices.calc_price(usage, model_ref=model, provider_id=provider)
     except LookupError:
         return None

@@ -18,8 +18,6 @@ from ..contract.names import attempt_folder, shard_folder
 from ..contract.steps import Attempt
 from .store import Store
 
-_row = msgspec.json.Decoder(list[Any]).decode
-
 
 class Refusal(msgspec.Struct, frozen=True):
     """Why the plan refused a row."""
@@ -69,6 +67,13 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[str]  #: The first rows that cannot be sent, and why.
 
 
+# Made once, here: two threads that decode a type for the first time at once crash msgspec 0.22.
+_row = msgspec.json.Decoder(list[Any]).decode
+_shard = msgspec.json.Decoder(ShardRecord).decode
+_numbers = msgspec.json.Decoder(list[int]).decode
+decode_plan = msgspec.json.Decoder(PlanRecord).decode
+
+
 def plan_path(root: str) -> str:
     return f"{root}/plan.json"
 
@@ -88,7 +93,7 @@ def picked_path(root: str, shard: int, attempt: int) -> str:
 async def read_shard(store: Store, attempt: Attempt) -> ShardRecord:
     """Return the shard that an attempt belongs to."""
     data = await store.read(shard_path(store.path(attempt.root), attempt.shard))
-    return msgspec.json.decode(data, type=ShardRecord)
+    return _shard(data)
 
 
 def read_index(store: Store, path: str) -> Iterator[IndexRow]:
@@ -106,7 +111,7 @@ async def read_picked(store: Store, attempt: Attempt) -> list[int] | None:
     if attempt.number == 1:
         return None
     data = await store.read(picked_path(store.path(attempt.root), attempt.shard, attempt.number))
-    return msgspec.json.decode(data, type=list[int])
+    return _numbers(data)
 
 
 def attempt_digest(record: ShardRecord, picked: list[int] | None) -> str:

@@ -6,6 +6,9 @@ short form `{custom_id, input}`.
 
 from __future__ import annotations
 
+import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -46,6 +49,7 @@ class Row(NamedTuple):
     body: msgspec.Raw  #: The body, the params, or the input.
     url: str | None
     data: bytes  #: The whole line.
+    model: bytes | None = None  #: The model it names, as JSON; None where it names none.
 
 
 class _Any(msgspec.Struct):
@@ -57,7 +61,29 @@ class _Any(msgspec.Struct):
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+class _Body(msgspec.Struct):
+    """The model, and the fields of which one is nearly all of a body."""
+
+    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    messages: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    prompt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 _decode = msgspec.json.Decoder(_Any).decode
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)
+_ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_HALF_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
+#: A field's name may be told if it is a name: somebody's text may stand in its place.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+#: What is left of clean lines without their ids and long values, the same for all rows that one program wrote.
+_clean_frames: set[bytes] = set()
+_MAX_FRAMES = 256
+_MAX_FRAME_BYTES = 4096
 
 
 def lines(chunks: Iterable[bytes], limit: int) -> Iterator[Line]:
@@ -116,33 +142,43 @@ def parse(data: bytes) -> Row:
             data.decode()
         except UnicodeDecodeError as error:
             raise RowRefused(None, f"is not UTF-8 (byte {error.start + 1})") from None
-    if max(data.count(b"["), data.count(b"{")) > MAX_DEPTH and _depth(data) > MAX_DEPTH:
+    if len(data) > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
         raise RowRefused(None, f"is nested more than {MAX_DEPTH} levels deep")
     try:
         found = _decode(data)
     except msgspec.ValidationError:
         raise RowRefused(None, "is not a JSON object") from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise RowRefused(None, f"is not JSON ({_cause(error)})") from None
+        raise RowRefused(None, _cause(error, data)) from None
     custom_id = _check_id(found.custom_id)
-    shapes = [
-        (name, value)
-        for name, value in (("body", found.body), ("params", found.params), ("input", found.input))
-        if not isinstance(value, msgspec.UnsetType)
-    ]
-    if len(shapes) != 1:
-        have = "none of them" if not shapes else " and ".join(name for name, _ in shapes)
-        raise RowRefused(None, f"needs exactly one of body, params or input, and has {have}", custom_id)
-    name, value = shapes[0]
-    shape: Literal["openai", "anthropic", "short"] = (
-        "openai" if name == "body" else "anthropic" if name == "params" else "short"
-    )
+    name, value = _content(found, custom_id)
     if not isinstance(found.method, msgspec.UnsetType) and found.method != "POST":
         raise RowRefused("method", "must be POST", custom_id)
     url = None if isinstance(found.url, msgspec.UnsetType) else found.url
     if url is not None and not isinstance(url, str):
         raise RowRefused("url", "must be a string", custom_id)
-    return Row(custom_id, shape, value, url, data)
+    model = _check_names(data, custom_id, name, value)
+    return Row(custom_id, _SHAPES[name], value, url, data, model)
+
+
+_SHAPES: dict[str, Literal["openai", "anthropic", "short"]] = {
+    "body": "openai",
+    "params": "anthropic",
+    "input": "short",
+}
+
+
+def _content(found: _Any, custom_id: str) -> tuple[str, msgspec.Raw]:
+    """Return the one field of three that holds the request, and its name."""
+    body, params, short = found.body, found.params, found.input
+    if isinstance(body, msgspec.Raw) and params is short is msgspec.UNSET:
+        return "body", body
+    values = (("body", body), ("params", params), ("input", short))
+    have = [(name, value) for name, value in values if isinstance(value, msgspec.Raw)]
+    if len(have) != 1:
+        names = " and ".join(name for name, _ in have) or "none of them"
+        raise RowRefused(None, f"needs exactly one of body, params or input, and has {names}", custom_id)
+    return have[0]
 
 
 def _check_id(custom_id: Any) -> str:
@@ -157,29 +193,73 @@ def _check_id(custom_id: Any) -> str:
     return custom_id
 
 
+def _check_names(data: bytes, custom_id: str, name: str, content: msgspec.Raw) -> bytes | None:
+    """Refuse a name that stands twice, which JSON allows, in the row or in its body; return the model, as JSON.
+
+    Every parser keeps one of the two and drops the other without a word. To look for them costs more than all the rest
+    here, so it is done once for rows that differ in nothing but their ids and one long value each.
+    """
+    model, field, longest = None, b'"input"', content
+    if name != "input":
+        try:
+            body = _decode_body(content)
+        except msgspec.ValidationError:
+            return None  # no object at all, and the adapter says so
+        model = None if isinstance(body.model, msgspec.UnsetType) else bytes(body.model)
+        if isinstance(body.messages, msgspec.Raw):
+            field, longest = b'"messages"', body.messages
+        elif isinstance(body.input, msgspec.Raw):
+            longest = body.input
+        elif isinstance(body.prompt, msgspec.Raw):
+            field, longest = b'"prompt"', body.prompt
+    frame = _frame(data, custom_id, field, bytes(longest))
+    if frame is None or frame not in _clean_frames:
+        _refuse_repeated(data, "", custom_id)
+        if name != "input":
+            _refuse_repeated(bytes(content), f"{name}.", custom_id)
+        if frame is not None and len(frame) <= _MAX_FRAME_BYTES:
+            if len(_clean_frames) >= _MAX_FRAMES:
+                _clean_frames.clear()
+            _clean_frames.add(frame)
+    return model
+
+
+def _frame(data: bytes, custom_id: str, field: bytes, value: bytes) -> bytes | None:
+    """Return a line without its id and without the value of a field; None where that is not easy."""
+    colon = data.find(field) + len(field)
+    start = colon + 1 if data[colon + 1] == value[0] else colon + 2
+    if value[0] not in b'"[{' or data[colon:start] not in (b":", b": ") or not data.startswith(value, start):
+        return None
+    return (data[:start] + data[start + len(value) :]).replace(b'"%b"' % custom_id.encode(), b"", 1)
+
+
+def _refuse_repeated(text: bytes, where: str, custom_id: str) -> None:
+    fields = _decode_fields(text)
+    # Each name has two quotes, so with a name that is dropped there are more of them in the text than in what is left.
+    quotes = sum(bytes(value).count(b'"') for value in fields.values()) + 2 * len(fields)
+    if text.count(b'"') == quotes:
+        return
+    pairs = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1 and _NAME.fullmatch(name):
+            raise RowRefused(where + name, "is there twice", custom_id)
+        if times > 1:
+            raise RowRefused(where.rstrip(".") or None, "has a field twice", custom_id)
+
+
 def _depth(data: bytes) -> int:
     """Return how deep brackets nest, those within strings left out."""
     depth = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
+    for byte in _STRING.sub(b"", data).translate(None, _ALL_BUT_BRACKETS):
+        depth += 1 if byte in b"[{" else -1
+        deepest = max(deepest, depth)
     return deepest
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: Exception, data: bytes) -> str:
     """Return what a parser disliked, without the text it disliked."""
-    text = str(error)
-    return "too deep" if isinstance(error, RecursionError) else text.removeprefix("JSON is malformed: ")
+    if isinstance(error, RecursionError):
+        return "is not JSON (too deep)"
+    if _HALF_PAIR.search(data):
+        return "holds half of a surrogate pair (an escape such as \\ud800 alone), which is no character"
+    return f"is not JSON ({str(error).removeprefix('JSON is malformed: ')})"

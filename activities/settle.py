@@ -7,7 +7,7 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from typing import BinaryIO
+from io import FileIO
 
 import msgspec
 
@@ -18,7 +18,7 @@ from ._boundary import Pulse, in_thread, step
 from .prices import Prices, dollars
 from .providers import Outcome, Provider
 from .providers.base import RowFailure, RowResponse, RowTokens
-from .records import IndexRow, ShardRecord, index_path, picked_path, read_index, read_picked, read_shard
+from .records import Refusal, ShardRecord, index_path, picked_path, read_index, read_picked, read_shard
 from .resources import Resources
 from .store import Store, Writer
 
@@ -32,6 +32,11 @@ _UNFINISHED = {
     RowStatus.CANCELED: (ErrorClass.CANCELED, "The batch was cancelled before this row was finished."),
     RowStatus.EXPIRED: (ErrorClass.EXPIRED, "The batch's deadline came before this row was finished."),
     RowStatus.FAILED: (ErrorClass.OTHER, "The batch ended before this row was submitted."),
+}
+#: The same where it was the provider that ended its batch.
+_ENDED_THERE = {
+    ErrorClass.CANCELED: "The provider's batch was cancelled there before this row was finished.",
+    ErrorClass.EXPIRED: "The provider's window closed before this row was finished.",
 }
 
 
@@ -48,6 +53,35 @@ class _ResultRow(msgspec.Struct, kw_only=True):
     error: RowFailure | None = None
     attempts: int = 0
     provider_batch_id: str | None = None
+
+
+class _Spool:
+    """Rows on disk, found again by their place."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self._buffer = bytearray()
+        self._end = 0
+
+    def append(self, data: bytes) -> int:
+        """Return the row's offset."""
+        offset = self._end
+        self._buffer += data
+        self._end += len(data)
+        if len(self._buffer) >= _CHUNK:
+            self.flush()
+        return offset
+
+    def flush(self) -> None:
+        left = memoryview(bytes(self._buffer))
+        self._buffer.clear()
+        while left:
+            left = left[self._file.write(left) :]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return a row's bytes, once all of them are flushed."""
+        self._file.seek(offset)
+        return self._file.read(length)
 
 
 class Settle:
@@ -112,66 +146,71 @@ class _Accounts:
         self._root = store.path(request.attempt.root)
         self._folder = f"{self._root}/{request.attempt.shard_folder}"
         rows = record.rows
+        self._ids: list[str] = []
+        self._refusals: dict[int, Refusal] = {}
         self._classes: list[ErrorClass | None] = [None] * rows  # of each row's last word
         self._statuses: list[RowStatus | None] = [None] * rows
-        self._absent: dict[int, AttemptRecord] = {}  # rows whose last word is that there was none
+        self._absent: list[AttemptRecord | None] = [None] * rows  # where a row's last word is that there was none
         self._offsets = array("q", [0]) * rows
         self._lengths = array("q", [0]) * rows  # 0: not in the spool
         self._attempts = bytearray(rows)
         self._usage = [0, 0, 0, 0]
-        self._cost: int | None = 0
+        self._list_cost: int | None = 0
+        self._paid = 0
         self._strays = Counter[str]()
         self._open = contextlib.ExitStack()
         self._unmatched: Writer | None = None
 
     def settle(self) -> Settled:
-        index = list(read_index(self._store, index_path(self._root, self._request.attempt.shard)))
-        if len(index) != self._record.rows:
-            raise AccountingError(f"The shard's index has {len(index):,} rows, and its plan {self._record.rows:,}.")
-        with contextlib.ExitStack() as self._open, tempfile.TemporaryFile(prefix="durabatch-settle-") as spool:
+        for row in read_index(self._store, index_path(self._root, self._request.attempt.shard)):
+            if row.refusal is not None:
+                self._refusals[len(self._ids)] = row.refusal
+            self._ids.append(row.custom_id)
+        if len(self._ids) != self._record.rows:
+            raise AccountingError(f"The shard's index has {len(self._ids):,} rows, and its plan {self._record.rows:,}.")
+        with contextlib.ExitStack() as self._open:
+            file = self._open.enter_context(tempfile.TemporaryFile(prefix="durabatch-settle-", buffering=0))
+            spool = _Spool(file)
             for past, picked in self._sent:
-                self._read(past, picked, index, spool)
-            again = self._again(index) if self._request.unfinished is None else []
+                self._read(past, picked, spool)
+            again = self._again() if self._request.unfinished is None else []
             if again:
                 self._write_picked(again)
-                return self._settled(Counts(total=len(index)), len(again))
-            counts = self._write(index, spool)
+                return self._settled(Counts(total=len(self._ids)), len(again))
+            counts = self._write(spool)
         settled = self._settled(counts, 0)
         with self._store.writer(f"{self._folder}/settled.json") as out:
             out.write(settled.model_dump_json().encode())
         return settled
 
-    def _read(self, past: AttemptRecord, picked: list[int] | None, index: list[IndexRow], spool: BinaryIO) -> None:
+    def _read(self, past: AttemptRecord, picked: list[int] | None, spool: _Spool) -> None:
         """Read what one attempt brought; its word replaces an earlier one's."""
         marker = self._request.attempt.model_copy(update={"number": past.number}).marker
-        numbers = range(len(index)) if picked is None else picked
-        wanted = {
-            self._provider.wire_id(index[number].custom_id, marker, number): number
-            for number in numbers
-            if index[number].refusal is None
-        }
+        wanted: dict[str, int] = {}
+        for number in range(len(self._ids)) if picked is None else picked:
+            if number not in self._refusals:
+                wanted[self._provider.wire_id(self._ids[number], marker, number)] = number
+                self._absent[number] = past
+                self._classes[number] = None
+                self._attempts[number] += past.counted
         attempt_folder = f"{self._folder}/attempt-{past.number}"
-        for number in wanted.values():
-            self._absent[number] = past
-            self._attempts[number] += past.counted
-        seen: set[int] = set()
+        seen = bytearray(len(self._ids))
         for name in ("output", "error"):
             for line in self._result_lines(f"{attempt_folder}/{name}.jsonl"):
                 self._pulse.rows += 1
-                self._take(line, wanted, seen, past, index, spool)
+                self._take(line, wanted, seen, past, spool)
 
     def _take(
         self,
         line: bytes,
         wanted: dict[str, int],
-        seen: set[int],
+        seen: bytearray,
         past: AttemptRecord,
-        index: list[IndexRow],
-        spool: BinaryIO,
+        spool: _Spool,
     ) -> None:
         try:
             outcome = self._provider.outcome(line)
-        except (ValueError, RecursionError):
+        except Exception:  # whatever a provider writes, it must not keep the other rows from their results
             self._stray("unreadable", line)
             return
         number = wanted.get(outcome.custom_id)
@@ -180,50 +219,55 @@ class _Accounts:
             return
         # Whatever the provider answered it bills, so a second answer for one row is counted as well.
         cost = self._bill(outcome)
-        if number in seen:
+        if seen[number]:
             self._stray("duplicate", line)
             # A success is not taken back by a later failure.
             if self._statuses[number] is RowStatus.SUCCEEDED or outcome.status is not RowStatus.SUCCEEDED:
                 return
-        seen.add(number)
-        self._absent.pop(number, None)
+        seen[number] = True
+        self._absent[number] = None
         failure = outcome.failure
         if failure and failure.type is ErrorClass.CANCELED and past.absent is ErrorClass.EXPIRED:
             # It was the deadline that had the provider cancel it.
             failure = RowFailure(type=ErrorClass.EXPIRED, code=failure.code, message=failure.message)
         status = _STATUS_OF.get(failure.type, outcome.status) if failure else outcome.status
         row = _ResultRow(
-            custom_id=index[number].custom_id,
+            custom_id=self._ids[number],
             status=status,
             text=outcome.text,
             model=outcome.model,
             usage=outcome.tokens,
-            cost_usd=None if cost is None else dollars(self._prices.paid(cost)),
+            cost_usd=None if cost is None else dollars(cost),
             response=outcome.response,
             error=failure,
             attempts=self._attempts[number],
             provider_batch_id=past.provider_batch_id,
         )
         data = _encode(row) + b"\n"
-        self._offsets[number] = spool.tell()
+        self._offsets[number] = spool.append(data)
         self._lengths[number] = len(data)
-        spool.write(data)
         self._statuses[number] = status
         self._classes[number] = failure.type if failure else None
 
     def _bill(self, outcome: Outcome) -> int | None:
-        """Count a row's tokens and return its list price."""
+        """Count a row's tokens and return what it cost, in picodollars."""
         tokens = outcome.tokens
-        if tokens is None:
-            return 0 if outcome.failure else None
-        self._usage[0] += tokens.input_tokens
-        self._usage[1] += tokens.cached_input_tokens
-        self._usage[2] += tokens.output_tokens
-        self._usage[3] += tokens.reasoning_tokens
+        if tokens is None and outcome.failure:
+            return 0
         cost = self._prices.list_cost(outcome.model, tokens)
-        # One unknown price makes the sum unknown; a part of it would look like the whole.
-        self._cost = None if self._cost is None or cost is None else self._cost + cost
-        return cost
+        if tokens is not None:
+            self._usage[0] += tokens.input_tokens
+            self._usage[1] += tokens.cached_input_tokens
+            self._usage[2] += tokens.output_tokens
+            self._usage[3] += tokens.reasoning_tokens
+        if cost is None:
+            self._list_cost = None  # a sum of the known ones would look like the whole
+            return None
+        if self._list_cost is not None:
+            self._list_cost += cost
+        paid = self._prices.paid(cost)
+        self._paid += paid
+        return paid
 
     def _stray(self, what: str, line: bytes) -> None:
         self._strays[what] += 1
@@ -246,16 +290,14 @@ class _Accounts:
         if pending.strip():
             yield pending
 
-    def _again(self, index: list[IndexRow]) -> list[int]:
+    def _again(self) -> list[int]:
         """Return the rows worth another try."""
         retry = set(self._request.retry.classes)
         found = []
-        for number, row in enumerate(index):
-            if row.refusal is None:
-                past = self._absent.get(number)
-                last = past.absent if past else self._classes[number]
-                if last in retry:
-                    found.append(number)
+        for number, past in enumerate(self._absent):
+            last = past.absent if past else self._classes[number]
+            if last in retry and number not in self._refusals:
+                found.append(number)
         return found
 
     def _write_picked(self, again: list[int]) -> None:
@@ -263,7 +305,7 @@ class _Accounts:
         with self._store.writer(picked_path(self._root, attempt.shard, attempt.number + 1)) as out:
             out.write(_encode(again))
 
-    def _write(self, index: list[IndexRow], spool: BinaryIO) -> Counts:
+    def _write(self, spool: _Spool) -> Counts:
         """Write results and errors in input order; return the rows by status."""
         counts: Counter[RowStatus] = Counter()
         spool.flush()
@@ -271,16 +313,14 @@ class _Accounts:
             self._store.writer(f"{self._folder}/results.jsonl") as results,
             self._store.writer(f"{self._folder}/errors.jsonl") as errors,
         ):
-            for number, row in enumerate(index):
+            for number, past in enumerate(self._absent):
                 if not number % 1024:
                     self._pulse.check()
-                past = self._absent.get(number)
                 status = self._statuses[number]
-                if past is None and self._lengths[number] and status is not None:
-                    spool.seek(self._offsets[number])
-                    data = spool.read(self._lengths[number])
+                if past is None and status is not None:
+                    data = spool.read(self._offsets[number], self._lengths[number])
                 else:
-                    status, data = self._unanswered(number, row, past)
+                    status, data = self._unanswered(number, past)
                 counts[status] += 1
                 results.write(data)
                 if status is not RowStatus.SUCCEEDED:
@@ -296,26 +336,29 @@ class _Accounts:
             raise AccountingError(f"The shard has {found.total:,} rows, and {found.settled:,} of them have ended.")
         return found
 
-    def _unanswered(self, number: int, row: IndexRow, past: AttemptRecord | None) -> tuple[RowStatus, bytes]:
+    def _unanswered(self, number: int, past: AttemptRecord | None) -> tuple[RowStatus, bytes]:
         """Return the result of a row that no provider answered."""
-        if row.refusal is not None:
-            refusal = row.refusal
+        refusal = self._refusals.get(number)
+        # A row that waited for room in the provider's queue when the batch was stopped had no chance to fail.
+        stopped = self._request.unfinished in (RowStatus.CANCELED, RowStatus.EXPIRED)
+        if refusal is not None:
             failure = RowFailure(type=ErrorClass.INVALID_ROW, code=refusal.field, message=str(refusal))
             status = RowStatus.FAILED
-        elif past is not None and past.absent not in (ErrorClass.CANCELED, ErrorClass.EXPIRED):
+        elif past is not None and past.absent not in _STATUS_OF and not (stopped and not past.counted):
             failure = RowFailure(type=past.absent, code=past.absent.value, message=past.message)
             status = RowStatus.FAILED
         else:
-            # Why it is unfinished: as the provider said, or as the batch ended.
+            # Why it is unfinished: as the batch ended, or else as the provider said.
             status = self._request.unfinished or RowStatus.FAILED
-            if past is not None and status is RowStatus.FAILED:
-                status = _STATUS_OF[past.absent]
             kind, message = _UNFINISHED[status]
-            told = past.message if past and past.message else self._request.message or message
-            failure = RowFailure(type=kind, code=kind.value, message=told)
+            message = self._request.message or message
+            if past is not None and status is RowStatus.FAILED:
+                status, kind = _STATUS_OF[past.absent], past.absent
+                message = past.message or _ENDED_THERE[kind]
+            failure = RowFailure(type=kind, code=kind.value, message=message)
         self._classes[number] = failure.type
         result = _ResultRow(
-            custom_id=row.custom_id,
+            custom_id=self._ids[number],
             status=status,
             error=failure,
             attempts=self._attempts[number],
@@ -326,8 +369,7 @@ class _Accounts:
     def _settled(self, counts: Counts, again: int) -> Settled:
         classes = Counter(str(found) for found in self._classes if found is not None)
         if again:
-            classes.update(str(past.absent) for past in self._absent.values())
-        cost = self._cost
+            classes.update(str(past.absent) for past in self._absent if past)
         return Settled(
             counts=counts,
             usage=Usage(
@@ -336,8 +378,8 @@ class _Accounts:
                 output_tokens=self._usage[2],
                 reasoning_tokens=self._usage[3],
             ),
-            cost_usd=None if cost is None else dollars(self._prices.paid(cost)),
-            list_cost_usd=None if cost is None else dollars(cost),
+            cost_usd=None if self._list_cost is None else dollars(self._paid),
+            list_cost_usd=None if self._list_cost is None else dollars(self._list_cost),
             strays=Strays(**self._strays),
             retry_rows=again,
             classes=dict(classes),

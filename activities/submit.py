@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..contract import (
+    AccountingError,
     AnswerLost,
     AuthenticationFailed,
     DurabatchError,
@@ -31,7 +32,7 @@ from ..contract.steps import (
     UploadRequest,
 )
 from ._boundary import Pulse, step
-from .content import file_name, file_prefix, open_content
+from .content import file_generation, file_name, file_prefix, open_content
 from .providers import Creation, Wanted
 from .records import attempt_digest, read_picked, read_shard
 from .resources import Resources
@@ -45,6 +46,7 @@ _ANSWERS: dict[type[DurabatchError], CreateAnswer] = {
     AuthenticationFailed: CreateAnswer.REFUSED,
     ProviderNotFound: CreateAnswer.REFUSED,
     ProviderRefused: CreateAnswer.REFUSED,
+    AccountingError: CreateAnswer.REFUSED,  # the input has changed, so the rows were not sent, or not to their end
 }
 
 
@@ -59,19 +61,20 @@ class Submit:
         """Upload an attempt's rows as a file, or find the file if it is there already.
 
         Files of earlier generations are deleted first: a create that names one of them, and is still on its way, can
-        then no longer succeed.
+        then no longer succeed. Files of later ones stay: it is this step that is late then, and a batch may need them.
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
         rows = record.sendable if picked is None else len(picked)
-        if not provider.capabilities.uploads:
+        if not provider.capabilities.uploads or not rows:
             return Uploaded(file_id=None, rows=rows, bytes=record.bytes)
-        name = file_name(request.attempt, attempt_digest(record, picked), request.generation)
+        digest = attempt_digest(record, picked)
+        name = file_name(request.attempt, digest, request.generation)
         found = await provider.find_files(file_prefix(request.attempt), request.since)
         same = [file_id for file_id, found_name in found if found_name == name]
-        for file_id, _ in found:
-            if file_id not in same[:1]:
+        for file_id, found_name in found:
+            if file_id not in same[:1] and file_generation(found_name, digest) <= request.generation:
                 await provider.delete_file(file_id)
         if same:
             return Uploaded(file_id=same[0], rows=rows, bytes=record.bytes)
@@ -121,11 +124,12 @@ class Submit:
                 _must_be_ours(pulse)
                 creation = replace(creation, content=content)
                 return Created(answer=CreateAnswer.CREATED, batch=await provider.create(creation))
-        except ProviderError as error:
+        except (ProviderError, AccountingError) as error:
             answer = _ANSWERS.get(type(error))
             if answer is None:
                 raise
-            return Created(answer=answer, reason=error.message, code=error.code, retry_after=error.retry_after)
+            wait = error.retry_after if isinstance(error, ProviderError) else None
+            return Created(answer=answer, reason=error.message, code=error.code, retry_after=wait)
 
     @step(TIDY)
     async def tidy(self, request: TidyRequest, pulse: Pulse) -> None:

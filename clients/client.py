@@ -296,8 +296,9 @@ class BatchClient:
             try:
                 with translated(self.temporal, id):
                     await reading.found(self.temporal, id)
-                    return completed(await handle.result())
-            except WorkflowFailureError as error:
-                return failed(error)
+                    try:
+                        return completed(await handle.result())
+                    except WorkflowFailureError as error:
+                        return await failed(self.temporal, id, error)
             except TemporalUnavailable:
                 await asyncio.sleep(_PAUSE)

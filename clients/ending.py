@@ -12,7 +12,7 @@ from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowFailureError,
 )
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import ApplicationError, CancelledError, FailureError, TerminatedError, TimeoutError
 
 from ..contract import BatchResult, DurabatchError, InvalidInput, InvalidSpec
 from ..contract.errors import error_classes
@@ -40,7 +40,7 @@ async def ending(client: Client, found: WorkflowExecutionDescription) -> Ending 
     try:
         return completed(await handle.result())
     except WorkflowFailureError as error:
-        return failed(error)
+        return await failed(client, found.id, error)
 
 
 def completed(result: BatchResult) -> Ending:
@@ -48,22 +48,34 @@ def completed(result: BatchResult) -> Ending:
     return Ending(result=result, error=None, submitted=bool(result.provider_batches))
 
 
-def failed(failure: WorkflowFailureError) -> Ending:
+async def failed(client: Client, batch_id: str, failure: WorkflowFailureError) -> Ending:
     """Return the ending of a workflow that failed, was cancelled past its own handling, or was terminated."""
     chain = _chain(failure.cause)
     first = chain[0]
     if not isinstance(first, ApplicationError):
         return Ending(result=None, error=DurabatchError(_sentence(first)), submitted=None)
     if first.type in _NO_SPEC:
-        return Ending(
-            result=None,
-            error=InvalidSpec(f"The batch was started with a spec that is wrong: {first.message}"),
-            submitted=False,
-        )
+        error = InvalidSpec(f"The batch was started with a spec that is wrong: {first.message}")
+        return Ending(result=None, error=error, submitted=False)
     result = _result(first) if first.type == _BATCH_FAILED else None
     if result is None:
         return Ending(result=None, error=DurabatchError(_sentence(first)), submitted=None)
-    return Ending(result=result, error=_error(chain, result), submitted=bool(result.provider_batches))
+    submitted = bool(result.provider_batches)
+    cause = None if submitted else await _refusal(client, batch_id, result)
+    return Ending(result=result, error=cause or _error(chain, result), submitted=submitted)
+
+
+async def _refusal(client: Client, batch_id: str, result: BatchResult) -> DurabatchError | None:
+    """Return why a step refused the batch, as exactly as history tells: with the rows that are wrong, for example.
+
+    Only asked of batches that failed before anything was submitted, so the history is short.
+    """
+    error: DurabatchError | None = None
+    async for event in client.get_workflow_handle(batch_id).fetch_history_events():
+        if event.HasField("activity_task_failed_event_attributes"):
+            failure = await client.data_converter.decode_failure(event.activity_task_failed_event_attributes.failure)
+            error = _error(_chain(failure), result)
+    return error
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -98,9 +110,16 @@ def _error(chain: list[BaseException], result: BatchResult) -> DurabatchError:
 def _invalid_input(message: str, detail: dict[str, Any]) -> InvalidInput:
     problems = [str(problem) for problem in detail.get("problems") or ()]
     total = detail.get("total")
+    if problems and (listed := message.find(f": {problems[0]}")) > 0:
+        message = f"{message[:listed]}."  # The sentence lists the rows too, for those who see nothing else.
     return InvalidInput(message, problems, total if isinstance(total, int) else None)
 
 
 def _sentence(error: BaseException) -> str:
-    said = error.message if isinstance(error, FailureError) else str(error)
-    return f"The batch ended without accounts: {said or type(error).__name__}."
+    said = (error.message if isinstance(error, FailureError) else str(error)).rstrip(".") or type(error).__name__
+    if isinstance(error, TerminatedError | CancelledError | TimeoutError):
+        return (
+            f"The batch was ended at Temporal without being asked ({said}), so nothing was cleaned up: give the same "
+            "requests, options and id again to go on where it was."
+        )
+    return f"The batch ended without accounts: {said}."

@@ -31,12 +31,15 @@ from ..contract import (
     Phase,
     ResultRow,
     StoreError,
+    steps,
 )
 from .connection import PASSING
 from .ending import Ending, ending
 
 #: A worker answers a query in milliseconds; one that replays a long history first may need seconds.
 _QUERY = timedelta(seconds=5)
+#: Where no worker seems to be, one that has come just now gets this long.
+_QUERY_UNHEARD = timedelta(seconds=1)
 #: Batches whose end is looked up at a time, for a listing.
 _PARALLEL = 8
 #: Workers are gone from a task queue's list five minutes after their last poll, so an old entry proves nothing.
@@ -95,7 +98,8 @@ async def progress(client: Client, batch_id: str) -> BatchProgress:
         return final(description, ended)
     handle = client.get_workflow_handle(batch_id, run_id=description.run_id)
     try:
-        answer = await handle.query("progress", result_type=dict, rpc_timeout=_QUERY)
+        patience = _QUERY if await worker_polls(client, description.task_queue) else _QUERY_UNHEARD
+        answer = await handle.query("progress", result_type=dict, rpc_timeout=patience)
         return BatchProgress.model_validate(answer)
     except (WorkflowQueryFailedError, ValidationError):
         why = "the worker cannot answer: its version may be older than this client's"
@@ -134,14 +138,14 @@ def final(description: WorkflowExecution, ended: Ending) -> BatchProgress:
 
 #: What a pending activity says of the phase; a batch without one waits on a timer between polls.
 _PHASES = {
-    "durabatch.plan": Phase.PLANNING,
-    "durabatch.upload": Phase.UPLOADING,
-    "durabatch.find": Phase.SUBMITTING,
-    "durabatch.create": Phase.SUBMITTING,
-    "durabatch.fetch": Phase.FETCHING,
-    "durabatch.settle": Phase.SETTLING,
-    "durabatch.apply": Phase.APPLYING,
-    "durabatch.finish": Phase.FINISHING,
+    steps.PLAN: Phase.PLANNING,
+    steps.UPLOAD: Phase.UPLOADING,
+    steps.FIND: Phase.SUBMITTING,
+    steps.CREATE: Phase.SUBMITTING,
+    steps.FETCH: Phase.FETCHING,
+    steps.SETTLE: Phase.SETTLING,
+    steps.APPLY: Phase.APPLYING,
+    steps.FINISH: Phase.FINISHING,
 }
 #: The first workflow task is scheduled by event 2: with fewer than 5 events no worker has ever touched the batch.
 _TOUCHED = 5
@@ -170,16 +174,28 @@ async def listing(client: Client, status: Status | None, limit: int) -> AsyncGen
     query = f"WorkflowType = '{BATCH_WORKFLOW}'"
     if status is not None:
         query += f" AND ExecutionStatus IN ({', '.join(repr(word) for word in _EXECUTION[status])})"
-    left, waiting = limit, list[WorkflowExecution]()
+    left, seen = limit, set[str]()
     executions = client.list_workflows(query, page_size=min(limit, 1000))
     while left > 0:
         waiting = [execution async for execution in _some(executions, _PARALLEL)]
         if not waiting:
             return
-        for record in await asyncio.gather(*(_record(client, execution) for execution in waiting)):
-            if left > 0 and status in (None, record.status):
+        # A batch that failed may have been started again under its id; the newest one is the batch.
+        newest = {execution.id: execution for execution in reversed(waiting) if execution.id not in seen}
+        seen.update(newest)
+        records = (_record(client, execution) for execution in reversed(newest.values()))
+        for record in await asyncio.gather(*records):
+            if left > 0 and status in (None, record.status) and await _stands(client, record, status):
                 left -= 1
                 yield record
+
+
+async def _stands(client: Client, record: BatchRecord, status: Status | None) -> bool:
+    """Whether a failed batch is still what its id stands for: a listing of failed ones does not show newer runs."""
+    if status != "failed":
+        return True
+    newest = await client.get_workflow_handle(record.batch_id).describe()
+    return newest.start_time == record.started_at
 
 
 async def _some(source: Any, count: int) -> AsyncGenerator[WorkflowExecution]:

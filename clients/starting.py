@@ -16,6 +16,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from ..activities.store import Store
 from ..contract import BATCH_WORKFLOW, BatchConflict, BatchNotFound, BatchSpec, InvalidSpec
 from ..contract.names import check_batch_id
+from ..workers.settings import problem_words
 from .connection import translated
 from .ending import Ending, ending
 from .requests import Rows
@@ -34,6 +35,7 @@ class Started:
 
     id: str
     created: bool  #: False where it was there before.
+    ended: bool  #: Whether it had ended already.
 
 
 class _Verdict(StrEnum):
@@ -57,13 +59,25 @@ async def start(
     batch_id = batch_id or _content_id(placeholder, rows)
     spec = placeholder.model_copy(update={"input": rows.location(store, batch_id)})
     with translated(client, batch_id):
-        if await _verdict(client, batch_id, spec) is _Verdict.JOIN:
-            return Started(id=batch_id, created=False)
+        known = await _known(client, batch_id, spec)
+        if known is not None:
+            return known
         await rows.put(store, batch_id)
         created = await _start(client, batch_id, spec, rows, task_queue)
         # Another start of the same id may have come first; the server decided, and here is what it decided.
-        await _verdict(client, batch_id, spec)
-    return Started(id=batch_id, created=created)
+        known = await _known(client, batch_id, spec)
+    return Started(id=batch_id, created=created, ended=known is None or known.ended)
+
+
+def check(fields: dict[str, Any], batch_id: str | None) -> None:
+    """See that a spec and an id can be used, before anything is started for them.
+
+    Raises:
+        InvalidSpec: they cannot.
+    """
+    _spec({**fields, "input": "not read yet"})
+    if batch_id is not None:
+        check_batch_id(batch_id)
 
 
 def _spec(fields: dict[str, Any]) -> BatchSpec:
@@ -72,7 +86,7 @@ def _spec(fields: dict[str, Any]) -> BatchSpec:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InvalidSpec(f"{where or 'The spec'}: {first['msg'].removeprefix('Value error, ')}.") from None
+        raise InvalidSpec(f"{where or 'The spec'}: {problem_words(first)}.") from None
 
 
 def _content_id(spec: BatchSpec, rows: Rows) -> str:
@@ -96,7 +110,7 @@ async def _start(client: Client, batch_id: str, spec: BatchSpec, rows: Rows, tas
             # A batch that failed may be tried again; _verdict has seen to it that nothing of it was submitted.
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             memo=memo,
-            static_summary=f"{rows.count:,} rows → {spec.provider}",
+            static_summary=f"{rows.count:,} row{'s' * (rows.count != 1)} → {spec.provider}",
             static_details=(
                 f"**{rows.count:,} requests** ({rows.size:,} bytes) to `{spec.endpoint}` of provider "
                 f"`{spec.provider}`{f', model `{spec.model}`' if spec.model else ''}\n\nInput: `{spec.input}`"
@@ -107,8 +121,8 @@ async def _start(client: Client, batch_id: str, spec: BatchSpec, rows: Rows, tas
     return True
 
 
-async def _verdict(client: Client, batch_id: str, spec: BatchSpec) -> _Verdict:
-    """Compare the spec with the one of the batch that has this id, if there is one.
+async def _known(client: Client, batch_id: str, spec: BatchSpec) -> Started | None:
+    """Return the batch that has this id if it is the one that is asked for, None if the id is free.
 
     Raises:
         BatchConflict: the id belongs to a batch, or to something else, that is not to be touched.
@@ -117,19 +131,22 @@ async def _verdict(client: Client, batch_id: str, spec: BatchSpec) -> _Verdict:
         with translated(client, batch_id):
             found = await client.get_workflow_handle(batch_id).describe()
     except BatchNotFound:
-        return _Verdict.START
+        return None
     if found.workflow_type != BATCH_WORKFLOW:
         raise BatchConflict(
             f"The id {batch_id!r} belongs to a workflow of type {found.workflow_type}: take another id."
         )
     differing = differences(spec, await _spec_of(client, found))
-    verdict = judge(found.status, not differing, await ending(client, found))
+    ended = await ending(client, found)
+    verdict = judge(found.status, not differing, ended)
     if verdict is _Verdict.CONFLICT:
         raise BatchConflict(
             f"The id {batch_id!r} belongs to a batch with another spec (different: {', '.join(differing)}): "
             "take another id, or give the same requests and options again."
         )
-    return verdict
+    if verdict is _Verdict.START:
+        return None
+    return Started(id=batch_id, created=False, ended=ended is not None)
 
 
 def judge(status: WorkflowExecutionStatus | None, same: bool, ended: Ending | None) -> _Verdict:

@@ -163,3 +163,9 @@ class File(msgspec.Struct, kw_only=True):
             "status": "processed",
             "status_details": None,
         }
+
+
+# Made once, on import: msgspec builds what it knows of a type on the type's first use, and two threads that do so at
+# the same time crash the process (msgspec 0.22).
+decode_batch = msgspec.json.Decoder(Batch).decode
+decode_file = msgspec.json.Decoder(File).decode

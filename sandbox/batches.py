@@ -6,10 +6,9 @@ import re
 import time
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
-from .batch import Batch, Status
+from .batch import Batch, Status, decode_batch
 from .errors import Protocol, Refusal, missing, wrong_type
 from .faults import BATCH_OUTCOME
 from .files import lifetime, page
@@ -135,7 +134,7 @@ async def listing(request: web.Request) -> web.Response:
         if place is None:
             raise _not_found(after)
     found = provider.state.page("batches", account, purpose=Protocol.OPENAI, older_than=place, limit=limit + 1)
-    batches = [msgspec.json.decode(data, type=Batch) for data in found[:limit]]
+    batches = [decode_batch(data) for data in found[:limit]]
     return answer(page([wire(batch, provider.settings) for batch in batches], len(found) > limit))
 
 

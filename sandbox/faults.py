@@ -93,6 +93,9 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return Outcome(status=self.outcome, fraction=self.fraction)
 
 
+_decode_fault = msgspec.json.Decoder(Fault).decode
+
+
 class Faults:
     """The faults that are set. Lives on the event loop, so that taking one is atomic, and is written through."""
 
@@ -101,7 +104,7 @@ class Faults:
         self._released: dict[int, asyncio.Event] = {}
         self._faults: list[Fault] = []
         for data in state.faults():
-            fault = msgspec.json.decode(data, type=Fault)
+            fault = _decode_fault(data)
             fault.waiting = 0  # whoever was held died with the process
             self._faults.append(fault)
         self._next_id = max((fault.id for fault in self._faults), default=0) + 1

@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiohttp import BodyPartReader, web
 
-from .batch import File
+from .batch import File, decode_file
 from .download import download
 from .errors import Refusal, missing
 from .provider import account_of, answer, int_param, new_id, provider_of
@@ -138,7 +137,7 @@ async def listing(request: web.Request) -> web.Response:
         oldest_first=order == "asc",
         limit=limit + 1,
     )
-    files = [msgspec.json.decode(data, type=File) for data in found[:limit]]
+    files = [decode_file(data) for data in found[:limit]]
     data = [file.wire() for file in files]
     return answer(page(data, len(found) > limit))
 

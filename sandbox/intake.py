@@ -33,6 +33,11 @@ class _Params(msgspec.Struct):
     stream: Any = None
 
 
+# Made on import: several batches may come in at once, each in a thread; see `decode_batch`.
+_decode_requests = msgspec.json.Decoder(_Requests).decode
+_decode_params = msgspec.json.Decoder(_Params).decode
+
+
 async def receive(request: web.Request, target: Path, settings: Settings) -> None:
     """Write a request's body to a file.
 
@@ -64,7 +69,7 @@ def split(source: Path, target: Path, settings: Settings) -> int:
 
 def _write(body: mmap.mmap, target: Path, settings: Settings) -> int:
     try:
-        requests = msgspec.json.decode(body, type=_Requests).requests
+        requests = _decode_requests(body).requests
     except msgspec.ValidationError as error:
         raise Refusal(400, f"requests: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -95,7 +100,7 @@ def _check(index: int, request: _Request, seen: set[str]) -> None:
         raise Refusal(400, f"{where}.custom_id: the custom_id is a duplicate of another request's")
     seen.add(request.custom_id)
     try:
-        params = msgspec.json.decode(request.params, type=_Params)
+        params = _decode_params(request.params)
     except msgspec.ValidationError:
         raise Refusal(400, f"{where}.params: Input should be an object") from None
     if params.max_tokens == 0:

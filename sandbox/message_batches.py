@@ -7,10 +7,9 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
-from .batch import Batch, Status
+from .batch import Batch, Status, decode_batch
 from .batches import accept, begin_cancel, polled
 from .download import download
 from .errors import Protocol, Refusal
@@ -76,7 +75,7 @@ async def listing(request: web.Request) -> web.Response:
         oldest_first=bool(before),
         limit=limit + 1,
     )
-    batches = [msgspec.json.decode(data, type=Batch) for data in found[:limit]]
+    batches = [decode_batch(data) for data in found[:limit]]
     if before:
         batches.reverse()
     data = [wire(batch, request) for batch in batches]

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from .batch import Batch, File
+from .batch import Batch, File, decode_batch, decode_file
 from .errors import SandboxError
 from .settings import Settings
 
@@ -141,7 +141,7 @@ class State:
             ).fetchone()
         if row is None:
             return None
-        file = msgspec.json.decode(row[0], type=File)
+        file = decode_file(row[0])
         return None if file.expires_at is not None and file.expires_at <= time.time() else file
 
     def delete_file(self, file: File) -> None:
@@ -163,7 +163,7 @@ class State:
         """Every file there ever was, oldest first."""
         with self._lock:
             rows = self._db.execute("SELECT data FROM files ORDER BY seq").fetchall()
-        return (msgspec.json.decode(data, type=File) for (data,) in rows)
+        return (decode_file(data) for (data,) in rows)
 
     # -- batches --------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ class State:
         """A batch, of whatever account."""
         with self._lock:
             row = self._db.execute("SELECT data FROM batches WHERE id = ?", (batch_id,)).fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=Batch)
+        return None if row is None else decode_batch(row[0])
 
     def save_batch(self, batch: Batch) -> None:
         """Replace what is known of a batch; call it in the transaction in which the batch was read."""
@@ -189,13 +189,13 @@ class State:
         """Every batch there ever was, oldest first."""
         with self._lock:
             rows = self._db.execute("SELECT data FROM batches ORDER BY seq").fetchall()
-        return (msgspec.json.decode(data, type=Batch) for (data,) in rows)
+        return (decode_batch(data) for (data,) in rows)
 
     def batches_under_way(self, account: str | None = None) -> list[Batch]:
         """The batches that have not ended, oldest first."""
         with self._lock:
             rows = self._db.execute("SELECT data FROM batches WHERE ended = 0 ORDER BY seq").fetchall()
-        found = [msgspec.json.decode(data, type=Batch) for (data,) in rows]
+        found = [decode_batch(data) for (data,) in rows]
         return [batch for batch in found if account in (None, batch.account)]
 
     # -- listings -------------------------------------------------------------------------------------------

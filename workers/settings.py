@@ -31,6 +31,7 @@ from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from ..activities.providers.settings import DEFAULTS, ProviderSettings
 from ..contract import TASK_QUEUE, ConfigurationError, Duration, MissingKey, UnknownProvider
@@ -238,9 +239,16 @@ def _sentence(error: ValidationError) -> str:
         known = _fields(first["loc"][:-1])
         text = f"unknown field {where}{_suggestion(str(first['loc'][-1]), known)}; allowed are: {', '.join(known)}"
     else:
-        text = f"{where}: {first['msg'].removeprefix('Value error, ')}"
+        text = f"{where}: {problem_words(first)}"
     more = len(problems) - 1
     return f"{text}." if not more else f"{text} (and {more} more problem{'s' if more > 1 else ''})."
+
+
+def problem_words(problem: ErrorDetails) -> str:
+    """Return what pydantic disliked, in words for somebody who writes files, not Python."""
+    if problem["type"].startswith("time_delta"):
+        return 'must be a duration such as "90s", "10m" or "26h"'
+    return problem["msg"].removeprefix("Value error, ")
 
 
 def _fields(place: tuple[int | str, ...]) -> list[str]:
@@ -256,5 +264,5 @@ def _fields(place: tuple[int | str, ...]) -> list[str]:
 
 
 def _suggestion(word: str, known: Mapping[str, Any] | list[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.65)
     return f" (did you mean {near[0]!r}?)" if near else ""

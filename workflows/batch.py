@@ -63,8 +63,8 @@ class BatchWorkflow:
     Its workflow id is the batch's id. It returns a BatchResult, or fails with a BatchFailed that holds one.
     """
 
-    # Temporal decodes arguments by their types only where the caller gives all of them, and callers give the spec alone:
-    # so either may come as the plain JSON that it was, and is read here.
+    # Temporal decodes arguments by their types only where the caller gives all of them, and callers give the spec
+    # alone: so either may come as the plain JSON that it was, and is read here.
     @workflow.init
     def __init__(self, spec: BatchSpec | None = None, carried: Carried | None = None) -> None:
         now = workflow.now()
@@ -80,12 +80,13 @@ class BatchWorkflow:
         self._fleet: Fleet | None = None
         self._result: BatchResult | None = None
 
+    # A signal with an argument too many would leave the workflow stuck, so each takes any number of them.
     @workflow.signal(description="Stop the batch: cancel it at the provider and keep the finished rows")
-    def cancel(self, request: Any = None) -> None:
+    def cancel(self, request: Any = None, *ignored: Any) -> None:
         self._want_cancel(read_cancel(request))
 
     @workflow.signal(description="Ask the provider now instead of at the next poll")
-    def poll_now(self, ignored: Any = None) -> None:
+    def poll_now(self, *ignored: Any) -> None:
         self._steering.poll_now = True
 
     @workflow.query(description="Where the batch is, and why nothing moves")
@@ -197,7 +198,8 @@ class BatchWorkflow:
     ) -> BatchResult:
         cancel = self._steering.cancel
         plan = self._state.plan
-        counts = applied.counts if applied else Counts(total=plan.rows if plan else 0)
+        rows = plan.rows if plan else 0
+        counts = applied.counts if applied else Counts(total=rows, failed=rows)
         if error is not None:
             status = BatchStatus.FAILED
         elif applied is None:

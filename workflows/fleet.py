@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from temporalio import workflow
+from temporalio.exceptions import FailureError
 
 from ..contract import BatchSpec, Counts, Phase, ShardCounts
 from ..contract.steps import PlanSummary
@@ -55,11 +56,8 @@ class Fleet:
     async def _one(self, number: int, slots: asyncio.Semaphore) -> None:
         async with slots:
             self._running += 1
-            if self._steering.stop():
-                # Nothing of it is submitted, so all it needs is its accounts.
-                outcome = await self._settle_unsent(number)
-            else:
-                outcome = await self._child(number)
+            # A shard that is not begun when the batch is to stop needs little more than its accounts.
+            outcome = await self._here(number) if self._steering.stop() else await self._child(number)
             self._running -= 1
             self._outcomes[number] = outcome
             self._changed()
@@ -72,22 +70,28 @@ class Fleet:
             shard=number,
             deadline_at=self._steering.deadline_at,
         )
-        child = await workflow.start_child_workflow(
-            SHARD_WORKFLOW,
-            request,
-            id=f"{self._batch_id}/shards/{number:05d}",
-            result_type=ShardOutcome,
-            # A parent that closes asks its shards to cancel at the provider; to terminate them would orphan what is paid.
-            parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
-            static_summary=f"shard {number} of {self._batch_id}",
-        )
-        await workflow.wait_condition(lambda: child.done() or self._steering.cancel is not None)
-        if not child.done():
-            await child.signal("cancel", self._steering.cancel)
-        outcome: ShardOutcome = await child
-        return outcome
+        try:
+            child = await workflow.start_child_workflow(
+                SHARD_WORKFLOW,
+                request,
+                id=f"{self._batch_id}/shards/{number:05d}",
+                result_type=ShardOutcome,
+                # A parent that closes has its shards cancel at the provider; to terminate them orphans what is paid.
+                parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
+                static_summary=f"shard {number} of {self._batch_id}",
+            )
+            await workflow.wait_condition(lambda: child.done() or self._steering.cancel is not None)
+            if not child.done():
+                await child.signal("cancel", self._steering.cancel)
+            outcome: ShardOutcome = await child
+            return outcome
+        except FailureError:
+            # Somebody terminated the child, or one of an earlier run is still closing. The shard is not lost with it.
+            return await self._here(number)
 
-    async def _settle_unsent(self, number: int) -> ShardOutcome:
+    async def _here(self, number: int) -> ShardOutcome:
+        """Bring a shard to its end in the batch's own workflow; a provider batch of it is found by its marker."""
+
         async def nothing() -> None:
             return
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
 from temporalio import workflow
 
@@ -27,12 +26,9 @@ from ..contract.steps import (
 )
 from .decisions import LATE, absent_class, outage_delay, poll_delay, queue_was_full
 from .state import AttemptState, ShardOutcome, ShardState
-from .steering import LONG, Steering, StepFailed, Stopped
+from .steering import LONG, PATIENCE, Steering, StepFailed, Stopped
 from .submission import Refused, Submission
 
-#: How long past the stop a provider batch is waited for that was asked to end, and how long results are asked for that
-#: a provider or a key keeps from us. Providers keep results for four weeks.
-PATIENCE = timedelta(days=7)
 #: Provider batches that the provider may lose before a shard gives up.
 MAX_LOSSES = 3
 #: A whole shard's rows are refused when the provider's queue had no room for it this often in a row (10 minutes each).
@@ -86,9 +82,7 @@ class Shard:
         try:
             while not state.fetched:
                 if state.batch is None:
-                    if self._steering.stop():
-                        break
-                    self._changed(Phase.UPLOADING if not state.uploaded else Phase.SUBMITTING)
+                    self._changed(Phase.SUBMITTING)
                     await self._submission().run()
                     if state.batch is None:
                         break
@@ -105,7 +99,7 @@ class Shard:
 
     def _submission(self) -> Submission:
         paid = bool(self.state.records)
-        return Submission(self._steering, self._spec, self._plan, self._here(), self.state.attempt, paid)
+        return Submission(self._steering, self._spec, self._plan, self._here(), self.state.attempt, paid, self._changed)
 
     async def _poll_to_the_end(self, state: AttemptState) -> None:
         """Ask, ever less often, until the provider is done; when told to stop, cancel there and wait for its end."""
@@ -285,7 +279,7 @@ class Shard:
 
     async def _tidy(self) -> None:
         """Delete the attempt's files at the provider; if that fails it is tried once more when the batch has ended."""
-        if not self.state.attempt.uploaded or not self._plan.provider.uploads:
+        if not self.state.attempt.upload_begun:
             return
         request = TidyRequest(attempt=self._here(), account=self._plan.provider.account, since=self._plan.planned_at)
         try:

@@ -60,11 +60,11 @@ class ShardWorkflow:
         )
 
     @workflow.signal(description="Stop the shard; the batch sends this to all of its shards")
-    def cancel(self, request: Any = None) -> None:
+    def cancel(self, request: Any = None, *ignored: Any) -> None:
         self._want_cancel(read_cancel(request))
 
     @workflow.signal(description="Ask the provider now instead of at the next poll")
-    def poll_now(self, ignored: Any = None) -> None:
+    def poll_now(self, *ignored: Any) -> None:
         self._steering.poll_now = True
 
     @workflow.run

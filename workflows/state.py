@@ -20,6 +20,7 @@ class AttemptState(_State):
     number: int = 1
     rows: int = 0  #: Rows sent.
     generation: int = 1  #: Which upload of its rows a create may name.
+    upload_begun: bool = False  #: There may be a file at the provider.
     uploaded: bool = False
     file_id: str | None = None
     batch: Snapshot | None = None  #: The provider batch, once there is one.

@@ -33,6 +33,9 @@ _ONCE = RetryPolicy(maximum_attempts=1)
 #: A call to the provider or the store; a step that moves a shard's bytes.
 SHORT = timedelta(minutes=5)
 LONG = timedelta(hours=6)
+#: How long past the deadline a batch waits for what only the provider can tell: whether something is paid for, the end of
+#: a batch that it was asked to end, results that a broken key keeps from us. Providers keep results for four weeks.
+PATIENCE = timedelta(days=7)
 
 
 class Stopped(Exception):
@@ -99,8 +102,15 @@ class Steering:
             return RowStatus.CANCELED
         return RowStatus.EXPIRED if workflow.now() >= self.deadline_at else None
 
-    async def pause(self, delay: timedelta, why: str, *, until_stop: bool = True) -> None:
-        """Wait on a durable timer; `poll_now` ends it, and so do a cancel and the deadline if `until_stop`."""
+    async def pause(self, delay: timedelta, why: str, *, until_stop: bool = True, until_nudged: bool = True) -> None:
+        """Wait on a durable timer.
+
+        Args:
+            delay: how long at most.
+            why: what the progress and the Web UI say meanwhile.
+            until_stop: a cancel and the deadline end the wait.
+            until_nudged: the `poll_now` signal ends the wait.
+        """
         now = workflow.now()
         if until_stop:
             delay = min(delay, self.deadline_at - now)
@@ -110,7 +120,7 @@ class Steering:
         self._changed()
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: self.poll_now or (until_stop and self.cancel is not None),
+                lambda: (until_nudged and self.poll_now) or (until_stop and self.cancel is not None),
                 timeout=delay,
                 timeout_summary=why[:200],
             )

@@ -1,17 +1,18 @@
 """From rows to exactly one provider batch (promise G1).
 
-A create call is the only one that costs money, and its answer can be lost: the network breaks after the provider took it,
-or the worker dies before it could tell. So it is never repeated blindly:
+A create call is the only one that costs money, and its answer can be lost: the network breaks after the provider took
+it, or the worker dies before it could tell. So it is never repeated blindly:
 
 1. **find** first: has an earlier create of this attempt, in this run or in another one, made the batch? Then adopt it.
 2. **create** once. Its answer is created, refused (nothing exists), deferred (nothing exists, try later), or lost.
 3. After a lost answer, wait until the provider's listing is sure to show the batch, and find again.
 4. If it is still not there, **fence**: delete the file that the lost create names, and upload another. A create that is
-   still on its way, in a worker that was only paused, can then no longer succeed. Then find once more, and create.
+   still on its way, in a worker that was only paused, can then no longer run a row. Wait again, find again, and create.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from temporalio import workflow
@@ -34,7 +35,7 @@ from ..contract.steps import (
 )
 from .decisions import outage_delay
 from .state import AttemptState
-from .steering import LONG, SHORT, Steering, Trouble
+from .steering import LONG, PATIENCE, SHORT, Steering, Trouble
 
 #: Failures of the create step that are known to come before the call to the provider.
 _BEFORE_THE_CALL = frozenset(
@@ -55,13 +56,21 @@ class Submission:
     """One attempt's way to its provider batch."""
 
     def __init__(
-        self, steering: Steering, spec: BatchSpec, plan: PlanSummary, attempt: Attempt, state: AttemptState, paid: bool
+        self,
+        steering: Steering,
+        spec: BatchSpec,
+        plan: PlanSummary,
+        attempt: Attempt,
+        state: AttemptState,
+        paid: bool,
+        changed: Callable[[Phase], None],
     ) -> None:
         self._steering = steering
         self._spec = spec
         self._plan = plan
         self._attempt = attempt
         self._state = state
+        self._changed = changed
         self._paid = paid  # whether this batch has already cost something, so that mendable errors are waited out
 
     async def run(self) -> None:
@@ -72,8 +81,6 @@ class Submission:
             StepFailed: something before the create failed for good.
             Stopped: a stop came before anything was created.
         """
-        if not self._state.uploaded:
-            await self._upload()
         doubt = False
         deferrals = 0
         while not await self._find():
@@ -81,8 +88,15 @@ class Submission:
                 return
             if doubt:
                 await self._fence()
+                await self._settle("A create may still be on its way to the provider.", timedelta(0))
                 doubt = False
                 continue
+            if not self._state.uploaded:
+                self._changed(Phase.UPLOADING)
+                await self._upload()
+                self._changed(Phase.SUBMITTING)
+                if self._steering.stop():  # it came too late to interrupt the upload
+                    return
             created = await self._create()
             if created.answer is CreateAnswer.CREATED and created.batch is not None:
                 self._state.batch = created.batch
@@ -93,19 +107,20 @@ class Submission:
             if created.answer is CreateAnswer.REFUSED:
                 raise Refused(reason, created.code)
             if created.answer is CreateAnswer.LOST:
-                doubt = True
-                settle = max(self._plan.provider.settle, created.retry_after or timedelta(0))
-                await self._steering.pause(
-                    settle,
-                    f"{reason} The batch may exist: looking for it before anything is paid again.",
-                    until_stop=False,
-                )
+                doubt = self._paid = True
+                await self._settle(reason, created.retry_after or timedelta(0))
                 continue
             deferrals += 1
             await self._steering.pause(outage_delay(deferrals, created.retry_after), reason)
 
+    async def _settle(self, reason: str, at_least: timedelta) -> None:
+        """Wait until the provider's listing is sure to show whatever it has taken."""
+        delay = max(self._plan.provider.settle, at_least)
+        why = f"{reason} The batch may exist: looking for it before anything is paid again."
+        # Nobody may cut this short: a look that comes too early would buy the batch a second time.
+        await self._steering.pause(delay, why, until_stop=False, until_nudged=False)
+
     async def _upload(self) -> None:
-        phase = f"{Phase.UPLOADING}: shard {self._attempt.shard}, attempt {self._attempt.number}"
         request = UploadRequest(
             attempt=self._attempt,
             account=self._plan.provider.account,
@@ -113,8 +128,16 @@ class Submission:
             since=self._plan.planned_at,
             spec=self._spec,
         )
+        self._state.upload_begun = self._plan.provider.uploads
         uploaded = await self._steering.call(
-            UPLOAD, request, Uploaded, summary=phase, timeout=LONG, submitted=self._paid, stops=True, interrupts=True
+            UPLOAD,
+            request,
+            Uploaded,
+            summary=f"upload shard {self._attempt.shard}, attempt {self._attempt.number}",
+            timeout=LONG,
+            submitted=self._paid,
+            stops=True,
+            interrupts=True,
         )
         self._state.uploaded = True
         self._state.file_id = uploaded.file_id
@@ -128,8 +151,15 @@ class Submission:
             rows=self._state.rows,
             strangers=self._state.strangers,
         )
-        # Without an end: whether something is already paid for must be known, also when the batch is to stop.
-        found = await self._steering.call(FIND, request, Found, summary="is it there already?", submitted=self._paid)
+        # Not ended by a stop: whether something is paid for must be known before the batch may end.
+        found = await self._steering.call(
+            FIND,
+            request,
+            Found,
+            summary="is it there already?",
+            submitted=self._paid,
+            give_up_at=self._steering.deadline_at + PATIENCE,
+        )
         if found.batch is None:
             return False
         self._state.batch = found.batch

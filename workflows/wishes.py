@@ -46,8 +46,8 @@ def read_spec(argument: Any) -> tuple[BatchSpec | None, str | None]:
 def read_cancel(argument: Any) -> CancelRequest:
     """Return the cancel that a signal's argument describes.
 
-    Nothing is asked of the argument: none, a sentence, or an object with `reason` and `requested_by`. What cannot be read
-    is left out, because a cancel that is dropped for a typing mistake costs money all night.
+    Nothing is asked of the argument: none, a sentence, or an object with `reason` and `requested_by`. What cannot be
+    read is left out, because a cancel that is dropped for a typing mistake costs money all night.
     """
     if isinstance(argument, CancelRequest):
         return argument

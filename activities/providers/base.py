@@ -6,7 +6,7 @@ have done it without our hearing so; every other failure of it means that nothin
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -136,6 +136,10 @@ class Provider(Protocol):
         """Return the id under which the provider sees row number `row` (from 0) of the shard."""
         ...
 
+    def owns(self, line: bytes, marker: str) -> bool | None:
+        """Return whether a line of results comes from the provider batch with this marker, None if it does not tell."""
+        ...
+
     def model_of(self, prepared: bytes) -> str | None:
         """Return the model that a prepared row asks for."""
         ...
@@ -180,7 +184,7 @@ class Provider(Protocol):
         """Return the files that a provider batch ended with."""
         ...
 
-    def download(self, download: Download, start: int) -> AsyncIterator[bytes]:
+    def download(self, download: Download, start: int) -> AsyncGenerator[bytes, None]:
         """Stream a file's bytes from `start` on.
 
         Raises:

@@ -39,6 +39,10 @@ QUEUE_WORDS = (
 #: A provider's own words are kept to this length in errors and in Temporal's history.
 MAX_WORDS = 300
 
+#: A provider is asked again after a day, whatever it says (in seconds).
+LONGEST_WAIT = 24 * 3600.0
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -65,7 +69,8 @@ class Http:
             base_url=settings.url,
             headers=dict(headers),
             timeout=httpx.Timeout(settings.timeout.total_seconds(), connect=10),
-            transport=httpx.AsyncHTTPTransport(retries=0, limits=httpx.Limits(max_keepalive_connections=20)),
+            # httpx repeats nothing by itself. (A transport of our own would not know the environment's proxies.)
+            limits=httpx.Limits(max_keepalive_connections=20),
         )
 
     async def call(
@@ -90,24 +95,25 @@ class Http:
         )
         try:
             response = await self._client.send(request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._transport_error(error, creates) from None
         if not response.is_success:
             raise self._status_error(response, response.content, creates)
         try:
             return msgspec.json.decode(response.content)
-        except msgspec.DecodeError:
+        except ValueError:  # msgspec's errors, and those of text that is not UTF-8
             message = f"Provider {self._name} answered {method} {path} with something that is not JSON."
             raise (AnswerLost if creates else ProviderUnavailable)(message) from None
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, start: int) -> AsyncIterator[AsyncIterator[bytes]]:
         """Download from byte `start` on, whether or not the provider takes ranges."""
-        headers = {"Range": f"bytes={start}-"} if start else {}
-        request = self._client.build_request("GET", path if "://" in path else path.lstrip("/"), headers=headers)
+        # A range counts the bytes that are sent, and `start` those of the content: they must be the same ones.
+        headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {}
+        request = self._client.build_request("GET", path.lstrip("/"), headers=headers)
         try:
             response = await self._client.send(request, stream=True)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._transport_error(error, False) from None
         try:
             if response.status_code == 416 and start:  # nothing lies beyond what we have
@@ -121,20 +127,21 @@ class Http:
 
     async def _chunks(self, response: httpx.Response, skip: int) -> AsyncIterator[bytes]:
         try:
-            async for chunk in response.aiter_bytes(256 * 1024):
+            # As they come: what httpx gathers to make larger ones is lost when the connection breaks.
+            async for chunk in response.aiter_bytes():
                 if skip >= len(chunk):
                     skip -= len(chunk)
                     continue
                 yield chunk[skip:]
                 skip = 0
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._transport_error(error, False) from None
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
-    def _transport_error(self, error: httpx.TransportError, creates: bool) -> ProviderError:
+    def _transport_error(self, error: httpx.RequestError, creates: bool) -> ProviderError:
         what = f"Provider {self._name} cannot be reached ({type(error).__name__})."
         # Only these are known to have failed before a byte of the request left.
         unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -148,7 +155,7 @@ class Http:
         status = response.status_code
         try:
             code, message = self._explain(msgspec.json.decode(content))
-        except (msgspec.DecodeError, AttributeError, TypeError, KeyError):
+        except (ValueError, AttributeError, TypeError, KeyError):
             code = message = None
         words = self._scrub(message or code or response.reason_phrase or "no reason given")
         told = f"Provider {self._name} answered {status}: {words}"
@@ -164,9 +171,10 @@ class Http:
         if status == 429:
             full = any(word in f"{code} {message}".lower() for word in QUEUE_WORDS)
             return (QueueFull if full else RateLimited)(told, retry_after=wait)
-        if status >= 500:
+        if status >= 500 or status == 408:
+            # A server, or a proxy before it, that gave up waiting may have passed the request on.
             return (AnswerLost if creates else ProviderUnavailable)(told, retry_after=wait)
-        if status in (408, 425):
+        if status == 425:
             return ProviderUnavailable(told, retry_after=wait)
         if any(word in f"{code} {message}".lower() for word in QUEUE_WORDS):
             return QueueFull(told, retry_after=wait)
@@ -181,29 +189,33 @@ class Http:
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> timedelta | None:
     """Return how long the provider asks to be left alone: Retry-After (seconds or a date), or its own headers."""
-    if (milliseconds := headers.get("retry-after-ms", "")).isdigit():
-        return timedelta(milliseconds=int(milliseconds))
+    seconds = _seconds_asked(headers, time.time() if now is None else now)
+    return None if seconds is None else timedelta(seconds=min(max(seconds, 0.0), LONGEST_WAIT))
+
+
+def _seconds_asked(headers: Mapping[str, str], now: float) -> float | None:
+    if _NUMBER.fullmatch(milliseconds := headers.get("retry-after-ms", "").strip()):
+        return float(milliseconds) / 1000
     value = headers.get("retry-after", "").strip()
-    if value.replace(".", "", 1).isdigit():
-        return timedelta(seconds=float(value))
+    if _NUMBER.fullmatch(value):
+        return float(value)
     if value:
         try:
-            date = email.utils.parsedate_to_datetime(value)
-        except ValueError:
+            return email.utils.parsedate_to_datetime(value).timestamp() - now
+        except (ValueError, OverflowError):
             return None
-        return timedelta(seconds=max(0.0, date.timestamp() - (time.time() if now is None else now)))
     for what in ("requests", "tokens"):
         if headers.get(f"x-ratelimit-remaining-{what}") == "0":
             found = _GO_DURATION.findall(headers.get(f"x-ratelimit-reset-{what}", ""))
             if found:
-                return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in found))
+                return sum(float(number) * _SECONDS[unit] for number, unit in found)
     return None
 
 
 async def _read_quietly(response: httpx.Response) -> bytes:
     try:
         return await response.aread()
-    except httpx.TransportError:
+    except httpx.RequestError:
         return b""
 
 

@@ -6,7 +6,7 @@ names an uploaded file, carries the marker in its metadata, and ends with an out
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -29,6 +29,9 @@ FILE_LIFE = timedelta(days=30)
 CLOCK_SLACK = timedelta(minutes=15)
 #: The metadata key beside the marker that tells which rows the batch was made of.
 DIGEST_KEY = "durabatch_rows"
+
+#: What an error about a missing input file names.
+_FILE_PARAMS = ("input_file_id", "file_id")
 
 _STATUS = {
     "validating": ProviderStatus.SUBMITTED,
@@ -74,6 +77,9 @@ class OpenAIProvider:
 
     def wire_id(self, custom_id: str, marker: str, row: int) -> str:
         return custom_id
+
+    def owns(self, line: bytes, marker: str) -> bool | None:
+        return True  # the metadata said so before it was adopted
 
     def model_of(self, prepared: bytes) -> str | None:
         return openai_rows.model_of(prepared)
@@ -138,7 +144,8 @@ class OpenAIProvider:
             if item.get("created_at", 0) < oldest:
                 break
             metadata = item.get("metadata") or {}
-            if metadata.get(MARKER_KEY) == wanted.marker and metadata.get(DIGEST_KEY) == wanted.digest:
+            ours = metadata.get(MARKER_KEY) == wanted.marker and metadata.get(DIGEST_KEY) == wanted.digest
+            if ours and not _fenced_off(item):
                 found = item  # the oldest of them is the one that everybody adopts
         return snapshot(found) if found else None
 
@@ -174,7 +181,7 @@ class OpenAIProvider:
                 found.append(Download(reference=reference, name=name, bytes=file.get("bytes")))
         return found
 
-    async def download(self, download: Download, start: int) -> AsyncIterator[bytes]:
+    async def download(self, download: Download, start: int) -> AsyncGenerator[bytes, None]:
         async with self._http.stream(f"/files/{download.reference}/content", start) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -232,6 +239,12 @@ def snapshot(item: dict[str, Any]) -> Snapshot:
         if usage.get("total_tokens")
         else None,
     )
+
+
+def _fenced_off(item: dict[str, Any]) -> bool:
+    """Return whether a batch failed only because its file was deleted before it could be read: it ran nothing."""
+    errors = (item.get("errors") or {}).get("data") or []
+    return item.get("status") == "failed" and any(error.get("param") in _FILE_PARAMS for error in errors)
 
 
 def _errors(errors: list[dict[str, Any]]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -43,10 +44,17 @@ class _Line(msgspec.Struct):
     body: _Body
 
 
+class _Head(msgspec.Struct):
+    method: str | None = None
+
+
+_head = msgspec.json.Decoder(_Head).decode
 _body = msgspec.json.Decoder(_Body).decode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _line = msgspec.json.Decoder(_Line).decode
 _encode = msgspec.json.Encoder().encode
+#: How nearly every line begins; the others are read once more.
+_USUAL = re.compile(rb'\{\s*"custom_id"\s*:\s*"[^"\\]*"\s*,\s*"method"\s*:')
 
 
 def prepare(row: Row, spec: BatchSpec) -> bytes:
@@ -68,7 +76,7 @@ def prepare(row: Row, spec: BatchSpec) -> bytes:
     needs_model = found.model is None and spec.model is not None
     body = _merged(_fields(row.body), spec) if needs_model or spec.params else row.body
     _complete(found, row.custom_id, spec)
-    if body is row.body and row.url is not None and b'"method"' in row.data:
+    if body is row.body and row.url is not None and (_USUAL.match(row.data) or _head(row.data).method):
         return row.data
     return _encode(_Wire(row.custom_id, "POST", spec.endpoint, body))
 

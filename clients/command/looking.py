@@ -71,18 +71,11 @@ def watch(id: Id, json_: Json = False) -> None:
 async def _watch(id: str, as_json: bool) -> int:
     from .follow import follow
     from .session import session
-    from .summary import exit_code, result_facts, result_text
+    from .summary import tell_result
 
     async with session() as opened:
         result = await follow(opened.client, id, f"Left the batch {id}; `durabatch cancel {id}` ends it.")
-        failure = await opened.client.failure(id)
-    if as_json:
-        put_json(result_facts(result, failure))
-    else:
-        put(result_text(result, failure))
-    if failure is not None and not result.results:
-        raise failure
-    return exit_code(result)
+        return tell_result(result, await opened.client.failure(id), as_json=as_json)
 
 
 def results(

@@ -15,6 +15,7 @@ from .terminal import settings as read_settings
 
 if TYPE_CHECKING:
     from ...contract import BatchResult
+    from ..starting import Started
     from .session import Session
 
 Input = Annotated[
@@ -134,11 +135,13 @@ async def _run(
     requests: str | Path, provider: str, id: str | None, fields: dict[str, Any], output: Path | None, as_json: bool
 ) -> int:
     from ..connection import Embed, temporal_config
+    from ..starting import check
     from . import stand_in
     from .results import copy_results
     from .session import embedded_worker, log_to_file, session
-    from .summary import exit_code, result_facts, result_text
+    from .summary import tell_result
 
+    check({"provider": provider, **fields}, id)
     settings = read_settings()
     alone = not temporal_config()
     sandbox = alone and stand_in.wanted(provider, settings)
@@ -152,25 +155,17 @@ async def _run(
         if sandbox:
             say("The provider is the sandbox: a stand-in that invents its answers and costs nothing.")
         started = await opened.client.start(requests, provider=provider, id=id, **fields)
-        progress = await opened.client.status(started.id)
-        result = progress.result
-        say(_greeting(started.id, started.created, result))
-        if result is None:
-            if opened.embedded:
-                async with embedded_worker(opened, sandbox=sandbox):
-                    result = await _follow(opened, started.id)
-            else:
-                await tell_without_worker(opened)
-                result = await _follow(opened, started.id)
-        failure = await opened.client.failure(started.id)
-        copied = await copy_results(opened.client.store, result, output) if output and result.results else None
-    if as_json:
-        put_json(result_facts(result, failure, copied))
-    else:
-        put(result_text(result, failure, copied))
-    if failure is not None and not result.results:
-        raise failure
-    return exit_code(result)
+        say(_greeting(started))
+        async with contextlib.AsyncExitStack() as stack:
+            if not started.ended:
+                if opened.embedded:
+                    await stack.enter_async_context(embedded_worker(opened, sandbox=sandbox))
+                else:
+                    await tell_without_worker(opened)
+            result = await _follow(opened, started.id)
+            failure = await opened.client.failure(started.id)
+            copied = await copy_results(opened.client.store, result, output) if output and result.results else None
+            return tell_result(result, failure, copied, as_json=as_json)
 
 
 async def _follow(opened: Session, id: str) -> BatchResult:
@@ -194,7 +189,7 @@ async def _submit(requests: str | Path, provider: str, id: str | None, fields: d
             put_json({"batch_id": started.id, "created": started.created})
         else:
             put(started.id)
-            say(_greeting(started.id, started.created, None))
+            say(_greeting(started))
         await tell_without_worker(opened)
 
 
@@ -203,17 +198,16 @@ async def tell_without_worker(opened: Session) -> None:
     from ..reading import worker_polls
 
     queue = opened.settings.worker.task_queue
-    if not await worker_polls(opened.connection.client, queue):
-        say(
-            f"No worker polls task queue {queue!r} at {opened.connection.address}, so the batch waits; start one with "
-            "`durabatch worker`."
-        )
+    if await worker_polls(opened.connection.client, queue):
+        return
+    start = "`durabatch dev` in this folder" if opened.embedded else "`durabatch worker`"
+    say(f"No worker polls task queue {queue!r} at {opened.connection.address}, so the batch waits; {start} runs one.")
 
 
-def _greeting(id: str, created: bool, result: BatchResult | None) -> str:
-    if result is not None:
-        return f"Batch {id} has ended already; nothing is submitted again."
-    return f"Batch {id} is submitted." if created else f"Batch {id} is known and goes on."
+def _greeting(started: Started) -> str:
+    if started.created:
+        return f"Batch {started.id} is submitted."
+    return f"Batch {started.id} {'has ended already; nothing is submitted again' if started.ended else 'goes on'}."
 
 
 def _fields(

@@ -8,10 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from ...contract import BatchProgress, BatchResult, BatchStatus, Counts, DurabatchError, InvalidInput
-from .terminal import CANCELED, SOME_ROWS_FAILED, plain_path
+from .terminal import CANCELED, SOME_ROWS_FAILED, plain_path, put, put_json
 
 #: Provider batches that are listed before a count stands for the rest.
 _SHOWN = 5
+
+
+def tell_result(
+    result: BatchResult, failure: DurabatchError | None, copied: Path | None = None, *, as_json: bool
+) -> int:
+    """Print what a batch came to and return the exit code that says the same.
+
+    Raises:
+        DurabatchError: it failed before it had rows; that is told as an error, not as a result.
+    """
+    if as_json:
+        put_json(result_facts(result, failure, copied))
+    elif failure is None or result.results:
+        put(result_text(result, failure, copied))
+    if failure is not None and not result.results:
+        raise failure
+    return exit_code(result)
 
 
 def exit_code(result: BatchResult) -> int:
@@ -53,7 +70,10 @@ def result_text(result: BatchResult, failure: DurabatchError | None, copied: Pat
     for number, batch in enumerate(result.provider_batches[:_SHOWN]):
         adopted = ", found again" if batch.adopted else ""
         lines.append(
-            ("" if number else "At provider", f"{batch.id} ({batch.rows:,} rows, {batch.status.value}{adopted})")
+            (
+                "" if number else "At provider",
+                f"{batch.id} ({batch.rows:,} row{'s' * (batch.rows != 1)}, {batch.status.value}{adopted})",
+            )
         )
     if (more := len(result.provider_batches) - _SHOWN) > 0:
         lines.append(("", f"… and {more} more"))
@@ -113,10 +133,8 @@ def progress_line(progress: BatchProgress) -> str:
         parts.append(money(progress.cost_usd))
     if progress.cancel_requested:
         parts.append("cancelling")
-    if progress.waiting_for:
-        parts.append(progress.waiting_for)
-    elif progress.last_error:
-        parts.append(progress.last_error)
+    if progress.result is None and (why := progress.waiting_for or progress.last_error):
+        parts.append(why)
     return " · ".join(parts)
 
 

@@ -50,6 +50,7 @@ def say(text: str) -> None:
 def put(text: str) -> None:
     """Write a fact."""
     sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def put_json(facts: Mapping[str, Any]) -> None:
@@ -102,7 +103,7 @@ def _hint(error: BaseException) -> str | None:
     from ..connection import TemporalUnavailable
 
     if isinstance(error, InvalidInput) and error.problems:
-        return "correct these lines, or let them fail alone with --skip-invalid."
+        return "correct these lines; --skip-invalid lets them fail alone, where others are right."
     if isinstance(error, BatchNotFound):
         return "`durabatch list` shows the batches there are."
     if isinstance(error, BatchNotFinished):

@@ -1,0 +1,228 @@
+"""Anthropic's Message Batches.
+
+Protocol: https://platform.claude.com/docs/en/api/messages/batches and the types of the `anthropic` package (2026). The
+rows go inline with the create; there are no files and no metadata, so the ids of the rows are the only place for a
+marker, and they are seen again only in the results. A batch whose create was lost is therefore found provisionally:
+as one of the right time and size, until the ids in its results tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from ...contract import BatchSpec, ProviderNotFound, ProviderRefused, ProviderStatus
+from ...contract.steps import Search, Snapshot
+from ..rows import Row
+from . import anthropic_rows
+from .base import Capabilities, Content, Creation, Download, Outcome, Wanted
+from .http import Http
+from .settings import ProviderSettings
+
+#: The newer version, 2026-10-21, only takes away: it refuses temperature, top_p and top_k, which rows may carry
+#: (https://platform.claude.com/docs/en/api/migration-2026-10-21).
+VERSION = "2023-06-01"
+BATCHES = "/v1/messages/batches"
+#: Limits of a batch: https://platform.claude.com/docs/en/build-with-claude/batch-processing (100,000 requests, 256 MB).
+MAX_ROWS = 100_000
+MAX_BYTES = 256 * 1000 * 1000
+#: What a create's body has around its rows.
+HEAD, TAIL = b'{"requests":[', b"]}"
+#: Clocks differ, so a search looks a little further back than the batch is old; no more, because each batch of the same
+#: size in that time is a candidate.
+CLOCK_SLACK = timedelta(minutes=5)
+#: Batches whose rows' owner is remembered; 100 bytes each.
+MAX_KNOWN = 10_000
+#: Results whose first bytes hold no id are given up on.
+MAX_HEAD = 1 << 20
+
+
+class AnthropicProvider:
+    """One workspace at Anthropic: a key belongs to one, and sees its batches only."""
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        key = settings.api_key.get_secret_value() if settings.api_key else ""
+        self._http = Http(settings, {"x-api-key": key, "anthropic-version": VERSION}, explain)
+        self._capabilities = Capabilities(
+            search=Search.PROVISIONAL,
+            uploads=False,
+            endpoints=frozenset({anthropic_rows.CHAT, anthropic_rows.MESSAGES}),
+            max_rows=min(settings.max_rows or MAX_ROWS, MAX_ROWS),
+            max_bytes=min(settings.max_bytes or MAX_BYTES, MAX_BYTES) - len(HEAD + TAIL),
+            keeps_ids=False,
+            one_model=False,
+        )
+        # Whose rows a batch holds never changes, so what was seen once need not be asked again: a search by the next
+        # shard is then not misled by the batches of the shards before it.
+        self._known: dict[str, str] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def prepare(self, row: Row, spec: BatchSpec) -> bytes:
+        return anthropic_rows.prepare(row, spec)
+
+    def wire(self, prepared: bytes, custom_id: str) -> bytes:
+        return anthropic_rows.wire(prepared, custom_id)
+
+    def join(self, row: bytes | None, first: bool) -> bytes:
+        if row is None:
+            return HEAD + TAIL if first else TAIL
+        return (HEAD if first else b",") + row
+
+    def wire_id(self, custom_id: str, marker: str, row: int) -> str:
+        return anthropic_rows.wire_id(marker, row)
+
+    def owns(self, line: bytes, marker: str) -> bool | None:
+        return anthropic_rows.owns(line, marker)
+
+    def model_of(self, prepared: bytes) -> str | None:
+        return anthropic_rows.model_of(prepared)
+
+    def outcome(self, line: bytes) -> Outcome:
+        return anthropic_rows.outcome(line)
+
+    async def upload(self, content: Content) -> str:
+        # Never called, because capabilities.uploads is false; and there is nothing that it could do.
+        raise ProviderRefused("Anthropic takes a batch's rows with its create, not as a file.")
+
+    async def find_files(self, prefix: str, since: datetime) -> list[tuple[str, str]]:
+        return []  # there never are any
+
+    async def delete_file(self, file_id: str) -> None:
+        return  # it is absent already
+
+    async def find(self, wanted: Wanted) -> Snapshot | None:
+        """Return the batch with this marker's ids in its results, else the oldest that may turn out to have them."""
+        name = anthropic_rows.name_of(wanted.marker)
+        ours: Snapshot | None = None
+        candidate: Snapshot | None = None
+        async for item in self._pages():
+            batch = snapshot(item)
+            if batch.created_at and batch.created_at < wanted.since - CLOCK_SLACK:
+                break
+            if batch.total != wanted.rows or batch.id in wanted.strangers:
+                continue
+            found = await self._name_in(batch)
+            if found == name:
+                ours = batch  # the oldest of them is the one that everybody adopts
+            elif found is None:
+                candidate = batch
+        return ours or candidate
+
+    async def create(self, creation: Creation) -> Snapshot:
+        content = creation.content
+        if content is None:
+            raise ProviderRefused("Anthropic takes a batch's rows with its create, and there were none.")
+        answer = await self._http.call(
+            "POST",
+            BATCHES,
+            content=content.chunks,
+            headers={"Content-Type": "application/json", "Content-Length": str(content.size)},
+            creates=True,
+        )
+        batch = snapshot(answer)
+        self._remember(batch.id, anthropic_rows.name_of(creation.marker))
+        return batch
+
+    async def retrieve(self, batch_id: str) -> Snapshot:
+        return snapshot(await self._http.call("GET", f"{BATCHES}/{batch_id}"))
+
+    async def cancel(self, batch_id: str) -> Snapshot:
+        try:
+            return snapshot(await self._http.call("POST", f"{BATCHES}/{batch_id}/cancel"))
+        except ProviderRefused:  # it has ended meanwhile (400), which retrieve shows
+            return await self.retrieve(batch_id)
+
+    async def downloads(self, batch: Snapshot) -> list[Download]:
+        return [Download(reference=batch.id, name="output")] if batch.output else []
+
+    async def download(self, download: Download, start: int) -> AsyncGenerator[bytes, None]:
+        # From the configured host: a results_url could send the key anywhere.
+        async with self._http.stream(f"{BATCHES}/{download.reference}/results", start) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def probe(self) -> None:
+        await self._http.call("GET", "/v1/models", params={"limit": 1})
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def _pages(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the workspace's batches, the newest first; whoever iterates stops when it has seen enough."""
+        after: dict[str, str] = {}
+        while True:
+            page = await self._http.call("GET", BATCHES, params={"limit": 100, **after})
+            items = page.get("data") or []
+            for item in items:
+                yield item
+            if not items or not page.get("has_more"):
+                return
+            after = {"after_id": items[-1]["id"]}
+
+    async def _name_in(self, batch: Snapshot) -> str | None:
+        """Return the name that a batch's rows carry, None as long as nobody can tell."""
+        if batch.id not in self._known and batch.output:
+            name = await self._read_name(batch.id)
+            if name is None:
+                return None
+            self._remember(batch.id, name)
+        return self._known.get(batch.id)
+
+    async def _read_name(self, batch_id: str) -> str | None:
+        """Return the name in the first id of a batch's results, and read no further."""
+        name, head = None, b""
+        async with contextlib.aclosing(self.download(Download(reference=batch_id, name="output"), 0)) as results:
+            with contextlib.suppress(ProviderNotFound):  # deleted meanwhile, or past its 29 days
+                async for chunk in results:
+                    head += chunk
+                    name = anthropic_rows.name_on(head)
+                    if name is not None or len(head) > MAX_HEAD:
+                        break
+        return name
+
+    def _remember(self, batch_id: str, name: str) -> None:
+        if len(self._known) >= MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[batch_id] = name
+
+
+def explain(body: Any) -> tuple[str | None, str | None]:
+    """Return (code, message) of Anthropic's error envelope, `{"type": "error", "error": {type, message}}`."""
+    kind, code, message = anthropic_rows.told(body)
+    return code or kind, message
+
+
+def snapshot(item: dict[str, Any]) -> Snapshot:
+    """Return a message batch object in the contract's words."""
+    raw = str(item.get("processing_status") or "")
+    counts = {name: count or 0 for name, count in (item.get("request_counts") or {}).items()}
+    created = item.get("created_at")
+    return Snapshot(
+        id=item["id"],
+        status=_status(raw, counts),
+        raw_status=raw,
+        total=sum(counts.values()),
+        completed=counts.get("succeeded", 0),
+        # Each of them is a line of the results, so that a download can be counted.
+        failed=sum(counts.get(name, 0) for name in ("errored", "canceled", "expired")),
+        output="results" if item.get("results_url") else None,
+        created_at=datetime.fromisoformat(created) if created else None,
+    )
+
+
+def _status(raw: str, counts: dict[str, int]) -> ProviderStatus:
+    """Return what a processing status means. `ended` says only that it ended; the rows say what ended it."""
+    if raw == "canceling":
+        return ProviderStatus.CANCELING
+    if raw != "ended":
+        # A word that nobody knows yet must not end a batch that is paid for: it is asked about again.
+        return ProviderStatus.IN_PROGRESS
+    # A cancel that found nothing left to cancel changed nothing, so the rows decide rather than cancel_initiated_at.
+    if counts.get("canceled"):
+        return ProviderStatus.CANCELED
+    return ProviderStatus.EXPIRED if counts.get("expired") else ProviderStatus.COMPLETED

@@ -1,0 +1,449 @@
+"""Anthropic's adapter, call by call, against the sandbox over real HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from durabatch.activities.providers import (
+    Content,
+    Creation,
+    Download,
+    Provider,
+    ProviderSettings,
+    Wanted,
+    open_provider,
+)
+from durabatch.activities.providers.anthropic import HEAD, MAX_BYTES, MAX_ROWS, TAIL, explain, snapshot
+from durabatch.activities.rows import parse
+from durabatch.contract import (
+    AnswerLost,
+    AuthenticationFailed,
+    BatchSpec,
+    ErrorClass,
+    ProviderError,
+    ProviderNotFound,
+    ProviderRefused,
+    ProviderStatus,
+    ProviderUnavailable,
+    QueueFull,
+    RateLimited,
+    RowStatus,
+)
+from durabatch.contract.steps import Search, Snapshot
+from durabatch.sandbox import Sandbox
+from pydantic import SecretStr
+
+SINCE = datetime.now(UTC) - timedelta(minutes=1)
+MARKER = "b-1/0/1"
+SPEC = BatchSpec(provider="claude", input="rows.jsonl", model="claude-haiku-4-5")
+
+
+@pytest.fixture
+async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    async with Sandbox(tmp_path / "state") as running:
+        yield running
+
+
+@asynccontextmanager
+async def account(sandbox: Sandbox, key: str = "sk-test", **options: Any) -> AsyncIterator[Provider]:
+    settings = ProviderSettings(
+        name="claude", kind="anthropic", base_url=sandbox.url, api_key=SecretStr(key), **options
+    )
+    provider = open_provider(settings)
+    try:
+        yield provider
+    finally:
+        await provider.close()
+
+
+@pytest.fixture
+async def claude(sandbox: Sandbox) -> AsyncIterator[Provider]:
+    async with account(sandbox) as provider:
+        yield provider
+
+
+def creation(provider: Provider, *texts: str, marker: str = MARKER) -> Creation:
+    """A create with a row a text, in chunks that are not rows."""
+    body = b""
+    for number, text in enumerate(texts):
+        row = json.dumps({"custom_id": f"row {number}", "input": text}).encode()
+        prepared = provider.prepare(parse(row), SPEC)
+        body += provider.join(provider.wire(prepared, provider.wire_id("any", marker, number)), not number)
+    body += provider.join(None, not texts)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 100):
+            yield body[start : start + 100]
+
+    content = Content(name="unused", size=len(body), chunks=chunks())
+    return Creation(marker=marker, digest="d", endpoint="e", completion_window="24h", content=content)
+
+
+async def create(provider: Provider, *texts: str, marker: str = MARKER) -> Snapshot:
+    return await provider.create(creation(provider, *(texts or ("Hi.",)), marker=marker))
+
+
+async def ended(provider: Provider, batch: Snapshot) -> Snapshot:
+    while not batch.status.ended:
+        batch = await provider.retrieve(batch.id)
+    return batch
+
+
+async def read(provider: Provider, download: Download, start: int = 0) -> bytes:
+    return b"".join([chunk async for chunk in provider.download(download, start)])
+
+
+def wanted(**fields: Any) -> Wanted:
+    return Wanted(**{"marker": MARKER, "digest": "d", "rows": 1, "since": SINCE, **fields})
+
+
+async def found(provider: Provider, **fields: Any) -> str | None:
+    batch = await provider.find(wanted(**fields))
+    return batch.id if batch else None
+
+
+async def test_rows_go_with_the_create_run_and_come_back(claude: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(finish_after_polls=1)
+    batch = await create(claude, "Hi.", "[[sandbox:overloaded]]", "Größe?", "[[sandbox:content_filtered]]")
+    assert (batch.status, batch.raw_status, batch.output) == (ProviderStatus.IN_PROGRESS, "in_progress", None)
+    assert (batch.total, batch.completed, batch.failed) == (4, 0, 0)
+    assert batch.created_at is not None and batch.created_at >= SINCE
+    batch = await ended(claude, batch)
+    assert (batch.status, batch.raw_status) == (ProviderStatus.COMPLETED, "ended")
+    assert (batch.total, batch.completed, batch.failed) == (4, 3, 1)
+    (download,) = await claude.downloads(batch)
+    assert download.name == "output"
+    outcomes = {(row := claude.outcome(line)).custom_id: row for line in (await read(claude, download)).splitlines()}
+    ids = [claude.wire_id("any", MARKER, number) for number in range(4)]
+    assert outcomes.keys() == set(ids)
+    first, failed, third, filtered = (outcomes[custom_id] for custom_id in ids)
+    assert first.status is RowStatus.SUCCEEDED and first.text and first.text.startswith("You said: Hi.")
+    assert third.text and third.text.startswith("You said: Größe?")
+    assert failed.failure is not None and failed.failure.type is ErrorClass.SERVER_ERROR
+    assert filtered.failure is not None and filtered.failure.type is ErrorClass.CONTENT_FILTERED
+    assert set((await sandbox.ledger())["rows"].values()) == {1}
+
+
+async def test_what_it_can_do(sandbox: Sandbox) -> None:
+    async with account(sandbox, max_rows=7, max_bytes=5000) as provider:
+        able = provider.capabilities
+        assert (able.max_rows, able.max_bytes) == (7, 5000 - len(HEAD + TAIL))
+        assert able.search is Search.PROVISIONAL
+        assert not (able.uploads or able.keeps_ids or able.one_model)
+        assert able.endpoints == {"/v1/chat/completions", "/v1/messages"}
+    async with account(sandbox, max_rows=10**9, max_bytes=10**12) as provider:
+        assert provider.capabilities.max_rows == MAX_ROWS == 100_000
+        assert provider.capabilities.max_bytes < MAX_BYTES == 256_000_000
+
+
+async def test_there_are_no_files(claude: Provider, sandbox: Sandbox) -> None:
+    content = creation(claude, "Hi.").content
+    assert content is not None
+    with pytest.raises(ProviderRefused, match="not as a file"):
+        await claude.upload(content)
+    with pytest.raises(ProviderRefused, match="there were none"):
+        await claude.create(Creation(marker=MARKER, digest="d", endpoint="e", completion_window="24h", file_id="f"))
+    assert await claude.find_files("durabatch~", SINCE) == []
+    await claude.delete_file("file-x")
+    assert (await sandbox.ledger())["requests"] == {}
+
+
+# --- finding a batch, provisionally ---
+
+
+async def test_a_batch_whose_answer_was_lost_is_found_by_time_and_size(claude: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(batch_seconds=3600)
+    await sandbox.fault("batches.create", "lost_answer", times=1)
+    with pytest.raises(AnswerLost):
+        await create(claude, "a", "b")
+    (entry,) = (await sandbox.ledger())["batches"]
+    assert await found(claude, rows=2) == entry["id"]
+    assert await found(claude, rows=3) is None
+    assert await found(claude, rows=2, strangers=(entry["id"],)) is None
+    assert await found(claude, rows=2, since=datetime.now(UTC) + timedelta(hours=1)) is None
+
+
+async def test_of_several_candidates_everybody_adopts_the_oldest(claude: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(batch_seconds=3600)
+    async with account(sandbox) as another_worker:
+        ids = [(await create(another_worker, marker=f"b-{number}/0/1")).id for number in range(3)]
+    assert await found(claude) == ids[0]
+    assert await found(claude, strangers=(ids[0],)) == ids[1]
+    assert await found(claude, strangers=tuple(ids)) is None
+
+
+async def test_batches_that_this_worker_made_for_others_are_no_candidates(claude: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(batch_seconds=3600)
+    batch = await create(claude, marker="b-1/1/1")
+    assert await found(claude) is None
+    assert await found(claude, marker="b-1/1/1") == batch.id
+
+
+async def test_an_ended_batch_tells_by_its_ids_whose_it_is(claude: Provider, sandbox: Sandbox) -> None:
+    async with account(sandbox) as another_worker:
+        theirs = await ended(another_worker, await create(another_worker, marker="b-9/0/1"))
+        ours = await ended(another_worker, await create(another_worker))
+        await ended(another_worker, await create(another_worker, marker="b-9/0/2"))
+    assert await found(claude) == ours.id
+    assert await found(claude, marker="b-9/0/1") == theirs.id
+    assert await found(claude, marker="b-9/0/3") is None
+    # What a batch holds never changes, so each was asked for it once.
+    assert (await sandbox.ledger())["requests"]["batches.results"] == 3
+
+
+async def test_a_batch_that_surely_is_ours_comes_before_one_that_may_be(claude: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(batch_seconds=3600, cancel_fraction=1.0)
+    async with account(sandbox) as another_worker:
+        older = await create(another_worker, marker="b-9/0/1")
+        ours = await create(another_worker)
+        await ended(another_worker, await another_worker.cancel(ours.id))
+    assert await found(claude) == ours.id
+    assert await found(claude, strangers=(ours.id,)) == older.id
+
+
+async def test_results_that_do_not_tell_leave_a_candidate_one(claude: Provider, sandbox: Sandbox) -> None:
+    async with account(sandbox) as another_worker:
+        silent = await ended(another_worker, await create(another_worker, "[[sandbox:missing]]", marker="b-9/0/1"))
+    assert await found(claude) == silent.id
+    await sandbox.fault("batches.results", "status", status=404, times=1)
+    assert await found(claude) == silent.id
+
+
+async def test_a_candidate_that_cannot_be_asked_now_stops_the_search(claude: Provider, sandbox: Sandbox) -> None:
+    async with account(sandbox) as another_worker:
+        await ended(another_worker, await create(another_worker))
+    await sandbox.fault("batches.results", "status", status=529, times=1)
+    with pytest.raises(ProviderUnavailable):
+        await claude.find(wanted())
+
+
+async def test_a_batch_is_found_once_the_listing_shows_it(claude: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(list_lag_lists=2)
+    batch = await create(claude)
+    assert [await found(claude) for _ in range(3)] == [None, None, batch.id]
+
+
+async def test_a_batch_is_found_behind_a_full_page_of_others(claude: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(batch_seconds=3600)
+    batch = await create(claude)
+    for number in range(100):
+        await create(claude, marker=f"b-2/{number}/1")
+    assert await found(claude) == batch.id
+    assert (await sandbox.ledger(summary=True))["requests"]["batches.list"] == 2
+
+
+# --- failures ---
+
+Act = Callable[[Provider, str], Awaitable[Any]]
+CALLS: dict[str, tuple[str, Act]] = {
+    "find": ("batches.list", lambda claude, _: claude.find(wanted())),
+    "create": ("batches.create", lambda claude, _: create(claude)),
+    "retrieve": ("batches.retrieve", lambda claude, batch: claude.retrieve(batch)),
+    "cancel": ("batches.cancel", lambda claude, batch: claude.cancel(batch)),
+    "download": ("batches.results", lambda claude, batch: read(claude, Download(reference=batch, name="output"))),
+    "probe": ("models", lambda claude, _: claude.probe()),
+}
+
+FAULTS: list[tuple[str, dict[str, Any], type[ProviderError], type[ProviderError]]] = [
+    ("status", {"status": 401}, AuthenticationFailed, AuthenticationFailed),
+    ("status", {"status": 403}, AuthenticationFailed, AuthenticationFailed),
+    ("status", {"status": 429}, RateLimited, RateLimited),
+    ("status", {"status": 500}, ProviderUnavailable, AnswerLost),
+    ("status", {"status": 529}, ProviderUnavailable, AnswerLost),
+    ("reset", {}, ProviderUnavailable, AnswerLost),
+    ("lost_answer", {}, ProviderUnavailable, AnswerLost),
+    ("lost_answer_status", {"status": 504}, ProviderUnavailable, AnswerLost),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "error", "on_create"), FAULTS)
+async def test_every_call_says_what_went_wrong(
+    claude: Provider,
+    sandbox: Sandbox,
+    kind: str,
+    options: dict[str, Any],
+    error: type[ProviderError],
+    on_create: type[ProviderError],
+) -> None:
+    for name, (op, call) in CALLS.items():
+        fault = await sandbox.fault(op, kind, retry_after=7, **options)
+        with pytest.raises(ProviderError) as caught:
+            await call(claude, "msgbatch_x")
+        assert type(caught.value) is (on_create if name == "create" else error), name
+        if "status" in options and options["status"] not in (401, 403):
+            assert caught.value.retry_after == timedelta(seconds=7), name
+        await sandbox.clear(fault["id"])
+
+
+async def test_what_the_provider_does_not_know_is_not_found(claude: Provider) -> None:
+    for call in ("retrieve", "cancel", "download"):
+        with pytest.raises(ProviderNotFound):
+            await CALLS[call][1](claude, "msgbatch_x")
+
+
+async def test_a_create_that_is_refused_made_nothing(claude: Provider, sandbox: Sandbox) -> None:
+    with pytest.raises(ProviderRefused, match="at least 1 item"):
+        await claude.create(creation(claude))
+    await sandbox.settings(anthropic_max_bytes=1000)
+    with pytest.raises(ProviderError):  # 413, or a connection that was closed in the middle of the body
+        await create(claude, "x" * 500_000)
+    await sandbox.settings(anthropic_max_bytes=10**9, max_batches=0)
+    with pytest.raises(QueueFull, match="Too many batches"):
+        await create(claude)
+    assert (await sandbox.ledger())["batches"] == []
+
+
+async def test_a_revoked_key_is_refused_until_it_is_restored(claude: Provider, sandbox: Sandbox) -> None:
+    await sandbox.revoke("sk-test")
+    with pytest.raises(AuthenticationFailed) as caught:
+        await claude.probe()
+    assert "sk-test" not in caught.value.message
+    await sandbox.restore("sk-test")
+    await claude.probe()
+
+
+async def test_workspaces_do_not_see_each_other(claude: Provider, sandbox: Sandbox) -> None:
+    batch = await ended(claude, await create(claude))
+    (download,) = await claude.downloads(batch)
+    async with account(sandbox, "sk-other") as other:
+        assert await other.find(wanted()) is None
+        for call in (other.retrieve(batch.id), other.cancel(batch.id), read(other, download)):
+            with pytest.raises(ProviderNotFound):
+                await call
+
+
+# --- ends ---
+
+
+async def test_a_batch_that_was_cancelled_ends_as_canceled_and_keeps_what_was_finished(
+    claude: Provider, sandbox: Sandbox
+) -> None:
+    await sandbox.settings(batch_seconds=3600, cancel_fraction=0.5, cancel_polls=1)
+    batch = await claude.cancel((await create(claude, "a", "b", "c", "d")).id)
+    assert (batch.status, batch.raw_status) == (ProviderStatus.CANCELING, "canceling")
+    batch = await ended(claude, batch)
+    assert (batch.status, batch.raw_status) == (ProviderStatus.CANCELED, "ended")
+    (download,) = await claude.downloads(batch)
+    lines = (await read(claude, download)).splitlines()
+    assert len(lines) == batch.completed + batch.failed == 4
+    statuses = sorted(claude.outcome(line).status for line in lines)
+    assert statuses == [RowStatus.CANCELED, RowStatus.CANCELED, RowStatus.SUCCEEDED, RowStatus.SUCCEEDED]
+
+
+async def test_a_cancel_that_found_everything_done_left_a_completed_batch(claude: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(batch_seconds=3600, cancel_fraction=1.0)
+    batch = await ended(claude, await claude.cancel((await create(claude, "a", "b")).id))
+    assert (batch.status, batch.completed) == (ProviderStatus.COMPLETED, 2)
+
+
+async def test_a_cancel_after_the_end_changes_nothing(claude: Provider) -> None:
+    batch = await ended(claude, await create(claude))
+    assert await claude.cancel(batch.id) == batch
+
+
+async def test_an_expired_batch_keeps_what_was_finished(claude: Provider, sandbox: Sandbox) -> None:
+    await sandbox.fault("batches.create", "batch_outcome", outcome="expired", fraction=0.25, times=1)
+    batch = await ended(claude, await create(claude, "a", "b", "c", "d"))
+    assert (batch.status, batch.completed, batch.failed) == (ProviderStatus.EXPIRED, 1, 3)
+    (download,) = await claude.downloads(batch)
+    failures = [claude.outcome(line).failure for line in (await read(claude, download)).splitlines()]
+    assert sorted(failure.type for failure in failures if failure) == [ErrorClass.EXPIRED] * 3
+
+
+async def test_a_cut_download_goes_on_where_it_broke_off(claude: Provider, sandbox: Sandbox) -> None:
+    batch = await ended(claude, await create(claude, *("text" * 500 for _ in range(200))))
+    (download,) = await claude.downloads(batch)
+    whole = await read(claude, download)
+    await sandbox.fault("batches.results", "truncate", fraction=0.4, times=2)
+    got = b""
+    for _ in range(2):
+        with pytest.raises(ProviderUnavailable):
+            async for chunk in claude.download(download, len(got)):
+                got += chunk
+    assert 0 < len(got) < len(whole)
+    assert got + await read(claude, download, len(got)) == whole
+    assert await read(claude, download, len(whole)) == b""
+
+
+# --- mapping ---
+
+
+def item(status: str = "ended", **fields: Any) -> dict[str, Any]:
+    counts = {"processing": 0, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
+    counts.update({name: fields.pop(name) for name in list(fields) if name in counts})
+    return {
+        "id": "msgbatch_1",
+        "type": "message_batch",
+        "processing_status": status,
+        "request_counts": counts,
+        "created_at": "2026-08-20T18:37:24.100435Z",
+        "results_url": "https://elsewhere.example/steal" if status == "ended" else None,
+        **fields,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"status": "in_progress", "processing": 5}, ProviderStatus.IN_PROGRESS),
+        ({"status": "canceling", "processing": 5}, ProviderStatus.CANCELING),
+        ({"status": "something_new", "processing": 5}, ProviderStatus.IN_PROGRESS),
+        ({"succeeded": 5}, ProviderStatus.COMPLETED),
+        ({"errored": 5}, ProviderStatus.COMPLETED),
+        ({"succeeded": 4, "canceled": 1, "cancel_initiated_at": "2026-08-20T18:40:00Z"}, ProviderStatus.CANCELED),
+        ({"canceled": 5, "cancel_initiated_at": "2026-08-20T18:40:00Z"}, ProviderStatus.CANCELED),
+        ({"succeeded": 5, "cancel_initiated_at": "2026-08-20T18:40:00Z"}, ProviderStatus.COMPLETED),
+        ({"succeeded": 3, "expired": 2}, ProviderStatus.EXPIRED),
+        ({"succeeded": 3, "expired": 1, "canceled": 1}, ProviderStatus.CANCELED),
+    ],
+)
+def test_what_ended_a_batch_is_told_by_its_rows(fields: dict[str, Any], status: ProviderStatus) -> None:
+    found = snapshot(item(**fields))
+    assert (found.status, found.total) == (status, 5)
+    assert found.raw_status == fields.get("status", "ended")
+    assert found.output == ("results" if found.status.ended else None)
+
+
+def test_a_batch_whose_results_are_gone_has_no_output() -> None:
+    found = snapshot(item(succeeded=1, results_url=None, archived_at="2026-09-20T00:00:00Z"))
+    assert (found.status, found.output) == (ProviderStatus.COMPLETED, None)
+    assert found.created_at == datetime(2026, 8, 20, 18, 37, 24, 100435, UTC)
+
+
+def test_a_batch_that_says_little_is_taken_as_it_is() -> None:
+    found = snapshot({"id": "x"})
+    assert (found.status, found.total, found.created_at) == (ProviderStatus.IN_PROGRESS, 0, None)
+
+
+async def test_results_come_from_the_configured_host_whatever_their_url_says(claude: Provider) -> None:
+    (download,) = await claude.downloads(snapshot(item(succeeded=1)))
+    assert download.reference == "msgbatch_1"  # the URL went no further than the snapshot
+    with pytest.raises(ProviderNotFound):  # by the sandbox, which has no such batch
+        await read(claude, download)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (
+            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+            ("overloaded_error", "Overloaded"),
+        ),
+        (
+            {"error": {"type": "rate_limit_error", "message": "x", "details": {"error_code": "ramp_limit_exceeded"}}},
+            ("ramp_limit_exceeded", "x"),
+        ),
+        ({"error": {"message": "x", "details": None}}, (None, "x")),
+        ({}, (None, None)),
+        ([], (None, None)),
+        ("words", (None, None)),
+    ],
+)
+def test_an_error_envelope_tells_its_code_and_words(body: Any, told: tuple[str | None, str | None]) -> None:
+    assert explain(body) == told

@@ -1,0 +1,385 @@
+"""OpenAI's adapter, call by call, against the sandbox over real HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from durabatch.activities.providers import (
+    Content,
+    Creation,
+    Download,
+    Provider,
+    ProviderSettings,
+    Wanted,
+    open_provider,
+)
+from durabatch.contract import (
+    AnswerLost,
+    AuthenticationFailed,
+    ProviderError,
+    ProviderNotFound,
+    ProviderRefused,
+    ProviderStatus,
+    ProviderUnavailable,
+    QueueFull,
+    RateLimited,
+    RowStatus,
+)
+from durabatch.contract.steps import Snapshot
+from durabatch.sandbox import Sandbox
+from pydantic import SecretStr
+
+CHAT = "/v1/chat/completions"
+SINCE = datetime.now(UTC) - timedelta(minutes=1)
+MARKER, DIGEST = "b-1/0/1", "0123456789abcdef"
+
+
+@pytest.fixture
+async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    async with Sandbox(tmp_path / "state") as running:
+        yield running
+
+
+@asynccontextmanager
+async def account(sandbox: Sandbox, key: str) -> AsyncIterator[Provider]:
+    settings = ProviderSettings(name="gpt", kind="openai", base_url=f"{sandbox.url}/v1", api_key=SecretStr(key))
+    provider = open_provider(settings)
+    try:
+        yield provider
+    finally:
+        await provider.close()
+
+
+@pytest.fixture
+async def gpt(sandbox: Sandbox) -> AsyncIterator[Provider]:
+    async with account(sandbox, "sk-test") as provider:
+        yield provider
+
+
+def rows(*texts: str, model: str = "gpt-4o-mini") -> list[bytes]:
+    return [
+        json.dumps(
+            {
+                "custom_id": f"row {number}",
+                "method": "POST",
+                "url": CHAT,
+                "body": {"model": model, "messages": [{"role": "user", "content": text}]},
+            }
+        ).encode()
+        for number, text in enumerate(texts)
+    ]
+
+
+async def upload(provider: Provider, *texts: str, name: str = "durabatch~b-1~0~1~d~g1.jsonl", model: str = "m") -> str:
+    lines = [provider.join(row, not number) for number, row in enumerate(rows(*texts, model=model))]
+    lines.append(provider.join(None, not lines))
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for line in lines:
+            yield line
+
+    return await provider.upload(Content(name=name, size=len(b"".join(lines)), chunks=chunks()))
+
+
+async def create(provider: Provider, file_id: str, marker: str = MARKER, digest: str = DIGEST) -> Snapshot:
+    creation = Creation(marker=marker, digest=digest, endpoint=CHAT, completion_window="24h", file_id=file_id)
+    return await provider.create(creation)
+
+
+async def submitted(provider: Provider, *texts: str, **options: Any) -> Snapshot:
+    return await create(provider, await upload(provider, *(texts or ("Hi.",)), **options))
+
+
+async def ended(provider: Provider, batch: Snapshot) -> Snapshot:
+    while not batch.status.ended:
+        batch = await provider.retrieve(batch.id)
+    return batch
+
+
+async def read(provider: Provider, download: Download, start: int = 0) -> bytes:
+    return b"".join([chunk async for chunk in provider.download(download, start)])
+
+
+def wanted(**fields: Any) -> Wanted:
+    return Wanted(**{"marker": MARKER, "digest": DIGEST, "rows": 1, "since": SINCE, **fields})
+
+
+async def test_rows_go_up_run_and_come_back(gpt: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(finish_after_polls=1)
+    file_id = await upload(gpt, "Hi.", "[[sandbox:rate_limited]]", "Bye.")
+    batch = await create(gpt, file_id)
+    assert (batch.status, batch.output) == (ProviderStatus.SUBMITTED, None)
+    assert batch.created_at is not None and batch.created_at >= SINCE
+    assert not (await gpt.retrieve(batch.id)).status.ended
+    batch = await ended(gpt, batch)
+    assert (batch.status, batch.raw_status) == (ProviderStatus.COMPLETED, "completed")
+    assert (batch.total, batch.completed, batch.failed) == (3, 2, 1)
+    assert batch.usage is not None and batch.usage.output_tokens > 0
+    found = {}
+    for download in await gpt.downloads(batch):
+        data = await read(gpt, download)
+        assert len(data) == download.bytes
+        for line in data.splitlines():
+            outcome = gpt.outcome(line)
+            found[outcome.custom_id] = (download.name, outcome.status)
+    assert found == {
+        "row 0": ("output", RowStatus.SUCCEEDED),
+        "row 1": ("error", RowStatus.FAILED),
+        "row 2": ("output", RowStatus.SUCCEEDED),
+    }
+    (file,) = [file for file in (await sandbox.ledger())["files"] if file["id"] == file_id]
+    assert (file["filename"], file["purpose"]) == ("durabatch~b-1~0~1~d~g1.jsonl", "batch")
+    (entry,) = (await sandbox.ledger())["batches"]
+    assert entry["marker"] == MARKER
+
+
+async def test_ids_stay_the_users_own(gpt: Provider) -> None:
+    assert gpt.capabilities.keeps_ids and gpt.capabilities.uploads
+    assert gpt.wire_id("any id", MARKER, 3) == "any id"
+    assert gpt.wire(b"{}", "any id") == b"{}"
+    assert gpt.owns(b"anything", MARKER) is True
+    (row,) = rows("Hi.", model="gpt-5")
+    assert gpt.model_of(row) == "gpt-5"
+
+
+# --- files ---
+
+
+async def test_files_are_found_again_by_the_beginning_of_their_names(gpt: Provider) -> None:
+    first = await upload(gpt, "a", name="durabatch~b-1~0~1~d~g1.jsonl")
+    await upload(gpt, "a", name="durabatch~b-1~0~2~d~g1.jsonl")
+    second = await upload(gpt, "a", name="durabatch~b-1~0~1~d~g2.jsonl")
+    found = await gpt.find_files("durabatch~b-1~0~1~", SINCE)
+    assert found == [(second, "durabatch~b-1~0~1~d~g2.jsonl"), (first, "durabatch~b-1~0~1~d~g1.jsonl")]
+    assert await gpt.find_files("durabatch~", datetime.now(UTC) + timedelta(hours=1)) == []
+
+
+async def test_a_deleted_file_is_gone_and_an_absent_one_is_fine(gpt: Provider) -> None:
+    file_id = await upload(gpt, "a")
+    for _ in range(2):
+        await gpt.delete_file(file_id)
+    assert await gpt.find_files("durabatch~", SINCE) == []
+
+
+async def test_an_upload_whose_answer_was_lost_is_found_by_its_name(gpt: Provider, sandbox: Sandbox) -> None:
+    await sandbox.fault("files.create", "lost_answer", times=1)
+    with pytest.raises(ProviderUnavailable):
+        await upload(gpt, "a", name="durabatch~b-1~0~1~d~g1.jsonl")
+    ((_, name),) = await gpt.find_files("durabatch~b-1~0~1~", SINCE)
+    assert name == "durabatch~b-1~0~1~d~g1.jsonl"
+
+
+# --- finding a batch ---
+
+
+async def test_a_batch_is_found_by_marker_and_digest(gpt: Provider) -> None:
+    file_id = await upload(gpt, "Hi.")
+    batch = await create(gpt, file_id)
+    await create(gpt, file_id, marker="b-1/0/2")
+    await create(gpt, file_id, digest="another one's")
+    found = await gpt.find(wanted())
+    assert found is not None and found.id == batch.id
+    assert await gpt.find(wanted(marker="b-1/1/1")) is None
+    assert await gpt.find(wanted(since=datetime.now(UTC) + timedelta(hours=1))) is None
+
+
+async def test_of_two_batches_with_one_marker_everybody_adopts_the_oldest(gpt: Provider) -> None:
+    file_id = await upload(gpt, "Hi.")
+    first = await create(gpt, file_id)
+    await create(gpt, file_id)
+    found = await gpt.find(wanted())
+    assert found is not None and found.id == first.id
+
+
+async def test_a_batch_that_was_fenced_off_by_deleting_its_file_is_none(gpt: Provider) -> None:
+    file_id = await upload(gpt, "Hi.")
+    await gpt.delete_file(file_id)
+    late = await ended(gpt, await create(gpt, file_id))
+    assert late.status is ProviderStatus.FAILED
+    assert await gpt.find(wanted()) is None
+    batch = await create(gpt, await upload(gpt, "Hi."))
+    found = await gpt.find(wanted())
+    assert found is not None and found.id == batch.id
+
+
+async def test_a_batch_is_found_once_the_listing_shows_it(gpt: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(list_lag_lists=2)
+    batch = await submitted(gpt)
+    finds = [await gpt.find(wanted()) for _ in range(3)]
+    assert [found and found.id for found in finds] == [None, None, batch.id]
+
+
+async def test_a_batch_is_found_behind_a_full_page_of_others(gpt: Provider, sandbox: Sandbox) -> None:
+    file_id = await upload(gpt, "Hi.")
+    batch = await create(gpt, file_id)
+    for number in range(100):
+        await create(gpt, file_id, marker=f"b-2/{number}/1")
+    found = await gpt.find(wanted())
+    assert found is not None and found.id == batch.id
+    assert (await sandbox.ledger(summary=True))["requests"]["batches.list"] == 2
+
+
+async def test_a_batch_whose_answer_was_lost_is_found(gpt: Provider, sandbox: Sandbox) -> None:
+    file_id = await upload(gpt, "Hi.")
+    await sandbox.fault("batches.create", "lost_answer", times=1)
+    with pytest.raises(AnswerLost):
+        await create(gpt, file_id)
+    found = await gpt.find(wanted())
+    assert found is not None
+    (entry,) = (await sandbox.ledger())["batches"]
+    assert entry["id"] == found.id
+
+
+# --- failures ---
+
+Act = Callable[[Provider, str], Awaitable[Any]]
+#: What each call asks of the sandbox, and the call; it is given the id of a batch whose files there are.
+CALLS: dict[str, tuple[str, Act]] = {
+    "upload": ("files.create", lambda gpt, _: upload(gpt, "Hi.")),
+    "find_files": ("files.list", lambda gpt, _: gpt.find_files("x", SINCE)),
+    "delete_file": ("files.delete", lambda gpt, _: gpt.delete_file("file-x")),
+    "find": ("batches.list", lambda gpt, _: gpt.find(wanted())),
+    "create": ("batches.create", lambda gpt, _: create(gpt, "file-x")),
+    "retrieve": ("batches.retrieve", lambda gpt, batch: gpt.retrieve(batch)),
+    "cancel": ("batches.cancel", lambda gpt, batch: gpt.cancel(batch)),
+    "downloads": (
+        "files.retrieve",
+        lambda gpt, batch: gpt.downloads(
+            Snapshot(id=batch, status=ProviderStatus.COMPLETED, raw_status="completed", output="file-x")
+        ),
+    ),
+    "download": ("files.content", lambda gpt, _: read(gpt, Download(reference="file-x", name="output"))),
+    "probe": ("models", lambda gpt, _: gpt.probe()),
+}
+
+FAULTS: list[tuple[str, dict[str, Any], type[ProviderError], type[ProviderError]]] = [
+    ("status", {"status": 401}, AuthenticationFailed, AuthenticationFailed),
+    ("status", {"status": 403}, AuthenticationFailed, AuthenticationFailed),
+    ("status", {"status": 429}, RateLimited, RateLimited),
+    ("status", {"status": 429, "code": "token_limit_exceeded"}, QueueFull, QueueFull),
+    ("status", {"status": 500}, ProviderUnavailable, AnswerLost),
+    ("status", {"status": 503}, ProviderUnavailable, AnswerLost),
+    ("reset", {}, ProviderUnavailable, AnswerLost),
+    ("outage", {"seconds": 60}, ProviderUnavailable, AnswerLost),
+    ("lost_answer", {}, ProviderUnavailable, AnswerLost),
+    ("lost_answer_status", {"status": 502}, ProviderUnavailable, AnswerLost),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "error", "on_create"), FAULTS)
+async def test_every_call_says_what_went_wrong(
+    gpt: Provider,
+    sandbox: Sandbox,
+    kind: str,
+    options: dict[str, Any],
+    error: type[ProviderError],
+    on_create: type[ProviderError],
+) -> None:
+    for name, (op, call) in CALLS.items():
+        fault = await sandbox.fault(op, kind, retry_after=7, **options)
+        with pytest.raises(ProviderError) as caught:
+            await call(gpt, "batch_x")
+        assert type(caught.value) is (on_create if name == "create" else error), name
+        if "status" in options and options["status"] not in (401, 403):
+            assert caught.value.retry_after == timedelta(seconds=7), name
+        await sandbox.clear(fault["id"])
+
+
+async def test_what_the_provider_does_not_know_is_not_found(gpt: Provider) -> None:
+    for call in ("retrieve", "cancel", "downloads", "download"):
+        with pytest.raises(ProviderNotFound):
+            await CALLS[call][1](gpt, "batch_x")
+
+
+async def test_a_create_that_is_refused_made_nothing(gpt: Provider, sandbox: Sandbox) -> None:
+    file_id = await upload(gpt, "Hi.")
+    creation = Creation(marker=MARKER, digest=DIGEST, endpoint="/v1/nonsense", completion_window="24h", file_id=file_id)
+    with pytest.raises(ProviderRefused, match="Invalid value"):
+        await gpt.create(creation)
+    await sandbox.settings(max_batches=0)
+    with pytest.raises(QueueFull, match="Too many batches"):
+        await create(gpt, file_id)
+    assert (await sandbox.ledger())["batches"] == []
+
+
+async def test_a_revoked_key_is_refused_until_it_is_restored(gpt: Provider, sandbox: Sandbox) -> None:
+    await sandbox.revoke("sk-test")
+    with pytest.raises(AuthenticationFailed) as caught:
+        await gpt.probe()
+    assert "sk-test" not in caught.value.message
+    await sandbox.restore("sk-test")
+    await gpt.probe()
+
+
+async def test_accounts_do_not_see_each_other(gpt: Provider, sandbox: Sandbox) -> None:
+    batch = await ended(gpt, await submitted(gpt))
+    (download,) = await gpt.downloads(batch)
+    async with account(sandbox, "sk-other") as other:
+        assert await other.find(wanted()) is None
+        assert await other.find_files("durabatch~", SINCE) == []
+        for call in (other.retrieve(batch.id), other.cancel(batch.id), read(other, download)):
+            with pytest.raises(ProviderNotFound):
+                await call
+
+
+# --- ends ---
+
+
+async def test_a_cancelled_batch_keeps_what_was_finished(gpt: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(batch_seconds=3600, cancel_fraction=0.5, cancel_polls=1)
+    batch = await gpt.cancel((await submitted(gpt, "a", "b", "c", "d")).id)
+    assert (batch.status, batch.raw_status) == (ProviderStatus.CANCELING, "cancelling")
+    batch = await ended(gpt, batch)
+    assert (batch.status, batch.completed, batch.failed) == (ProviderStatus.CANCELED, 2, 2)
+    assert [download.name for download in await gpt.downloads(batch)] == ["output", "error"]
+
+
+async def test_a_cancel_after_the_end_changes_nothing(gpt: Provider) -> None:
+    batch = await ended(gpt, await submitted(gpt))
+    assert await gpt.cancel(batch.id) == batch
+
+
+async def test_an_expired_batch_keeps_what_was_finished(gpt: Provider, sandbox: Sandbox) -> None:
+    await sandbox.fault("batches.create", "batch_outcome", outcome="expired", fraction=0.25, times=1)
+    batch = await ended(gpt, await submitted(gpt, "a", "b", "c", "d"))
+    assert batch.status is ProviderStatus.EXPIRED
+    statuses = [
+        gpt.outcome(line).failure
+        for download in await gpt.downloads(batch)
+        for line in (await read(gpt, download)).splitlines()
+    ]
+    assert [failure and failure.type for failure in statuses] == [None, "expired", "expired", "expired"]
+
+
+async def test_a_refused_file_says_why(gpt: Provider) -> None:
+    batch = await ended(gpt, await submitted(gpt, "a", "b", model="no-such-model"))
+    assert (batch.status, batch.error_code, batch.output) == (ProviderStatus.FAILED, "model_not_found", None)
+    assert batch.error is not None and batch.error.startswith("line 1: ")
+    assert await gpt.downloads(batch) == []
+
+
+async def test_a_full_queue_says_so(gpt: Provider, sandbox: Sandbox) -> None:
+    await sandbox.settings(enqueued_token_limit=1)
+    batch = await ended(gpt, await submitted(gpt, "a long text " * 100))
+    assert (batch.status, batch.error_code) == (ProviderStatus.FAILED, "token_limit_exceeded")
+
+
+async def test_a_cut_download_goes_on_where_it_broke_off(gpt: Provider, sandbox: Sandbox) -> None:
+    batch = await ended(gpt, await submitted(gpt, *("text" * 500 for _ in range(200))))
+    (download,) = await gpt.downloads(batch)
+    whole = await read(gpt, download)
+    await sandbox.fault("files.content", "truncate", fraction=0.4, times=2)
+    got = b""
+    for _ in range(2):
+        with pytest.raises(ProviderUnavailable):
+            async for chunk in gpt.download(download, len(got)):
+                got += chunk
+    assert 0 < len(got) < len(whole)
+    assert got + await read(gpt, download, len(got)) == whole
+    assert await read(gpt, download, len(whole)) == b""

@@ -1,0 +1,85 @@
+"""A real Temporal server, the sandbox provider over HTTP, a worker, and the client in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from durabatch import BatchClient
+from durabatch.sandbox import Sandbox
+from durabatch.workers import Settings, open_worker
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+
+KEY = "sk-test"
+#: Fast enough for a test, and slow enough to be seen.
+POLL = {"first": "0.1s", "maximum": "0.5s"}
+
+
+@pytest.fixture(scope="session")
+def dev_server() -> Iterator[str]:
+    """The address of a real Temporal dev server."""
+    binary = shutil.which("temporal")
+    assert binary, "temporal is not on PATH: run the tests with `make test`"
+    with asyncio.Runner() as runner:
+        server = runner.run(WorkflowEnvironment.start_local(dev_server_existing_path=binary))
+        try:
+            yield server.client.service_client.config.target_host
+        finally:
+            runner.run(server.shutdown())
+
+
+@dataclass
+class Desk:
+    """One test's client, with everything it needs behind it."""
+
+    client: BatchClient
+    sandbox: Sandbox
+    settings: Settings
+
+    def worker(self) -> contextlib.AbstractAsyncContextManager[Any]:
+        return open_worker(self.client.temporal, self.settings, task_queue=self.client.task_queue)
+
+    async def start(self, requests: Any = None, **fields: Any) -> str:
+        """Create a batch of these requests, or of two of any kind."""
+        return await self.client.create(requests or {"a": "Say one.", "b": "Say two."}, **self.fields(**fields))
+
+    @staticmethod
+    def fields(**fields: Any) -> dict[str, Any]:
+        """What every batch of these tests has in common."""
+        return {"provider": "stand_in", "model": "gpt-4o-mini", "poll": POLL, **fields}
+
+    async def bought(self) -> int:
+        """How many provider batches were ever created."""
+        return len((await self.sandbox.ledger())["batches"])
+
+
+@pytest.fixture
+async def idle(dev_server: str, tmp_path: Path) -> AsyncIterator[Desk]:
+    """A desk without a worker."""
+    async with Sandbox(state=tmp_path / "sandbox") as sandbox:
+        config = tmp_path / "durabatch.toml"
+        config.write_text(
+            '[store]\nurl = "store"\n[worker]\nheartbeat = "3s"\n'
+            '[providers.stand_in]\nkind = "openai"\napi_key_env = "KEY"\nsettle = "1s"\n'
+            f'base_url = "{sandbox.url}/v1"\n'
+        )
+        settings = Settings.load(config, {"KEY": KEY})
+        temporal = await Client.connect(dev_server, data_converter=pydantic_data_converter)
+        client = BatchClient(temporal, settings.store.url, task_queue=f"test-{uuid.uuid4().hex[:8]}")
+        yield Desk(client, sandbox, settings)
+
+
+@pytest.fixture
+async def desk(idle: Desk) -> AsyncIterator[Desk]:
+    """A desk with a worker."""
+    async with idle.worker():
+        yield idle

@@ -1,0 +1,437 @@
+"""The `durabatch` command as its users run it: real processes, an embedded Temporal, the sandbox over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from durabatch.sandbox import SandboxAdmin
+from durabatch.workers.embedded import temporal_server
+
+KEY = "sk-the-key-that-must-never-be-printed"
+SUBCOMMANDS = ("run", "submit", "status", "watch", "results", "list", "cancel", "worker", "dev", "sandbox", "doctor")
+#: Longer than anything here may take; a test that needs it has failed.
+PATIENCE = 60
+
+
+@dataclass
+class Ended:
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def facts(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Place:
+    """A folder with a configuration, in which commands are run."""
+
+    folder: Path
+    admin: SandboxAdmin
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("TEMPORAL_", "DURABATCH_", "OPENAI_", "ANTHROPIC_", "COV_"))
+        }
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "durabatch", *arguments],
+            cwd=self.folder,
+            env={**kept, "TEMPORAL_CONFIG_FILE": str(self.folder / "no.toml"), "KEY": KEY, **self.environ, **environ},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, input: str = "", **environ: str) -> Ended:
+        """Run a command to its end. Whatever it does, it prints no traceback and no key."""
+        process = self.start(*arguments, **environ)
+        out, err = process.communicate(input, timeout=PATIENCE)
+        assert "Traceback" not in err, err
+        assert KEY not in out + err
+        return Ended(process.returncode, out, err)
+
+    def rows(self, *prompts: str, name: str = "rows.jsonl") -> str:
+        lines = [json.dumps({"custom_id": f"r{number}", "input": prompt}) for number, prompt in enumerate(prompts)]
+        (self.folder / name).write_text("\n".join(lines) + "\n")
+        return name
+
+    def bought(self) -> list[str]:
+        """The ids of every provider batch there ever was."""
+        return [batch["id"] for batch in asyncio.run(self.admin.ledger())["batches"]]
+
+    def provider(self, **settings: Any) -> None:
+        asyncio.run(self.admin.settings(**settings))
+
+    def until_bought(self, more_than: int) -> None:
+        """Wait until the provider has another batch."""
+        give_up = time.monotonic() + PATIENCE
+        while len(self.bought()) <= more_than:
+            assert time.monotonic() < give_up, "nothing was submitted"
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def place(folder: Path) -> Iterator[Place]:
+    """A folder whose provider `stub` is a sandbox of its own."""
+    command = [sys.executable, "-m", "durabatch.sandbox", "--state", str(folder / "provider")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sandbox:
+        assert sandbox.stdout is not None
+        try:
+            url = json.loads(sandbox.stdout.readline())["url"]
+            (folder / "durabatch.toml").write_text(
+                '[store]\nurl = "store"\n[worker]\nheartbeat = "2s"\n'
+                f'[providers.stub]\nkind = "openai"\nbase_url = "{url}/v1"\napi_key_env = "KEY"\nsettle = "1s"\n'
+            )
+            yield Place(folder, SandboxAdmin(url))
+        finally:
+            sandbox.terminate()
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Place]:
+    """A folder in which nothing runs."""
+    with place(tmp_path) as here:
+        yield here
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A folder in which `durabatch dev` runs, so that commands need not start a Temporal each."""
+    with place(tmp_path_factory.mktemp("house")) as here:
+        dev = here.start("dev", "--json")
+        assert dev.stdout is not None
+        try:
+            shown = "".join(iter(dev.stdout.readline, "}\n")) + "}"
+            assert json.loads(shown)["ui_url"].startswith("http://127.0.0.1:")
+            yield here
+        finally:
+            dev.send_signal(signal.SIGINT)
+            _, err = dev.communicate(timeout=PATIENCE)
+        assert dev.returncode == 0, err
+        assert not temporal_server(here.folder / ".durabatch").alive()
+
+
+@pytest.fixture
+def desk(house: Place) -> Iterator[Place]:
+    """The house, with its provider as fast as it can be."""
+    house.provider(batch_seconds=0)
+    yield house
+    house.provider(batch_seconds=0)
+
+
+COMMON = ("--provider", "stub", "--model", "gpt-4o-mini")
+
+
+def results(text: str) -> list[tuple[str, str]]:
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [(row["custom_id"], row["status"]) for row in rows]
+
+
+def test_a_run_without_anything_gives_its_result_and_a_second_one_buys_nothing(tmp_path: Path) -> None:
+    here = Place(tmp_path, SandboxAdmin(""))
+    rows = here.rows("Say hi.")
+    # No configuration, no Temporal, no provider: the stand-in answers.
+    first = here.run("run", rows, "--provider", "sandbox", "--model", "gpt-4o-mini", "--json", "-o", "copy.jsonl")
+    assert first.code == 0, first.err
+    assert "Web UI is at http://127.0.0.1:" in first.err
+    assert "costs nothing" in first.err
+    assert first.facts["status"] == "completed"
+    assert results((tmp_path / "copy.jsonl").read_text()) == [("r0", "succeeded")]
+    again = here.run("run", rows, "--provider", "sandbox", "--model", "gpt-4o-mini", "--json")
+    assert again.code == 0
+    assert "has ended already; nothing is submitted again" in again.err
+    assert {**again.facts, "output": first.facts["output"]} == first.facts
+    assert not temporal_server(tmp_path / ".durabatch").alive()
+    # Batches that are there can be looked at, though nothing runs here any more.
+    shown = here.run("results", first.facts["batch_id"], "--format", "text")
+    assert shown.out.startswith("r0\tYou said: Say hi.")
+
+
+def test_a_killed_run_goes_on_where_it_was_when_it_is_given_again(alone: Place) -> None:
+    alone.provider(batch_seconds=3600)
+    rows = alone.rows("one", "two", "three")
+    killed = alone.start("run", rows, *COMMON)
+    alone.until_bought(0)
+    killed.kill()
+    killed.communicate()
+    alone.provider(batch_seconds=0)
+    again = alone.run("run", rows, *COMMON, "--json")
+    assert again.code == 0, again.err
+    assert "goes on" in again.err
+    assert again.facts["counts"]["succeeded"] == 3
+    assert len(alone.bought()) == 1
+    # The provider is asked nothing any more.
+    asyncio.run(alone.admin.revoke(KEY))
+    assert alone.run("run", rows, *COMMON).code == 0
+
+
+def test_ctrl_c_leaves_the_batch_and_says_how_to_go_on(alone: Place) -> None:
+    alone.provider(batch_seconds=3600)
+    process = alone.start("run", alone.rows("one"), *COMMON, "--id", "left-alone")
+    alone.until_bought(0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert "Left the batch left-alone; it is kept: give the same command again to go on" in err
+    assert "`durabatch cancel left-alone` ends it" in err
+    assert not temporal_server(alone.folder / ".durabatch").alive()
+
+
+def test_a_run_prints_what_it_came_to(desk: Place) -> None:
+    rows = desk.rows("one", "two [[sandbox:invalid_request]]", "three", name="mixed.jsonl")
+    ended = desk.run("run", rows, *COMMON, "--id", "mixed", "--label", "team=a", "--param", "temperature=0.5")
+    assert ended.code == 3, ended.err
+    for words in ("mixed", "completed", "3: 2 succeeded, 1 failed", "Tokens", "Cost", "without the batch discount"):
+        assert words in ended.out
+    assert "durabatch results mixed --errors" in ended.out
+    assert str(desk.folder / "store" / "mixed" / "results.jsonl") in ended.out
+    # Nobody looks at stderr, so it tells changes only, a line each.
+    lines = ended.err.splitlines()
+    assert len(lines) == len(set(lines))
+    shown = desk.run("results", "mixed")
+    assert results(shown.out) == [("r0", "succeeded"), ("r1", "failed"), ("r2", "succeeded")]
+    assert results(desk.run("results", "mixed", "--errors").out) == [("r1", "failed")]
+    copied = desk.run("results", "mixed", "--output", "copied.jsonl")
+    assert (copied.code, (desk.folder / "copied.jsonl").read_text()) == (0, shown.out)
+    facts = desk.run("status", "mixed", "--json").facts
+    assert facts["result"]["metadata"] == {"team": "a"}
+    assert "2 succeeded, 1 failed" in desk.run("status", "mixed").out
+    assert desk.run("watch", "mixed").code == 3
+
+
+def test_requests_may_come_from_stdin(desk: Place) -> None:
+    line = json.dumps({"custom_id": "x", "input": "from a pipe"})
+    ended = desk.run("run", "-", *COMMON, "--json", input=line)
+    assert (ended.code, ended.facts["counts"]["succeeded"]) == (0, 1), ended.err
+
+
+def test_submit_watch_list_and_cancel(desk: Place) -> None:
+    desk.provider(batch_seconds=3600)
+    before = len(desk.bought())
+    id = desk.run("submit", desk.rows("a", "b", name="slow.jsonl"), *COMMON, "--poll-first", "0.2s").out.strip()
+    assert id.startswith("slow-")
+    desk.until_bought(before)
+    early = desk.run("results", id)
+    assert (early.code, early.out) == (1, "")
+    assert f"error: The batch '{id}' has not ended yet" in early.err
+    assert "hint: " in early.err
+    listed = desk.run("list", "--json", "--status", "running").facts["batches"]
+    assert [(batch["batch_id"], batch["provider"]) for batch in listed] == [(id, "stub")]
+    assert id in desk.run("list").out
+    watching = desk.start("watch", id, "--json")
+    asked = desk.run("cancel", id, "--reason", "wrong prompt", "--by", "me", "--json")
+    assert asked.facts == {"batch_id": id, "cancel_requested": True}
+    out, _ = watching.communicate(timeout=PATIENCE)
+    assert watching.returncode == 4
+    result = json.loads(out)
+    assert (result["status"], result["cancel_reason"], result["canceled_by"]) == ("canceled", "wrong prompt", "me")
+    assert desk.run("cancel", id).out == f"Batch {id} has ended already.\n"
+
+
+def test_bad_rows_are_told_with_their_lines_and_nothing_is_submitted(desk: Place) -> None:
+    before = desk.bought()
+    good = '{"custom_id":"a","input":"x"}'
+    lines = [good, "no json", '{"input":"x"}', good, *['{"custom_id":"a"}'] * 30]
+    (desk.folder / "bad.jsonl").write_text("\n".join(lines))
+    ended = desk.run("run", "bad.jsonl", *COMMON)
+    assert ended.code == 1
+    assert ended.out == ""
+    told = ended.err.splitlines()
+    first = told.index("error: 33 rows of 34 cannot be sent, and nothing was submitted.")
+    assert told[first + 1].startswith("  line 2: is not JSON")
+    assert told[first + 2] == "  line 3, custom_id: is missing"
+    assert told[first + 3] == "  line 4, custom_id: is the same as on line 1"
+    assert told[first + 21] == "  … and 13 more"
+    assert told[first + 22].startswith("hint: correct these lines; --skip-invalid")
+    assert desk.bought() == before
+    skipped = desk.run("run", "bad.jsonl", *COMMON, "--skip-invalid", "--json")
+    assert skipped.code == 3
+    assert skipped.facts["counts"] == {"total": 34, "succeeded": 1, "failed": 33, "canceled": 0, "expired": 0}
+
+
+ROW = '{"custom_id":"a","input":"x"}'
+BAD_ROWS = {
+    "an endpoint that the row contradicts": (
+        '{"custom_id":"a","method":"POST","url":"/v1/embeddings","body":{"input":"x","model":"m"}}',
+        ("line 1, url",),
+    ),
+    "a stream": ('{"custom_id":"a","body":{"messages":[],"stream":true}}', ("line 1, body.stream",)),
+    "a row that is no object": ("[1]", ("line 1: is not a JSON object",)),
+    "nothing but blank lines": ("\n \n", ("is empty",)),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_a_bad_row_is_told(desk: Place, text: str, words: tuple[str, ...]) -> None:
+    before = desk.bought()
+    (desk.folder / "row.jsonl").write_text(text + "\n")
+    ended = desk.run("run", "row.jsonl", *COMMON)
+    assert ended.code == 1
+    for word in words:
+        assert word in ended.err
+    assert desk.bought() == before
+
+
+BAD = {
+    "a missing file": (["run", "nowhere.jsonl", *COMMON], "There is no file nowhere.jsonl."),
+    "an empty file": (["run", "empty.jsonl", *COMMON], "The file empty.jsonl is empty"),
+    "an empty stdin": (["run", "-", *COMMON], "is empty"),
+    "a folder": (["run", ".", *COMMON], "is a folder"),
+    "an unknown provider": (["run", "row.jsonl", "--provider", "stubb"], "did you mean 'stub'?); known are:"),
+    "a missing key": (["run", "row.jsonl", "--provider", "openai"], "the environment variable OPENAI_API_KEY"),
+    "an id that is no id": (["run", "row.jsonl", *COMMON, "--id", "a/b"], "The batch id 'a/b' cannot be used"),
+    "no duration": (["run", "row.jsonl", *COMMON, "--deadline", "soon"], "deadline: must be a duration"),
+    "an input elsewhere": (["run", "s3://other/rows.jsonl", *COMMON], "is outside the store"),
+    "an unknown batch": (["status", "nobody-knows"], "There is no batch 'nobody-knows'"),
+    "an unknown batch's results": (["results", "nobody-knows"], "There is no batch 'nobody-knows'"),
+    "an unknown batch's cancel": (["cancel", "nobody-knows"], "There is no batch 'nobody-knows'"),
+    "an unknown batch's watch": (["watch", "nobody-knows"], "There is no batch 'nobody-knows'"),
+    "a configuration that is missing": (["--config", "none.toml", "list"], "cannot be read: No such file"),
+    "a configuration with an unknown field": (["--config", "wrong.toml", "list"], "unknown field store.uri (did you"),
+    "a configuration that is no TOML": (["--config", "row.jsonl", "list"], "is no TOML"),
+    "a second dev where another is configured": (["dev"], "A Temporal is configured"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD.values(), ids=BAD)
+def test_what_is_wrong_is_told_in_a_sentence_and_nothing_is_submitted(
+    desk: Place, arguments: list[str], words: str
+) -> None:
+    before = desk.bought()
+    (desk.folder / "row.jsonl").write_text(ROW)
+    (desk.folder / "empty.jsonl").write_text("")
+    (desk.folder / "wrong.toml").write_text('[store]\nuri = "x"\n')
+    environ = {"TEMPORAL_ADDRESS": "127.0.0.1:1"} if arguments == ["dev"] else {}
+    ended = desk.run(*arguments, **environ)
+    assert ended.code == 1, ended.err
+    assert ended.out == ""
+    errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and words in errors[0]
+    assert desk.bought() == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["bogus"], ["run"], ["run", "x", *COMMON, "--param", "x"], ["list", "--limit", "0"]]
+)
+def test_a_wrong_command_line_is_told_with_its_usage(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "x").write_text(ROW)
+    ended = Place(tmp_path, SandboxAdmin("")).run(*arguments)
+    assert ended.code == 2
+    assert "Usage:" in ended.err
+
+
+def test_without_a_temporal_it_is_told_how_to_get_one(tmp_path: Path) -> None:
+    here = Place(tmp_path, SandboxAdmin(""))
+    for arguments in (["list"], ["status", "x"], ["submit", here.rows("x"), "--provider", "openai"]):
+        ended = here.run(*arguments)
+        assert ended.code == 1
+        assert "set TEMPORAL_ADDRESS, or start one here with `durabatch dev`" in ended.err
+    away = here.run("list", TEMPORAL_ADDRESS="127.0.0.1:1")
+    assert away.code == 1
+    assert "Temporal at 127.0.0.1:1 cannot be reached (connection refused)" in away.err
+    assert not (tmp_path / ".durabatch").exists()
+
+
+def test_a_worker_serves_a_configured_temporal_until_it_is_told_to_stop(alone: Place) -> None:
+    server = alone.start("dev", "--json")
+    assert server.stdout is not None
+    address = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")["address"]
+    queue = "a-queue-of-its-own"
+    config = alone.folder / "durabatch.toml"
+    config.write_text(config.read_text().replace("[worker]", f'[worker]\ntask_queue = "{queue}"'))
+    configured = Place(alone.folder, alone.admin, {"TEMPORAL_ADDRESS": address})
+    submitted = configured.run("submit", configured.rows("x"), *COMMON, "--id", "remote", "--poll-first", "0.2s")
+    assert submitted.out == "remote\n"
+    assert f"No worker polls task queue '{queue}'" in submitted.err
+    assert "no worker answers on task queue" in configured.run("status", "remote", "--json").facts["waiting_for"]
+    worker = configured.start("worker")
+    assert configured.run("watch", "remote").code == 0
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == 0, err
+    assert '"key": "set"' in err and KEY not in err
+    assert "Stopping." in err
+    server.send_signal(signal.SIGTERM)
+    server.communicate(timeout=PATIENCE)
+    assert server.returncode == 0
+
+
+def test_doctor_finds_everything_in_order(desk: Place) -> None:
+    ended = desk.run("doctor", "--json")
+    assert ended.code == 0, ended.out
+    levels = {check["name"]: check["level"] for check in ended.facts["checks"]}
+    for name in ("configuration", "temporal", "worker", "store", "key of stub", "provider stub", "clock"):
+        assert levels[name] == "ok"
+    assert "key of openai" in levels
+    assert "ok    store" in desk.run("doctor").out
+
+
+def test_doctor_says_what_is_wrong_and_how_to_mend_it(alone: Place) -> None:
+    asyncio.run(alone.admin.revoke(KEY))
+    config = alone.folder / "durabatch.toml"
+    (alone.folder / "file").write_text("")
+    text = config.read_text().replace('url = "store"', 'url = "file/store"')
+    config.write_text(
+        text + '[providers.dead]\nkind = "openai"\nbase_url = "http://127.0.0.1:1"\n'
+        '[providers.keyless]\nkind = "openai"\napi_key_env = "NOBODY_SET_THIS"\n'
+    )
+    ended = alone.run("doctor", "--json", TEMPORAL_ADDRESS="127.0.0.1:1")
+    assert ended.code == 1
+    assert ended.facts["ok"] is False
+    failed = {check["name"]: check for check in ended.facts["checks"] if check["level"] == "fail"}
+    assert set(failed) == {"temporal", "store", "key of keyless", "provider dead", "provider stub"}
+    assert "does not accept the key" in failed["provider stub"]["fact"]
+    assert "KEY" in failed["provider stub"]["mend"]
+    assert "NOBODY_SET_THIS" in failed["key of keyless"]["fact"]
+    config.write_text("[stor]\n")
+    broken = alone.run("doctor")
+    assert broken.code == 1
+    assert "fail  configuration" in broken.out and "did you mean 'store'" in broken.out
+
+
+def test_output_that_nobody_reads_any_more_ends_the_command_quietly(desk: Place) -> None:
+    id = "piped"
+    desk.run("run", desk.rows("x", name="piped.jsonl"), *COMMON, "--id", id)
+    with desk.start("results", id) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+    assert "Traceback" not in err and "Exception" not in err
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_subcommand_shows_an_example(tmp_path: Path, name: str) -> None:
+    ended = Place(tmp_path, SandboxAdmin("")).run(name, "--help")
+    assert ended.code == 0
+    assert f"durabatch {name}" in " ".join(ended.out.partition("Example:")[2].split())
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    ended = Place(tmp_path, SandboxAdmin("")).run("--help", PYTHONPROFILEIMPORTTIME="1")
+    assert ended.code == 0
+    assert all(f"  {name} " in ended.out for name in SUBCOMMANDS)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.err.splitlines()}
+    assert "typer" in imported
+    assert not imported & {"temporalio", "pydantic", "httpx", "aiohttp", "obstore", "msgspec", "rich"}

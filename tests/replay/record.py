@@ -1,0 +1,244 @@
+"""Records one history of every path that a batch can take, for the replay tests.
+
+    PYTHONPATH=tests python tests/replay/record.py [NAME …]
+
+Run it only for new paths, or when a release is made: a recorded history is a promise to the workflows that are running.
+Histories of released versions stay; a change that they do not replay with needs `workflow.patched`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from support.house import KEY, House, connect, dev_server, open_house
+from temporalio.client import WorkflowHandle
+
+HISTORIES = Path(__file__).parent / "histories"
+Handle = WorkflowHandle[Any, Any]
+SLOW = {"finish_after_polls": 100_000, "cancel_fraction": 0.34}
+
+
+async def completed(house: House) -> Handle:
+    return await house.start(3)
+
+
+async def completed_with_failed_rows(house: House) -> Handle:
+    return await house.start(["fine", "[[sandbox:invalid_request]]", "[[sandbox:content_filtered]]"])
+
+
+async def retried_rows(house: House) -> Handle:
+    return await house.start(["fine", "[[sandbox:server_error times=1]]", "[[sandbox:missing times=1]]"])
+
+
+async def no_row_succeeded(house: House) -> Handle:
+    return await house.start(["[[sandbox:invalid_request]]"])
+
+
+async def expired_with_partials(house: House) -> Handle:
+    await house.admin.fault("batches.create", "batch_outcome", outcome="expired", fraction=0.5, times=1)
+    return await house.start(6)
+
+
+async def deadline(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    return await house.start(6, deadline="3s")
+
+
+async def deadline_and_again(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    handle = await house.start(6, deadline="3s", retry={"max_attempts": 2, "after_deadline": True})
+    await house.until(handle, lambda p: p.attempt == 2)
+    await house.admin.settings(finish_after_polls=0)
+    return handle
+
+
+async def canceled_while_polling(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    handle = await house.start(6)
+    await house.until(handle, lambda p: p.next_poll_at)
+    await handle.signal("cancel", {"reason": "recorded"})
+    return handle
+
+
+async def canceled_by_temporal(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    handle = await house.start(6)
+    await house.until(handle, lambda p: p.next_poll_at)
+    await handle.cancel()
+    return handle
+
+
+async def canceled_while_uploading(house: House) -> Handle:
+    await house.admin.fault("files.create", "hold_before", times=1)
+    handle = await house.start(3)
+    await _asked(house, "files.create")
+    await handle.signal("cancel")
+    return handle
+
+
+async def canceled_while_submitting(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    await house.admin.fault("batches.create", "hold", times=1)
+    handle = await house.start(3)
+    await _asked(house, "batches.create")
+    await handle.signal("cancel")
+    await house.admin.clear()
+    return handle
+
+
+async def canceled_while_fetching(house: House) -> Handle:
+    await house.admin.fault("files.content", "hold_before", times=1)
+    handle = await house.start(3)
+    await _asked(house, "files.content")
+    await handle.signal("cancel")
+    await house.admin.clear()
+    return handle
+
+
+async def adopted_after_a_lost_answer(house: House) -> Handle:
+    await house.admin.fault("batches.create", "lost_answer", times=1)
+    return await house.start(3)
+
+
+async def fenced_and_created_again(house: House) -> Handle:
+    await house.admin.fault("batches.create", "reset", times=1)
+    return await house.start(3)
+
+
+async def queue_full(house: House) -> Handle:
+    await house.admin.settings(enqueued_token_limit=1)
+    handle = await house.start(3)
+    await house.until(handle, lambda p: p.waiting_for and "no room" in p.waiting_for)
+    await house.admin.settings(enqueued_token_limit=None)
+    await handle.signal("poll_now")
+    return handle
+
+
+async def outage(house: House) -> Handle:
+    await house.admin.fault("batches.retrieve", "outage", times=5)
+    return await house.start(3)
+
+
+async def key_refused_and_mended(house: House) -> Handle:
+    await house.admin.settings(finish_after_polls=1000)
+    handle = await house.start(3)
+    await house.until(handle, lambda p: p.provider_batch_id)
+    await house.admin.revoke(KEY)
+    await house.until(handle, lambda p: p.waiting_for and "refuses the key" in p.waiting_for)
+    await house.admin.restore(KEY)
+    await house.admin.settings(finish_after_polls=0)
+    return handle
+
+
+async def continued_as_new(house: House) -> Handle:
+    # The last run of a chain; 300 polls fill the first one.
+    await house.admin.settings(finish_after_polls=300)
+    return await house.start(3, poll={"first": "0.1s", "factor": 1, "maximum": "0.1s"})
+
+
+async def failed_at_start(house: House) -> Handle:
+    return await house.client.start_workflow("BatchWorkflow", {}, id="wrong", task_queue=house.task_queue)
+
+
+async def failed_in_the_plan(house: House) -> Handle:
+    return await house.start(["fine", 7])
+
+
+async def refused_by_the_provider(house: House) -> Handle:
+    await house.admin.fault("batches.create", "status", status=400)
+    return await house.start(3)
+
+
+async def several_shards(house: House) -> Handle:
+    return await house.start(6, limits={"max_rows": 2})
+
+
+async def several_shards_canceled(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    handle = await house.start(6, limits={"max_rows": 2})
+    while len(await house.batches()) < 3:
+        await asyncio.sleep(0.05)
+    await handle.signal("cancel")
+    return handle
+
+
+PATHS: list[Callable[[House], Awaitable[Handle]]] = [
+    completed,
+    completed_with_failed_rows,
+    retried_rows,
+    no_row_succeeded,
+    expired_with_partials,
+    deadline,
+    deadline_and_again,
+    canceled_while_polling,
+    canceled_by_temporal,
+    canceled_while_uploading,
+    canceled_while_submitting,
+    canceled_while_fetching,
+    adopted_after_a_lost_answer,
+    fenced_and_created_again,
+    queue_full,
+    outage,
+    key_refused_and_mended,
+    continued_as_new,
+    failed_at_start,
+    failed_in_the_plan,
+    refused_by_the_provider,
+    several_shards,
+    several_shards_canceled,
+]
+
+
+async def _asked(house: House, op: str) -> None:
+    while not (await house.admin.ledger(summary=True))["requests"].get(op):
+        await asyncio.sleep(0.05)
+
+
+async def _record(name: str, path: Callable[[House], Awaitable[Handle]], address: str, scratch: Path) -> None:
+    client = await connect(address)
+    async with (
+        open_house(client, scratch / name, {"settle": "1s", "timeout": "5s"}) as house,
+        house.worker(identity="recorder"),
+    ):
+        handle = await path(house)
+        while (await handle.describe()).close_time is None:
+            await asyncio.sleep(0.1)
+        ids = [handle.id, *(f"{handle.id}/shards/{n:05d}" for n in range(3 if "shards" in name else 0))]
+        for number, workflow_id in enumerate(ids):
+            last = await client.get_workflow_handle(workflow_id).describe()
+            # Every run of a chain is a history of its own.
+            runs = {last.run_id}
+            if name == "continued_as_new":
+                runs.add(str(handle.first_execution_run_id))
+            for run, run_id in enumerate(sorted(runs, key=lambda found: found != handle.first_execution_run_id)):
+                history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+                suffix = (f"-shard-{number - 1}" if number else "") + (f"-run-{run + 1}" if len(runs) > 1 else "")
+                text = json.dumps(history.to_json_dict(), separators=(",", ":"))
+                (HISTORIES / f"{name}{suffix}.json").write_text(text.replace(str(scratch), "/tmp/store") + "\n")
+
+
+async def main(wanted: list[str]) -> None:
+    HISTORIES.mkdir(exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="durabatch-record-"))
+    try:
+        with dev_server() as address:
+            for path in PATHS:
+                if not wanted or path.__name__ in wanted:
+                    began = time.monotonic()
+                    (scratch / path.__name__).mkdir()
+                    await _record(path.__name__, path, address, scratch)
+                    print(f"{path.__name__}: {time.monotonic() - began:.1f} s", flush=True)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))

@@ -1,0 +1,141 @@
+"""Real servers: Temporal's dev server and its time-skipping server, and the sandbox provider over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from durabatch.contract import BatchProgress, BatchResult, BatchSpec
+from durabatch.sandbox import Sandbox, SandboxAdmin
+from durabatch.workers import BatchPlugin, Settings
+from durabatch.workflows import BatchWorkflow
+from temporalio.client import Client, WorkflowHandle
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Worker
+
+KEY = "sk-test"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def binary(name: str) -> str:
+    found = shutil.which(name)
+    assert found, f"{name} is not on PATH: run the tests with `make test`"
+    return found
+
+
+@contextlib.contextmanager
+def dev_server() -> Iterator[str]:
+    """Run a real Temporal dev server in memory; yield its address."""
+    port = free_port()
+    command = [binary("temporal"), "server", "start-dev", "--headless", "--port", str(port), "--log-level", "never"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+@dataclass
+class House:
+    """One test's worker, provider and store."""
+
+    client: Client
+    sandbox: Sandbox
+    admin: SandboxAdmin
+    settings: Settings
+    store: Path
+    task_queue: str
+    handles: list[WorkflowHandle[Any, Any]] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def worker(self, **options: Any) -> AsyncIterator[Worker]:
+        worker = Worker(self.client, task_queue=self.task_queue, plugins=[BatchPlugin(self.settings)], **options)
+        async with worker:
+            yield worker
+
+    async def start(self, rows: Any = 3, *, id: str | None = None, **fields: Any) -> WorkflowHandle[Any, BatchResult]:
+        """Start a batch of so many rows, or of these texts."""
+        texts = [f"Row {n}. Say something." for n in range(rows)] if isinstance(rows, int) else rows
+        lines = [{"custom_id": f"r{n}", "input": text} for n, text in enumerate(texts)]
+        batch_id = id or f"batch-{uuid.uuid4().hex[:10]}"
+        path = self.store / "in" / f"{batch_id}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        spec = BatchSpec(
+            **{
+                "provider": "sandbox",
+                "input": path.as_uri(),
+                "model": "gpt-4o-mini",
+                "poll": {"first": "0.2s", "factor": 1.2, "maximum": "1s"},
+                **fields,
+            }
+        )
+        handle = await self.client.start_workflow(BatchWorkflow.run, spec, id=batch_id, task_queue=self.task_queue)
+        self.handles.append(handle)
+        return handle
+
+    async def progress(self, handle: WorkflowHandle[Any, Any]) -> BatchProgress:
+        return await handle.query(BatchWorkflow.progress)
+
+    async def until(self, handle: WorkflowHandle[Any, Any], what: Any) -> BatchProgress:
+        """Wait until the batch's progress is as wanted; the test's own time limit bounds it."""
+        while True:
+            progress = await self.progress(handle)
+            if what(progress):
+                return progress
+            assert progress.result is None, f"it ended before that: {progress.result}"
+            await asyncio.sleep(0.05)
+
+    def results(self, batch_id: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.store / batch_id / "results.jsonl").read_text().splitlines()]
+
+    async def batches(self) -> list[dict[str, Any]]:
+        return (await self.admin.ledger())["batches"]
+
+
+@contextlib.asynccontextmanager
+async def open_house(client: Client, tmp_path: Path, provider: dict[str, str]) -> AsyncIterator[House]:
+    async with Sandbox(state=tmp_path / "sandbox", port=0) as sandbox:
+        config = tmp_path / "durabatch.toml"
+        lines = "".join(f'{name} = "{value}"\n' for name, value in provider.items())
+        config.write_text(
+            f'[store]\nurl = "{tmp_path / "store"}"\n[worker]\nheartbeat = "3s"\n'
+            f'[providers.sandbox]\nkind = "openai"\nbase_url = "{sandbox.url}/v1"\napi_key_env = "KEY"\n{lines}'
+            f'[providers.claude]\nkind = "anthropic"\nbase_url = "{sandbox.url}"\napi_key_env = "KEY"\n{lines}'
+        )
+        settings = Settings.load(config, {"KEY": KEY})
+        yield House(
+            client=client,
+            sandbox=sandbox,
+            admin=SandboxAdmin(sandbox.url),
+            settings=settings,
+            store=tmp_path / "store",
+            task_queue=f"test-{uuid.uuid4().hex[:8]}",
+        )
+
+
+async def connect(address: str) -> Client:
+    while True:
+        try:
+            return await Client.connect(address, data_converter=pydantic_data_converter)
+        except RuntimeError:
+            await asyncio.sleep(0.2)

@@ -1,0 +1,300 @@
+"""One HTTP connection to a provider: what an answer, or none, means."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+from durabatch.activities.providers import ProviderSettings
+from durabatch.activities.providers.http import LONGEST_WAIT, MAX_WORDS, Http, retry_after
+from durabatch.activities.providers.openai import explain
+from durabatch.contract import (
+    AnswerLost,
+    AuthenticationFailed,
+    ProviderError,
+    ProviderNotFound,
+    ProviderRefused,
+    ProviderUnavailable,
+    QueueFull,
+    RateLimited,
+)
+from pydantic import SecretStr
+
+KEY = "sk-very-secret"
+NOW = 1_790_000_000.0  # Mon, 21 Sep 2026 14:13:20 GMT
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+# --- Retry-After ---
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "30"}, 30),
+        ({"retry-after": " 2.5 "}, 2.5),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "²"}, None),
+        ({"retry-after": "Mon, 21 Sep 2026 14:14:20 GMT"}, 60),
+        ({"retry-after": "Mon, 21 Sep 2026 14:00:00 GMT"}, 0),
+        ({"retry-after": "Mon, 99 Sep 2026 14:00:00 GMT"}, None),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after-ms": "x", "retry-after": "9"}, 9),
+        ({"retry-after": "99999999999999999999"}, LONGEST_WAIT),
+        ({"retry-after": "Mon, 21 Sep 9026 14:00:00 GMT"}, LONGEST_WAIT),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}, 90),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "250ms"}, 0.25),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1h2m"}, 3720),
+        ({"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "1m"}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "later"}, None),
+    ],
+)
+def test_how_long_a_provider_asks_to_be_left_alone(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, NOW) == (None if seconds is None else timedelta(seconds=seconds))
+
+
+def test_a_date_is_counted_from_now_unless_told_otherwise() -> None:
+    assert retry_after({"retry-after": "Fri, 01 Jan 2021 00:00:00 GMT"}) == timedelta(0)
+
+
+# --- answers ---
+
+
+@asynccontextmanager
+async def serving(handler: Handler, **options: Any) -> AsyncIterator[Http]:
+    """A server on loopback that answers everything with a handler, and the connection to it."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    http = connection(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", **options)
+    try:
+        yield http
+    finally:
+        await http.close()
+        await runner.cleanup()
+
+
+def connection(url: str, **options: Any) -> Http:
+    settings = ProviderSettings(name="gpt", kind="openai", base_url=url, api_key=SecretStr(KEY), **options)
+    return Http(settings, {"Authorization": f"Bearer {KEY}"}, explain)
+
+
+def answering(status: int, body: bytes = b"{}", **headers: str) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return web.Response(status=status, body=body, headers=named)
+
+    return answer
+
+
+async def failure(http: Http, **options: Any) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        await http.call("POST", "/batches", **options)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "on_create"),
+    [
+        (307, ProviderRefused, ProviderRefused),
+        (400, ProviderRefused, ProviderRefused),
+        (401, AuthenticationFailed, AuthenticationFailed),
+        (402, ProviderRefused, ProviderRefused),
+        (403, AuthenticationFailed, AuthenticationFailed),
+        (404, ProviderNotFound, ProviderNotFound),
+        (408, ProviderUnavailable, AnswerLost),
+        (409, ProviderRefused, ProviderRefused),
+        (413, ProviderRefused, ProviderRefused),
+        (425, ProviderUnavailable, ProviderUnavailable),
+        (429, RateLimited, RateLimited),
+        (500, ProviderUnavailable, AnswerLost),
+        (502, ProviderUnavailable, AnswerLost),
+        (503, ProviderUnavailable, AnswerLost),
+        (504, ProviderUnavailable, AnswerLost),
+        (529, ProviderUnavailable, AnswerLost),
+    ],
+)
+async def test_a_status_means_an_error(status: int, error: type[ProviderError], on_create: type[ProviderError]) -> None:
+    async with serving(answering(status)) as http:
+        assert type(await failure(http)) is error
+        assert type(await failure(http, creates=True)) is on_create
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (429, "token_limit_exceeded", "x"),
+        (429, None, "Too many batches: at most 3 may be under way."),
+        (400, "x", "Enqueued token limit reached for gpt-4o."),
+    ],
+)
+async def test_a_full_queue_is_told_from_too_many_requests(status: int, code: str | None, message: str) -> None:
+    body = f'{{"error": {{"code": "{code}", "message": "{message}"}}}}'.encode()
+    async with serving(answering(status, body, retry_after="7")) as http:
+        found = await failure(http, creates=True)
+        assert type(found) is QueueFull and found.retry_after == timedelta(seconds=7)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"error": {"message": "No  such\\nfile.", "code": "x"}}', "No such file."),
+        (b'{"error": {"code": "quota"}}', "quota"),
+        (b'{"error": {"type": "bad"}}', "bad"),
+        (b'{"error": "words"}', "words"),
+        (b'{"error": {"message": "key sk-very-secret is odd"}}', "key [key] is odd"),
+        (b'{"error": null}', "Bad Request"),
+        (b"{}", "Bad Request"),
+        (b"[]", "Bad Request"),
+        (b"<html>", "Bad Request"),
+        (b'{"error": "\xff"}', "Bad Request"),
+        (b"", "Bad Request"),
+    ],
+)
+async def test_an_error_tells_the_providers_words_and_never_the_key(body: bytes, words: str) -> None:
+    async with serving(answering(400, body)) as http:
+        assert (await failure(http)).message == f"Provider gpt answered 400: {words}"
+
+
+async def test_long_words_are_cut_and_words_about_the_key_are_ours() -> None:
+    body = b'{"error": {"message": "%b"}}' % (b"x" * 1000)
+    async with serving(answering(400, body)) as http:
+        assert len((await failure(http)).message) <= MAX_WORDS + len("Provider gpt answered 400: ")
+    async with serving(answering(401, b'{"error": {"message": "Incorrect API key: sk-very"}}')) as http:
+        assert "sk-very" not in (await failure(http)).message
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b'{"id": "\xff"}'])
+async def test_a_success_that_is_no_json_is_no_answer(body: bytes) -> None:
+    async with serving(answering(200, body)) as http:
+        assert type(await failure(http)) is ProviderUnavailable
+        assert type(await failure(http, creates=True)) is AnswerLost
+
+
+async def test_a_success_that_cannot_be_decompressed_is_no_answer() -> None:
+    async with serving(answering(200, b"not gzip", Content_Encoding="gzip")) as http:
+        assert type(await failure(http)) is ProviderUnavailable
+        assert type(await failure(http, creates=True)) is AnswerLost
+
+
+async def test_only_a_connection_that_was_never_made_surely_created_nothing() -> None:
+    http = connection("http://127.0.0.1:9")  # the discard port, where nobody listens
+    assert type(await failure(http)) is ProviderUnavailable
+    assert type(await failure(http, creates=True)) is ProviderUnavailable
+    await http.close()
+
+
+async def test_silence_after_the_request_is_a_lost_answer() -> None:
+    silent = asyncio.Event()
+
+    async def never(request: web.Request) -> web.Response:
+        await silent.wait()
+        return web.Response()
+
+    async with serving(never, timeout=timedelta(seconds=0.05)) as http:
+        assert type(await failure(http)) is ProviderUnavailable
+        assert type(await failure(http, creates=True)) is AnswerLost
+        silent.set()
+
+
+async def test_a_request_is_sent_once() -> None:
+    seen = 0
+
+    async def hang_up(request: web.Request) -> web.Response:
+        nonlocal seen
+        seen += 1
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with serving(hang_up) as http:
+        assert type(await failure(http, creates=True)) is AnswerLost
+    assert seen == 1
+
+
+# --- downloads ---
+
+CONTENT = b"".join(b'{"row": %d}\n' % number for number in range(50_000))
+
+
+async def read(http: Http, start: int) -> bytes:
+    got = b""
+    async with http.stream("/files/f/content", start) as chunks:
+        async for chunk in chunks:
+            got += chunk
+    return got
+
+
+def serving_content(ranges: bool, compresses: bool) -> Handler:
+    async def content(request: web.Request) -> web.Response:
+        body, headers, status = CONTENT, {}, 200
+        if ranges and "Range" in request.headers:
+            start = request.http_range.start
+            if start >= len(body):
+                return web.Response(status=416)
+            status = 206
+        if compresses and "gzip" in request.headers.get("Accept-Encoding", ""):
+            body, headers = gzip.compress(body), {"Content-Encoding": "gzip"}
+        if status == 206:
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            body = body[start:]
+        return web.Response(status=status, body=body, headers=headers)
+
+    return content
+
+
+@pytest.mark.parametrize("compresses", [False, True])
+@pytest.mark.parametrize("ranges", [False, True])
+@pytest.mark.parametrize("start", [0, 1, 300_000, len(CONTENT) - 1, len(CONTENT)])
+async def test_a_download_goes_on_at_a_byte_of_the_content(start: int, ranges: bool, compresses: bool) -> None:
+    async with serving(serving_content(ranges, compresses)) as http:
+        assert await read(http, start) == CONTENT[start:]
+
+
+async def test_a_download_that_breaks_off_gives_what_came_and_says_so() -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = len(CONTENT)
+        await response.prepare(request)
+        await response.write(CONTENT[:300_001])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    got = b""
+    async with serving(cut) as http:
+        with pytest.raises(ProviderUnavailable):
+            async with http.stream("/files/f/content", 0) as chunks:
+                async for chunk in chunks:
+                    got += chunk
+    assert got == CONTENT[:300_001]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(404, ProviderNotFound), (416, ProviderRefused), (429, RateLimited), (500, ProviderUnavailable)],
+)
+async def test_a_download_that_is_refused_raises_the_same_errors(status: int, error: type[ProviderError]) -> None:
+    async with serving(answering(status)) as http:
+        with pytest.raises(error):
+            await read(http, 0)
+
+
+async def test_a_download_from_nobody_is_unavailable() -> None:
+    http = connection("http://127.0.0.1:9")
+    with pytest.raises(ProviderUnavailable):
+        await read(http, 0)
+    await http.close()

@@ -1,0 +1,293 @@
+"""Rows as OpenAI takes and returns them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from durabatch.activities.providers import openai_rows
+from durabatch.activities.providers.base import RowTokens
+from durabatch.activities.providers.openai_rows import error_class, outcome
+from durabatch.activities.rows import RowRefused, parse
+from durabatch.contract import BatchSpec, ErrorClass, RowStatus
+
+URL = "/v1/chat/completions"
+SAY_HI = [{"role": "user", "content": "Hi."}]
+
+
+def spec(**fields: Any) -> BatchSpec:
+    return BatchSpec(provider="gpt", input="rows.jsonl", **fields)
+
+
+def line(**fields: Any) -> bytes:
+    row = {"custom_id": "a", "method": "POST", "url": URL, "body": {"model": "m", "messages": SAY_HI}, **fields}
+    return json.dumps({name: value for name, value in row.items() if value is not None}).encode()
+
+
+def sent(data: bytes, **fields: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(openai_rows.prepare(parse(data), spec(**fields)))
+    return found
+
+
+# --- in ---
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        line(),
+        b'{ "custom_id" : "a", "method":"POST","url":"/v1/chat/completions", "body": {"messages":[],"model":"m"} }',
+        b'{"body":{"model":"m","messages":[]},"url":"/v1/chat/completions","method":"POST","custom_id":"a"}',
+    ],
+)
+def test_a_line_that_needs_nothing_goes_through_byte_for_byte(data: bytes) -> None:
+    row = parse(data)
+    assert openai_rows.prepare(row, spec(model="other")) is row.data
+
+
+@pytest.mark.parametrize("gone", ["method", "url"])
+def test_a_line_without_method_or_url_gets_them(gone: str) -> None:
+    body = {"model": "m", "messages": SAY_HI, "metadata": {"method": "none of the line's", "url": "x"}}
+    found = sent(line(body=body, **{gone: None}))
+    assert found == {"custom_id": "a", "method": "POST", "url": URL, "body": body}
+
+
+def test_the_specs_model_and_params_lie_under_the_rows_own() -> None:
+    body = {"model": None, "messages": SAY_HI, "temperature": 0.1}
+    found = sent(line(body=body), model="gpt", params={"temperature": 1, "seed": 7})
+    assert found["body"] == {"model": "gpt", "temperature": 0.1, "seed": 7, "messages": SAY_HI}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "given", "body"),
+    [
+        (URL, "Hi.", {"messages": SAY_HI}),
+        (URL, SAY_HI, {"messages": SAY_HI}),
+        ("/v1/responses", "Hi.", {"input": "Hi."}),
+        ("/v1/responses", SAY_HI, {"input": SAY_HI}),
+        ("/v1/embeddings", ["a", "b"], {"input": ["a", "b"]}),
+        ("/v1/completions", "Once", {"prompt": "Once"}),
+        ("/v1/moderations", "Hi.", {"input": "Hi."}),
+    ],
+)
+def test_a_short_row_becomes_the_endpoints_body(endpoint: str, given: Any, body: dict[str, Any]) -> None:
+    data = json.dumps({"custom_id": "a", "input": given}).encode()
+    found = sent(data, endpoint=endpoint, model="m", params={"top_p": 1})
+    assert found == {"custom_id": "a", "method": "POST", "url": endpoint, "body": {"model": "m", "top_p": 1, **body}}
+
+
+def test_a_moderation_names_its_model_itself() -> None:
+    assert sent(b'{"custom_id":"a","input":"Hi."}', endpoint="/v1/moderations")["body"] == {"input": "Hi."}
+
+
+@pytest.mark.parametrize(
+    ("data", "fields", "field", "reason"),
+    [
+        (b'{"custom_id":"a","params":{}}', {}, "params", "is Anthropic's form"),
+        (line(url="/v1/embeddings"), {}, "url", "differs from the batch's endpoint"),
+        (b'{"custom_id":"a","input":{}}', {}, "input", "must be a string or a list of messages"),
+        (line(body={"messages": SAY_HI}), {}, "body.model", "is missing, and the batch names none"),
+        (line(body={"model": "", "messages": SAY_HI}), {}, "body.model", "is empty"),
+        (line(body={"model": 7, "messages": SAY_HI}), {}, "body.model", "expected `str"),
+        (line(body=[]), {}, "body", "expected `object"),
+        (line(body={"model": "m"}), {}, "body.messages", "is missing, and /v1/chat/completions needs it"),
+        (line(body={"model": "m", "messages": "Hi."}), {}, "body.messages", "must be a list"),
+        (line(body={"model": "m", "messages": SAY_HI, "stream": True}), {}, "body.stream", "cannot stream"),
+        (line(), {"params": {"stream": True}}, "body.stream", "cannot stream"),
+    ],
+)
+def test_a_row_that_openai_would_refuse_the_whole_file_for_is_refused(
+    data: bytes, fields: dict[str, Any], field: str, reason: str
+) -> None:
+    with pytest.raises(RowRefused) as caught:
+        sent(data, **fields)
+    assert caught.value.field == field and reason in caught.value.reason
+    assert caught.value.custom_id == "a"
+
+
+def test_the_model_of_a_prepared_row_can_be_read() -> None:
+    assert openai_rows.model_of(line()) == "m"
+
+
+# --- out ---
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {
+        "model": "gpt-4o-mini",
+        "choices": [{"message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+        **fields,
+    }
+
+
+def answered(body: Any, status: int | None = 200, **fields: Any) -> bytes:
+    response = {"status_code": status, "request_id": "req_1", "body": body}
+    return json.dumps({"id": "x", "custom_id": "a", "response": response, "error": None, **fields}).encode()
+
+
+def test_a_success_has_text_model_tokens_and_the_whole_body() -> None:
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "prompt_tokens_details": {"cached_tokens": 64},
+        "completion_tokens_details": {"reasoning_tokens": 40},
+    }
+    found = outcome(answered(chat(usage=usage)))
+    assert (found.custom_id, found.status, found.text, found.model) == (
+        "a",
+        RowStatus.SUCCEEDED,
+        "Hello.",
+        "gpt-4o-mini",
+    )
+    assert found.tokens == RowTokens(input_tokens=100, cached_input_tokens=64, output_tokens=50, reasoning_tokens=40)
+    assert found.response is not None and found.response.body is not None
+    assert (found.response.status_code, found.response.request_id) == (200, "req_1")
+    assert json.loads(bytes(found.response.body)) == chat(usage=usage)
+
+
+RESPONSE = {
+    "model": "gpt-5",
+    "status": "completed",
+    "output": [
+        {"type": "reasoning", "summary": []},
+        {
+            "type": "message",
+            "content": [{"type": "output_text", "text": "Hel"}, {"type": "output_text", "text": "lo."}],
+        },
+    ],
+    "usage": {
+        "input_tokens": 9,
+        "input_tokens_details": {"cached_tokens": 1},
+        "output_tokens": 8,
+        "output_tokens_details": {"reasoning_tokens": 2},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "tokens"),
+    [
+        (RESPONSE, "Hello.", RowTokens(input_tokens=9, cached_input_tokens=1, output_tokens=8, reasoning_tokens=2)),
+        ({"model": "m", "choices": [{"text": "Once", "finish_reason": "stop"}]}, "Once", None),
+        (
+            {"model": "m", "data": [{"embedding": [0.1]}], "usage": {"prompt_tokens": 3}},
+            None,
+            RowTokens(input_tokens=3),
+        ),
+        ({"model": "m", "results": [{"flagged": False}]}, None, None),
+        (chat(choices=[{"message": {"content": None, "refusal": "No."}}], usage=None), "No.", None),
+        (chat(choices=[{"message": {"content": ""}}], usage=None), "", None),
+        (chat(choices=[{"message": {"content": [{"type": "text", "text": "Hi"}, 7]}}], usage=None), "Hi", None),
+        (chat(choices=[], usage=None), None, None),
+        (chat(choices=[{"message": {"content": "x"}, "finish_reason": "length"}], usage=None), "x", None),
+        ({"choices": "a shape of its own"}, None, None),
+        ("not even an object", None, None),
+    ],
+)
+def test_a_success_stands_whatever_its_body_looks_like(body: Any, text: str | None, tokens: RowTokens | None) -> None:
+    if isinstance(body, str):
+        body = [body]
+    found = outcome(answered(body))
+    assert (found.status, found.text, found.tokens) == (RowStatus.SUCCEEDED, text, tokens)
+
+
+def test_a_body_that_came_as_a_string_of_json_is_read() -> None:
+    assert outcome(answered(json.dumps(chat()))).text == "Hello."
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chat(choices=[{"message": {"content": "Hel"}, "finish_reason": "content_filter"}]),
+        {**RESPONSE, "status": "incomplete", "incomplete_details": {"reason": "content_filter"}},
+    ],
+)
+def test_a_filtered_answer_failed_and_is_kept_and_billed(body: dict[str, Any]) -> None:
+    found = outcome(answered(body))
+    assert found.status is RowStatus.FAILED and found.failure is not None
+    assert (found.failure.type, found.failure.code) == (ErrorClass.CONTENT_FILTERED, "content_filter")
+    assert found.text and found.tokens is not None and found.response is not None
+
+
+def test_a_failed_response_within_a_2xx_failed() -> None:
+    body = {**RESPONSE, "status": "failed", "error": {"code": "server_error", "message": "Sorry."}}
+    found = outcome(answered(body))
+    assert found.failure is not None
+    assert (found.failure.type, found.failure.code, found.failure.message) == (
+        ErrorClass.SERVER_ERROR,
+        "server_error",
+        "Sorry.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "code", "message"),
+    [
+        (
+            answered({"error": {"message": "Slow down.", "type": "requests", "code": "rate_limit_exceeded"}}, 429),
+            ErrorClass.RATE_LIMITED,
+            "rate_limit_exceeded",
+            "Slow down.",
+        ),
+        (answered({"error": "words"}, 400), ErrorClass.INVALID_REQUEST, "http_400", "words"),
+        (answered({"message": "words"}, 500), ErrorClass.SERVER_ERROR, "http_500", "words"),
+        (answered(["odd"], 503), ErrorClass.SERVER_ERROR, "http_503", ""),
+        (answered(None, 500), ErrorClass.SERVER_ERROR, "http_500", ""),
+        (answered(None, 0, error={"message": "lost"}), ErrorClass.SERVER_ERROR, None, "lost"),
+        (
+            answered(None, None, response=None, error={"code": "batch_expired", "message": "Too late."}),
+            ErrorClass.EXPIRED,
+            "batch_expired",
+            "Too late.",
+        ),
+        (answered(None, response=None, error="words"), ErrorClass.OTHER, None, "words"),
+        (answered(None, response=None, error={"type": "server_error"}), ErrorClass.SERVER_ERROR, "server_error", ""),
+    ],
+)
+def test_an_error_row_has_a_class_a_code_and_the_providers_words(
+    data: bytes, kind: ErrorClass, code: str | None, message: str
+) -> None:
+    found = outcome(data)
+    assert found.status is RowStatus.FAILED and found.failure is not None
+    assert (found.failure.type, found.failure.code, found.failure.message) == (kind, code, message)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"nonsense", b"[]", b"{}", b'{"custom_id":"a"}', b'{"custom_id":7,"error":"x"}', b'{"custom_id":"\xff"}'],
+)
+def test_a_line_that_is_no_result_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        outcome(data)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "expected"),
+    [
+        (429, "rate_limit_exceeded", None, ErrorClass.RATE_LIMITED),
+        (429, "insufficient_quota", None, ErrorClass.QUOTA_EXHAUSTED),
+        (429, None, None, ErrorClass.RATE_LIMITED),
+        (400, "context_length_exceeded", None, ErrorClass.CONTEXT_LENGTH),
+        (400, None, "This model's maximum context length is 8191 tokens", ErrorClass.CONTEXT_LENGTH),
+        (400, "content_filter", None, ErrorClass.CONTENT_FILTERED),
+        (400, "invalid_value", "x", ErrorClass.INVALID_REQUEST),
+        (401, "invalid_api_key", None, ErrorClass.AUTHENTICATION),
+        (403, None, None, ErrorClass.AUTHENTICATION),
+        (404, "model_not_found", None, ErrorClass.NOT_FOUND),
+        (404, None, None, ErrorClass.NOT_FOUND),
+        (408, None, None, ErrorClass.TIMEOUT),
+        (413, None, None, ErrorClass.INVALID_REQUEST),
+        (500, None, None, ErrorClass.SERVER_ERROR),
+        (503, "overloaded", None, ErrorClass.SERVER_ERROR),
+        (504, None, None, ErrorClass.TIMEOUT),
+        (0, None, None, ErrorClass.SERVER_ERROR),
+        (None, "batch_cancelled", None, ErrorClass.CANCELED),
+        (None, "request_timeout", None, ErrorClass.TIMEOUT),
+        (None, "something_new", "x", ErrorClass.OTHER),
+        (None, None, None, ErrorClass.OTHER),
+    ],
+)
+def test_an_error_has_a_class(status: int | None, code: str | None, message: str | None, expected: ErrorClass) -> None:
+    assert error_class(status, code, message) is expected

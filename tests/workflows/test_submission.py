@@ -1,0 +1,189 @@
+"""Paid once (promise G1): whatever becomes of a create's answer, there is one provider batch for each marker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from durabatch.contract import BatchResult, BatchStatus
+from durabatch.workers import Settings
+from support.house import KEY, House
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+
+pytestmark = pytest.mark.timeout(90)
+
+
+async def billed_once(house: House) -> None:
+    ledger = await house.admin.ledger()
+    assert len(ledger["batches"]) == 1
+    assert set(ledger["rows"].values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("lost_answer", {}), ("lost_answer_status", {"status": 500}), ("lost_answer_status", {"status": 503})],
+)
+async def test_a_create_whose_answer_is_lost_is_found_and_adopted(
+    house: House, kind: str, options: dict[str, int]
+) -> None:
+    await house.admin.fault("batches.create", kind, times=1, **options)
+    async with house.worker():
+        handle = await house.start(3)
+        result = await handle.result()
+    assert result.status is BatchStatus.COMPLETED
+    assert [batch.adopted for batch in result.provider_batches] == [True]
+    await billed_once(house)
+
+
+async def test_a_create_that_never_arrived_is_made_again_with_another_file(house: House) -> None:
+    await house.admin.fault("batches.create", "reset", times=1)
+    async with house.worker():
+        handle = await house.start(3)
+        result = await handle.result()
+    assert result.counts.succeeded == 3
+    await billed_once(house)
+    ledger = await house.admin.ledger()
+    names = [file["filename"] for file in ledger["files"] if file["purpose"] == "batch"]
+    assert sorted(name.rpartition("~")[2] for name in names) == ["g1.jsonl", "g2.jsonl"]
+
+
+async def test_a_batch_that_a_listing_shows_late_is_still_found(house: House) -> None:
+    await house.admin.settings(list_lag_seconds=0.6)  # the house's settle time is 1 s
+    await house.admin.fault("batches.create", "lost_answer", times=1)
+    async with house.worker():
+        handle = await house.start(3)
+        result = await handle.result()
+    assert result.counts.succeeded == 3
+    await billed_once(house)
+
+
+async def test_an_upload_whose_answer_is_lost_is_found_rather_than_orphaned(house: House) -> None:
+    await house.admin.fault("files.create", "lost_answer", times=2)
+    async with house.worker():
+        handle = await house.start(3)
+        await handle.result()
+    ledger = await house.admin.ledger()
+    files = [file for file in ledger["files"] if file["purpose"] == "batch"]
+    assert len(files) == 1
+    assert files[0]["deleted"]
+
+
+async def test_a_create_that_is_still_on_its_way_when_another_worker_takes_over_buys_nothing(house: House) -> None:
+    # The zombie: its request is held before it takes effect, given up, made again, and then it arrives after all.
+    fault = await house.admin.fault("batches.create", "hold_before", times=1)
+    async with house.worker():
+        handle = await house.start(3)
+        while (await house.admin.ledger(summary=True))["requests"].get("batches.create", 0) < 2:
+            await asyncio.sleep(0.1)
+        await house.admin.clear(fault["id"])
+        result = await handle.result()
+    assert result.counts.succeeded == 3
+    ledger = await house.admin.ledger()
+    assert set(ledger["rows"].values()) == {1}
+    # The late one was taken, found its file gone, and ran nothing.
+    assert sorted((batch["status"], batch["rows_billed"]) for batch in ledger["batches"]) == [
+        ("completed", 3),
+        ("failed", 0),
+    ]
+
+
+async def test_a_reset_to_before_the_submit_adopts_what_was_paid_for(house: House) -> None:
+    async with house.worker():
+        handle = await house.start(3)
+        await handle.result()
+        history = await handle.fetch_history()
+        first_task = next(e for e in history.events if e.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)
+        await house.client.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace="default",
+                workflow_execution=WorkflowExecution(workflow_id=handle.id),
+                reason="an operator's wish",
+                workflow_task_finish_event_id=first_task.event_id,
+                request_id="reset-once",
+            )
+        )
+        again = await house.client.get_workflow_handle(handle.id, result_type=BatchResult).result()
+    assert again.counts.succeeded == 3
+    assert again.provider_batches[0].adopted
+    await billed_once(house)
+
+
+async def test_a_second_run_of_the_same_id_pays_nothing(house: House) -> None:
+    async with house.worker():
+        first = await (await house.start(3, id="same")).result()
+        second = await (await house.start(3, id="same")).result()
+    assert first.provider_batches[0].id == second.provider_batches[0].id
+    await billed_once(house)
+
+
+async def test_the_same_id_with_other_rows_is_another_batch(house: House) -> None:
+    # Temporal forgets closed workflows after their retention; an id that comes again with new rows must not be given
+    # the old ones' results.
+    async with house.worker():
+        await (await house.start(3, id="again")).result()
+        result = await (await house.start(["new", "rows"], id="again")).result()
+    assert result.counts.total == result.counts.succeeded == 2
+    assert len(await house.batches()) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_a_hopeless_answer_before_anything_is_submitted_fails_at_once(house: House, status: int) -> None:
+    await house.admin.fault("batches.create", "status", status=status)
+    async with house.worker():
+        handle = await house.start(3)
+        with pytest.raises(WorkflowFailureError) as caught:
+            await handle.result()
+    cause = caught.value.cause
+    assert isinstance(cause, ApplicationError)
+    assert str(status) in cause.message
+    assert cause.details[0]["counts"] == {"total": 3, "succeeded": 0, "failed": 3, "canceled": 0, "expired": 0}
+    assert KEY not in cause.message
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_provider_that_is_busy_is_waited_for(house: House, status: int) -> None:
+    await house.admin.fault("batches.create", "status", status=status, times=1, retry_after=1)
+    async with house.worker():
+        handle = await house.start(3)
+        result = await handle.result()
+    assert result.counts.succeeded == 3
+    await billed_once(house)
+
+
+async def test_a_queue_without_room_is_waited_for_and_uses_up_no_attempt(house: House) -> None:
+    await house.admin.settings(enqueued_token_limit=1)
+    async with house.worker():
+        handle = await house.start(3, retry={"max_attempts": 1})
+        progress = await house.until(handle, lambda p: p.waiting_for and "no room" in p.waiting_for)
+        assert progress.next_poll_at is not None
+        await house.admin.settings(enqueued_token_limit=None)
+        await handle.signal("poll_now")
+        result = await handle.result()
+    assert result.counts.succeeded == 3
+    assert [row["attempts"] for row in house.results(handle.id)] == [1, 1, 1]
+
+
+async def test_another_account_never_gets_to_see_the_batch(house: House) -> None:
+    await house.admin.settings(finish_after_polls=1000)
+    async with house.worker():
+        handle = await house.start(3)
+        await house.until(handle, lambda p: p.provider_batch_id)
+    asked = (await house.admin.ledger(summary=True))["requests"].get("batches.retrieve", 0)
+    right = house.settings
+    assert right.source is not None
+    house.settings = Settings.load(right.source, {"KEY": "sk-another-account"})
+    async with house.worker():
+        await handle.signal("poll_now")
+        progress = await house.until(handle, lambda p: p.waiting_for and "belongs to account" in p.waiting_for)
+        assert "also_accounts" in (progress.waiting_for or "")
+    assert (await house.admin.ledger(summary=True))["requests"].get("batches.retrieve", 0) == asked
+    house.settings = right
+    await house.admin.settings(finish_after_polls=0)
+    async with house.worker():
+        await handle.signal("poll_now")
+        result = await handle.result()
+    assert result.counts.succeeded == 3
