@@ -187,10 +187,17 @@ def _check_id(custom_id: Any) -> str:
     if not isinstance(custom_id, str) or not custom_id.strip():
         raise RowRefused("custom_id", "must be a string that is not empty")
     if len(custom_id) > MAX_ID_CHARACTERS:
-        raise RowRefused("custom_id", f"has more than {MAX_ID_CHARACTERS} characters", custom_id[:40] + "…")
+        raise RowRefused("custom_id", f"has more than {MAX_ID_CHARACTERS} characters", _shown(custom_id))
     if not custom_id.isprintable():
-        raise RowRefused("custom_id", "holds a control character", ascii(custom_id)[1:41])
+        raise RowRefused("custom_id", "holds a control character", _shown(custom_id))
     return custom_id
+
+
+def _shown(custom_id: str) -> str:
+    """Return an id that cannot be used as one that can."""
+    beginning = custom_id[:40]
+    shown = beginning if beginning.isprintable() else ascii(beginning)[1:-1]
+    return shown if len(custom_id) <= 40 else shown + "…"
 
 
 def _check_names(data: bytes, custom_id: str, name: str, content: msgspec.Raw) -> bytes | None:

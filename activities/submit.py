@@ -34,7 +34,7 @@ from ..contract.steps import (
 from ._boundary import Pulse, step
 from .content import file_generation, file_name, file_prefix, open_content
 from .providers import Creation, Wanted
-from .records import attempt_digest, read_picked, read_shard
+from .records import ShardRecord, attempt_digest, read_picked, read_shard
 from .resources import Resources
 
 #: What a create's failure means. Anything else that goes wrong is a fault of ours, and means nothing was sent.
@@ -66,7 +66,7 @@ class Submit:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
-        rows = record.sendable if picked is None else len(picked)
+        rows = _rows(record, picked)
         if not provider.capabilities.uploads or not rows:
             return Uploaded(file_id=None, rows=rows, bytes=record.bytes)
         digest = attempt_digest(record, picked)
@@ -94,7 +94,7 @@ class Submit:
             Wanted(
                 marker=request.attempt.marker,
                 digest=attempt_digest(record, picked),
-                rows=request.rows,
+                rows=_rows(record, picked),
                 since=request.since,
                 strangers=request.strangers,
             )
@@ -138,6 +138,10 @@ class Submit:
         if provider.capabilities.uploads:
             for file_id, _ in await provider.find_files(file_prefix(request.attempt), request.since):
                 await provider.delete_file(file_id)
+
+
+def _rows(record: ShardRecord, picked: list[int] | None) -> int:
+    return record.sendable if picked is None else len(picked)
 
 
 def _must_be_ours(pulse: Pulse) -> None:

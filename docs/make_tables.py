@@ -29,6 +29,7 @@ from durabatch.contract import (
     RetryPolicy,
     RowError,
     RowResponse,
+    ShardCounts,
     Strays,
     Usage,
 )
@@ -43,7 +44,7 @@ ASKED: tuple[type[BaseModel], ...] = (
 )
 #: What Durabatch writes; all of its fields are always there.
 TOLD: tuple[type[BaseModel], ...] = (
-    *(BatchResult, BatchProgress, Counts, Usage, Strays, ProviderBatch),
+    *(BatchResult, BatchProgress, Counts, ShardCounts, Usage, Strays, ProviderBatch),
     *(ResultRow, RowResponse, RowError),
 )
 MODELS = {model.__name__: model for model in (*ASKED, *TOLD)}
@@ -101,9 +102,9 @@ def _kind(annotation: Any) -> str:
         values = get_args(annotation) if origin is Literal else list(annotation)
         return ", ".join(f"`{value}`" for value in values)
     if origin in (dict, tuple):
-        return {dict: "table", tuple: "list"}[origin]
+        return {dict: "object", tuple: "list"}[origin]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "table"
+        return "object"
     return _WORDS.get(annotation, "anything")
 
 

@@ -145,7 +145,7 @@ async def continued_as_new(house: House) -> Handle:
 
 
 async def failed_at_start(house: House) -> Handle:
-    return await house.client.start_workflow("BatchWorkflow", {}, id="wrong", task_queue=house.task_queue)
+    return await house.client.start_workflow("BatchWorkflow", {}, id=house.name or "", task_queue=house.task_queue)
 
 
 async def failed_in_the_plan(house: House) -> Handle:
@@ -208,6 +208,7 @@ async def _record(name: str, path: Callable[[House], Awaitable[Handle]], address
         open_house(client, scratch / name, {"settle": "1s", "timeout": "5s"}) as house,
         house.worker(identity="recorder"),
     ):
+        house.name = f"recorded-{name}"
         handle = await path(house)
         while (await handle.describe()).close_time is None:
             await asyncio.sleep(0.1)

@@ -64,6 +64,7 @@ class House:
     settings: Settings
     store: Path
     task_queue: str
+    name: str | None = None  #: The id of batches that are started without one; a random one if None.
     handles: list[WorkflowHandle[Any, Any]] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
@@ -76,7 +77,7 @@ class House:
         """Start a batch of so many rows, or of these texts."""
         texts = [f"Row {n}. Say something." for n in range(rows)] if isinstance(rows, int) else rows
         lines = [{"custom_id": f"r{n}", "input": text} for n, text in enumerate(texts)]
-        batch_id = id or f"batch-{uuid.uuid4().hex[:10]}"
+        batch_id = id or self.name or f"batch-{uuid.uuid4().hex[:10]}"
         path = self.store / "in" / f"{batch_id}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -1,0 +1,70 @@
+"""What the chaos suite orders: batches whose every row carries a canary, so that it is known again wherever it lands."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Row markers (see docs/sandbox.md) and how such a row ends in a batch that is let run to its end.
+ENDS = {
+    "": "succeeded",
+    "[[sandbox:duplicate]]": "succeeded",
+    "[[sandbox:unknown]]": "succeeded",
+    "[[sandbox:tokens=50]]": "succeeded",
+    "[[sandbox:rate_limited times=1]]": "succeeded",
+    "[[sandbox:server_error times=1]]": "succeeded",
+    "[[sandbox:overloaded times=1]]": "succeeded",
+    "[[sandbox:timeout times=1]]": "succeeded",
+    "[[sandbox:missing times=1]]": "succeeded",
+    "[[sandbox:malformed times=1]]": "succeeded",
+    "[[sandbox:batch_expired times=1]]": "succeeded",
+    "[[sandbox:missing]]": "failed",
+    "[[sandbox:invalid_request]]": "failed",
+    "[[sandbox:content_filtered]]": "failed",
+    "[[sandbox:context_length]]": "failed",
+}
+#: Rows that are answered, and so billed, but whose answer is lost: trying them again rightly costs again.
+PAID_AGAIN = ("missing", "malformed")
+
+
+@dataclass(frozen=True)
+class Row:
+    custom_id: str
+    canary: str
+    marker: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.canary} is what this is about. {self.marker}".strip()
+
+    @property
+    def paid_again(self) -> bool:
+        return any(word in self.marker for word in PAID_AGAIN)
+
+
+@dataclass(frozen=True)
+class Order:
+    """One batch."""
+
+    batch_id: str
+    rows: tuple[Row, ...]
+    key: str  #: Of the account that pays.
+
+    @classmethod
+    def make(cls, rows: int, markers: dict[int, str], key: str, name: str | None = None) -> Order:
+        """Return an order of so many rows, with these markers on some of them."""
+        name = name or f"chaos-{uuid.uuid4().hex[:10]}"
+        return cls(
+            batch_id=name,
+            rows=tuple(Row(f"{name}-{n}", f"Canary{name[-10:]}x{n}x", markers.get(n, "")) for n in range(rows)),
+            key=key,
+        )
+
+    def write(self, store: Path) -> str:
+        """Write the input into the store; return its URI."""
+        path = store / "in" / f"{self.batch_id}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps({"custom_id": r.custom_id, "input": r.text}) + "\n" for r in self.rows))
+        return path.as_uri()

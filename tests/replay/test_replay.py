@@ -1,0 +1,84 @@
+"""Replays for ever (promise G10): every recorded history replays with today's workflow code.
+
+`record.py` beside this file makes the histories. A history that does not replay means that workflows which are running
+now would be stuck after a deploy: put the change behind `workflow.patched`, do not record anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.workflow import NondeterminismError
+
+from durabatch.workers.plugin import PASSED_THROUGH
+from durabatch.workflows import BatchWorkflow, ShardWorkflow
+
+HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+NAMES = [path.stem for path in HISTORIES]
+
+#: The paths that promise G10 names; a recording of each must be there.
+PATHS = {
+    "completed",
+    "completed_with_failed_rows",
+    "retried_rows",
+    "expired_with_partials",
+    "canceled_while_polling",
+    "canceled_by_temporal",
+    "canceled_while_uploading",
+    "canceled_while_submitting",
+    "canceled_while_fetching",
+    "adopted_after_a_lost_answer",
+    "fenced_and_created_again",
+    "continued_as_new-run-1",
+    "continued_as_new-run-2",
+    "failed_at_start",
+    "several_shards",
+    "several_shards-shard-0",
+}
+
+
+def _replayer() -> Replayer:
+    restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
+    return Replayer(
+        workflows=[BatchWorkflow, ShardWorkflow],
+        data_converter=pydantic_data_converter,
+        workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_every_path_is_recorded() -> None:
+    assert set(NAMES) >= PATHS
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=NAMES)
+async def test_a_recorded_history_replays(path: Path) -> None:
+    # Children are named after their parent, so the id must be the recorded one.
+    await _replayer().replay_workflow(WorkflowHistory.from_json(f"recorded-{path.stem}", _load(path)))
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=NAMES)
+def test_a_recorded_history_is_small_and_holds_no_row(path: Path) -> None:
+    history = WorkflowHistory.from_json(path.stem, _load(path))
+    assert len(history.events) <= 4000
+    assert max(event.ByteSize() for event in history.events) < 64 * 1024
+    assert "[[sandbox" not in path.read_text()
+
+
+async def test_a_history_of_other_code_does_not_replay() -> None:
+    # The test above can fail: a history in which one step had another name is refused.
+    path = next(path for path in HISTORIES if path.stem == "completed")
+    text = path.read_text().replace('"durabatch.settle"', '"durabatch.another_step"')
+    with pytest.raises(NondeterminismError):
+        await _replayer().replay_workflow(WorkflowHistory.from_json("changed", json.loads(text)))

@@ -1,0 +1,237 @@
+"""What the workflows decide, in tables."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from durabatch.contract import (
+    BatchStatus,
+    Counts,
+    ErrorClass,
+    PollPolicy,
+    ProviderStatus,
+    RowStatus,
+)
+from durabatch.contract.errors import error_classes
+from durabatch.contract.steps import Snapshot
+from durabatch.workflows.decisions import (
+    HOPELESS,
+    MENDABLE,
+    OUTAGE_LONGEST,
+    absent_class,
+    batch_status,
+    outage_delay,
+    poll_delay,
+    queue_was_full,
+    waits_out,
+)
+
+SECOND = timedelta(seconds=1)
+NO_JITTER = PollPolicy(first=15 * SECOND, factor=1.5, maximum=600 * SECOND, jitter=0)
+
+
+def batch(status: ProviderStatus, code: str | None = None) -> Snapshot:
+    return Snapshot(id="batch_1", status=status, raw_status=status.value, error_code=code)
+
+
+# --- the next poll ---
+
+
+def test_polls_come_ever_less_often_until_the_longest_wait() -> None:
+    delays = [poll_delay(NO_JITTER, polls, 0.5) / SECOND for polls in range(12)]
+    assert delays[:4] == [15, 22.5, 33.75, 50.625]
+    assert delays == sorted(delays)
+    assert delays[-1] == 600
+
+
+def test_a_day_takes_so_few_polls_that_history_stays_small() -> None:
+    passed, polls = timedelta(0), 0
+    while passed < timedelta(hours=24):
+        passed += poll_delay(PollPolicy(), polls, 0.0)  # the shortest waits there are
+        polls += 1
+    assert polls * 11 <= 2000  # 11 events a poll, see the design's "history" benchmark
+
+
+@pytest.mark.parametrize(("draw", "share"), [(0.0, 0.8), (0.25, 0.9), (0.5, 1.0), (1.0, 1.2)])
+@pytest.mark.parametrize(("polls", "seconds"), [(0, 10), (3, 80), (50, 100)])
+def test_jitter_changes_a_wait_by_its_share_at_most_either_way(
+    draw: float, share: float, polls: int, seconds: int
+) -> None:
+    policy = PollPolicy(first=10 * SECOND, factor=2, maximum=100 * SECOND, jitter=0.2)
+    assert poll_delay(policy, polls, draw) / SECOND == pytest.approx(seconds * share)
+
+
+def test_any_number_of_polls_has_a_wait_and_none_is_zero() -> None:
+    greedy = PollPolicy(first=0.1 * SECOND, factor=10, maximum=timedelta(days=365), jitter=0.5)
+    for polls in (0, 1, 199, 200, 10**6):
+        assert timedelta(0) < poll_delay(greedy, polls, 0.0) <= poll_delay(greedy, polls, 1.0) <= timedelta(days=548)
+    constant = PollPolicy(first=SECOND, factor=1, maximum=SECOND, jitter=0)
+    assert {poll_delay(constant, polls, 0.3) for polls in (0, 5, 10**6)} == {SECOND}
+
+
+# --- outages ---
+
+
+@pytest.mark.parametrize(
+    ("failures", "asked", "seconds"),
+    [
+        (1, None, 5),
+        (2, None, 10),
+        (3, None, 20),
+        (8, None, 600),
+        (10**9, None, 600),
+        (1, 0, 5),
+        (1, 3, 5),
+        (1, 7, 7),
+        (2, 3600, 3600),
+        (10**9, 601, 601),
+    ],
+)
+def test_an_outage_is_looked_at_ever_less_often_and_never_before_the_provider_wants(
+    failures: int, asked: int | None, seconds: int
+) -> None:
+    assert outage_delay(failures, None if asked is None else asked * SECOND) == seconds * SECOND
+
+
+def test_an_outage_is_looked_at_every_ten_minutes_at_least() -> None:
+    assert max(outage_delay(failures, None) for failures in range(1, 100)) == OUTAGE_LONGEST == timedelta(minutes=10)
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize(
+    ("code", "before", "after"),
+    [
+        # Nothing gets better by itself.
+        ("invalid_spec", False, False),
+        ("invalid_input", False, False),
+        ("accounting_error", False, False),
+        ("object_not_found", False, False),
+        # An operator can mend these, which is only worth waiting for when something is paid for.
+        ("authentication_failed", False, True),
+        ("account_mismatch", False, True),
+        ("unknown_provider", False, True),
+        ("missing_key", False, True),
+        ("configuration_error", False, True),
+        ("provider_refused", False, True),
+        ("provider_not_found", False, True),
+        # These pass.
+        ("provider_unavailable", True, True),
+        ("rate_limited", True, True),
+        ("queue_full", True, True),
+        ("store_error", True, True),
+        ("timeout", True, True),
+        ("KeyError", True, True),
+        ("a code of a newer version", True, True),
+    ],
+)
+def test_an_error_is_waited_out_or_not(code: str, before: bool, after: bool) -> None:
+    assert waits_out(code, submitted=False) is before
+    assert waits_out(code, submitted=True) is after
+
+
+def test_the_codes_that_are_told_apart_exist() -> None:
+    assert set(error_classes()) >= HOPELESS | MENDABLE
+    assert not HOPELESS & MENDABLE
+
+
+def test_what_the_error_tree_calls_retryable_is_waited_out() -> None:
+    for code, cls in error_classes().items():
+        if cls.retryable:
+            assert waits_out(code, submitted=False), code
+
+
+# --- rows that a provider batch did not return ---
+
+
+@pytest.mark.parametrize(
+    ("status", "stopped", "expected"),
+    [
+        (ProviderStatus.COMPLETED, None, ErrorClass.MISSING),
+        # It had ended before the cancel reached it, so the rows are the provider's to account for.
+        (ProviderStatus.COMPLETED, RowStatus.CANCELED, ErrorClass.MISSING),
+        (ProviderStatus.COMPLETED, RowStatus.EXPIRED, ErrorClass.MISSING),
+        (ProviderStatus.EXPIRED, None, ErrorClass.EXPIRED),
+        (ProviderStatus.EXPIRED, RowStatus.EXPIRED, ErrorClass.EXPIRED),
+        (ProviderStatus.CANCELED, None, ErrorClass.CANCELED),
+        (ProviderStatus.CANCELED, RowStatus.CANCELED, ErrorClass.CANCELED),
+        # It was the deadline that had the provider cancel it.
+        (ProviderStatus.CANCELED, RowStatus.EXPIRED, ErrorClass.EXPIRED),
+        (ProviderStatus.FAILED, None, ErrorClass.INVALID_REQUEST),
+        (ProviderStatus.FAILED, RowStatus.CANCELED, ErrorClass.INVALID_REQUEST),
+        # It never ended at all.
+        (ProviderStatus.IN_PROGRESS, RowStatus.CANCELED, ErrorClass.CANCELED),
+        (ProviderStatus.CANCELING, RowStatus.EXPIRED, ErrorClass.EXPIRED),
+        (ProviderStatus.IN_PROGRESS, None, ErrorClass.MISSING),
+    ],
+)
+def test_rows_that_did_not_come_back_have_a_reason(
+    status: ProviderStatus, stopped: RowStatus | None, expected: ErrorClass
+) -> None:
+    assert absent_class(batch(status), stopped) is expected
+
+
+def test_rows_of_a_batch_that_the_provider_lost_are_missing() -> None:
+    assert absent_class(None, None) is ErrorClass.MISSING
+    assert absent_class(None, RowStatus.CANCELED) is ErrorClass.MISSING
+
+
+@pytest.mark.parametrize("code", ["token_limit_exceeded", "batch_limit_exceeded"])
+def test_a_full_queue_is_no_fault_of_the_rows(code: str) -> None:
+    full = batch(ProviderStatus.FAILED, code)
+    assert queue_was_full(full)
+    assert absent_class(full, None) is ErrorClass.RATE_LIMITED
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (ProviderStatus.FAILED, None),
+        (ProviderStatus.FAILED, "invalid_json_line"),
+        (ProviderStatus.COMPLETED, "token_limit_exceeded"),
+        (ProviderStatus.EXPIRED, "token_limit_exceeded"),
+    ],
+)
+def test_only_a_failed_batch_with_the_providers_word_for_it_met_a_full_queue(
+    status: ProviderStatus, code: str | None
+) -> None:
+    assert not queue_was_full(batch(status, code))
+
+
+# --- how a batch ended ---
+
+
+@pytest.mark.parametrize(
+    ("counts", "cancel", "expected"),
+    [
+        (Counts(total=2, succeeded=2), False, BatchStatus.COMPLETED),
+        (Counts(total=2, succeeded=1, failed=1), False, BatchStatus.COMPLETED),
+        (Counts(total=2, failed=2), False, BatchStatus.FAILED),
+        (Counts(total=2, succeeded=1, expired=1), False, BatchStatus.EXPIRED),
+        (Counts(total=2, expired=2), False, BatchStatus.EXPIRED),
+        (Counts(total=3, succeeded=1, failed=1, expired=1), False, BatchStatus.EXPIRED),
+        (Counts(total=2, succeeded=1, canceled=1), True, BatchStatus.CANCELED),
+        (Counts(total=2, canceled=2), True, BatchStatus.CANCELED),
+        (Counts(total=3, succeeded=1, canceled=1, expired=1), True, BatchStatus.CANCELED),
+        # A cancel that comes after the end changes nothing.
+        (Counts(total=2, succeeded=2), True, BatchStatus.COMPLETED),
+        (Counts(total=2, failed=2), True, BatchStatus.FAILED),
+        # One that comes before the plan leaves no rows to tell.
+        (Counts(), True, BatchStatus.CANCELED),
+        (Counts(), False, BatchStatus.FAILED),
+    ],
+)
+def test_a_batch_ends_as_its_rows_did(counts: Counts, cancel: bool, expected: BatchStatus) -> None:
+    assert batch_status(counts, cancel) is expected
+
+
+def test_a_snapshot_knows_whether_it_is_final() -> None:
+    ended = {status for status in ProviderStatus if batch(status).status.ended}
+    assert ended == {
+        ProviderStatus.COMPLETED,
+        ProviderStatus.FAILED,
+        ProviderStatus.EXPIRED,
+        ProviderStatus.CANCELED,
+    }
