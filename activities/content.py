@@ -13,6 +13,7 @@ from ..contract import AccountingError, BatchSpec
 from ..contract.steps import Attempt
 from ._boundary import Pulse, in_thread
 from .providers import Content, Provider
+from .providers.base import sealed
 from .records import IndexRow, ShardRecord, attempt_digest, index_path, read_index
 from .rows import RowRefused, parse
 from .store import Store
@@ -79,6 +80,7 @@ def _write(
     pulse: Pulse,
 ) -> None:
     index = index_path(store.path(attempt.root), attempt.shard)
+    seal = sealed(attempt.marker, attempt_digest(record, picked))
     wanted = None if picked is None else set(picked)
     digest = hashlib.sha256()
     rows = (
@@ -93,7 +95,7 @@ def _write(
         prepared = _prepared(provider, row, data, spec)
         digest.update(prepared)
         digest.update(b"\n")
-        sent_as = provider.wire_id(row.custom_id, attempt.marker, number)
+        sent_as = provider.wire_id(row.custom_id, seal, number)
         spool.write(provider.join(provider.wire(prepared, sent_as), first))
         first = False
     if picked is None and not digest.hexdigest().startswith(record.digest):

@@ -13,6 +13,8 @@ from ..contract import ProviderUnavailable
 from ..contract.steps import CANCEL, FETCH, POLL, Attempt, BatchRequest, Fetched, FetchRequest, Snapshot
 from ._boundary import Pulse, in_thread, step
 from .providers import Download, Provider
+from .providers.base import sealed
+from .records import attempt_digest, read_picked, read_shard
 from .resources import Resources
 from .store import Store
 
@@ -49,7 +51,7 @@ class Follow:
         folder = _folder(self._resources.store, request.attempt)
         rows = size = 0
         downloads = await provider.downloads(request.batch)
-        if request.provisional and not await _ours(provider, downloads, request.attempt.marker):
+        if request.provisional and not await _ours(provider, downloads, await self._seal(request.attempt)):
             return Fetched(rows=0, bytes=0, stranger=True)
         for name in ("output", "error"):
             await self._resources.store.delete(f"{folder}/{name}.jsonl")
@@ -67,13 +69,18 @@ class Follow:
             )
         return Fetched(rows=rows, bytes=size)
 
+    async def _seal(self, attempt: Attempt) -> str:
+        record = await read_shard(self._resources.store, attempt)
+        picked = await read_picked(self._resources.store, attempt)
+        return sealed(attempt.marker, attempt_digest(record, picked))
+
 
 def _folder(store: Store, attempt: Attempt) -> str:
     return f"{store.path(attempt.root)}/{attempt.folder}"
 
 
-async def _ours(provider: Provider, downloads: list[Download], marker: str) -> bool:
-    """Return whether a candidate's results hold this marker's ids, from the first line that tells; nothing is kept.
+async def _ours(provider: Provider, downloads: list[Download], seal: str) -> bool:
+    """Return whether a candidate's results hold this seal's ids, from the first line that tells; nothing is kept.
 
     Results that do not tell count as ours: their rows are missing then, and tried again under the rules for such rows.
     To let the candidate go would have the same attempt created, and perhaps paid, twice.
@@ -84,9 +91,9 @@ async def _ours(provider: Provider, downloads: list[Download], marker: str) -> b
             async for chunk in chunks:
                 *whole, pending = (pending + chunk).split(b"\n")
                 for line in whole:
-                    if (ours := provider.owns(line, marker)) is not None:
+                    if (ours := provider.owns(line, seal)) is not None:
                         return ours
-        if pending and (ours := provider.owns(pending, marker)) is not None:
+        if pending and (ours := provider.owns(pending, seal)) is not None:
             return ours
     return True
 

@@ -151,9 +151,8 @@ class Plan:
 def _check_params(spec: BatchSpec) -> None:
     try:
         json.dumps(spec.params, allow_nan=False)
-        _encode(spec.params)
-    except (ValueError, OverflowError):
-        raise InvalidSpec("The params hold a number that cannot be sent: it is too big, or none at all.") from None
+    except ValueError:
+        raise InvalidSpec("The params hold a number that JSON cannot tell: NaN, or an infinite one.") from None
 
 
 def _check(plan: PlanRecord, spec: BatchSpec, prices: Prices) -> None:

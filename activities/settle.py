@@ -17,8 +17,8 @@ from ..contract.steps import SETTLE, AttemptRecord, Settled, SettleRequest
 from ._boundary import Pulse, in_thread, step
 from .prices import Prices, dollars
 from .providers import Outcome, Provider
-from .providers.base import RowFailure, RowResponse, RowTokens
-from .records import Refusal, ShardRecord, index_path, picked_path, read_index, read_picked, read_shard
+from .providers.base import RowFailure, RowResponse, RowTokens, sealed
+from .records import Refusal, ShardRecord, attempt_digest, index_path, picked_path, read_index, read_picked, read_shard
 from .resources import Resources
 from .store import Store, Writer
 
@@ -186,10 +186,11 @@ class _Accounts:
     def _read(self, past: AttemptRecord, picked: list[int] | None, spool: _Spool) -> None:
         """Read what one attempt brought; its word replaces an earlier one's."""
         marker = self._request.attempt.model_copy(update={"number": past.number}).marker
+        seal = sealed(marker, attempt_digest(self._record, picked))
         wanted: dict[str, int] = {}
         for number in range(len(self._ids)) if picked is None else picked:
             if number not in self._refusals:
-                wanted[self._provider.wire_id(self._ids[number], marker, number)] = number
+                wanted[self._provider.wire_id(self._ids[number], seal, number)] = number
                 self._absent[number] = past
                 self._classes[number] = None
                 self._attempts[number] += past.counted

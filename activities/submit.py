@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from ..contract import (
     AccountingError,
@@ -32,6 +33,7 @@ from ..contract.steps import (
     UploadRequest,
 )
 from ._boundary import Pulse, step
+from .claims import Claims
 from .content import file_generation, file_name, file_prefix, open_content
 from .providers import Creation, Wanted
 from .records import ShardRecord, attempt_digest, read_picked, read_shard
@@ -90,16 +92,25 @@ class Submit:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
+        since, strangers = request.since, list(request.strangers)
+        provisional = provider.capabilities.search is Search.PROVISIONAL
+        if provisional:
+            claims = Claims(self._resources.store, request.attempt, request.account)
+            intended = await claims.intended()
+            if intended is None:
+                return Found(batch=None)
+            since = max(since, intended)
+            strangers += await claims.of_others()
         batch = await provider.find(
             Wanted(
                 marker=request.attempt.marker,
                 digest=attempt_digest(record, picked),
                 rows=_rows(record, picked),
-                since=request.since,
-                strangers=request.strangers,
+                since=since,
+                strangers=strangers,
             )
         )
-        return Found(batch=batch, provisional=provider.capabilities.search is Search.PROVISIONAL)
+        return Found(batch=batch, provisional=provisional)
 
     @step(CREATE)
     async def create(self, request: CreateRequest, pulse: Pulse) -> Created:
@@ -121,9 +132,7 @@ class Submit:
             async with open_content(
                 self._resources.store, provider, request.attempt, request.spec, record, picked, 1, pulse
             ) as content:
-                _must_be_ours(pulse)
-                creation = replace(creation, content=content)
-                return Created(answer=CreateAnswer.CREATED, batch=await provider.create(creation))
+                return await self._create_inline(request, replace(creation, content=content), pulse)
         except (ProviderError, AccountingError) as error:
             answer = _ANSWERS.get(type(error))
             if answer is None:
@@ -131,10 +140,27 @@ class Submit:
             wait = error.retry_after if isinstance(error, ProviderError) else None
             return Created(answer=answer, reason=error.message, code=error.code, retry_after=wait)
 
+    async def _create_inline(self, request: CreateRequest, creation: Creation, pulse: Pulse) -> Created:
+        """Create a batch that nobody can search for exactly: with an intent before and a claim after."""
+        provider = self._resources.at_account(request.attempt.provider, request.account)
+        claims = Claims(self._resources.store, request.attempt, request.account)
+        await claims.intend(datetime.now(UTC))
+        _must_be_ours(pulse)
+        try:
+            batch = await provider.create(creation)
+        except AnswerLost:
+            raise
+        except ProviderError:
+            await claims.withdraw()  # nothing came of it
+            raise
+        await claims.claim(batch.id)
+        return Created(answer=CreateAnswer.CREATED, batch=batch)
+
     @step(TIDY)
     async def tidy(self, request: TidyRequest, pulse: Pulse) -> None:
-        """Delete the files that an attempt uploaded; the results are the provider's to expire."""
+        """Delete the files that an attempt uploaded, and its claims; the results are the provider's to expire."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
+        await Claims(self._resources.store, request.attempt, request.account).release()
         if provider.capabilities.uploads:
             for file_id, _ in await provider.find_files(file_prefix(request.attempt), request.since):
                 await provider.delete_file(file_id)

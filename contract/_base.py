@@ -20,7 +20,12 @@ def _duration(value: Any) -> Any:
     while match := _DURATION.match(value, position):
         seconds += float(match[1]) * _UNITS[match[2].lower()]
         position = match.end()
-    return timedelta(seconds=seconds) if position == len(value) else value
+    if position != len(value):
+        return value
+    try:
+        return timedelta(seconds=seconds)
+    except OverflowError:
+        raise ValueError("is longer than any time can be") from None
 
 
 #: A length of time. In JSON: seconds as a number, "24h", "10m", "1h30m", or ISO 8601 ("PT24H").

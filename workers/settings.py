@@ -31,7 +31,6 @@ from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_core import ErrorDetails
 
 from ..activities.providers.settings import DEFAULTS, ProviderSettings
 from ..contract import TASK_QUEUE, ConfigurationError, Duration, MissingKey, UnknownProvider
@@ -244,11 +243,11 @@ def _sentence(error: ValidationError) -> str:
     return f"{text}." if not more else f"{text} (and {more} more problem{'s' if more > 1 else ''})."
 
 
-def problem_words(problem: ErrorDetails) -> str:
+def problem_words(problem: Mapping[str, Any]) -> str:
     """Return what pydantic disliked, in words for somebody who writes files, not Python."""
     if problem["type"].startswith("time_delta"):
         return 'must be a duration such as "90s", "10m" or "26h"'
-    return problem["msg"].removeprefix("Value error, ")
+    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _fields(place: tuple[int | str, ...]) -> list[str]:

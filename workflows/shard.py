@@ -109,7 +109,10 @@ class Shard:
             if stop and state.stopped is None:
                 if not await self._look(state):  # it may have ended meanwhile, and then nothing is to be cancelled
                     return
-                if not state.batch.status.ended:
+                if state.provisional and not state.batch.status.ended:
+                    # It may be somebody else's: it is not ours to cancel, and its end will tell whose it was.
+                    state.stopped = stop
+                elif not state.batch.status.ended:
                     await self._cancel(state, stop)
                 continue
             if state.stopped and workflow.now() >= self._steering.deadline_at + PATIENCE:
@@ -302,6 +305,8 @@ class Shard:
     def _waiting_words(self, state: AttemptState) -> str:
         batch = state.batch
         assert batch is not None
+        if state.stopped and state.provisional:
+            return f"The batch {batch.id} may be another's, so it is not cancelled; its results will tell."
         if state.stopped:
             return f"{self._spec.provider} is ending the batch ({batch.raw_status})."
         done = f", {batch.completed + batch.failed:,} of {batch.total:,} rows" if batch.total else ""

@@ -33,8 +33,8 @@ _ONCE = RetryPolicy(maximum_attempts=1)
 #: A call to the provider or the store; a step that moves a shard's bytes.
 SHORT = timedelta(minutes=5)
 LONG = timedelta(hours=6)
-#: How long past the deadline a batch waits for what only the provider can tell: whether something is paid for, the end of
-#: a batch that it was asked to end, results that a broken key keeps from us. Providers keep results for four weeks.
+#: How long past the deadline a batch waits for what only the provider can tell: whether something is paid for, the end
+#: of a batch that it was asked to end, results that a broken key keeps from us. Providers keep results for four weeks.
 PATIENCE = timedelta(days=7)
 
 

@@ -128,7 +128,7 @@ class Submission:
             since=self._plan.planned_at,
             spec=self._spec,
         )
-        self._state.upload_begun = self._plan.provider.uploads
+        self._state.upload_begun = True
         uploaded = await self._steering.call(
             UPLOAD,
             request,
@@ -164,6 +164,8 @@ class Submission:
             return False
         self._state.batch = found.batch
         self._state.adopted = True
+        self._state.upload_begun = True  # by whoever created it: perhaps an earlier run, which is not there to clear up
+        self._state.rows = self._state.rows or found.batch.total
         self._state.provisional = found.provisional
         self._state.submitted_at = found.batch.created_at or workflow.now()
         return True

@@ -73,11 +73,11 @@ class AnthropicProvider:
             return HEAD + TAIL if first else TAIL
         return (HEAD if first else b",") + row
 
-    def wire_id(self, custom_id: str, marker: str, row: int) -> str:
-        return anthropic_rows.wire_id(marker, row)
+    def wire_id(self, custom_id: str, seal: str, row: int) -> str:
+        return anthropic_rows.wire_id(seal, row)
 
-    def owns(self, line: bytes, marker: str) -> bool | None:
-        return anthropic_rows.owns(line, marker)
+    def owns(self, line: bytes, seal: str) -> bool | None:
+        return anthropic_rows.owns(line, seal)
 
     def model_of(self, prepared: bytes) -> str | None:
         return anthropic_rows.model_of(prepared)
@@ -96,8 +96,8 @@ class AnthropicProvider:
         return  # it is absent already
 
     async def find(self, wanted: Wanted) -> Snapshot | None:
-        """Return the batch with this marker's ids in its results, else the oldest that may turn out to have them."""
-        name = anthropic_rows.name_of(wanted.marker)
+        """Return the batch with this seal's ids in its results, else the oldest that may turn out to have them."""
+        name = anthropic_rows.name_of(wanted.seal)
         ours: Snapshot | None = None
         candidate: Snapshot | None = None
         async for item in self._pages():
@@ -125,7 +125,7 @@ class AnthropicProvider:
             creates=True,
         )
         batch = snapshot(answer)
-        self._remember(batch.id, anthropic_rows.name_of(creation.marker))
+        self._remember(batch.id, anthropic_rows.name_of(creation.seal))
         return batch
 
     async def retrieve(self, batch_id: str) -> Snapshot:

@@ -58,14 +58,14 @@ _ID = re.compile(rb'"custom_id"\s*:\s*"([^"\\]*)"')
 
 
 @lru_cache(maxsize=1024)
-def name_of(marker: str) -> str:
+def name_of(seal: str) -> str:
     """Return the name that all rows of one provider batch carry in their ids, the only place Anthropic has for it."""
-    return sha256(marker.encode()).hexdigest()[:16]
+    return sha256(seal.encode()).hexdigest()[:16]
 
 
-def wire_id(marker: str, row: int) -> str:
+def wire_id(seal: str, row: int) -> str:
     """Return a row's id at Anthropic, which takes 1 to 64 of `a-z A-Z 0-9 _ -`: its batch's name and its number."""
-    return f"{name_of(marker)}-{row}"
+    return f"{name_of(seal)}-{row}"
 
 
 def name_on(line: bytes) -> str | None:
@@ -74,10 +74,10 @@ def name_on(line: bytes) -> str | None:
     return found[1].decode(errors="replace").rpartition("-")[0] if found else None
 
 
-def owns(line: bytes, marker: str) -> bool | None:
+def owns(line: bytes, seal: str) -> bool | None:
     """Return whether a result belongs to the batch with this marker, None where it does not tell."""
     name = name_on(line)
-    return None if name is None else name == name_of(marker)
+    return None if name is None else name == name_of(seal)
 
 
 # --- requests ---

@@ -87,6 +87,11 @@ class Content:
     chunks: AsyncIterator[bytes]
 
 
+def sealed(marker: str, digest: str) -> str:
+    """Return the name of one attempt with just these rows, for providers whose row ids have to carry it."""
+    return f"{marker}#{digest}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Creation:
     """All that a create call says."""
@@ -98,6 +103,10 @@ class Creation:
     file_id: str | None = None
     content: Content | None = None  #: Where rows go inline.
 
+    @property
+    def seal(self) -> str:
+        return sealed(self.marker, self.digest)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -107,7 +116,11 @@ class Wanted:
     digest: str
     rows: int
     since: datetime
-    strangers: Sequence[str] = field(default=())
+    strangers: Sequence[str] = field(default=())  #: Batches that are known to be somebody else's.
+
+    @property
+    def seal(self) -> str:
+        return sealed(self.marker, self.digest)
 
 
 class Provider(Protocol):
@@ -132,11 +145,11 @@ class Provider(Protocol):
         """Return a row as it stands among the others, or, for None, what comes after the last one."""
         ...
 
-    def wire_id(self, custom_id: str, marker: str, row: int) -> str:
+    def wire_id(self, custom_id: str, seal: str, row: int) -> str:
         """Return the id under which the provider sees row number `row` (from 0) of the shard."""
         ...
 
-    def owns(self, line: bytes, marker: str) -> bool | None:
+    def owns(self, line: bytes, seal: str) -> bool | None:
         """Return whether a line of results comes from the provider batch with this marker, None if it does not tell."""
         ...
 

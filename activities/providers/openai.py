@@ -75,10 +75,10 @@ class OpenAIProvider:
     def join(self, row: bytes | None, first: bool) -> bytes:
         return b"" if row is None else row + b"\n"
 
-    def wire_id(self, custom_id: str, marker: str, row: int) -> str:
+    def wire_id(self, custom_id: str, seal: str, row: int) -> str:
         return custom_id
 
-    def owns(self, line: bytes, marker: str) -> bool | None:
+    def owns(self, line: bytes, seal: str) -> bool | None:
         return True  # the metadata said so before it was adopted
 
     def model_of(self, prepared: bytes) -> str | None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import pytest
 from durabatch.activities.apply import Apply
 from durabatch.activities.follow import Follow
@@ -18,7 +19,7 @@ from durabatch.activities.resources import Resources
 from durabatch.activities.settle import Settle
 from durabatch.activities.store import Store
 from durabatch.activities.submit import Submit
-from durabatch.contract import BatchSpec, DurabatchError, RetryPolicy, RowStatus
+from durabatch.contract import BatchSpec, RetryPolicy, RowStatus
 from durabatch.contract.errors import error_classes
 from durabatch.contract.steps import (
     Applied,
@@ -99,7 +100,8 @@ class Desk:
 
     async def step(self, step: Callable[[Request], Awaitable[Answer]], request: Request, **info: Any) -> Answer:
         environment = ActivityEnvironment()
-        environment.info = replace(environment.info, attempt=self.tries, **info)
+        facts = {"attempt": self.tries, "heartbeat_timeout": timedelta(minutes=1), **info}
+        environment.info = replace(environment.info, **facts)
         answer: Answer = await environment.run(step, request)
         return answer
 
@@ -216,12 +218,10 @@ class Desk:
     async def files(self) -> list[str]:
         """Names of the files that are at the provider now."""
         ledger = await self.sandbox.ledger()
-        return [file["filename"] for file in ledger["files"] if file["deleted"] is None or file["deleted"] is False]
+        return [file["filename"] for file in ledger["files"] if not file["deleted"]]
 
     async def uploaded_bytes(self, file_id: str | None) -> bytes:
         """A file as the provider has it."""
-        import httpx
-
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}, trust_env=False) as client:
             return (await client.get(f"{self.sandbox.url}/v1/files/{file_id}/content")).content
 
@@ -238,10 +238,6 @@ class Desk:
         return error
 
 
-#: For tests that want the class of a code.
-Code = type[DurabatchError]
-
-
 @pytest.fixture
 async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     async with Sandbox(tmp_path / "sandbox") as running:
@@ -255,8 +251,3 @@ async def desk(tmp_path: Path, sandbox: Sandbox) -> AsyncIterator[Desk]:
     found = Desk(folder, sandbox)
     yield found
     await found.resources.close()
-
-
-@pytest.fixture
-def later() -> timedelta:
-    return timedelta(hours=1)

@@ -20,6 +20,7 @@ from durabatch.activities.providers import (
     open_provider,
 )
 from durabatch.activities.providers.anthropic import HEAD, MAX_BYTES, MAX_ROWS, TAIL, explain, snapshot
+from durabatch.activities.providers.base import sealed
 from durabatch.activities.rows import parse
 from durabatch.contract import (
     AnswerLost,
@@ -74,7 +75,7 @@ def creation(provider: Provider, *texts: str, marker: str = MARKER) -> Creation:
     for number, text in enumerate(texts):
         row = json.dumps({"custom_id": f"row {number}", "input": text}).encode()
         prepared = provider.prepare(parse(row), SPEC)
-        body += provider.join(provider.wire(prepared, provider.wire_id("any", marker, number)), not number)
+        body += provider.join(provider.wire(prepared, provider.wire_id("any", sealed(marker, "d"), number)), not number)
     body += provider.join(None, not texts)
 
     async def chunks() -> AsyncIterator[bytes]:

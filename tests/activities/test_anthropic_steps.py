@@ -232,6 +232,8 @@ async def test_a_strangers_batch_is_let_go_with_nothing_stored(
 ) -> None:
     await sandbox.settings(finish_after_polls=1)
     await shard.plan(native("a"), native("b"))
+    await sandbox.fault("batches.create", "reset", times=1)
+    assert (await shard.create()).answer is CreateAnswer.LOST  # so something of ours may exist
     if theirs == "another tool's":
         client = anthropic.AsyncAnthropic(base_url=sandbox.url, api_key=KEY, max_retries=0)
         requests: Any = [native("a"), native("b")]

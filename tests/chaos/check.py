@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +41,7 @@ class Tally:
 async def audit(lab: Lab, ended: dict[Order, BatchResult]) -> Tally:
     """Check batches that have ended."""
     tally = Tally()
-    ledger = await _settled_ledger(lab)
+    ledger = await _settled_ledger(lab, ended)
     for order, result in ended.items():
         book = _Book(order, result, ledger, tally)
         book.provider()
@@ -52,11 +53,13 @@ async def audit(lab: Lab, ended: dict[Order, BatchResult]) -> Tally:
     return tally
 
 
-async def _settled_ledger(lab: Lab) -> dict[str, Any]:
-    """Return the ledger once the provider has looked at every batch: a late create may only just have come."""
+async def _settled_ledger(lab: Lab, ended: Iterable[Order]) -> dict[str, Any]:
+    """Return the ledger once the provider has looked at all of these: a late create may only just have come."""
+    names = {order.batch_id for order in ended}
     for _ in range(100):
         ledger = await lab.ledger()
-        if all(batch["status"] in _ENDED for batch in ledger["batches"]):
+        mine = [batch for batch in ledger["batches"] if str(batch["marker"]).partition("/")[0] in names]
+        if all(batch["status"] in _ENDED for batch in mine):
             break
         await asyncio.sleep(0.1)
     return ledger

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from .lab import Lab, open_lab
+from .scenarios import POLLS
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # pidfds and parent-death signals are Linux's
@@ -17,5 +17,6 @@ if sys.platform != "linux":
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
-    async with open_lab(Path(tmp_path_factory.mktemp("lab"))) as lab:
+    async with open_lab(tmp_path_factory.mktemp("lab")) as lab:
+        await lab.admin.settings(finish_after_polls=POLLS)
         yield lab

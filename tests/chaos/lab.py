@@ -138,14 +138,19 @@ class Lab:
 
     # --- failpoints ---
 
-    def arm(self, batch_id: str, step: str, when: str, *, what: str = "kill", times: int = 1) -> None:
+    def arm(self, order: Order, step: str, when: str, *, what: str = "kill", times: int = 1) -> None:
         """Have the worker that runs this step of this batch send itself a signal there, so many times."""
         for number in range(times):
-            (self.folder / f"{what}-{step}-{when}@{batch_id}#{number}").touch()
+            (self.folder / f"{what}-{step}-{when}@{order.batch_id}#{number}").touch()
 
-    def spent(self, batch_id: str) -> int:
+    def spent(self, order: Order) -> int:
         """Return how many of a batch's failpoints have been met."""
-        return len(list(self.folder.glob(f"spent-*@{batch_id}#*")))
+        return len(list(self.folder.glob(f"spent-*@{order.batch_id}#*")))
+
+    async def met(self, order: Order, times: int = 1) -> None:
+        """Wait until so many of a batch's failpoints have been met."""
+        while self.spent(order) < times:
+            await asyncio.sleep(0.05)
 
     async def held(self, fault_id: int) -> None:
         """Wait until the sandbox holds a request by this fault."""
@@ -231,9 +236,7 @@ class Crew:
         # A start whose answer was lost has taken place.
         with contextlib.suppress(WorkflowAlreadyStartedError):
             await self.lab.ask(
-                lambda: self.lab.client.start_workflow(
-                    BatchWorkflow.run, spec, id=order.batch_id, task_queue=self.name
-                )
+                lambda: self.lab.client.start_workflow(BatchWorkflow.run, spec, id=order.batch_id, task_queue=self.name)
             )
         return order
 

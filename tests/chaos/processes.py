@@ -39,7 +39,6 @@ class Held:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.paused = False
         try:
             self._fd: int | None = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -52,6 +51,15 @@ class Held:
         if select.select([self._fd], [], [], 0)[0]:
             self._forget()
         return self._fd is not None
+
+    @property
+    def paused(self) -> bool:
+        """Whether it stands still: it may have stopped itself, at a failpoint."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return stat.rpartition(")")[2].split()[0] == "T"
 
     async def gone(self) -> None:
         """Wait for its end."""
@@ -69,13 +77,11 @@ class Held:
 
     def pause(self) -> None:
         """SIGSTOP: it stands still, with its connections open, and knows nothing of it."""
-        self.paused = True
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT: it goes on in the middle of whatever it did."""
         self._send(signal.SIGCONT)
-        self.paused = False
 
     def _send(self, number: int) -> None:
         if self._fd is not None:

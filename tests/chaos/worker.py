@@ -26,6 +26,7 @@ from typing import Any
 from durabatch.workers import BatchPlugin, Settings
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor, Worker
 
@@ -73,7 +74,7 @@ async def work(folder: Path, order: dict[str, str]) -> None:
     settings = Settings.load(folder / order["config"], {"KEY": order["key"]})
     while True:
         try:
-            client = await Client.connect(order["address"])
+            client = await Client.connect(order["address"], data_converter=pydantic_data_converter)
             worker = Worker(
                 client,
                 task_queue=order["queue"],

@@ -41,7 +41,7 @@ async def polling(desk: Desk, id: str) -> None:
 
 async def bought_one(desk: Desk) -> None:
     """Wait until the provider has a batch; the test's own time limit bounds it."""
-    while not await desk.bought():  # noqa: ASYNC110  the provider is another process's word
+    while not await desk.bought():
         await asyncio.sleep(0.05)
 
 
@@ -145,7 +145,7 @@ async def test_listing_tells_each_batch_once_with_how_it_ended(desk: Desk) -> No
             if record.metadata == {"team": provider} and record.provider == "stand_in"
         ]
 
-    while len(await listed()) < 3:  # noqa: ASYNC110  visibility follows within moments
+    while len(await listed()) < 3:
         await asyncio.sleep(0.1)
     assert await listed() == [(running, "running"), (bad, "failed"), (good, "completed")]
     assert await listed("running") == [(running, "running")]

@@ -84,7 +84,7 @@ async def test_a_server_that_died_is_started_again_on_its_database_and_ports(tmp
         await client.start_workflow("Any", id=id, task_queue="nobody")
         dead = pid_of(tmp_path)
         os.kill(dead, signal.SIGKILL)
-        while pid_of(tmp_path) == dead:  # noqa: ASYNC110  the watcher is not ours to wake
+        while pid_of(tmp_path) == dead:
             await asyncio.sleep(0.05)
         async with embedded(tmp_path) as joined:
             assert joined == server

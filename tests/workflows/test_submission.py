@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from anthropic import Anthropic
 from durabatch.contract import BatchResult, BatchStatus
 from durabatch.workers import Settings
 from support.house import KEY, House
@@ -187,3 +188,77 @@ async def test_another_account_never_gets_to_see_the_batch(house: House) -> None
         await handle.signal("poll_now")
         result = await handle.result()
     assert result.counts.succeeded == 3
+
+
+# --- Anthropic: no marker to search for, no file to fence with ---
+
+
+async def test_an_anthropic_batch_whose_answer_is_lost_is_adopted_and_verified_by_its_ids(house: House) -> None:
+    await house.admin.fault("batches.create", "lost_answer", times=1)
+    async with house.worker():
+        handle = await house.start(3, provider="claude", model="claude-sonnet-4-5")
+        result = await handle.result()
+    assert result.counts.succeeded == 3
+    assert [batch.adopted for batch in result.provider_batches] == [True]
+    await billed_once(house)
+    assert [row["custom_id"] for row in house.results(handle.id)] == ["r0", "r1", "r2"]
+
+
+async def test_an_anthropic_batch_that_runs_again_under_its_id_is_not_bought_again(house: House) -> None:
+    await house.admin.settings(finish_after_polls=1000)
+    async with house.worker():
+        first = await house.start(3, id="same", provider="claude", model="claude-sonnet-4-5")
+        await house.until(first, lambda p: p.provider_batch_id)
+        await first.terminate("an operator's mistake")
+        await house.admin.settings(finish_after_polls=0)
+        result = await (await house.start(3, id="same", provider="claude", model="claude-sonnet-4-5")).result()
+    assert result.counts.succeeded == 3
+    await billed_once(house)
+
+
+async def test_another_batch_of_the_same_size_is_not_taken_for_ours(house: House) -> None:
+    await house.admin.settings(finish_after_polls=1000)
+    async with house.worker():
+        other = await house.start(3, provider="claude", model="claude-sonnet-4-5")
+        await house.until(other, lambda p: p.provider_batch_id)
+        await house.admin.fault("batches.create", "reset", times=1)
+        ours = await house.start(3, provider="claude", model="claude-sonnet-4-5")
+        await house.until(ours, lambda p: p.provider_batch_id)
+        assert (await house.progress(ours)).provider_batch_id != (await house.progress(other)).provider_batch_id
+        await house.admin.settings(finish_after_polls=0)
+        for handle in (other, ours):
+            await handle.signal("poll_now")
+            assert (await handle.result()).counts.succeeded == 3
+    assert len(await house.batches()) == 2
+
+
+async def test_a_strangers_batch_that_was_adopted_is_let_go_and_neither_cancelled_nor_kept(house: House) -> None:
+    # Somebody else's create arrives in the moment of ours that is lost, with as many rows.
+    stranger = Anthropic(api_key=KEY, base_url=house.sandbox.url, max_retries=0)
+    await house.admin.settings(finish_after_polls=2)
+    await house.admin.fault("batches.create", "reset", times=1)
+    async with house.worker():
+        handle = await house.start(3, provider="claude", model="claude-sonnet-4-5")
+        await house.until(handle, lambda p: p.waiting_for and "may exist" in p.waiting_for)
+        params = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "mine"}]}
+        requests = [{"custom_id": f"stranger-{n}", "params": params} for n in range(3)]
+        await asyncio.to_thread(lambda: stranger.messages.batches.create(requests=requests))  # type: ignore[arg-type]
+        result = await handle.result()
+    stranger.close()
+    assert result.counts.succeeded == 3
+    assert result.strays.unknown == 0
+    assert all("stranger" not in row["custom_id"] for row in house.results(handle.id))
+    ledger = await house.admin.ledger()
+    assert [batch["status"] for batch in ledger["batches"]] == ["completed", "completed"]
+    assert set(ledger["rows"].values()) == {1}
+
+
+async def test_a_batch_that_was_cancelled_at_anthropic_is_canceled_and_never_completed(house: House) -> None:
+    await house.admin.settings(finish_after_polls=1000, cancel_fraction=0.34)
+    async with house.worker():
+        handle = await house.start(3, provider="claude", model="claude-sonnet-4-5")
+        await house.until(handle, lambda p: p.provider_batch_id)
+        await handle.signal("cancel")
+        result = await handle.result()
+    assert result.status is BatchStatus.CANCELED
+    assert (result.counts.succeeded, result.counts.canceled) == (1, 2)
