@@ -1,9 +1,10 @@
 """What we know of provider batches that nobody can search for exactly.
 
-Anthropic's batches carry no marker until they end. So before a create is sent its *intent* is written into the
-attempt's folder: without one, nothing of ours can exist there, and a search needs not look. And a batch whose create was
+Anthropic's batches carry no marker until they end. So before a create is sent, its *intent* is written into the
+attempt's folder: without one, nothing of ours can exist there, and a search needs not look. A batch whose create was
 answered is *claimed* for its marker, so that a search by another batch of the same account, from the same store, does
-not take it for its own. A claim is deleted when its batch is done with; by then the ids in its results tell whose it is.
+not take it for its own. A claim is deleted when its batch is done with: by then the ids in its results tell whose it
+is.
 """
 
 from __future__ import annotations

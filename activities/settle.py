@@ -218,8 +218,9 @@ class _Accounts:
         if number is None:
             self._stray("unknown", line)
             return
+        tokens = _sensible(outcome.tokens)
         # Whatever the provider answered it bills, so a second answer for one row is counted as well.
-        cost = self._bill(outcome)
+        cost = self._bill(outcome, tokens)
         if seen[number]:
             self._stray("duplicate", line)
             # A success is not taken back by a later failure.
@@ -237,7 +238,7 @@ class _Accounts:
             status=status,
             text=outcome.text,
             model=outcome.model,
-            usage=outcome.tokens,
+            usage=tokens,
             cost_usd=None if cost is None else dollars(cost),
             response=outcome.response,
             error=failure,
@@ -250,9 +251,8 @@ class _Accounts:
         self._statuses[number] = status
         self._classes[number] = failure.type if failure else None
 
-    def _bill(self, outcome: Outcome) -> int | None:
+    def _bill(self, outcome: Outcome, tokens: RowTokens | None) -> int | None:
         """Count a row's tokens and return what it cost, in picodollars."""
-        tokens = outcome.tokens
         if tokens is None and outcome.failure:
             return 0
         cost = self._prices.list_cost(outcome.model, tokens)
@@ -346,7 +346,8 @@ class _Accounts:
             failure = RowFailure(type=ErrorClass.INVALID_ROW, code=refusal.field, message=str(refusal))
             status = RowStatus.FAILED
         elif past is not None and past.absent not in _STATUS_OF and not (stopped and not past.counted):
-            failure = RowFailure(type=past.absent, code=past.absent.value, message=past.message)
+            message = past.message or "The provider's batch ended without an answer to this row."
+            failure = RowFailure(type=past.absent, code=past.absent.value, message=message)
             status = RowStatus.FAILED
         else:
             # Why it is unfinished: as the batch ended, or else as the provider said.
@@ -385,3 +386,10 @@ class _Accounts:
             retry_rows=again,
             classes=dict(classes),
         )
+
+
+def _sensible(tokens: RowTokens | None) -> RowTokens | None:
+    """Return a row's tokens, None where a provider counts fewer than none."""
+    if tokens is None or tokens.input_tokens < 0 or tokens.output_tokens < 0:
+        return None
+    return tokens if tokens.cached_input_tokens >= 0 and tokens.reasoning_tokens >= 0 else None

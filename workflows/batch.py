@@ -38,7 +38,7 @@ from .decisions import batch_status
 from .fleet import Fleet
 from .shard import Shard
 from .state import Carried, ShardOutcome
-from .steering import LONG, Steering, StepFailed, Stopped
+from .steering import LONG, Steering, StepFailed, Stopped, go_on
 from .telling import details, failure_words
 from .wishes import heed, read_cancel, read_spec
 
@@ -174,14 +174,18 @@ class BatchWorkflow:
         """Take every shard through the provider: a single one here, several as child workflows."""
         batch_id = workflow.info().workflow_id
         if plan.shards == 1:
-            shard = Shard(batch_id, self._steering, spec, plan, self._state.shard, self._enter, self._breathe)
-            return [await shard.run()]
+            shard = Shard(batch_id, self._steering, spec, plan, self._state.shard, self._enter)
+            # Only a shard's own steps are taken up again by a new run without being done twice.
+            self._steering.breathe = self._breathe
+            outcome = await shard.run()
+            self._steering.breathe = go_on
+            return [outcome]
         self._enter(Phase.POLLING)
         self._fleet = Fleet(batch_id, self._steering, spec, plan, self._tell)
         return await self._fleet.run()
 
     async def _breathe(self) -> None:
-        """End this run of the workflow between two polls, when its history has grown long."""
+        """End this run of the workflow after a wait, when its history has grown long."""
         info = workflow.info()
         if info.is_continue_as_new_suggested() or info.get_current_history_length() >= MAX_EVENTS:
             raise _Continue

@@ -92,11 +92,8 @@ class Fleet:
     async def _here(self, number: int) -> ShardOutcome:
         """Bring a shard to its end in the batch's own workflow; a provider batch of it is found by its marker."""
 
-        async def nothing() -> None:
-            return
-
         def quiet(phase: Phase) -> None:
             return
 
         state = ShardState(shard=number)
-        return await Shard(self._batch_id, self._steering, self._spec, self._plan, state, quiet, nothing).run()
+        return await Shard(self._batch_id, self._steering, self._spec, self._plan, state, quiet).run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from temporalio import workflow
 
@@ -44,7 +44,6 @@ class Shard:
         steering: the batch's wishes and waits.
         state: how far it has come; changed as it goes on.
         changed: called when something that the progress tells has changed.
-        breathe: awaited between polls; the place where a long history ends and the workflow continues as new.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class Shard:
         plan: PlanSummary,
         state: ShardState,
         changed: Callable[[Phase], None],
-        breathe: Callable[[], Awaitable[None]],
     ) -> None:
         self._batch_id = batch_id
         self._steering = steering
@@ -63,7 +61,6 @@ class Shard:
         self._plan = plan
         self.state = state
         self._changed = changed
-        self._breathe = breathe
         self._refused: str | None = None
 
     async def run(self) -> ShardOutcome:
@@ -127,7 +124,7 @@ class Shard:
                 return
             state.polls += 1
             self._changed(Phase.POLLING)
-            await self._breathe()
+            await self._steering.breathe()
 
     async def _look(self, state: AttemptState) -> bool:
         """Ask the provider; return whether it still knows the batch."""
@@ -210,6 +207,8 @@ class Shard:
         """Write the attempt down for the accounts."""
         state = self.state.attempt
         batch = state.batch
+        if any(record.number == state.number for record in self.state.records):
+            return  # by the run before this one
         if batch is None:
             record = AttemptRecord(number=state.number, provider_batch_id=None)
         else:

@@ -56,8 +56,8 @@ class ShardWorkflow:
             request.plan,
             request.state or ShardState(shard=request.shard),
             self._enter,
-            self._breathe,
         )
+        self._steering.breathe = self._breathe
 
     @workflow.signal(description="Stop the shard; the batch sends this to all of its shards")
     def cancel(self, request: Any = None, *ignored: Any) -> None:

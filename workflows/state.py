@@ -23,6 +23,7 @@ class AttemptState(_State):
     upload_begun: bool = False  #: There may be a file at the provider.
     uploaded: bool = False
     file_id: str | None = None
+    doubt: bool = False  #: A create may be on its way whose answer is lost.
     batch: Snapshot | None = None  #: The provider batch, once there is one.
     adopted: bool = False
     provisional: bool = False  #: The batch may be a stranger's until its results are seen.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -78,6 +78,10 @@ class Trouble:
         return None
 
 
+async def go_on() -> None:
+    """Go on in the same run, where a new one could not take up the thread."""
+
+
 class Steering:
     """One batch's wishes and waits.
 
@@ -87,6 +91,8 @@ class Steering:
     """
 
     def __init__(self, deadline_at: datetime, changed: Callable[[], None]) -> None:
+        #: Awaited after a wait: the place where a long history ends and the workflow continues as new.
+        self.breathe: Callable[[], Awaitable[None]] = go_on
         self.deadline_at = deadline_at
         self.cancel: CancelRequest | None = None
         self.poll_now = False
@@ -171,6 +177,7 @@ class Steering:
             await self.pause(outage_delay(failures, trouble.retry_after), trouble.message, until_stop=stops)
             if stops and self.stop():
                 raise Stopped
+            await self.breathe()
 
     async def call_once(
         self, step: str, request: Any, answer: type[Answer], *, summary: str, timeout: timedelta

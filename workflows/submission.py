@@ -71,7 +71,9 @@ class Submission:
         self._attempt = attempt
         self._state = state
         self._changed = changed
-        self._paid = paid  # whether this batch has already cost something, so that mendable errors are waited out
+        self._paid = (
+            paid or state.doubt
+        )  # whether this batch has already cost something, so that mendable errors are waited out
 
     async def run(self) -> None:
         """Bring the attempt to a provider batch, created or adopted; or to none, if a stop came first.
@@ -81,15 +83,14 @@ class Submission:
             StepFailed: something before the create failed for good.
             Stopped: a stop came before anything was created.
         """
-        doubt = False
         deferrals = 0
         while not await self._find():
             if self._steering.stop():
                 return
-            if doubt:
+            if self._state.doubt:
                 await self._fence()
                 await self._settle("A create may still be on its way to the provider.", timedelta(0))
-                doubt = False
+                self._state.doubt = False
                 continue
             if not self._state.uploaded:
                 self._changed(Phase.UPLOADING)
@@ -107,11 +108,12 @@ class Submission:
             if created.answer is CreateAnswer.REFUSED:
                 raise Refused(reason, created.code)
             if created.answer is CreateAnswer.LOST:
-                doubt = self._paid = True
+                self._state.doubt = self._paid = True
                 await self._settle(reason, created.retry_after or timedelta(0))
                 continue
             deferrals += 1
             await self._steering.pause(outage_delay(deferrals, created.retry_after), reason)
+            await self._steering.breathe()
 
     async def _settle(self, reason: str, at_least: timedelta) -> None:
         """Wait until the provider's listing is sure to show whatever it has taken."""

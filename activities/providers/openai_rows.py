@@ -240,7 +240,7 @@ def outcome(line: bytes) -> Outcome:
         status = response.status_code if response else None
         return _failed(found.custom_id, status, response, error)
     # A few servers send the body as a string of JSON.
-    body = msgspec.Raw(msgspec.json.decode(response.body)) if _first(response.body) == b'"' else response.body
+    body = _unwrapped(response.body) if _first(response.body) == b'"' else response.body
     status = 200 if response.status_code is None else response.status_code
     if not 200 <= status < 300:
         return _failed(found.custom_id, status, response, found.error or _body_error(body))
@@ -259,6 +259,14 @@ def outcome(line: bytes) -> Outcome:
         response=RowResponse(status_code=status, request_id=response.request_id, body=body),
         failure=failure,
     )
+
+
+def _unwrapped(text: msgspec.Raw) -> msgspec.Raw:
+    """Return the JSON that a string holds, on one line as results must be; the string itself where it holds none."""
+    try:
+        return msgspec.Raw(_encode(msgspec.json.decode(msgspec.json.decode(text))))
+    except msgspec.DecodeError:
+        return text
 
 
 def _body_error(body: msgspec.Raw) -> _Error | str | None:

@@ -121,7 +121,7 @@ async def test_rows_go_with_the_create_run_and_come_back(claude: Provider, sandb
     (download,) = await claude.downloads(batch)
     assert download.name == "output"
     outcomes = {(row := claude.outcome(line)).custom_id: row for line in (await read(claude, download)).splitlines()}
-    ids = [claude.wire_id("any", MARKER, number) for number in range(4)]
+    ids = [claude.wire_id("any", sealed(MARKER, "d"), number) for number in range(4)]
     assert outcomes.keys() == set(ids)
     first, failed, third, filtered = (outcomes[custom_id] for custom_id in ids)
     assert first.status is RowStatus.SUCCEEDED and first.text and first.text.startswith("You said: Hi.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -359,18 +360,14 @@ async def test_another_account_is_never_used(planned: Any, sandbox: Any) -> None
 async def test_a_worker_that_stood_still_creates_nothing(planned: Any, sandbox: Any) -> None:
     """Another worker may have its step by now, so it must not buy the batch a second time."""
     uploaded = await planned.upload()
-    read = planned.store.read
 
-    async def slow(path: str) -> bytes:
-        await asyncio.sleep(0)
-        deadline = asyncio.get_running_loop().time() + 0.3
-        while asyncio.get_running_loop().time() < deadline:
-            pass  # the event loop stands still, as under SIGSTOP
-        found: bytes = await read(path)
-        return found
+    async def stand_still() -> None:
+        await asyncio.sleep(0)  # until the step has begun and waits for the store
+        time.sleep(0.3)  # noqa: ASYNC251 - the event loop stands still, as under SIGSTOP
 
-    planned.store.read = slow
+    stall = asyncio.create_task(stand_still())
     created = await planned.create(uploaded, heartbeat_timeout=timedelta(seconds=0.5))
+    await stall
     assert (created.answer, created.code) == (CreateAnswer.DEFERRED, "provider_unavailable")
     assert created.reason == "The worker stood still before it could submit; nothing was sent."
     assert await batches(sandbox) == []

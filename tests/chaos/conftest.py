@@ -1,4 +1,4 @@
-"""One lab for all tests of a module: a scenario has a crew of its own in it."""
+"""The scenarios of a module are under way as soon as its first test asks; each test takes what became of its own."""
 
 from __future__ import annotations
 
@@ -8,15 +8,44 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from .lab import Lab, open_lab
-from .scenarios import POLLS
+from .abreast import Runs, side_by_side
+from .alone import ALONE
+from .check import Tally, audit
+from .lab import open_lab
+from .scenarios import POLLS, SCENARIOS
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # pidfds and parent-death signals are Linux's
 
 
+def wanted(request: pytest.FixtureRequest) -> list[str]:
+    """Return the scenarios that this session runs, in the order in which their tests come."""
+    module = request.node.nodeid
+    items = [item for item in request.session.items if item.nodeid.startswith(module)]
+    return [item.callspec.params["name"] for item in items if hasattr(item, "callspec")]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+async def together(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> AsyncIterator[Runs]:
+    """The scenarios that share one lab."""
     async with open_lab(tmp_path_factory.mktemp("lab")) as lab:
         await lab.admin.settings(finish_after_polls=POLLS)
-        yield lab
+
+        async def run(name: str) -> Tally:
+            return await audit(lab, await SCENARIOS[name](lab))
+
+        async with side_by_side(wanted(request), run, 8) as runs:
+            yield runs
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def apart(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> AsyncIterator[Runs]:
+    """The scenarios that need a lab each."""
+
+    async def run(name: str) -> Tally:
+        async with open_lab(tmp_path_factory.mktemp("lab")) as lab:
+            await lab.admin.settings(finish_after_polls=POLLS)
+            return await audit(lab, await ALONE[name](lab))
+
+    async with side_by_side(wanted(request), run, 4) as runs:
+        yield runs

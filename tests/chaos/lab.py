@@ -12,6 +12,7 @@ import json
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,9 +215,9 @@ class Crew:
 
     # --- batches ---
 
-    def order(self, rows: int = 3, markers: dict[int, str] | None = None) -> Order:
+    def order(self, rows: int = 3, markers: dict[int, str] | None = None, name: str | None = None) -> Order:
         """Think of a batch, which is not started yet: its failpoints are armed first."""
-        return Order.make(rows, markers or {}, self.key)
+        return Order.make(rows, markers or {}, self.key, name)
 
     async def start(self, rows: int = 3, markers: dict[int, str] | None = None, **fields: Any) -> Order:
         """Start a batch."""
@@ -236,7 +237,14 @@ class Crew:
         # A start whose answer was lost has taken place.
         with contextlib.suppress(WorkflowAlreadyStartedError):
             await self.lab.ask(
-                lambda: self.lab.client.start_workflow(BatchWorkflow.run, spec, id=order.batch_id, task_queue=self.name)
+                lambda: self.lab.client.start_workflow(
+                    BatchWorkflow.run,
+                    spec,
+                    id=order.batch_id,
+                    task_queue=self.name,
+                    # How soon a task is taken from a worker that stands still.
+                    task_timeout=timedelta(seconds=4),
+                )
             )
         return order
 

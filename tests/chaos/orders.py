@@ -1,4 +1,4 @@
-"""What the chaos suite orders: batches whose every row carries a canary, so that it is known again wherever it lands."""
+"""What the chaos suite orders: batches whose every row carries a canary, which is known again wherever it lands."""
 
 from __future__ import annotations
 

@@ -81,6 +81,9 @@ async def work(folder: Path, order: dict[str, str]) -> None:
                 plugins=[BatchPlugin(settings)],
                 interceptors=[Failpoints(folder)],
                 max_concurrent_activities=settings.worker.max_concurrent_activities,
+                # Each poll that is open when a worker is stopped swallows one task, until that times out.
+                max_concurrent_workflow_task_polls=2,
+                max_concurrent_activity_task_polls=2,
                 # How soon a workflow is given to another worker than the one that has it in its cache, and is dead.
                 sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
             )

@@ -34,31 +34,28 @@ async def later() -> AsyncIterator[dict[str, Any]]:
     yield {"custom_id": "b", "input": "Say two."}
 
 
-@pytest.mark.parametrize(
-    "requests",
-    [
-        pytest.param({"a": "Say one.", "b": "Say two."}, id="prompts by id"),
-        pytest.param(
-            {"a": [{"role": "user", "content": "Say one."}], "b": ({"role": "user", "content": "Say two."},)},
-            id="messages by id",
-        ),
-        pytest.param(
-            {
-                "a": {"messages": [{"role": "user", "content": "Say one."}]},
-                "b": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say two."}]},
-            },
-            id="bodies by id",
-        ),
-        pytest.param([{"custom_id": "a", "input": "Say one."}, {"custom_id": "b", "input": "Say two."}], id="rows"),
-        pytest.param(later, id="rows as they come"),
-    ],
-)
-async def test_requests_may_come_in_any_shape_and_results_in_their_order(desk: Desk, requests: Any) -> None:
-    id = await desk.start(requests() if callable(requests) else requests, id=unique("shape"))
-    answers = await texts(desk, id)
-    assert list(answers) == ["a", "b"]
-    assert "Say one." in (answers["a"] or "")
-    assert "Say two." in (answers["b"] or "")
+SHAPES = {
+    "prompts by id": {"a": "Say one.", "b": "Say two."},
+    "messages by id": {
+        "a": [{"role": "user", "content": "Say one."}],
+        "b": ({"role": "user", "content": "Say two."},),
+    },
+    "bodies by id": {
+        "a": {"messages": [{"role": "user", "content": "Say one."}]},
+        "b": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say two."}]},
+    },
+    "rows": [{"custom_id": "a", "input": "Say one."}, {"custom_id": "b", "input": "Say two."}],
+    "rows as they come": later(),
+}
+
+
+async def test_requests_may_come_in_any_shape_and_results_in_their_order(desk: Desk) -> None:
+    ids = {name: await desk.start(requests, id=unique("shape")) for name, requests in SHAPES.items()}
+    for name, id in ids.items():
+        answers = await texts(desk, id)
+        assert list(answers) == ["a", "b"], name
+        assert "Say one." in (answers["a"] or ""), name
+        assert "Say two." in (answers["b"] or ""), name
 
 
 async def test_a_file_may_be_given_by_path_or_as_an_object_of_the_store(desk: Desk, tmp_path: Path) -> None:
@@ -110,22 +107,22 @@ def test_an_id_that_is_made_from_content_stays_the_same_for_ever() -> None:
     assert _content_id(spec, rows) == "requests-74ede012069c"
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"provider": "openai"}, "provider"),
-        ({"params": {"temperature": 1, "prompt": SECRET}}, "params.prompt, params.temperature"),
-        ({"retry": {"max_attempts": 5}}, "retry.max_attempts"),
-        ({"requests": {"a": SECRET}}, "input"),
-    ],
-)
-async def test_an_id_cannot_stand_for_another_batch(desk: Desk, changes: dict[str, Any], named: str) -> None:
+CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"provider": "openai"}, "provider"),
+    ({"params": {"temperature": 1, "prompt": SECRET}}, "params.prompt, params.temperature"),
+    ({"retry": {"max_attempts": 5}}, "retry.max_attempts"),
+    ({"requests": {"a": SECRET}}, "input"),
+]
+
+
+async def test_an_id_cannot_stand_for_another_batch(desk: Desk) -> None:
     id = await desk.start(id=unique("taken"), params={"temperature": 0})
     for _ in ("while it runs", "when it has ended"):
-        with pytest.raises(BatchConflict) as caught:
-            await desk.start(id=id, **{"params": {"temperature": 0}, **changes})
-        assert f"(different: {named})" in caught.value.message
-        assert SECRET not in caught.value.message
+        for changes, named in CHANGES:
+            with pytest.raises(BatchConflict) as caught:
+                await desk.start(id=id, **{"params": {"temperature": 0}, **changes})
+            assert f"(different: {named})" in caught.value.message
+            assert SECRET not in caught.value.message
         await desk.client.result(id)
     assert await desk.bought() == 1
 

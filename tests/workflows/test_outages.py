@@ -171,3 +171,19 @@ async def test_a_batch_that_ended_just_before_the_deadline_is_not_cancelled(fast
         result = await handle.result()
     assert result.status is BatchStatus.COMPLETED
     assert [batch["status"] for batch in await fast_house.batches()] == ["completed"]
+
+
+async def test_a_key_that_is_broken_for_days_does_not_fill_the_history(fast_house: House) -> None:
+    # Refused looks are 10 minutes apart: 600 of them are four days, and more events than one run may have.
+    await fast_house.admin.settings(finish_after_polls=1)
+    async with fast_house.worker():
+        handle = await fast_house.start(3, poll={}, deadline="26h")
+        while not await fast_house.batches():
+            await asyncio.sleep(0.02)
+        await fast_house.admin.fault("*", "status", status=401, times=600)
+        result = await handle.result()
+        last = await fast_house.client.get_workflow_handle(handle.id).fetch_history()
+    assert last.run_id != handle.first_execution_run_id
+    assert len(last.events) <= 4000
+    assert result.counts.total == 3
+    assert len(await fast_house.batches()) == 1

@@ -1,0 +1,315 @@
+"""Poll, cancel and fetch: what the provider says, and everything it finished."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+from durabatch.activities.follow import TRUST_AFTER
+from durabatch.activities.providers.openai import snapshot
+from durabatch.contract import ProviderStatus
+
+
+async def begin(desk: Any, **settings: Any) -> Any:
+    """Have a batch of 60 rows created, as `desk.batch`."""
+    await desk.sandbox.settings(**settings)
+    await desk.plan(*(desk.chat(f"r-{n}", "Tell me a long story. " * 20) for n in range(60)))
+    desk.batch = (await desk.create(await desk.upload())).batch
+    return desk
+
+
+@pytest.fixture
+async def created(desk: Any) -> Any:
+    """A batch that ends at once."""
+    return await begin(desk)
+
+
+def ids(desk: Any, name: str = "output") -> set[str]:
+    return {row["custom_id"] for row in desk.rows(f"attempt-{desk.number}/{name}.jsonl")}
+
+
+EVERY = {f"r-{n}" for n in range(60)}
+
+
+# --- poll ---
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("validating", ProviderStatus.SUBMITTED),
+        ("in_progress", ProviderStatus.IN_PROGRESS),
+        ("finalizing", ProviderStatus.FINALIZING),
+        ("completed", ProviderStatus.COMPLETED),
+        ("failed", ProviderStatus.FAILED),
+        ("expired", ProviderStatus.EXPIRED),
+        ("cancelling", ProviderStatus.CANCELING),
+        ("cancelled", ProviderStatus.CANCELED),
+        # A word that nobody knows yet must not end a batch that is paid for.
+        ("resting", ProviderStatus.IN_PROGRESS),
+        ("", ProviderStatus.IN_PROGRESS),
+        (None, ProviderStatus.IN_PROGRESS),
+    ],
+)
+def test_the_providers_words_are_put_into_ours_and_kept(word: str | None, status: ProviderStatus) -> None:
+    found = snapshot({"id": "batch_1", "status": word})
+    assert (found.status, found.raw_status) == (status, word or "")
+
+
+async def test_polling_shows_how_far_the_provider_is(desk: Any) -> None:
+    created = await begin(desk, finish_after_polls=1)
+    under_way = await created.poll(created.batch.id)
+    assert not under_way.status.ended
+    ended = await created.poll(created.batch.id)
+    assert (ended.status, ended.raw_status) == (ProviderStatus.COMPLETED, "completed")
+    assert (ended.total, ended.completed, ended.failed) == (60, 60, 0)
+    assert ended.output and ended.errors is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retryable"),
+    [
+        (500, "provider_unavailable", True),
+        (503, "provider_unavailable", True),
+        (429, "rate_limited", True),
+        (401, "authentication_failed", False),
+        (404, "provider_not_found", False),
+        (400, "provider_refused", False),
+    ],
+)
+async def test_a_poll_that_fails_says_why_and_whether_it_is_worth_another_try(
+    created: Any, sandbox: Any, status: int, code: str, retryable: bool
+) -> None:
+    await sandbox.fault("batches.retrieve", "status", status=status, times=1)
+    error = await created.refused(created.poll(created.batch.id))
+    assert (error.type, error.non_retryable) == (code, not retryable)
+    assert (await created.poll(created.batch.id)).id == created.batch.id
+
+
+async def test_a_connection_that_breaks_is_an_outage(created: Any, sandbox: Any) -> None:
+    await sandbox.fault("batches.retrieve", "lost_answer", times=1)
+    error = await created.refused(created.poll(created.batch.id))
+    assert (error.type, error.non_retryable) == ("provider_unavailable", False)
+
+
+# --- cancel ---
+
+
+async def test_a_cancel_reaches_the_provider(desk: Any, sandbox: Any) -> None:
+    created = await begin(desk, batch_seconds=3600, cancel_polls=1, cancel_fraction=0.5)
+    asked = await created.cancel(created.batch.id)
+    assert asked.status is ProviderStatus.CANCELING
+    ended = await created.ended(asked)
+    assert ended.status is ProviderStatus.CANCELED
+    assert (await sandbox.ledger())["batches"][0]["cancel_requested"]
+
+
+async def test_a_cancel_of_a_batch_that_has_ended_shows_its_end(created: Any) -> None:
+    ended = await created.ended(created.batch)
+    assert await created.cancel(created.batch.id) == ended
+
+
+async def test_a_cancel_whose_answer_was_lost_may_be_sent_again(desk: Any, sandbox: Any) -> None:
+    created = await begin(desk, batch_seconds=3600, cancel_polls=5)
+    await sandbox.fault("batches.cancel", "lost_answer", times=1)
+    assert (await created.refused(created.cancel(created.batch.id))).type == "provider_unavailable"
+    assert (await created.cancel(created.batch.id)).status is ProviderStatus.CANCELING
+
+
+async def test_a_cancel_of_a_batch_that_is_unknown_says_so(created: Any) -> None:
+    assert (await created.refused(created.cancel("batch_unknown"))).type == "provider_not_found"
+
+
+# --- fetch ---
+
+
+async def test_results_are_stored_just_as_the_provider_sent_them(created: Any) -> None:
+    ended = await created.ended(created.batch)
+    fetched = await created.fetch(ended)
+    data = created.path("attempt-1/output.jsonl").read_bytes()
+    assert (fetched.rows, fetched.bytes) == (60, len(data))
+    assert data == await created.uploaded_bytes(ended.output)
+    assert ids(created) == EVERY
+    assert not created.path("attempt-1/error.jsonl").exists()
+
+
+@pytest.mark.parametrize("outcome", ["expired", "cancelled"])
+async def test_both_files_are_fetched_whatever_the_batch_ended_as(desk: Any, sandbox: Any, outcome: str) -> None:
+    await sandbox.fault("batches.create", "batch_outcome", outcome=outcome, fraction=0.5)
+    await desk.plan(*(desk.chat(f"r-{n}") for n in range(60)))
+    ended = await desk.ended((await desk.create(await desk.upload())).batch)
+    fetched = await desk.fetch(ended)
+    assert ended.raw_status == outcome
+    assert fetched.rows == 60
+    assert len(ids(desk)) == 30
+    assert ids(desk) | ids(desk, "error") == EVERY
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_download_that_breaks_off_is_resumed(created: Any, sandbox: Any, times: int) -> None:
+    ended = await created.ended(created.batch)
+    await sandbox.fault("files.content", "truncate", fraction=0.4, times=times)
+    fetched = await created.fetch(ended)
+    assert (await sandbox.ledger())["requests"]["files.content"] == times + 1
+    data = created.path("attempt-1/output.jsonl").read_bytes()
+    assert fetched.rows == 60
+    assert data == await created.uploaded_bytes(ended.output)
+
+
+async def test_a_download_that_never_begins_is_an_outage_and_leaves_nothing(created: Any, sandbox: Any) -> None:
+    ended = await created.ended(created.batch)
+    fault = await sandbox.fault("files.content", "truncate", fraction=0)
+    error = await created.refused(created.fetch(ended))
+    assert (error.type, error.non_retryable) == ("provider_unavailable", False)
+    assert not created.path("attempt-1/output.jsonl").exists()
+    await sandbox.clear(fault["id"])
+    assert (await created.fetch(ended)).rows == 60
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+async def test_a_file_that_cannot_be_had_now_is_no_empty_file(created: Any, sandbox: Any, status: int) -> None:
+    ended = await created.ended(created.batch)
+    for operation in ("files.content", "files.retrieve"):
+        await sandbox.fault(operation, "status", status=status, times=1)
+        await created.refused(created.fetch(ended))
+        assert not created.path("attempt-1/output.jsonl").exists()
+    assert (await created.fetch(ended)).rows == 60
+
+
+async def test_fewer_rows_than_the_provider_counts_are_asked_for_again_before_they_are_believed(
+    desk: Any, sandbox: Any
+) -> None:
+    await desk.plan(desk.chat("a"), desk.chat("b", "Vanish. [[sandbox:missing]]"), desk.chat("c"))
+    ended = await desk.ended((await desk.create(await desk.upload())).batch)
+    assert (ended.completed, TRUST_AFTER) == (3, 3)
+    for desk.tries in (1, 2):
+        error = await desk.refused(desk.fetch(ended))
+        assert (error.type, error.non_retryable) == ("provider_unavailable", False)
+        assert error.message == "Provider gpt counts 3 finished rows and sent 2; asking again."
+    desk.tries = 3
+    assert (await desk.fetch(ended)).rows == 2
+    assert ids(desk) == {"a", "c"}
+    assert (await sandbox.ledger())["requests"]["files.content"] == 3
+
+
+async def test_a_row_more_than_the_provider_counts_is_none_too_few(desk: Any) -> None:
+    await desk.plan(desk.chat("a", "Hi. [[sandbox:duplicate]]"), desk.chat("b", "Hi. [[sandbox:unknown]]"))
+    assert (await desk.fetch(await desk.ended((await desk.create(await desk.upload())).batch))).rows == 4
+
+
+async def test_what_an_earlier_fetch_left_is_removed(created: Any) -> None:
+    ended = await created.ended(created.batch)
+    folder = created.path("attempt-1")
+    folder.mkdir()
+    for name in ("output.jsonl", "error.jsonl"):
+        (folder / name).write_bytes(b'{"custom_id":"of another run"}\n')
+    await created.fetch(ended)
+    assert ids(created) == EVERY
+    assert not (folder / "error.jsonl").exists()
+
+
+async def test_a_fetch_may_be_repeated(created: Any) -> None:
+    ended = await created.ended(created.batch)
+    assert await created.fetch(ended) == await created.fetch(ended)
+
+
+async def test_attempts_do_not_share_a_folder(created: Any) -> None:
+    ended = await created.ended(created.batch)
+    await created.fetch(ended)
+    created.number = 2
+    await created.fetch(ended)
+    assert created.path("attempt-1/output.jsonl").exists()
+    assert created.path("attempt-2/output.jsonl").exists()
+
+
+# --- servers that are less exact than they should be ---
+
+
+class Odd:
+    """A server on loopback that knows one file and sends it as it likes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.declared: int | None = len(data)
+        self.ranges: list[str | None] = []
+        self.takes_ranges = True
+        self.most = len(data)  #: Bytes of one answer at most.
+
+    async def describe(self, request: web.Request) -> web.Response:
+        return web.json_response({"id": request.match_info["id"], "bytes": self.declared})
+
+    async def content(self, request: web.Request) -> web.Response:
+        given = request.headers.get("Range")
+        self.ranges.append(given)
+        start = int(given.removeprefix("bytes=").removesuffix("-")) if given and self.takes_ranges else 0
+        if start and start >= len(self.data):
+            return web.Response(status=416)
+        return web.Response(status=206 if start else 200, body=self.data[start : start + self.most])
+
+
+@pytest.fixture
+async def odd(created: Any) -> Any:
+    """Puts such a server in the sandbox's place, for `created.fetch`."""
+    server = Odd(b"".join(b'{"custom_id":"r-%d"}\n' % n for n in range(60)))
+    app = web.Application()
+    app.router.add_get("/v1/files/{id}", server.describe)
+    app.router.add_get("/v1/files/{id}/content", server.content)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    account = created.summary.provider.account
+    await created.reopen(base_url=f"http://127.0.0.1:{port}/v1", also_accounts=(account,))
+    created.batch = created.batch.model_copy(update={"output": "file-1", "completed": 60})
+    yield server
+    await created.resources.close()
+    await runner.cleanup()
+
+
+async def test_an_answer_that_ends_early_without_an_error_is_gone_on_with(created: Any, odd: Any) -> None:
+    odd.most = 500
+    fetched = await created.fetch(created.batch)
+    assert (fetched.rows, fetched.bytes) == (60, len(odd.data))
+    assert created.path("attempt-1/output.jsonl").read_bytes() == odd.data
+    assert odd.ranges[:3] == [None, "bytes=500-", "bytes=1000-"]
+
+
+async def test_a_server_that_takes_no_ranges_is_read_from_the_beginning(created: Any, odd: Any) -> None:
+    odd.takes_ranges = False
+    odd.most = 500
+    error = await created.refused(created.fetch(created.batch))  # there is no way to get more of it
+    assert error.type == "provider_unavailable"
+    assert "The download ended after 500 of" in error.message
+    odd.most = len(odd.data)
+    assert (await created.fetch(created.batch)).rows == 60
+    assert created.path("attempt-1/output.jsonl").read_bytes() == odd.data
+
+
+async def test_a_server_that_tells_no_size_is_believed_by_its_rows(created: Any, odd: Any) -> None:
+    odd.declared = None
+    assert (await created.fetch(created.batch)).rows == 60
+    odd.most = 500
+    assert (await created.refused(created.fetch(created.batch))).type == "provider_unavailable"
+
+
+async def test_a_last_line_without_a_break_is_a_row(created: Any, odd: Any) -> None:
+    odd.data = odd.data[:-1]
+    odd.declared = len(odd.data)
+    assert (await created.fetch(created.batch)).rows == 60
+
+
+async def test_an_empty_file_has_no_rows(created: Any, odd: Any) -> None:
+    odd.data, odd.declared = b"", 0
+    created.batch = created.batch.model_copy(update={"completed": 0})
+    assert (await created.fetch(created.batch)).rows == 0
+    assert created.path("attempt-1/output.jsonl").read_bytes() == b""
+
+
+async def test_no_failure_quotes_a_result(created: Any, odd: Any) -> None:
+    odd.data = json.dumps({"custom_id": "a", "text": "Sesame"}).encode()
+    odd.declared = len(odd.data)
+    error = await created.refused(created.fetch(created.batch))
+    assert "Sesame" not in repr(error) + str(error.details)

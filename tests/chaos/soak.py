@@ -1,0 +1,292 @@
+"""The long run: batches wave upon wave, and something killed every few seconds, until enough has been killed.
+
+    python tests/chaos/soak.py --kills 200 --seed 1
+
+Prints one JSON object of figures. Exits with 1 if any promise was broken, and says which, with the seed and the batch;
+the lab's folder, with the logs and the histories of these batches, then stays. The seed decides what is ordered, what
+is killed and in which order; the moments themselves depend on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from temporalio.service import RPCError
+
+from chaos.check import Tally, audit
+from chaos.lab import Crew, Lab, open_lab
+from chaos.orders import ENDS, Order
+from chaos.processes import Held
+from chaos.scenarios import Ended
+
+STEPS = (
+    "plan",
+    "upload",
+    "upload",
+    "find",
+    "create",
+    "create",
+    "create",
+    "poll",
+    "fetch",
+    "settle",
+    "tidy",
+    "apply",
+    "finish",
+)
+OPS = (
+    "files.create",
+    "files.list",
+    "files.retrieve",
+    "files.content",
+    "files.delete",
+    "batches.create",
+    "batches.retrieve",
+    "batches.list",
+    "batches.cancel",
+)
+#: What is done, and how often of a hundred times.
+WEIGHTS = {
+    "worker_killed": 50,
+    "workers_killed_while_held": 10,
+    "worker_paused": 12,
+    "server_killed": 5,
+    "sandbox_killed": 6,
+    "network_fault": 17,
+}
+#: Batches under way at a time, and workers.
+ABREAST = 8
+WORKERS = 3
+#: Seconds between two kills, and the longest time that a batch is waited for once the killing has ended.
+PACE = (0.6, 3.0)
+PATIENCE = 300.0
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, lab: Lab, kills: int, batches: int, seed: int) -> None:
+        self.lab = lab
+        self.kills = kills
+        self.least = batches
+        self.seed = seed
+        self.dice = random.Random(seed)
+        self.orders = random.Random(f"{seed}/orders")  # apart, so that a kill more or less changes no order
+        self.done = Counter[str]()
+        self.crew: Crew = lab.crew(WORKERS)
+        self.under_way: dict[Order, asyncio.Task[Any]] = {}
+        self.ended: Ended = {}
+        self.started = 0
+        self.all_orders: list[Order] = []
+        self.violations: list[str] = []
+        self._wakings: dict[int, asyncio.Task[None]] = {}
+        self._releases: list[asyncio.Task[None]] = []
+
+    async def run(self) -> Tally:
+        # A listing shows a new batch half a second late: less than the settle time, and as real ones do.
+        await self.lab.admin.settings(batch_seconds=2, cancel_polls=1, list_lag_seconds=0.5)
+        buyer = asyncio.create_task(self._buy())
+        nurse = asyncio.create_task(self._nurse())
+        while self.killed < self.kills and not buyer.done():
+            await asyncio.sleep(self.dice.uniform(*PACE))
+            await self._hurt()
+            self._say()
+        await self._heal()
+        await self._drain(buyer)
+        nurse.cancel()
+        for worker in self.crew.workers:
+            worker.resume()
+        tally = await audit(self.lab, self.ended)
+        tally.violations += self.violations
+        return tally
+
+    @property
+    def killed(self) -> int:
+        for what, kind in (("kill", "worker_killed_at_step"), ("stop", "worker_paused_at_step")):
+            self.done[kind] = len(list(self.lab.folder.glob(f"spent-{what}-*")))
+        return self.done.total()
+
+    def _say(self) -> None:
+        words = f"{self.killed}/{self.kills} kills, {len(self.ended)} batches ended, {len(self.under_way)} under way"
+        print(words, file=sys.stderr, flush=True)
+
+    # --- what is ordered ---
+
+    async def _buy(self) -> None:
+        """Keep batches under way for as long as there is killing, and until there were enough."""
+        while self.killed < self.kills or self.started < self.least:
+            if len(self.under_way) < ABREAST:
+                await self._order()
+            await asyncio.sleep(0.1)
+
+    async def _order(self) -> None:
+        draw = self.orders
+        rows = draw.randint(20, 200)
+        worse = [marker for marker in ENDS if marker]
+        markers = {n: draw.choice(worse) for n in range(rows) if draw.random() < 0.06}
+        order = self.crew.order(rows, markers, f"soak-{self.seed}-{self.started:04d}")
+        limits = {"max_rows": max(10, rows // 3)} if draw.random() < 0.2 else {}
+        if draw.random() < 0.4:
+            what = draw.choice(("kill", "kill", "kill", "stop"))
+            self.lab.arm(order, draw.choice(STEPS), draw.choice(("before", "after")), what=what)
+        cancel_after = draw.uniform(0, 12) if draw.random() < 0.12 else None
+        self.started += 1
+        self.all_orders.append(order)
+        self.under_way[order] = asyncio.create_task(self._follow(order, limits, cancel_after))
+
+    async def _follow(self, order: Order, limits: dict[str, int], cancel_after: float | None) -> None:
+        try:
+            await self.crew.submit(order, limits=limits)
+            if cancel_after is not None:
+                await asyncio.sleep(cancel_after)
+                with contextlib.suppress(RPCError):  # it has ended already
+                    await self.crew.cancel(order)
+            self.ended[order] = await self.crew.result(order)
+        except Exception as error:
+            self.violations.append(f"{order.batch_id}: it ended without a result: {error!r} {error.__cause__!r}")
+        finally:
+            self.under_way.pop(order, None)
+
+    # --- what is done to it ---
+
+    async def _hurt(self) -> None:
+        kind = self.dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        await getattr(self, f"_{kind}")()
+        self.done[kind] += 1
+
+    async def _worker_killed(self) -> None:
+        while not (fit := self.crew.fit):
+            await asyncio.sleep(0.05)
+        await self.dice.choice(fit).kill()
+
+    async def _worker_paused(self) -> None:
+        while not (fit := self.crew.fit):
+            await asyncio.sleep(0.05)
+        self.dice.choice(fit).pause()
+
+    async def _nurse(self) -> None:
+        """Have those who stand still, at a failpoint or anywhere, go on some time later."""
+
+        async def wake(worker: Held, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+            worker.resume()
+
+        while True:
+            for worker in self.crew.workers:
+                waking = self._wakings.get(worker.pid)
+                if worker.paused and (waking is None or waking.done()):
+                    self._wakings[worker.pid] = asyncio.create_task(wake(worker, self.dice.uniform(0.5, 12)))
+            await asyncio.sleep(0.1)
+
+    async def _workers_killed_while_held(self) -> None:
+        """Kill all workers while the provider holds a request of one of them, and let it go at some time after."""
+        op, kind = self.dice.choice(OPS), self.dice.choice(("hold", "hold_before"))
+        if self.dice.random() < 0.5:
+            op = "batches.create"
+        seconds = self.dice.uniform(0, 8)
+        fault = await self.lab.ask(lambda: self.lab.admin.fault(op, kind, times=1))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await self.lab.held(fault["id"])
+        for worker in self.crew.fit:
+            await worker.kill()
+
+        async def release() -> None:
+            await asyncio.sleep(seconds)
+            await self.lab.ask(lambda: self.lab.admin.clear(fault["id"]))
+
+        self._releases.append(asyncio.create_task(release()))
+
+    async def _server_killed(self) -> None:
+        await self.lab.kill_server()
+        await asyncio.sleep(self.dice.uniform(0, 2))
+        await self.lab.start_server()
+
+    async def _sandbox_killed(self) -> None:
+        await self.lab.kill_sandbox()
+        await asyncio.sleep(self.dice.uniform(0, 2))
+        await self.lab.start_sandbox()
+
+    async def _network_fault(self) -> None:
+        op = self.dice.choice(OPS)
+        kind = self.dice.choice(("lost_answer", "reset", "status", "lost_answer_status", "truncate"))
+        options: dict[str, Any] = {"times": self.dice.randint(1, 2)}
+        if kind == "truncate":
+            op, options["fraction"] = "files.content", self.dice.random()
+        if kind.endswith("status"):
+            options["status"] = self.dice.choice((500, 502, 503, 504))
+        await self.lab.ask(lambda: self.lab.admin.fault(op, kind, **options))
+
+    # --- the end ---
+
+    async def _heal(self) -> None:
+        await asyncio.gather(*self._releases)
+        await self.lab.ask(self.lab.admin.clear)
+
+    async def _drain(self, buyer: asyncio.Task[None]) -> None:
+        await buyer
+        until = time.monotonic() + PATIENCE
+        while self.under_way and time.monotonic() < until:
+            for order in list(self.under_way):
+                with contextlib.suppress(RPCError):
+                    await self.crew.handle(order).signal("poll_now")
+            self._say()
+            await asyncio.sleep(2)
+        for order, task in list(self.under_way.items()):
+            task.cancel()
+            self.violations.append(f"{order.batch_id}: it did not end")
+
+    async def keep_histories(self) -> None:
+        """Write down what happened to the batches that are named."""
+        for order in self.all_orders:
+            if any(order.batch_id in words for words in self.violations):
+                history = await self.crew.handle(order).fetch_history()
+                (self.lab.folder / f"{order.batch_id}.json").write_text(history.to_json())
+
+
+async def soak(kills: int, batches: int, seed: int) -> int:
+    began = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="durabatch-soak-"))
+    async with open_lab(folder) as lab:
+        run = Soak(lab, kills, batches, seed)
+        tally = await run.run()
+        run.violations = tally.violations
+        await run.keep_histories()
+    figures = {"seed": seed, "kills": run.killed, "by_kind": dict(run.done), **asdict(tally)}
+    figures["violations"] = len(tally.violations)
+    figures["seconds"] = round(time.monotonic() - began)
+    print(json.dumps(figures))
+    for words in tally.violations:
+        print(f"seed {seed}: {words}", file=sys.stderr)
+    if tally.violations:
+        print(f"Everything is in {folder}", file=sys.stderr)
+        return 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Kill things at random and see whether the promises hold.")
+    parser.add_argument("--kills", type=int, default=200, help="how many kills")
+    parser.add_argument("--batches", type=int, default=60, help="how many batches at least")
+    parser.add_argument("--seed", type=int, default=1, help="what decides the orders and the kills")
+    given = parser.parse_args()
+    return asyncio.run(soak(given.kills, given.batches, given.seed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

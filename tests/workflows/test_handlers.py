@@ -1,0 +1,78 @@
+"""Whom a batch calls when it has ended."""
+
+from __future__ import annotations
+
+import pytest
+from support.house import House
+from temporalio import activity, workflow
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import Worker
+
+from durabatch.contract import BatchResult, BatchStatus
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@workflow.defn(sandboxed=False)  # its module imports pytest
+class Handler:
+    """Somebody's workflow that goes on where a batch ended."""
+
+    @workflow.run
+    async def run(self, result: BatchResult) -> str:
+        return f"{result.batch_id}: {result.counts.succeeded}"
+
+
+async def test_an_activity_of_the_users_is_called_with_the_result(house: House) -> None:
+    seen: list[BatchResult] = []
+
+    @activity.defn(name="tell_me")
+    async def tell_me(result: BatchResult) -> None:
+        seen.append(result)
+
+    queue = f"{house.task_queue}-handlers"
+    async with house.worker(), Worker(house.client, task_queue=queue, activities=[tell_me]):
+        handle = await house.start(2, on_complete={"activity": "tell_me", "task_queue": queue})
+        result = await handle.result()
+    assert seen == [result]
+
+
+async def test_a_workflow_of_the_users_is_started_with_the_result(house: House) -> None:
+    queue = f"{house.task_queue}-handlers"
+    async with house.worker(), Worker(house.client, task_queue=queue, workflows=[Handler]):
+        handle = await house.start(2, on_complete={"workflow": "Handler", "task_queue": queue})
+        await handle.result()
+        told = await house.client.get_workflow_handle(f"{handle.id}/on_complete", result_type=str).result()
+    assert told == f"{handle.id}: 2"
+
+
+async def test_a_handler_that_fails_does_not_take_the_results_with_it(house: House) -> None:
+    @activity.defn(name="tell_me")
+    async def tell_me(result: BatchResult) -> None:
+        raise ApplicationError("no", non_retryable=True)
+
+    queue = f"{house.task_queue}-handlers"
+    async with house.worker(), Worker(house.client, task_queue=queue, activities=[tell_me]):
+        handle = await house.start(2, on_complete={"activity": "tell_me", "task_queue": queue})
+        result = await handle.result()
+        progress = await house.progress(handle)
+    assert result.status is BatchStatus.COMPLETED
+    assert "on_complete failed" in (progress.last_error or "")
+
+
+async def test_labels_of_the_users_come_back_with_the_result(house: House) -> None:
+    async with house.worker():
+        result = await (await house.start(1, metadata={"team": "search"})).result()
+    assert result.metadata == {"team": "search"}
+
+
+async def test_a_shard_whose_workflow_was_terminated_is_finished_by_its_batch(house: House) -> None:
+    await house.admin.settings(finish_after_polls=1000)
+    async with house.worker():
+        handle = await house.start(6, limits={"max_rows": 3})
+        while len(await house.batches()) < 2:
+            assert (await house.progress(handle)).result is None
+        await house.client.get_workflow_handle(f"{handle.id}/shards/00001").terminate("by mistake")
+        await house.admin.settings(finish_after_polls=0)
+        result = await handle.result()
+    assert result.counts.succeeded == 6
+    assert len(await house.batches()) == 2
