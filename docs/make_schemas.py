@@ -6,9 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-from durabatch.contract import BatchProgress, BatchResult, BatchSpec, CancelRequest, ResultRow
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
+
+from durabatch.contract import BatchProgress, BatchResult, BatchSpec, CancelRequest, ResultRow
 
 #: What users write is described as they may write it, what Durabatch writes as it writes it.
 MODELS: tuple[tuple[type[BaseModel], JsonSchemaMode], ...] = (

@@ -15,6 +15,9 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Le
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
 from durabatch.activities.providers import ProviderSettings
 from durabatch.contract import (
     BatchProgress,
@@ -34,8 +37,6 @@ from durabatch.contract import (
     Usage,
 )
 from durabatch.workers.settings import StoreSettings, WorkerSettings
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 #: What users write; its defaults are told.
 ASKED: tuple[type[BaseModel], ...] = (

@@ -11,6 +11,10 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from pydantic import SecretStr
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
 from durabatch.activities.apply import Apply
 from durabatch.activities.follow import Follow
 from durabatch.activities.plan import Plan
@@ -43,9 +47,6 @@ from durabatch.contract.steps import (
     UploadRequest,
 )
 from durabatch.sandbox import Sandbox
-from pydantic import SecretStr
-from temporalio.exceptions import ApplicationError
-from temporalio.testing import ActivityEnvironment
 
 KEY = "sk-test"
 URL = "/v1/chat/completions"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
+
 from durabatch.activities.providers import (
     Content,
     Creation,
@@ -38,7 +40,6 @@ from durabatch.contract import (
 )
 from durabatch.contract.steps import Search, Snapshot
 from durabatch.sandbox import Sandbox
-from pydantic import SecretStr
 
 SINCE = datetime.now(UTC) - timedelta(minutes=1)
 MARKER = "b-1/0/1"

@@ -12,6 +12,10 @@ from typing import Any, TypeVar
 
 import anthropic
 import pytest
+from pydantic import SecretStr
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
 from durabatch.activities.follow import Follow
 from durabatch.activities.plan import Plan
 from durabatch.activities.providers import ProviderSettings
@@ -38,9 +42,6 @@ from durabatch.contract.steps import (
     UploadRequest,
 )
 from durabatch.sandbox import Sandbox
-from pydantic import SecretStr
-from temporalio.exceptions import ApplicationError
-from temporalio.testing import ActivityEnvironment
 
 KEY = "sk-test"
 Request = TypeVar("Request")

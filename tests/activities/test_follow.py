@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+
 from durabatch.activities.follow import TRUST_AFTER
 from durabatch.activities.providers.openai import snapshot
 from durabatch.contract import ProviderStatus

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
+
 from durabatch.activities.providers import (
     Content,
     Creation,
@@ -33,7 +35,6 @@ from durabatch.contract import (
 )
 from durabatch.contract.steps import Snapshot
 from durabatch.sandbox import Sandbox
-from pydantic import SecretStr
 
 CHAT = "/v1/chat/completions"
 SINCE = datetime.now(UTC) - timedelta(minutes=1)

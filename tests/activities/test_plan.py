@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.exceptions import ApplicationError
+
 from durabatch.activities.estimate import estimate_tokens
 from durabatch.contract import BatchSpec, OnInvalidRow
-from temporalio.exceptions import ApplicationError
 
 BOM = b"\xef\xbb\xbf"
 SECRET = "Sesame"

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from durabatch.activities.prices import Prices, dollars, picodollars
 from durabatch.activities.providers.base import RowTokens
 from durabatch.contract import ErrorClass, OnInvalidRow, ResultRow, RetryPolicy, RowStatus

@@ -16,10 +16,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 import pytest
+from moto.server import ThreadedMotoServer
+
 from durabatch.activities.store import Store
 from durabatch.activities.store._failures import disk
 from durabatch.contract import ConfigurationError, InvalidSpec, ObjectNotFound, StoreError
-from moto.server import ThreadedMotoServer
 
 MIB = 1024 * 1024
 ODD = "batch:1@acme.example=x+y/shards/00000/attempt-1/output file ü.jsonl"

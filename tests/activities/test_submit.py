@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+
 from durabatch.activities.content import _with_data, file_generation, file_name
 from durabatch.activities.records import read_index, read_shard
 from durabatch.contract import OnInvalidRow, ProviderStatus

@@ -13,6 +13,8 @@ import anthropic
 import openai
 import pytest
 from aiohttp import BodyPartReader, web
+from pydantic import SecretStr
+
 from durabatch.activities.providers import (
     Content,
     Creation,
@@ -26,7 +28,6 @@ from durabatch.activities.providers.anthropic import VERSION
 from durabatch.activities.rows import parse
 from durabatch.contract import BatchSpec
 from durabatch.contract.names import MARKER_KEY
-from pydantic import SecretStr
 
 KEY = "sk-test"
 SINCE = datetime.now(UTC) - timedelta(hours=1)

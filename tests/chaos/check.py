@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from durabatch.contract import BatchResult, BatchStatus
 from temporalio.service import RPCError, RPCStatusCode
+
+from durabatch.contract import BatchResult, BatchStatus
 
 from .lab import Lab
 from .orders import ENDS, Order

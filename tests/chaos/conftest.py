@@ -9,20 +9,18 @@ import pytest
 import pytest_asyncio
 
 from .abreast import Runs, side_by_side
-from .alone import ALONE
 from .check import Tally, audit
 from .lab import open_lab
-from .scenarios import POLLS, SCENARIOS
+from .scenarios import POLLS
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # pidfds and parent-death signals are Linux's
 
 
-def wanted(request: pytest.FixtureRequest) -> list[str]:
-    """Return the scenarios that this session runs, in the order in which their tests come."""
-    module = request.node.nodeid
-    items = [item for item in request.session.items if item.nodeid.startswith(module)]
-    return [item.callspec.params["name"] for item in items if hasattr(item, "callspec")]
+def wanted(request: pytest.FixtureRequest, fixture: str) -> list[str]:
+    """Return the scenarios of a module that this session runs, in the order in which their tests come."""
+    items = [item for item in request.session.items if item.nodeid.startswith(request.node.nodeid)]
+    return [item.callspec.params["name"] for item in items if fixture in item.fixturenames]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -32,9 +30,9 @@ async def together(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fix
         await lab.admin.settings(finish_after_polls=POLLS)
 
         async def run(name: str) -> Tally:
-            return await audit(lab, await SCENARIOS[name](lab))
+            return await audit(lab, await request.module.TOGETHER[name](lab))
 
-        async with side_by_side(wanted(request), run, 8) as runs:
+        async with side_by_side(wanted(request, "together"), run, 8) as runs:
             yield runs
 
 
@@ -45,7 +43,7 @@ async def apart(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
     async def run(name: str) -> Tally:
         async with open_lab(tmp_path_factory.mktemp("lab")) as lab:
             await lab.admin.settings(finish_after_polls=POLLS)
-            return await audit(lab, await ALONE[name](lab))
+            return await audit(lab, await request.module.APART[name](lab))
 
-    async with side_by_side(wanted(request), run, 4) as runs:
+    async with side_by_side(wanted(request, "apart"), run, 4) as runs:
         yield runs

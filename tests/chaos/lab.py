@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
-from durabatch.contract import BatchProgress, BatchResult, BatchSpec, CancelRequest
-from durabatch.sandbox import SandboxAdmin
-from durabatch.workflows import BatchWorkflow
-from support.house import binary
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
+
+from durabatch.contract import BatchProgress, BatchResult, BatchSpec, CancelRequest
+from durabatch.sandbox import SandboxAdmin
+from durabatch.workflows import BatchWorkflow
+from support.house import binary
 
 from .orders import Order
 from .processes import Held, Service, quiet_port

@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 
-from durabatch.contract import BatchResult, BatchStatus
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.service import RPCError
+
+from durabatch.contract import BatchResult, BatchStatus
 
 from .lab import Crew, Lab
 from .orders import Order

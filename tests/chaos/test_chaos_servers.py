@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from .abreast import Runs
-from .alone import ALONE
+from .alone import ALONE as APART
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 
-@pytest.mark.parametrize("name", sorted(ALONE))
+@pytest.mark.parametrize("name", sorted(APART))
 async def test_scenario(name: str, apart: Runs) -> None:
     tally = await apart[name]
     assert not tally.violations

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from .abreast import Runs
-from .scenarios import SCENARIOS
+from .scenarios import SCENARIOS as TOGETHER
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 
-@pytest.mark.parametrize("name", sorted(SCENARIOS))
+@pytest.mark.parametrize("name", sorted(TOGETHER))
 async def test_scenario(name: str, together: Runs) -> None:
     tally = await together[name]
     assert not tally.violations

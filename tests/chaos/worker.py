@@ -23,12 +23,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from durabatch.workers import BatchPlugin, Settings
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor, Worker
+
+from durabatch.workers import BatchPlugin, Settings
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _PR_SET_PDEATHSIG = 1

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durabatch import BatchClient
-from durabatch.sandbox import Sandbox
-from durabatch.workers import Settings, open_worker
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
+
+from durabatch import BatchClient
+from durabatch.sandbox import Sandbox
+from durabatch.workers import Settings, open_worker
 
 KEY = "sk-test"
 #: Fast enough for a test, and slow enough to be seen.

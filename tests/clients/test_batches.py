@@ -9,6 +9,9 @@ import uuid
 from pathlib import Path
 
 import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
 from durabatch import BatchClient
 from durabatch.clients import TemporalUnavailable
 from durabatch.contract import (
@@ -21,8 +24,6 @@ from durabatch.contract import (
 )
 from durabatch.workers import Settings, open_worker
 from durabatch.workers.embedded import embedded, temporal_server
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from .conftest import Desk
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
+
 from durabatch.clients.ending import Ending
 from durabatch.clients.starting import judge
 from durabatch.contract import BatchConflict, BatchResult, BatchStatus, InvalidInput, InvalidSpec
-from temporalio.client import WorkflowExecutionStatus
 
 from .conftest import Desk
 

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from temporalio.client import Client
+
 from durabatch.contract import ConfigurationError, DurabatchError
 from durabatch.workers.companion import Companion
 from durabatch.workers.embedded import binary, embedded, temporal_server
-from temporalio.client import Client
 
 #: Another command of the same folder: says where the server is, and stays until it is killed or told to go.
 OTHER = """

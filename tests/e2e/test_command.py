@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from durabatch.sandbox import SandboxAdmin
 from durabatch.workers.embedded import temporal_server
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durabatch.contract import BATCH_WORKFLOW, BatchResult, BatchStatus
-from durabatch.sandbox import Sandbox
-from durabatch.workers import BatchPlugin, Settings, open_worker
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
+
+from durabatch.contract import BATCH_WORKFLOW, BatchResult, BatchStatus
+from durabatch.sandbox import Sandbox
+from durabatch.workers import BatchPlugin, Settings, open_worker
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -18,8 +18,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from support.house import KEY, House, connect, dev_server, open_house
 from temporalio.client import WorkflowHandle
+
+from support.house import KEY, House, connect, dev_server, open_house
 
 HISTORIES = Path(__file__).parent / "histories"
 Handle = WorkflowHandle[Any, Any]

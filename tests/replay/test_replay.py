@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durabatch.workers.plugin import PASSED_THROUGH
-from durabatch.workflows import BatchWorkflow, ShardWorkflow
 from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import NondeterminismError
+
+from durabatch.workers.plugin import PASSED_THROUGH
+from durabatch.workflows import BatchWorkflow, ShardWorkflow
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 NAMES = [path.stem for path in HISTORIES]

@@ -14,8 +14,9 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from durabatch.sandbox import Sandbox, SandboxAdmin
 from openai.types import Batch
+
+from durabatch.sandbox import Sandbox, SandboxAdmin
 
 KEY = "sk-test"
 #: Never used on loopback; loading the certificates anew for every client would be a third of the tests' time.

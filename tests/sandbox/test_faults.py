@@ -5,6 +5,7 @@ import contextlib
 
 import openai
 import pytest
+
 from durabatch.sandbox import SandboxError
 
 ROUTES = {

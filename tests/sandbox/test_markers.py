@@ -1,6 +1,7 @@
 """Markers in a row's text, in batches of both protocols."""
 
 import pytest
+
 from durabatch.sandbox.markers import read_markers
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 
 import openai
 import pytest
+
 from durabatch.sandbox import Sandbox, SandboxError
 
 

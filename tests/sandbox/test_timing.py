@@ -4,6 +4,7 @@ import time
 
 import openai
 import pytest
+
 from durabatch.sandbox import SandboxError
 from durabatch.sandbox.batch import Batch, Status
 from durabatch.sandbox.batches import wire

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from temporalio.client import Client, WorkflowHandle
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Worker
+
 from durabatch.contract import BatchProgress, BatchResult, BatchSpec
 from durabatch.sandbox import Sandbox, SandboxAdmin
 from durabatch.workers import BatchPlugin, Settings
 from durabatch.workflows import BatchWorkflow
-from temporalio.client import Client, WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Worker
 
 KEY = "sk-test"
 

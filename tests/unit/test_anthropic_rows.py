@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+
 from durabatch.activities.providers import anthropic_rows
 from durabatch.activities.providers.anthropic_rows import DEFAULT_MAX_TOKENS, MAX_WIRE_ID, error_class, outcome
 from durabatch.activities.providers.base import RowTokens

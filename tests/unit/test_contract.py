@@ -7,8 +7,10 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-import durabatch.contract
 import pytest
+from pydantic import BaseModel, ValidationError
+
+import durabatch.contract
 from durabatch.contract import (
     BatchProgress,
     BatchResult,
@@ -31,7 +33,6 @@ from durabatch.contract import (
 from durabatch.contract.errors import error_classes
 from durabatch.contract.names import attempt_folder, check_batch_id, marker, shard_folder
 from durabatch.contract.spec import MAX_INLINE_BYTES, MAX_INLINE_ROWS
-from pydantic import BaseModel, ValidationError
 
 FILE = {"provider": "openai", "input": "file:///data/in.jsonl"}
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
+
 from durabatch.activities.providers import ProviderSettings
 from durabatch.activities.providers.http import LONGEST_WAIT, MAX_WORDS, Http, retry_after
 from durabatch.activities.providers.openai import explain
@@ -24,7 +26,6 @@ from durabatch.contract import (
     QueueFull,
     RateLimited,
 )
-from pydantic import SecretStr
 
 KEY = "sk-very-secret"
 NOW = 1_790_000_000.0  # Mon, 21 Sep 2026 14:13:20 GMT

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import durabatch
 import pytest
+
+import durabatch
 
 ROOT = Path(__file__).parents[2]
 #: The packages that others import from; a leading underscore would make one private.

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from durabatch.activities.providers import openai_rows
 from durabatch.activities.providers.base import RowTokens
 from durabatch.activities.providers.openai_rows import error_class, outcome

@@ -7,10 +7,11 @@ from decimal import Decimal
 
 import genai_prices
 import pytest
-from durabatch.activities.prices import PICO, Prices, dollars, picodollars
-from durabatch.activities.providers.base import RowTokens
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import TieredPrices
+
+from durabatch.activities.prices import PICO, Prices, dollars, picodollars
+from durabatch.activities.providers.base import RowTokens
 
 OPENAI = Prices("openai", 0.5)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from durabatch.activities.rows import MAX_DEPTH, MAX_ID_CHARACTERS, Line, Row, RowRefused, lines, parse
 
 BOM = b"\xef\xbb\xbf"

@@ -7,10 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+
 from durabatch.activities.providers.settings import ProviderSettings
 from durabatch.contract import ConfigurationError, MissingKey, UnknownProvider
 from durabatch.workers.settings import NO_KEY, Settings, is_loopback
-from pydantic import SecretStr
 
 KEY = "sk-a-key-that-must-never-be-printed"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from durabatch.contract import BatchSpec, CancelRequest
 from durabatch.workflows.wishes import read_cancel, read_spec
 

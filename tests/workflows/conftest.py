@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from support.house import House, binary, connect, dev_server, open_house
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
+
+from support.house import House, binary, connect, dev_server, open_house
 
 
 @pytest.fixture(scope="session")

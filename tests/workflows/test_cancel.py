@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durabatch.contract import BatchResult, BatchSpec, BatchStatus, Phase
-from support.house import House
 from temporalio import workflow
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 from temporalio.worker import Worker
+
+from durabatch.contract import BatchResult, BatchSpec, BatchStatus, Phase
+from support.house import House
 
 pytestmark = pytest.mark.timeout(90)
 

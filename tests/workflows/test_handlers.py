@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from support.house import House
 from temporalio import activity, workflow
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from durabatch.contract import BatchResult, BatchStatus
+from support.house import House
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -7,10 +7,11 @@ import uuid
 from typing import Any
 
 import pytest
-from durabatch.contract import BatchStatus
-from support.house import House
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
+
+from durabatch.contract import BatchStatus
+from support.house import House
 
 pytestmark = pytest.mark.timeout(60)
 

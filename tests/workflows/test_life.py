@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from durabatch.contract import BatchStatus, Phase
-from support.house import House
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowFailureError, WorkflowHistory
 from temporalio.exceptions import ApplicationError
+
+from durabatch.contract import BatchStatus, Phase
+from support.house import House
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+
 from durabatch.contract import BatchStatus
 from support.house import KEY, House
 

@@ -6,14 +6,15 @@ import asyncio
 
 import pytest
 from anthropic import Anthropic
-from durabatch.contract import BatchResult, BatchStatus
-from durabatch.workers import Settings
-from support.house import KEY, House
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
+
+from durabatch.contract import BatchResult, BatchStatus
+from durabatch.workers import Settings
+from support.house import KEY, House
 
 pytestmark = pytest.mark.timeout(90)
 
