@@ -7,7 +7,7 @@ STAMP := $(VENV)/.durabatch-setup
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format schemas constraints demo clean
+.PHONY: help setup test chaos lint format schemas constraints demo clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,15 @@ test: setup ## Run all tests
 	@# A file's tests stay in one process, because they share the servers that they start.
 	pytest -n 2 --dist loadfile
 
+# How much is killed, what decides it, and how many batches at least.
+KILLS ?= 200
+SEED ?= 1
+BATCHES ?= 60
+
+chaos: setup ## Kill at every step boundary, then KILLS=200 times at random with SEED=1
+	pytest tests/chaos/matrix.py
+	python tests/chaos/soak.py --kills $(KILLS) --seed $(SEED) --batches $(BATCHES)
+
 lint: setup ## Check style, types, floors, the Dockerfile and compose.yaml
 	ruff check .
 	ruff format --check .
@@ -41,12 +50,13 @@ format: setup ## Put the code into the common form
 
 schemas: setup ## Write docs/schemas from the models
 	python docs/make_schemas.py
+	python docs/make_tables.py
 
 constraints: ## Write constraints.txt from what .venv holds now
 	@{ echo '# The versions that Durabatch is tested with. Written by `make constraints`.'; \
 	  $(VENV)/bin/python -m pip freeze --all --exclude-editable --exclude pip; } > constraints.txt
 
-demo: setup ## Run a batch against the stand-in provider and watch it survive
+demo: setup ## Run a batch against the stand-in provider and see its results
 	examples/demo.sh
 
 clean: ## Remove .venv and whatever the tools left

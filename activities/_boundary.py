@@ -15,7 +15,9 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel
 from temporalio import activity
+from temporalio.client import AsyncActivityCancelledError
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.service import RPCError
 
 from ..contract import DurabatchError, InvalidInput, ProviderError
 
@@ -48,6 +50,27 @@ class Pulse:
         """Return whether this process surely still has the step; a paused one finds out here that it has not."""
         # Half the lease: a heartbeat takes its time to the server, and what the caller does next takes time as well.
         return not self.lost and (self.lease is None or time.monotonic() - self.beaten_at < self.lease / 2)
+
+    async def confirm(self) -> bool:
+        """Ask Temporal whether this process still has the step.
+
+        `alive` cannot tell when the process stood still before the step began: then no heartbeat was due yet.
+        """
+        if self.lease is None or not self.alive():
+            return self.lease is None
+        try:
+            client = activity.client()
+        except RuntimeError:  # outside of a worker there is nobody to ask, and nobody who would take it over
+            return True
+        asked_at = time.monotonic()
+        try:
+            await client.get_async_activity_handle(task_token=activity.info().task_token).heartbeat()
+        except AsyncActivityCancelledError:
+            pass  # it is ours, and the cancel reaches it by its own way
+        except RPCError:
+            return False
+        self.beaten_at = max(self.beaten_at, asked_at)
+        return self.alive()
 
     def check(self) -> None:
         """Let the thread end here if the step was cancelled."""

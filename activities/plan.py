@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from ..contract import BatchSpec, InvalidInput, InvalidSpec, OnInvalidRow
+from ..contract import BatchSpec, ConfigurationError, InvalidInput, InvalidSpec, OnInvalidRow
 from ..contract.errors import ObjectNotFound
 from ..contract.names import check_batch_id
-from ..contract.steps import PLAN, PlanRequest, PlanSummary, ProviderFacts
+from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
 from ._boundary import Pulse, in_thread, step
 from .estimate import estimate_tokens
 from .prices import Prices, dollars
@@ -57,6 +57,19 @@ class Plan:
             InvalidSpec: the spec names a place outside the store, or something the provider cannot do.
             InvalidInput: rows are wrong and the spec wants that to stop the batch, or there are none.
         """
+        summary = await self._plan(request, pulse, recall=False)
+        assert summary is not None  # it is made where there is none
+        return summary
+
+    @step(RECALL)
+    async def recall(self, request: PlanRequest, pulse: Pulse) -> Recalled:
+        """Return the plan that an earlier run of this batch made, for a batch that is to stop before it has one."""
+        try:
+            return Recalled(plan=await self._plan(request, pulse, recall=True))
+        except (InvalidSpec, InvalidInput, ConfigurationError):
+            return Recalled(plan=None)  # with such a plan nothing was ever submitted
+
+    async def _plan(self, request: PlanRequest, pulse: Pulse, *, recall: bool) -> PlanSummary | None:
         store, spec = self._resources.store, request.spec
         check_batch_id(request.batch_id)
         settings = self._resources.settings(spec.provider)
@@ -84,6 +97,8 @@ class Plan:
         digest = await self._digest(spec, source, settings.kind, provider)
         old = await self._old_plan(root, request)
         if old is None or old.spec_digest != digest:
+            if recall:
+                return None
             planned_at = old.planned_at if old else request.now.isoformat()
             cut = _Cut(store, provider, spec, root, source, pulse)
             found = await in_thread(pulse, cut.run)

@@ -19,6 +19,7 @@ def all_activities(resources: Resources) -> list[Callable[..., Any]]:
     settle, apply = Settle(resources), Apply(resources)
     return [
         plan.plan,
+        plan.recall,
         submit.upload,
         submit.find,
         submit.create,

@@ -83,6 +83,7 @@ class Submit:
         async with open_content(
             self._resources.store, provider, request.attempt, request.spec, record, picked, request.generation, pulse
         ) as content:
+            await _must_be_ours(pulse)  # a file that comes when the attempt is over would never be deleted
             file_id = await provider.upload(content)
             return Uploaded(file_id=file_id, rows=rows, bytes=content.size)
 
@@ -92,14 +93,17 @@ class Submit:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
+        claims = Claims(self._resources.store, request.attempt, request.account)
+        intent = await claims.intended()
+        if intent is not None:
+            # An earlier run of this batch may have bought it at another account: there it would have to be looked for.
+            provider = self._resources.at_account(request.attempt.provider, intent.account)
         since, strangers = request.since, list(request.strangers)
         provisional = provider.capabilities.search is Search.PROVISIONAL
         if provisional:
-            claims = Claims(self._resources.store, request.attempt, request.account)
-            intended = await claims.intended()
-            if intended is None:
+            if intent is None:
                 return Found(batch=None)
-            since = max(since, intended)
+            since = max(since, intent.at)
             strangers += await claims.of_others()
         batch = await provider.find(
             Wanted(
@@ -127,12 +131,11 @@ class Submit:
         )
         try:
             if provider.capabilities.uploads:
-                _must_be_ours(pulse)
-                return Created(answer=CreateAnswer.CREATED, batch=await provider.create(creation))
+                return await self._create_once(request, creation, pulse)
             async with open_content(
                 self._resources.store, provider, request.attempt, request.spec, record, picked, 1, pulse
             ) as content:
-                return await self._create_inline(request, replace(creation, content=content), pulse)
+                return await self._create_once(request, replace(creation, content=content), pulse)
         except (ProviderError, AccountingError) as error:
             answer = _ANSWERS.get(type(error))
             if answer is None:
@@ -140,12 +143,12 @@ class Submit:
             wait = error.retry_after if isinstance(error, ProviderError) else None
             return Created(answer=answer, reason=error.message, code=error.code, retry_after=wait)
 
-    async def _create_inline(self, request: CreateRequest, creation: Creation, pulse: Pulse) -> Created:
-        """Create a batch that nobody can search for exactly: with an intent before and a claim after."""
+    async def _create_once(self, request: CreateRequest, creation: Creation, pulse: Pulse) -> Created:
+        """Send the create: with an intent written before it, and a claim after it where nobody can search exactly."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         claims = Claims(self._resources.store, request.attempt, request.account)
         await claims.intend(datetime.now(UTC))
-        _must_be_ours(pulse)
+        await _must_be_ours(pulse)
         try:
             batch = await provider.create(creation)
         except AnswerLost:
@@ -153,7 +156,8 @@ class Submit:
         except ProviderError:
             await claims.withdraw()  # nothing came of it
             raise
-        await claims.claim(batch.id)
+        if provider.capabilities.search is Search.PROVISIONAL:
+            await claims.claim(batch.id)
         return Created(answer=CreateAnswer.CREATED, batch=batch)
 
     @step(TIDY)
@@ -170,7 +174,7 @@ def _rows(record: ShardRecord, picked: list[int] | None) -> int:
     return record.sendable if picked is None else len(picked)
 
 
-def _must_be_ours(pulse: Pulse) -> None:
-    """Do not send a create when this worker stood still for so long that another one may have taken over."""
-    if not pulse.alive():
+async def _must_be_ours(pulse: Pulse) -> None:
+    """Send nothing new when this worker stood still for so long that another one may have taken over."""
+    if not await pulse.confirm():
         raise ProviderUnavailable("The worker stood still before it could submit; nothing was sent.")

@@ -138,7 +138,7 @@ class BatchClient:
             TemporalUnavailable: Temporal does not answer.
         """
         with translated(self.temporal, id):
-            return await reading.progress(self.temporal, id)
+            return (await reading.progress(self.temporal, id))[0]
 
     async def result(self, id: str) -> BatchResult:
         """Wait until a batch has ended, however long that takes, and return how; outages of Temporal are waited out.
@@ -161,7 +161,7 @@ class BatchClient:
         return (await self._ending(id)).error
 
     async def retrieve(self, id: str) -> AsyncGenerator[ResultRow]:
-        """Yield the result rows of a batch that has ended: one for every request, in the order of the requests.
+        """Yield the rows of a batch that has ended: one for every request, in the order of the requests.
 
         Raises:
             BatchNotFound: there is no such batch.
@@ -214,10 +214,9 @@ class BatchClient:
         """
         request = CancelRequest(reason=reason, requested_by=requested_by)
         with translated(self.temporal, id):
-            description = await reading.found(self.temporal, id)
-            handle = self.temporal.get_workflow_handle(id, run_id=description.run_id)
+            await reading.found(self.temporal, id)
             try:
-                await handle.signal("cancel", request.model_dump(exclude_none=True))
+                await self.temporal.get_workflow_handle(id).signal("cancel", request.model_dump(exclude_none=True))
             except RPCError as error:
                 # NOT_FOUND, after we have seen it: it has ended.
                 if error.status != RPCStatusCode.NOT_FOUND:
@@ -234,12 +233,14 @@ class BatchClient:
             BatchNotFound: there is no such batch.
         """
         with translated(self.temporal, id):
-            seen = await reading.progress(self.temporal, id)
+            seen, _ = await reading.progress(self.temporal, id)
         end = asyncio.create_task(self._ending(id))
         try:
             pause = _LOOK_FIRST
             while seen.result is None:
                 yield seen
+                if end.done():  # and yet the last look did not show it: Temporal was away just then
+                    await asyncio.sleep(pause)
                 await asyncio.wait([end], timeout=pause)
                 pause = min(pause * _LOOK_FACTOR, _LOOK_MOST)
                 seen = await self._look(id, seen)
@@ -281,14 +282,13 @@ class BatchClient:
         """Return the progress, or the one before with a word on why there is no newer one."""
         try:
             with translated(self.temporal, id):
-                seen = await reading.progress(self.temporal, id)
+                seen, told = await reading.progress(self.temporal, id)
         except TemporalUnavailable as error:
             return before.model_copy(update={"waiting_for": error.message})
-        if seen.result is None and not seen.counts.total:
-            # No worker answers: what was known last is still the best that is known.
-            kept = {"phase", "provider", "waiting_for"} if before.counts.total == 0 else {"waiting_for"}
-            return before.model_copy(update={name: getattr(seen, name) for name in kept})
-        return seen
+        if told or not before.counts.total:
+            return seen
+        # No worker answers: what one told last is still the best that is known.
+        return before.model_copy(update={"waiting_for": seen.waiting_for})
 
     async def _ending(self, id: str) -> Ending:
         handle = self.temporal.get_workflow_handle(id, result_type=BatchResult)

@@ -86,8 +86,8 @@ async def found(client: Client, batch_id: str) -> WorkflowExecutionDescription:
     return description
 
 
-async def progress(client: Client, batch_id: str) -> BatchProgress:
-    """Return where a batch is; one that has ended needs no worker for it.
+async def progress(client: Client, batch_id: str) -> tuple[BatchProgress, bool]:
+    """Return where a batch is, and whether that is known for certain; one that has ended needs no worker for it.
 
     Raises:
         BatchNotFound, RPCError: as `found`.
@@ -95,25 +95,26 @@ async def progress(client: Client, batch_id: str) -> BatchProgress:
     description = await found(client, batch_id)
     ended = await ending(client, description)
     if ended is not None:
-        return final(description, ended)
-    handle = client.get_workflow_handle(batch_id, run_id=description.run_id)
+        return final(description, ended), True
+    handle = client.get_workflow_handle(batch_id)
     try:
         patience = _QUERY if await worker_polls(client, description.task_queue) else _QUERY_UNHEARD
         answer = await handle.query("progress", result_type=dict, rpc_timeout=patience)
-        return BatchProgress.model_validate(answer)
+        return BatchProgress.model_validate(answer), True
     except (WorkflowQueryFailedError, ValidationError):
         why = "the worker cannot answer: its version may be older than this client's"
     except RPCError as error:
         if error.status not in PASSING and error.status != RPCStatusCode.FAILED_PRECONDITION:
             raise
         why = f"no worker answers on task queue {description.task_queue!r}; start one with `durabatch worker`"
-    return BatchProgress(
+    guess = BatchProgress(
         batch_id=batch_id,
         phase=_phase(description),
         provider=await provider_of(description) or "",
         started_at=description.start_time,
         waiting_for=why,
     )
+    return guess, False
 
 
 def final(description: WorkflowExecution, ended: Ending) -> BatchProgress:

@@ -67,7 +67,6 @@ class ErrorClass(StrEnum):
     EXPIRED = "expired"  #: The provider's window closed first; worth another try.
     CANCELED = "canceled"  #: Cancelled at the provider before it ran; worth another try if nobody asked for it.
     MISSING = "missing"  #: The provider never returned it; worth another try.
-    UNREADABLE = "unreadable"  #: The provider returned something that is no result; worth another try.
     INVALID_REQUEST = "invalid_request"  #: The request is wrong and stays wrong.
     INVALID_ROW = "invalid_row"  #: The plan refused the row; it was never sent.
     AUTHENTICATION = "authentication"  #: The key may not do this.
@@ -86,5 +85,4 @@ RETRYABLE_CLASSES: tuple[ErrorClass, ...] = (
     ErrorClass.EXPIRED,
     ErrorClass.CANCELED,
     ErrorClass.MISSING,
-    ErrorClass.UNREADABLE,
 )

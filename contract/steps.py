@@ -17,6 +17,7 @@ from .spec import BatchSpec, RetryPolicy
 from .status import ErrorClass, ProviderStatus, RowStatus
 
 PLAN = "durabatch.plan"
+RECALL = "durabatch.recall"
 UPLOAD = "durabatch.upload"
 FIND = "durabatch.find"
 CREATE = "durabatch.create"
@@ -62,6 +63,10 @@ class PlanSummary(Reply):
     shards: int
     planned_at: datetime  #: When this batch id was first planned; no provider batch of it is older.
     provider: ProviderFacts
+
+
+class Recalled(Reply):
+    plan: PlanSummary | None  #: The plan of an earlier run of this batch, with which it may have bought something.
 
 
 class Attempt(Reply):

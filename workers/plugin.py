@@ -9,18 +9,23 @@ from collections.abc import AsyncIterator
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultPayloadConverter
 from temporalio.plugin import SimplePlugin
-from temporalio.worker import WorkflowRunner
+from temporalio.worker import WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ..activities.resources import Resources
 from ..activities.steps import all_activities
 from ..activities.store import Store
+from ..contract import ConfigurationError
 from ..workflows import BatchWorkflow, ShardWorkflow
 from .settings import Settings
 
 #: Modules that workflows share with the worker instead of loading them anew for each run.
 PASSED_THROUGH = (
     "durabatch.contract",  # models and constants only; loading them anew would make classes that are not equal
+    # Reached by `from durabatch import …` in a user's workflow file. They do I/O, and no workflow of ours imports them.
+    "durabatch.activities",
+    "durabatch.clients",
+    "durabatch.workers",
     "annotated_types",
 )
 
@@ -53,6 +58,15 @@ class BatchPlugin(SimplePlugin):
             workflow_runner=_workflow_runner,
             run_context=run_context,
         )
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        """Add the workflows and activities; refuse a client that could not read their payloads."""
+        if config["client"].data_converter.payload_converter_class is DefaultPayloadConverter:
+            raise ConfigurationError(
+                "The client's data converter cannot read Durabatch's payloads: pass BatchPlugin to Client.connect as "
+                "plugins=[…], or data_converter=temporalio.contrib.pydantic.pydantic_data_converter."
+            )
+        return super().configure_worker(config)
 
 
 def _data_converter(converter: DataConverter | None) -> DataConverter:

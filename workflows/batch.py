@@ -25,6 +25,7 @@ from ..contract.steps import (
     APPLY,
     FINISH,
     PLAN,
+    RECALL,
     TIDY,
     Applied,
     ApplyRequest,
@@ -32,6 +33,7 @@ from ..contract.steps import (
     FinishRequest,
     PlanRequest,
     PlanSummary,
+    Recalled,
     TidyRequest,
 )
 from .decisions import batch_status
@@ -88,6 +90,8 @@ class BatchWorkflow:
     @workflow.signal(description="Ask the provider now instead of at the next poll")
     def poll_now(self, *ignored: Any) -> None:
         self._steering.poll_now = True
+        if self._fleet is not None:
+            self._fleet.nudge()
 
     @workflow.query(description="Where the batch is, and why nothing moves")
     def progress(self) -> BatchProgress:
@@ -104,7 +108,7 @@ class BatchWorkflow:
             provider_status_raw=batch.raw_status if batch else None,
             provider_batch_id=batch.id if batch else None,
             next_poll_at=self._steering.next_poll_at,
-            waiting_for=self._steering.waiting_for,
+            waiting_for=self._steering.waiting_for or (self._fleet.waiting_for if self._fleet else None),
             last_error=self._steering.last_error,
             cost_usd=self._result.cost_usd if self._result else None,
             started_at=self._state.started_at,
@@ -155,20 +159,30 @@ class BatchWorkflow:
     async def _plan(self, spec: BatchSpec) -> PlanSummary:
         self._enter(Phase.PLANNING)
         if self._state.plan is None:
-            if self._steering.stop():
-                raise Stopped
             request = PlanRequest(batch_id=workflow.info().workflow_id, spec=spec, now=self._state.started_at)
-            self._state.plan = await self._steering.call(
-                PLAN,
-                request,
-                PlanSummary,
-                summary="read and check the input",
-                timeout=LONG,
-                stops=True,
-                interrupts=True,
-            )
+            try:
+                self._state.plan = await self._make_plan(request)
+            except Stopped:
+                # A run before this one (it was reset, or terminated) may have bought something with its plan.
+                recalled = await self._steering.call(RECALL, request, Recalled, summary="was there a plan before?")
+                if recalled.plan is None:
+                    raise
+                self._state.plan = recalled.plan
         self._steering.heartbeat = self._state.plan.provider.heartbeat
         return self._state.plan
+
+    async def _make_plan(self, request: PlanRequest) -> PlanSummary:
+        if self._steering.stop():
+            raise Stopped
+        return await self._steering.call(
+            PLAN,
+            request,
+            PlanSummary,
+            summary="read and check the input",
+            timeout=LONG,
+            stops=True,
+            interrupts=True,
+        )
 
     async def _shards(self, spec: BatchSpec, plan: PlanSummary) -> list[ShardOutcome]:
         """Take every shard through the provider: a single one here, several as child workflows."""

@@ -31,6 +31,7 @@ class Fleet:
         self._plan = plan
         self._changed = changed
         self._running = 0
+        self._nudges = 0
         self._outcomes: dict[int, ShardOutcome] = {}
 
     @property
@@ -46,6 +47,20 @@ class Fleet:
         for outcome in self._outcomes.values():
             found += outcome.settled.counts
         return found.model_copy(update={"total": 0})
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Where to look why nothing moves: each shard has a workflow of its own, which says so."""
+        if not self._running:
+            return None
+        return (
+            f"{self._running:,} of {self._plan.shards:,} shards are under way and {self.counts.waiting:,} wait for "
+            f"their turn; the workflows {self._batch_id}/shards/… say what each is waiting for."
+        )
+
+    def nudge(self) -> None:
+        """Have every shard that is under way ask its provider now."""
+        self._nudges += 1
 
     async def run(self) -> list[ShardOutcome]:
         """Bring every shard to its end; return them in order."""
@@ -80,7 +95,10 @@ class Fleet:
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
                 static_summary=f"shard {number} of {self._batch_id}",
             )
-            await workflow.wait_condition(lambda: child.done() or self._steering.cancel is not None)
+            while not child.done() and self._steering.cancel is None:
+                await self._nudged_or_over(child)
+                if not child.done() and self._steering.cancel is None:
+                    await child.signal("poll_now")
             if not child.done():
                 await child.signal("cancel", self._steering.cancel)
             outcome: ShardOutcome = await child
@@ -88,6 +106,10 @@ class Fleet:
         except FailureError:
             # Somebody terminated the child, or one of an earlier run is still closing. The shard is not lost with it.
             return await self._here(number)
+
+    async def _nudged_or_over(self, child: asyncio.Task[ShardOutcome]) -> None:
+        seen = self._nudges
+        await workflow.wait_condition(lambda: child.done() or self._steering.cancel is not None or self._nudges != seen)
 
     async def _here(self, number: int) -> ShardOutcome:
         """Bring a shard to its end in the batch's own workflow; a provider batch of it is found by its marker."""

@@ -16,7 +16,7 @@ def details(progress: BatchProgress) -> str:
             f"- Provider batch `{progress.provider_batch_id}`: **{progress.provider_status_raw}** "
             f"(attempt {progress.attempt})"
         )
-    if progress.cancel_requested:
+    if progress.cancel_requested and not progress.result:
         lines.append("- **A cancel is on its way.**")
     if progress.waiting_for:
         lines.append(f"- Waiting: {_plain(progress.waiting_for)}")
@@ -24,7 +24,7 @@ def details(progress: BatchProgress) -> str:
         lines.append(f"- Next look at {_time(progress.next_poll_at)} (signal `poll_now` looks at once)")
     if progress.last_error:
         lines.append(f"- Last error: {_plain(progress.last_error)}")
-    if progress.deadline_at:
+    if progress.deadline_at and not progress.result:
         lines.append(f"- Deadline {_time(progress.deadline_at)}")
     return "\n".join(lines)
 

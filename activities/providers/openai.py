@@ -15,7 +15,7 @@ from ...contract import BatchSpec, ProviderNotFound, ProviderRefused, ProviderSt
 from ...contract.names import MARKER_KEY
 from ...contract.steps import Search, Snapshot
 from ..rows import Row
-from . import openai_rows
+from . import openai_results, openai_rows
 from .base import Capabilities, Content, Creation, Download, Outcome, Wanted
 from .http import Http
 from .settings import ProviderSettings
@@ -85,7 +85,7 @@ class OpenAIProvider:
         return openai_rows.model_of(prepared)
 
     def outcome(self, line: bytes) -> Outcome:
-        return openai_rows.outcome(line)
+        return openai_results.outcome(line)
 
     async def upload(self, content: Content) -> str:
         boundary = uuid4().hex

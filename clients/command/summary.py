@@ -56,7 +56,8 @@ def result_text(result: BatchResult, failure: DurabatchError | None, copied: Pat
     usage, counts = result.usage, result.counts
     lines = [("Batch", result.batch_id), ("Status", result.status.value)]
     if result.cancel_reason or result.canceled_by:
-        lines.append(("Cancelled", " ".join(filter(None, [_by(result.canceled_by), result.cancel_reason]))))
+        who = f"by {result.canceled_by}" if result.canceled_by else None
+        lines.append(("Cancelled", ": ".join(filter(None, [who, result.cancel_reason]))))
     lines.append(("Rows", _rows(counts)))
     if usage.input_tokens or usage.output_tokens:
         cached = f" ({usage.cached_input_tokens:,} cached)" if usage.cached_input_tokens else ""
@@ -190,10 +191,6 @@ def _strays(result: BatchResult) -> str:
     return (
         f"{strays.unknown} unknown, {strays.duplicate} duplicate, {strays.unreadable} unreadable rows from the provider"
     )
-
-
-def _by(who: str | None) -> str | None:
-    return f"by {who}:" if who else None
 
 
 def _raw(progress: BatchProgress) -> str:

@@ -203,7 +203,7 @@ async def test_a_row_more_than_the_provider_counts_is_none_too_few(desk: Any) ->
 async def test_what_an_earlier_fetch_left_is_removed(created: Any) -> None:
     ended = await created.ended(created.batch)
     folder = created.path("attempt-1")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for name in ("output.jsonl", "error.jsonl"):
         (folder / name).write_bytes(b'{"custom_id":"of another run"}\n')
     await created.fetch(ended)

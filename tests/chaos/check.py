@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from durabatch.contract import BatchResult, BatchStatus
 
 from .lab import Lab
-from .orders import ENDS, Order
+from .orders import ENDS, Order, Row
 
 #: Promise G6.
 LARGEST_PAYLOAD = 64 * 1024
@@ -75,10 +75,19 @@ class _Book:
         self.tally = tally
         self.account = hashlib.sha256(order.key.encode()).hexdigest()[:8]
         self.ledger = ledger
-        self.mine = [b for b in ledger["batches"] if str(b["marker"]).startswith(f"{order.batch_id}/")]
+        # Anthropic's batches have no markers: there, a crew's account has one batch of ours, of one attempt.
+        self.marked = order.provider != "claude"
+        self.mine = [
+            {**batch, "marker": batch["marker"] if self.marked else f"{order.batch_id}/0/1"}
+            for batch in ledger["batches"]
+            if (str(batch["marker"]).startswith(f"{order.batch_id}/") if self.marked else self._pays(batch))
+        ]
         self.by_marker: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for batch in self.mine:
             self.by_marker[batch["marker"]].append(batch)
+
+    def _pays(self, batch: dict[str, Any]) -> bool:
+        return bool(batch["account"] == self.account and batch["protocol"] == "anthropic")
 
     def wrong(self, words: str) -> None:
         self.tally.violations.append(f"{self.order.batch_id}: {words}")
@@ -100,6 +109,11 @@ class _Book:
                     self.wrong(f"{marker}: provider batch {batch['id']} is still {batch['status']}")
                 if batch["rows_billed"] > batch["rows"]:
                     self.wrong(f"{marker}: {batch['rows']} rows, {batch['rows_billed']} billed")
+        told = {batch.id for batch in self.result.provider_batches}
+        if unknown := told - {batch["id"] for batch in self.mine}:
+            self.wrong(f"the result names provider batches that are not in the ledger: {unknown}")
+        if not self.marked:
+            return
         attempts = len(self.by_marker)
         for row in self.order.rows:
             times = self.billed(row.custom_id)
@@ -128,19 +142,8 @@ class _Book:
             self.tally.rows_lost += lost
             self.wrong(f"{len(ids)} results for {len(wanted)} rows, {lost} lost, or not in order")
             return
-        canceled = self.result.status is BatchStatus.CANCELED
         for row, got in zip(self.order.rows, found, strict=True):
-            status = got["status"]
-            if status == "succeeded" and row.canary not in (got["text"] or ""):
-                self.wrong(f"{row.custom_id} has another row's answer: {got['text']!r}")
-            if status != ENDS[row.marker] and not (canceled and status == "canceled"):
-                self.tally.rows_lost += 1
-                self.wrong(f"{row.custom_id} ({row.marker}) is {status}: {got['error']}")
-            if status == "canceled" and self.billed(row.custom_id) and not row.paid_again:
-                self.tally.rows_lost += 1
-                self.wrong(f"{row.custom_id} was paid for and its result thrown away")
-            if status == "succeeded" and not self.billed(row.custom_id):
-                self.wrong(f"{row.custom_id} has a result that nobody was billed for")
+            self._row(row, got)
         counts = self.result.counts.model_dump()
         tallied = Counter(row["status"] for row in found)
         if counts != {name: len(found) if name == "total" else tallied[name] for name in counts}:
@@ -150,6 +153,24 @@ class _Book:
             self.wrong("errors.jsonl does not hold the rows that did not succeed")
         if json.loads((folder / "result.json").read_text()) != self.result.model_dump(mode="json"):
             self.wrong("result.json is not the result")
+
+    def _row(self, row: Row, got: dict[str, Any]) -> None:
+        """One result against its request and against what was billed."""
+        status = got["status"]
+        if status == "succeeded" and row.canary not in (got["text"] or ""):
+            self.wrong(f"{row.custom_id} has another row's answer: {got['text']!r}")
+        # A batch that is told to stop leaves rows undone, and tries none again.
+        stopped = self.result.canceled_by is not None and (status == "canceled" or "times=" in row.marker)
+        if status != ENDS[row.marker] and not stopped:
+            self.tally.rows_lost += 1
+            self.wrong(f"{row.custom_id} ({row.marker}) is {status}: {got['error']}")
+        if not self.marked:
+            return
+        if status == "canceled" and self.billed(row.custom_id) and not row.paid_again:
+            self.tally.rows_lost += 1
+            self.wrong(f"{row.custom_id} was paid for and its result thrown away")
+        if status == "succeeded" and not self.billed(row.custom_id):
+            self.wrong(f"{row.custom_id} has a result that nobody was billed for")
 
 
 async def _history(lab: Lab, order: Order, tally: Tally) -> None:

@@ -32,7 +32,7 @@ async def together(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fix
         async def run(name: str) -> Tally:
             return await audit(lab, await request.module.TOGETHER[name](lab))
 
-        async with side_by_side(wanted(request, "together"), run, 8) as runs:
+        async with side_by_side(wanted(request, "together"), run, 12) as runs:
             yield runs
 
 

@@ -154,6 +154,13 @@ class Lab:
         while self.spent(order) < times:
             await asyncio.sleep(0.05)
 
+    async def late(self, worker: Held, order: Order, step: str) -> None:
+        """Have a paused worker go on, and wait until it has done with the step that it stopped before."""
+        (self.folder / f"watch-{worker.pid}").touch()
+        worker.resume()
+        while not (self.folder / f"done-{step}@{order.batch_id}-{worker.pid}").exists():
+            await asyncio.sleep(0.05)
+
     async def held(self, fault_id: int) -> None:
         """Wait until the sandbox holds a request by this fault."""
         while True:
@@ -214,11 +221,23 @@ class Crew:
             order = {"config": f"{self.name}.toml", "key": self.key, "address": self.lab.address, "queue": self.name}
             self.workers.append(self.lab.fork(order))
 
+    async def zombie(self) -> Held:
+        """Wait for a worker that has stopped itself at a failpoint."""
+        while not (found := [worker for worker in self.workers if worker.paused]):
+            await asyncio.sleep(0.05)
+        return found[0]
+
     # --- batches ---
 
-    def order(self, rows: int = 3, markers: dict[int, str] | None = None, name: str | None = None) -> Order:
+    def order(
+        self,
+        rows: int = 3,
+        markers: dict[int, str] | None = None,
+        name: str | None = None,
+        provider: str = "sandbox",
+    ) -> Order:
         """Think of a batch, which is not started yet: its failpoints are armed first."""
-        return Order.make(rows, markers or {}, self.key, name)
+        return Order.make(rows, markers or {}, self.key, name, provider)
 
     async def start(self, rows: int = 3, markers: dict[int, str] | None = None, **fields: Any) -> Order:
         """Start a batch."""
@@ -227,7 +246,7 @@ class Crew:
     async def submit(self, order: Order, **fields: Any) -> Order:
         spec = BatchSpec(
             **{
-                "provider": "sandbox",
+                "provider": order.provider,
                 "input": order.write(self.lab.folder / "store"),
                 "model": "gpt-4o-mini",
                 "poll": {"first": "0.2s", "factor": 1.2, "maximum": "1s"},

@@ -51,15 +51,19 @@ class Order:
     batch_id: str
     rows: tuple[Row, ...]
     key: str  #: Of the account that pays.
+    provider: str = "sandbox"  #: In the crew's configuration; "claude" is Anthropic's protocol.
 
     @classmethod
-    def make(cls, rows: int, markers: dict[int, str], key: str, name: str | None = None) -> Order:
+    def make(
+        cls, rows: int, markers: dict[int, str], key: str, name: str | None = None, provider: str = "sandbox"
+    ) -> Order:
         """Return an order of so many rows, with these markers on some of them."""
         name = name or f"chaos-{uuid.uuid4().hex[:10]}"
         return cls(
             batch_id=name,
             rows=tuple(Row(f"{name}-{n}", f"Canary{name[-10:]}x{n}x", markers.get(n, "")) for n in range(rows)),
             key=key,
+            provider=provider,
         )
 
     def write(self, store: Path) -> str:

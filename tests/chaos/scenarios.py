@@ -39,10 +39,10 @@ async def ended(crew: Crew, orders: Iterable[Order]) -> Ended:
     return dict(zip(orders, await asyncio.gather(*(crew.result(order) for order in orders)), strict=True))
 
 
-async def killed_at(lab: Lab, step: str, when: str, times: int = 1) -> Ended:
+async def killed_at(lab: Lab, step: str, when: str, times: int = 1, provider: str = "sandbox") -> Ended:
     """Kill the only worker at this step; the next one finishes the batch."""
     crew = lab.crew()
-    order = crew.order(3, {1: "[[sandbox:rate_limited times=1]]"} if step == "settle" else {})
+    order = crew.order(3, {1: "[[sandbox:rate_limited times=1]]"} if step == "settle" else {}, provider=provider)
     lab.arm(order, step, when, times=times)
     await crew.submit(order, poll=RARELY if step == "cancel" else {"first": "0.2s", "maximum": "1s"})
     if step == "cancel":
@@ -238,27 +238,42 @@ async def shards_execute_once(lab: Lab) -> Ended:
     return found
 
 
+async def zombie(lab: Lab, step: str, *, late: bool, provider: str = "sandbox") -> Ended:
+    """A worker stops just before a step, another one takes over, and then the first goes on as if nothing were.
+
+    Args:
+        late: it goes on when the batch has ended, or else as soon as its heir has bought the batch.
+    """
+    crew = lab.crew()
+    order = crew.order(3, provider=provider)
+    lab.arm(order, step, "before", what="stop")
+    await crew.submit(order)
+    worker = await crew.zombie()
+    await crew.until(order, lambda progress: progress.provider_batch_id)
+    if late:
+        await crew.result(order)
+    await lab.late(worker, order, step)
+    found = await ended(crew, [order])
+    await crew.close()
+    return found
+
+
 @scenario
 async def zombie_owner_burns_inference(lab: Lab) -> Ended:
-    """A worker stops just before its create, another one takes over, and then the first goes on as if nothing were."""
-    crew = lab.crew()
-    early, late = crew.order(3), crew.order(3)
-    zombies = []
-    for order in (early, late):
-        lab.arm(order, "create", "before", what="stop")
-        await crew.submit(order)
-        await lab.met(order)
-        while not (stopped := [worker for worker in crew.workers if worker.paused and worker not in zombies]):
-            await asyncio.sleep(0.05)
-        zombies += stopped
-    await crew.until(early, lambda progress: progress.provider_batch_id)
-    zombies[0].resume()  # while the other's batch is under way
-    found = await ended(crew, [early, late])
-    zombies[1].resume()  # when all is over
-    requests = 4
-    while (await lab.ledger())["requests"].get("batches.create", 0) < requests:
-        await asyncio.sleep(0.05)
-    return found
+    """Its create names a file that is gone, or is not sent at all."""
+    return await _all(zombie(lab, "create", late=False), zombie(lab, "create", late=True))
+
+
+@scenario
+async def zombie_uploads_late(lab: Lab) -> Ended:
+    """What it uploads when all is over would stay at the provider, so it does not."""
+    return await zombie(lab, "upload", late=True)
+
+
+@scenario
+async def zombie_where_there_is_no_fence(lab: Lab) -> Ended:
+    """Anthropic's rows go with the create, so no file can be deleted: the late worker itself has to hold back."""
+    return await zombie(lab, "create", late=False, provider="claude")
 
 
 @scenario
@@ -282,4 +297,12 @@ async def reset_before_submit(lab: Lab) -> Ended:
         await worker.kill()
     found = await ended(crew, [order])
     assert found[order].provider_batches[0].adopted
+    return found
+
+
+@scenario
+async def create_crash_where_there_are_no_markers(lab: Lab) -> Ended:
+    """Anthropic's batches carry no marker: the candidate is adopted, and its results prove that it was ours."""
+    found = await killed_at(lab, "create", "after", provider="claude")
+    assert [batch.adopted for result in found.values() for batch in result.provider_batches] == [True]
     return found

@@ -25,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError
 
 from chaos.check import Tally, audit
@@ -285,6 +286,9 @@ def main() -> int:
     parser.add_argument("--batches", type=int, default=60, help="how many batches at least")
     parser.add_argument("--seed", type=int, default=1, help="what decides the orders and the kills")
     given = parser.parse_args()
+    # The client's core says on stdout that the server is away.
+    quiet = LoggingConfig(filter=TelemetryFilter(core_level="ERROR", other_level="ERROR"))
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=quiet)))
     return asyncio.run(soak(given.kills, given.batches, given.seed))
 
 

@@ -6,7 +6,8 @@ merely saves the second that its imports take, two hundred times in a soak.
 
 Failpoints: before a step runs and after it has its answer, but before the answer is reported, a worker looks for a file
 `FOLDER/<what>-<step>-<before|after>@<batch id>#<n>`. If there is one it takes it, by a rename, so that one file works
-once, and then sends itself the signal: `kill` is SIGKILL, `stop` is SIGSTOP.
+once, and then sends itself the signal: `kill` is SIGKILL, `stop` is SIGSTOP. A worker for which there is a file
+`watch-<its id>` notes what it has done, well or not, as `done-<step>@<batch id>-<its id>`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ class _Inbound(ActivityInboundInterceptor):
         step = info.activity_type.removeprefix("durabatch.")
         batch_id = (info.workflow_id or "").partition("/")[0]  # a shard's workflow is called after its batch
         self._obey(f"{step}-before@{batch_id}")
-        answer = await super().execute_activity(input)
+        try:
+            answer = await super().execute_activity(input)
+        finally:
+            if (self._folder / f"watch-{os.getpid()}").exists():
+                (self._folder / f"done-{step}@{batch_id}-{os.getpid()}").touch()
         self._obey(f"{step}-after@{batch_id}")
         return answer
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,11 @@ class Place:
         assert "Traceback" not in err, err
         assert KEY not in out + err
         return Ended(process.returncode, out, err)
+
+    def run_all(self, commands: list[list[str]]) -> list[Ended]:
+        """Run several commands, some at a time."""
+        with ThreadPoolExecutor(4) as threads:
+            return list(threads.map(lambda arguments: self.run(*arguments), commands))
 
     def rows(self, *prompts: str, name: str = "rows.jsonl") -> str:
         lines = [json.dumps({"custom_id": f"r{number}", "input": prompt}) for number, prompt in enumerate(prompts)]
@@ -276,22 +282,22 @@ ROW = '{"custom_id":"a","input":"x"}'
 BAD_ROWS = {
     "an endpoint that the row contradicts": (
         '{"custom_id":"a","method":"POST","url":"/v1/embeddings","body":{"input":"x","model":"m"}}',
-        ("line 1, url",),
+        "line 1, url",
     ),
-    "a stream": ('{"custom_id":"a","body":{"messages":[],"stream":true}}', ("line 1, body.stream",)),
-    "a row that is no object": ("[1]", ("line 1: is not a JSON object",)),
-    "nothing but blank lines": ("\n \n", ("is empty",)),
+    "a stream": ('{"custom_id":"a","body":{"messages":[],"stream":true}}', "line 1, body.stream"),
+    "a row that is no object": ("[1]", "line 1: is not a JSON object"),
+    "nothing but blank lines": ("\n \n", "is empty"),
 }
 
 
-@pytest.mark.parametrize(("text", "words"), BAD_ROWS.values(), ids=BAD_ROWS)
-def test_a_bad_row_is_told(desk: Place, text: str, words: tuple[str, ...]) -> None:
+def test_every_kind_of_bad_row_is_told(desk: Place) -> None:
     before = desk.bought()
-    (desk.folder / "row.jsonl").write_text(text + "\n")
-    ended = desk.run("run", "row.jsonl", *COMMON)
-    assert ended.code == 1
-    for word in words:
-        assert word in ended.err
+    for number, (text, _) in enumerate(BAD_ROWS.values()):
+        (desk.folder / f"row-{number}.jsonl").write_text(text + "\n")
+    ended = desk.run_all([["run", f"row-{number}.jsonl", *COMMON] for number in range(len(BAD_ROWS))])
+    for (name, (_, word)), one in zip(BAD_ROWS.items(), ended, strict=True):
+        assert one.code == 1, name
+        assert word in one.err, name
     assert desk.bought() == before
 
 
@@ -312,24 +318,19 @@ BAD = {
     "a configuration that is missing": (["--config", "none.toml", "list"], "cannot be read: No such file"),
     "a configuration with an unknown field": (["--config", "wrong.toml", "list"], "unknown field store.uri (did you"),
     "a configuration that is no TOML": (["--config", "row.jsonl", "list"], "is no TOML"),
-    "a second dev where another is configured": (["dev"], "A Temporal is configured"),
 }
 
 
-@pytest.mark.parametrize(("arguments", "words"), BAD.values(), ids=BAD)
-def test_what_is_wrong_is_told_in_a_sentence_and_nothing_is_submitted(
-    desk: Place, arguments: list[str], words: str
-) -> None:
+def test_what_is_wrong_is_told_in_a_sentence_and_nothing_is_submitted(desk: Place) -> None:
     before = desk.bought()
     (desk.folder / "row.jsonl").write_text(ROW)
     (desk.folder / "empty.jsonl").write_text("")
     (desk.folder / "wrong.toml").write_text('[store]\nuri = "x"\n')
-    environ = {"TEMPORAL_ADDRESS": "127.0.0.1:1"} if arguments == ["dev"] else {}
-    ended = desk.run(*arguments, **environ)
-    assert ended.code == 1, ended.err
-    assert ended.out == ""
-    errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and words in errors[0]
+    ended = desk.run_all([arguments for arguments, _ in BAD.values()])
+    for (name, (_, words)), one in zip(BAD.items(), ended, strict=True):
+        assert (one.code, one.out) == (1, ""), name
+        errors = [line for line in one.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and words in errors[0], name
     assert desk.bought() == before
 
 
@@ -352,6 +353,9 @@ def test_without_a_temporal_it_is_told_how_to_get_one(tmp_path: Path) -> None:
     away = here.run("list", TEMPORAL_ADDRESS="127.0.0.1:1")
     assert away.code == 1
     assert "Temporal at 127.0.0.1:1 cannot be reached (connection refused)" in away.err
+    other = here.run("dev", TEMPORAL_ADDRESS="127.0.0.1:1")
+    assert other.code == 1
+    assert "A Temporal is configured, and `durabatch dev` would run another one" in other.err
     assert not (tmp_path / ".durabatch").exists()
 
 
@@ -422,11 +426,11 @@ def test_output_that_nobody_reads_any_more_ends_the_command_quietly(desk: Place)
     assert "Traceback" not in err and "Exception" not in err
 
 
-@pytest.mark.parametrize("name", SUBCOMMANDS)
-def test_every_subcommand_shows_an_example(tmp_path: Path, name: str) -> None:
-    ended = Place(tmp_path, SandboxAdmin("")).run(name, "--help")
-    assert ended.code == 0
-    assert f"durabatch {name}" in " ".join(ended.out.partition("Example:")[2].split())
+def test_every_subcommand_shows_an_example(tmp_path: Path) -> None:
+    shown = Place(tmp_path, SandboxAdmin("")).run_all([[name, "--help"] for name in SUBCOMMANDS])
+    for name, ended in zip(SUBCOMMANDS, shown, strict=True):
+        assert ended.code == 0
+        assert f"durabatch {name}" in " ".join(ended.out.partition("Example:")[2].split())
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:

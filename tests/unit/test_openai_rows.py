@@ -9,7 +9,7 @@ import pytest
 
 from durabatch.activities.providers import openai_rows
 from durabatch.activities.providers.base import RowTokens
-from durabatch.activities.providers.openai_rows import error_class, outcome
+from durabatch.activities.providers.openai_results import error_class, outcome
 from durabatch.activities.rows import RowRefused, parse
 from durabatch.contract import BatchSpec, ErrorClass, RowStatus
 

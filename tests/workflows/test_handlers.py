@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from temporalio import activity, workflow
 from temporalio.exceptions import ApplicationError
@@ -76,3 +78,18 @@ async def test_a_shard_whose_workflow_was_terminated_is_finished_by_its_batch(ho
         result = await handle.result()
     assert result.counts.succeeded == 6
     assert len(await house.batches()) == 2
+
+
+async def test_a_nudge_of_a_batch_reaches_its_shards(house: House) -> None:
+    await house.admin.settings(finish_after_polls=1)
+    async with house.worker():
+        handle = await house.start(6, limits={"max_rows": 3}, poll={"first": "1h", "maximum": "1h"})
+        while len(await house.batches()) < 2:
+            assert (await house.progress(handle)).result is None
+        progress = await house.until(handle, lambda p: p.waiting_for and "shards are under way" in p.waiting_for)
+        assert progress.shards.total == 2
+        while (await house.progress(handle)).result is None:
+            await handle.signal("poll_now")
+            await asyncio.sleep(0.3)
+        result = await handle.result()
+    assert result.counts.succeeded == 6

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from typing import Any
 
 import pytest
 from anthropic import Anthropic
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from durabatch.contract import BatchResult, BatchStatus
@@ -23,6 +25,21 @@ async def billed_once(house: House) -> None:
     ledger = await house.admin.ledger()
     assert len(ledger["batches"]) == 1
     assert set(ledger["rows"].values()) == {1}
+
+
+async def reset_to_the_start(house: House, handle: WorkflowHandle[Any, Any]) -> None:
+    """Do what `temporal workflow reset --type FirstWorkflowTask` does."""
+    history = await handle.fetch_history()
+    first_task = next(e for e in history.events if e.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)
+    await house.client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace="default",
+            workflow_execution=WorkflowExecution(workflow_id=handle.id),
+            reason="an operator's wish",
+            workflow_task_finish_event_id=first_task.event_id,
+            request_id=uuid.uuid4().hex,
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,21 +114,26 @@ async def test_a_reset_to_before_the_submit_adopts_what_was_paid_for(house: Hous
     async with house.worker():
         handle = await house.start(3)
         await handle.result()
-        history = await handle.fetch_history()
-        first_task = next(e for e in history.events if e.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)
-        await house.client.workflow_service.reset_workflow_execution(
-            ResetWorkflowExecutionRequest(
-                namespace="default",
-                workflow_execution=WorkflowExecution(workflow_id=handle.id),
-                reason="an operator's wish",
-                workflow_task_finish_event_id=first_task.event_id,
-                request_id="reset-once",
-            )
-        )
+        await reset_to_the_start(house, handle)
         again = await house.client.get_workflow_handle(handle.id, result_type=BatchResult).result()
     assert again.counts.succeeded == 3
     assert again.provider_batches[0].adopted
     await billed_once(house)
+
+
+async def test_a_cancel_that_comes_after_a_reset_and_before_the_plan_still_reaches_the_provider(house: House) -> None:
+    await house.admin.settings(finish_after_polls=100_000, cancel_fraction=0.34)
+    async with house.worker():
+        handle = await house.start(3)
+        await house.until(handle, lambda p: p.provider_batch_id)
+    await reset_to_the_start(house, handle)
+    again = house.client.get_workflow_handle(handle.id, result_type=BatchResult)
+    await again.signal("cancel")
+    async with house.worker():
+        result = await again.result()
+    assert result.status is BatchStatus.CANCELED
+    assert (result.counts.succeeded, result.counts.canceled) == (1, 2)
+    assert [batch["status"] for batch in await house.batches()] == ["cancelled"]
 
 
 async def test_a_second_run_of_the_same_id_pays_nothing(house: House) -> None:
@@ -188,6 +210,42 @@ async def test_another_account_never_gets_to_see_the_batch(house: House) -> None
     async with house.worker():
         await handle.signal("poll_now")
         result = await handle.result()
+    assert result.counts.succeeded == 3
+
+
+@pytest.mark.parametrize("provider", ["sandbox", "claude"])
+async def test_a_run_for_another_account_does_not_buy_what_an_earlier_run_bought(house: House, provider: str) -> None:
+    await house.admin.settings(finish_after_polls=1000)
+    async with house.worker():
+        first = await house.start(3, id="same", provider=provider, model="claude-sonnet-4-5")
+        await house.until(first, lambda p: p.provider_batch_id)
+    await first.terminate("the key is changed")
+    right = house.settings
+    assert right.source is not None
+    house.settings = Settings.load(right.source, {"KEY": "sk-another-account"})
+    async with house.worker():
+        second = await house.start(3, id="same", provider=provider, model="claude-sonnet-4-5")
+        with pytest.raises(WorkflowFailureError) as caught:
+            await second.result()
+    assert isinstance(caught.value.cause, ApplicationError)
+    assert "belongs to account" in caught.value.cause.message
+    house.settings = right
+    await house.admin.settings(finish_after_polls=0)
+    async with house.worker():
+        result = await (await house.start(3, id="same", provider=provider, model="claude-sonnet-4-5")).result()
+    assert result.counts.succeeded == 3
+    await billed_once(house)
+
+
+async def test_a_key_that_was_refused_leaves_nothing_behind_that_a_right_one_stumbles_over(house: House) -> None:
+    await house.admin.revoke(KEY)
+    async with house.worker():
+        with pytest.raises(WorkflowFailureError):
+            await (await house.start(3, id="same")).result()
+    assert house.settings.source is not None
+    house.settings = Settings.load(house.settings.source, {"KEY": "sk-the-right-one"})
+    async with house.worker():
+        result = await (await house.start(3, id="same")).result()
     assert result.counts.succeeded == 3
 
 

@@ -1,0 +1,162 @@
+"""What the command says of a batch, and the code with which it ends."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from durabatch.clients.command.running import _fields
+from durabatch.clients.command.summary import duration, exit_code, money, progress_line, progress_text, result_text
+from durabatch.contract import (
+    BatchProgress,
+    BatchResult,
+    BatchSpec,
+    BatchStatus,
+    Counts,
+    OnInvalidRow,
+    Phase,
+    ProviderBatch,
+    ProviderStatus,
+    ShardCounts,
+    Strays,
+    Usage,
+)
+
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def result(status: BatchStatus = BatchStatus.COMPLETED, **fields: Any) -> BatchResult:
+    return BatchResult(batch_id="b", status=status, **fields)
+
+
+@pytest.mark.parametrize(
+    ("status", "counts", "code"),
+    [
+        (BatchStatus.COMPLETED, Counts(total=2, succeeded=2), 0),
+        (BatchStatus.COMPLETED, Counts(total=2, succeeded=1, failed=1), 3),
+        (BatchStatus.EXPIRED, Counts(total=2, succeeded=1, expired=1), 3),
+        (BatchStatus.CANCELED, Counts(total=2, succeeded=1, canceled=1), 4),
+        (BatchStatus.CANCELED, Counts(total=2, succeeded=2), 4),
+        (BatchStatus.FAILED, Counts(total=2, failed=2), 1),
+        (BatchStatus.FAILED, Counts(), 1),
+    ],
+)
+def test_the_exit_code_says_how_a_batch_ended(status: BatchStatus, counts: Counts, code: int) -> None:
+    assert exit_code(result(status, counts=counts)) == code
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"),
+    [
+        ("0", "$0.00"),
+        ("12.3456", "$12.35"),
+        ("1234.5", "$1,234.50"),
+        ("0.5", "$0.5000"),
+        ("0.0123456", "$0.01235"),
+        ("0.0000021", "$0.000002100"),
+        ("?", "$?"),
+    ],
+)
+def test_money_shows_as_many_digits_as_it_takes(usd: str, shown: str) -> None:
+    assert money(usd) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-3, "0.0 s"), (4.21, "4.2 s"), (59.4, "59 s"), (185, "3 min 5 s"), (7800, "2 h 10 min"), (90000, "25 h 0 min")],
+)
+def test_a_duration_is_told_in_the_units_that_matter(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_a_result_tells_everything_that_happened() -> None:
+    told = result_text(
+        result(
+            BatchStatus.CANCELED,
+            counts=Counts(total=1200, succeeded=1000, failed=100, canceled=100),
+            usage=Usage(input_tokens=5000, cached_input_tokens=100, output_tokens=700, reasoning_tokens=30),
+            cost_usd="1.5",
+            list_cost_usd="3",
+            results="file:///data/a%20b/results.jsonl",
+            errors="s3://bucket/b/errors.jsonl",
+            provider_batches=tuple(
+                ProviderBatch(
+                    marker=f"b/0/{n}", id=f"batch_{n}", status=ProviderStatus.CANCELED, rows=n, adopted=n == 1
+                )
+                for n in range(1, 8)
+            ),
+            strays=Strays(unknown=1, duplicate=2, unreadable=3),
+            started_at=START,
+            ended_at=START + timedelta(seconds=185),
+            cancel_reason="wrong prompt",
+            canceled_by="me",
+        ),
+        None,
+    )
+    for words in (
+        "by me: wrong prompt",
+        "1,200: 1,000 succeeded, 100 failed, 100 canceled",
+        "5,000 in (100 cached), 700 out (30 reasoning)",
+        "$1.50 ($3.00 without the batch discount)",
+        "1 unknown, 2 duplicate, 3 unreadable",
+        "3 min 5 s",
+        "batch_1 (1 row, canceled, found again)",
+        "… and 2 more",
+        "/data/a b/results.jsonl",
+        "s3://bucket/b/errors.jsonl",
+        "durabatch results b --errors",
+    ):
+        assert words in told
+    # An unknown price is not a price of zero.
+    assert "unknown" in result_text(result(usage=Usage(input_tokens=1)), None)
+
+
+def test_progress_tells_why_nothing_moves() -> None:
+    progress = BatchProgress(
+        batch_id="b",
+        phase=Phase.POLLING,
+        provider="openai",
+        counts=Counts(total=10, succeeded=2, failed=1),
+        shards=ShardCounts(total=4, ended=1, running=2, waiting=1),
+        attempt=2,
+        provider_status=ProviderStatus.IN_PROGRESS,
+        provider_status_raw="in_progress",
+        provider_batch_id="batch_1",
+        next_poll_at=START,
+        waiting_for="openai does not answer",
+        last_error="an error that is over",
+        cost_usd="0.5",
+        started_at=START,
+        cancel_requested=True,
+    )
+    line = progress_line(progress)
+    assert line == (
+        "polling · 3/10 rows (1 not succeeded) · 1/4 shards · attempt 2 · provider in_progress · $0.5000 · "
+        "cancelling · openai does not answer"
+    )
+    told = progress_text(progress)
+    for words in ("batch_1 (in_progress)", "1 of 4 ended, 2 under way", "requested", "openai does not answer", "over"):
+        assert words in told
+    assert "not known yet" in progress_text(BatchProgress(batch_id="b", phase=Phase.PLANNING))
+    done = progress.model_copy(update={"result": result(counts=Counts(total=1, succeeded=1))})
+    assert "openai does not answer" not in progress_line(done)
+    assert "completed" in progress_text(done)
+
+
+def test_every_option_reaches_the_spec() -> None:
+    fields = _fields(
+        "/v1/responses", "m", ["n=1", "stop=END", 'x={"y":[1]}'], ["team=a=b"], True, "1h30m", 3, 100, 0.1, "2s"
+    )
+    spec = BatchSpec(provider="p", input="x", **fields)
+    assert (spec.endpoint, spec.model) == ("/v1/responses", "m")
+    assert spec.params == {"n": 1, "stop": "END", "x": {"y": [1]}}
+    assert spec.metadata == {"team": "a=b"}
+    assert spec.on_invalid_row is OnInvalidRow.FAIL_ROW
+    assert spec.deadline == timedelta(minutes=90)
+    assert (spec.retry.max_attempts, spec.limits.max_rows, spec.max_cost_usd) == (3, 100, Decimal("0.1"))
+    assert spec.poll.first == timedelta(seconds=2)
+    # What was not given is left to the spec, whose defaults may change.
+    assert _fields(None, None, None, None, False, None, None, None, None, None) == {}
