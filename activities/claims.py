@@ -1,9 +1,9 @@
 """What we write down about provider batches beside Temporal's history, for runs that have not seen it.
 
 Before a create is sent its *intent* is written into the attempt's folder: when, and to which account. A later run of
-the same batch that works for another account finds out by it, instead of buying the batch a second time there. And where
-nothing can be searched exactly (Anthropic's batches carry no marker until they end) a search needs not look at all
-without an intent.
+the same batch that works for another account finds out by it, instead of buying the batch a second time there. And
+where nothing can be searched exactly (Anthropic's batches carry no marker until they end) a search needs not look at
+all without an intent.
 
 There a batch whose create was answered is also *claimed* for its marker, so that a search by another batch of the same
 account, from the same store, does not take it for its own. A claim is deleted when its batch is done with: by then the
@@ -45,10 +45,12 @@ class Claims:
         self._folder = f"{_CLAIMS}/{account}"
         self._mine = hashlib.sha256(attempt.marker.encode()).hexdigest()[:16]
 
-    async def intend(self, now: datetime) -> None:
-        """Note that a create is about to be sent; the earliest note stands."""
-        if await self.intended() is None:
-            await self._store.write(self._intent, f"{now.isoformat()} {self._account}".encode())
+    async def intend(self, now: datetime) -> bool:
+        """Note that a create is about to be sent; the earliest note stands. Return whether this one is the first."""
+        if await self.intended() is not None:
+            return False
+        await self._store.write(self._intent, f"{now.isoformat()} {self._account}".encode())
+        return True
 
     async def intended(self) -> Intent | None:
         """Return when and where a create was first about to be sent, None if there never was one."""

@@ -147,17 +147,20 @@ class Submit:
         """Send the create: with an intent written before it, and a claim after it where nobody can search exactly."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         claims = Claims(self._resources.store, request.attempt, request.account)
-        await claims.intend(datetime.now(UTC))
+        first = await claims.intend(datetime.now(UTC))
         await _must_be_ours(pulse)
         try:
             batch = await provider.create(creation)
         except AnswerLost:
             raise
         except ProviderError:
-            await claims.withdraw()  # nothing came of it
+            if first:  # an earlier one may still have taken effect
+                await claims.withdraw()  # nothing came of it
             raise
         if provider.capabilities.search is Search.PROVISIONAL:
-            await claims.claim(batch.id)
+            # Whatever the store says now, the batch exists, and who does not hear of it buys it again.
+            with contextlib.suppress(StoreError):
+                await claims.claim(batch.id)
         return Created(answer=CreateAnswer.CREATED, batch=batch)
 
     @step(TIDY)

@@ -117,9 +117,10 @@ class Soak:
 
     @property
     def killed(self) -> int:
+        """How often something was killed; pauses and network faults come on top."""
         for what, kind in (("kill", "worker_killed_at_step"), ("stop", "worker_paused_at_step")):
             self.done[kind] = len(list(self.lab.folder.glob(f"spent-{what}-*")))
-        return self.done.total()
+        return sum(times for kind, times in self.done.items() if "killed" in kind)
 
     def _say(self) -> None:
         words = f"{self.killed}/{self.kills} kills, {len(self.ended)} batches ended, {len(self.under_way)} under way"
