@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ from ..contract import (
     ProviderUnavailable,
     QueueFull,
     RateLimited,
+    StoreError,
 )
 from ..contract.steps import (
     CREATE,
@@ -154,7 +156,8 @@ class Submit:
         except AnswerLost:
             raise
         except ProviderError:
-            if first:  # an earlier one may still have taken effect
+            # Not where an earlier one may still have taken effect, nor where another worker's is found by this note.
+            if first and await pulse.confirm():
                 await claims.withdraw()  # nothing came of it
             raise
         if provider.capabilities.search is Search.PROVISIONAL:

@@ -366,6 +366,19 @@ async def test_shards_are_cut_by_estimated_tokens_and_a_row_above_the_limit_has_
     assert desk.record()["tokens"] == each[0] + each[1]
 
 
+async def test_a_shard_is_full_to_the_byte(desk: Any) -> None:
+    rows = [desk.chat(f"r-{n}", "x" * 500) for n in range(6)]
+    size = len(json.dumps(rows[0])) + 1
+    assert (await desk.plan(*rows, limits={"max_bytes": 3 * size})).shards == 2
+    assert (await desk.plan(*rows, limits={"max_bytes": 3 * size - 1})).shards == 3
+
+
+async def test_a_long_row_after_bad_ones_needs_no_shard_of_its_own(desk: Any) -> None:
+    rows: list[Any] = [b"{", desk.chat("long", "word " * 400)]
+    summary = await desk.plan(*rows, limits={"max_tokens": 10}, on_invalid_row=OnInvalidRow.FAIL_ROW)
+    assert cuts(desk, summary) == [["line:1", "long"]]
+
+
 async def test_bad_rows_keep_their_place_among_the_shards(desk: Any) -> None:
     rows: list[Any] = [desk.chat("a"), b"{", desk.chat("c"), desk.chat("d"), b"[", desk.chat("f")]
     summary = await desk.plan(*rows, limits={"max_rows": 2}, on_invalid_row=OnInvalidRow.FAIL_ROW)
@@ -491,6 +504,8 @@ async def test_another_kind_of_provider_is_planned_anew(desk: Any) -> None:
     await desk.reopen(max_rows=10, max_bytes=10_000)
     await desk.plan({"custom_id": "a", "input": "Hi."}, model="m")
     old = desk.record()
+    await desk.reopen(max_rows=10, max_bytes=10_015)  # less the frame around its rows: the limits are the same
+    assert desk.resources.provider("claude").capabilities.max_bytes == 10_000
     await desk.plan(provider="claude")
     assert desk.record()["digest"] != old["digest"]
 

@@ -185,7 +185,7 @@ async def test_a_missing_input_is_not_mistaken_for_an_empty_one(planned: Any) ->
 
 async def test_rows_are_cut_out_of_the_input_wherever_its_pieces_end(desk: Any) -> None:
     rows = [
-        desk.chat(f"r-{n}", "x" * (n * 7919 % 3000)) for n in range(600)
+        desk.chat(f"r-{n}", "x" * (n * 7919 % 9000)) for n in range(600)
     ]  # two megabytes, so that pieces end within
     await desk.plan(*rows, limits={"max_rows": 300})
     for desk.shard in (0, 1):
@@ -372,6 +372,35 @@ async def test_a_worker_that_stood_still_creates_nothing(planned: Any, sandbox: 
     assert (created.answer, created.code) == (CreateAnswer.DEFERRED, "provider_unavailable")
     assert created.reason == "The worker stood still before it could submit; nothing was sent."
     assert await batches(sandbox) == []
+
+
+@pytest.fixture
+async def claude(desk: Any) -> Any:
+    """A batch for a provider that cannot be searched exactly."""
+    body = {"max_tokens": 5, "messages": [{"role": "user", "content": "Hi."}]}
+    rows = ({"custom_id": f"r-{n}", "params": {"model": "claude-haiku-4-5", **body}} for n in range(3))
+    await desk.plan(*rows, provider="claude")
+    return desk
+
+
+async def test_a_refused_create_does_not_hide_an_earlier_one_that_took_effect(claude: Any, sandbox: Any) -> None:
+    uploaded = await claude.upload()
+    await sandbox.fault("batches.create", "lost_answer", times=1)
+    assert (await claude.create(uploaded)).answer is CreateAnswer.LOST
+    await sandbox.fault("batches.create", "status", status=429, times=1)
+    assert (await claude.create(uploaded)).answer is CreateAnswer.DEFERRED
+    found = (await claude.find()).batch
+    (batch,) = await batches(sandbox)
+    assert found is not None and found.id == batch["id"]
+
+
+async def test_a_store_that_fails_after_the_create_does_not_hide_the_batch(claude: Any, sandbox: Any) -> None:
+    uploaded = await claude.upload()
+    (claude.folder / "~claims").write_text("A file stands where a folder should be.")
+    created = await claude.create(uploaded)
+    (batch,) = await batches(sandbox)
+    assert created.answer is CreateAnswer.CREATED
+    assert created.batch is not None and created.batch.id == batch["id"]
 
 
 async def test_no_answer_holds_a_row_or_a_key(planned: Any, sandbox: Any) -> None:
