@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 from temporalio import activity, workflow
+from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
-from durabatch.contract import BatchResult, BatchStatus
+from durabatch.contract import BatchResult, BatchStatus, ConfigurationError
+from durabatch.workers import BatchPlugin
 from support.house import House
 
 pytestmark = pytest.mark.timeout(60)
@@ -93,3 +95,9 @@ async def test_a_nudge_of_a_batch_reaches_its_shards(house: House) -> None:
             await asyncio.sleep(0.3)
         result = await handle.result()
     assert result.counts.succeeded == 6
+
+
+async def test_a_client_that_could_not_read_the_payloads_is_refused_at_once(house: House, server: str) -> None:
+    plain = await Client.connect(server)
+    with pytest.raises(ConfigurationError, match="data converter"):
+        Worker(plain, task_queue=house.task_queue, plugins=[BatchPlugin(house.settings)])
