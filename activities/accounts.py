@@ -160,7 +160,7 @@ class Accounts:
                 self._attempts[number] += past.counted
         attempt_folder = f"{self._folder}/attempt-{past.number}"
         seen = bytearray(len(self._ids))
-        for name in ("output", "error"):
+        for name in ("output", "error") if past.fetched else ():
             for line in self._result_lines(f"{attempt_folder}/{name}.jsonl"):
                 self._pulse.rows += 1
                 self._take(line, wanted, seen, past, spool)

@@ -46,4 +46,4 @@ class Record(BaseModel):
 class Reply(BaseModel):
     """Frozen; fields that a newer version added are passed over, so that old clients read new answers."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_timedelta="iso8601")
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_timedelta="iso8601", hide_input_in_errors=True)

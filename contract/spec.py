@@ -38,6 +38,8 @@ class PollPolicy(Record):
     def _ordered(self) -> Self:
         if not timedelta(milliseconds=100) <= self.first <= self.maximum:
             raise ValueError("poll.first must be at least 0.1 s and at most poll.maximum")
+        if self.maximum > timedelta(days=1):
+            raise ValueError("poll.maximum must be at most 1 day")
         return self
 
 

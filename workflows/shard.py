@@ -219,6 +219,7 @@ class Shard:
                 provider_batch_id=batch.id,
                 absent=absent,
                 message=_absent_words(absent, batch, state.lost),
+                fetched=state.fetched and not (batch.output is None and batch.errors is None),
                 counted=not full,
             )
             self.state.batches = (

@@ -174,7 +174,9 @@ class Steering:
                 raise StepFailed(trouble.code, trouble.message, trouble.details)
             failures += 1
             self.last_error = trouble.message
-            await self.pause(outage_delay(failures, trouble.retry_after), trouble.message, until_stop=stops)
+            # A wish to stop ends this wait where it comes as news: the step is tried once more, and then waits again.
+            news = stops or self.stop() is None
+            await self.pause(outage_delay(failures, trouble.retry_after), trouble.message, until_stop=news)
             if stops and self.stop():
                 raise Stopped
             await self.breathe()

@@ -98,6 +98,8 @@ class Submission:
                 self._changed(Phase.SUBMITTING)
                 if self._steering.stop():  # it came too late to interrupt the upload
                     return
+                if not self._state.rows:  # every row of it was refused by the plan, so there is nothing to buy
+                    return
             created = await self._create()
             if created.answer is CreateAnswer.CREATED and created.batch is not None:
                 self._state.batch = created.batch

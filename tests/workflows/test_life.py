@@ -171,3 +171,24 @@ async def test_a_long_history_goes_on_in_a_new_run_and_forgets_nothing(fast_hous
     assert result.status is BatchStatus.COMPLETED
     assert result.counts.succeeded == 3
     assert len(await fast_house.batches()) == 1
+
+
+async def test_a_shard_whose_rows_were_all_refused_buys_nothing(house: House) -> None:
+    async with house.worker():
+        handle = await house.start(["good", "good", 7, 8], on_invalid_row="fail_row", limits={"max_rows": 2})
+        result = await handle.result()
+    assert result.status is BatchStatus.COMPLETED
+    assert result.error is None
+    assert (result.counts.succeeded, result.counts.failed) == (2, 2)
+    assert len(await house.batches()) == 1
+    assert [row["status"] for row in house.results(handle.id)] == ["succeeded", "succeeded", "failed", "failed"]
+
+
+async def test_results_of_an_earlier_run_of_the_id_are_not_taken_for_this_ones(house: House) -> None:
+    async with house.worker():
+        await (await house.start(3, id="same")).result()
+        await house.admin.fault("batches.create", "batch_outcome", outcome="failed", fraction=0, times=1)
+        handle = await house.start(["other", "rows", "now"], id="same")
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+    assert [row["status"] for row in house.results("same")] == ["failed"] * 3

@@ -188,3 +188,17 @@ async def test_a_key_that_is_broken_for_days_does_not_fill_the_history(fast_hous
     assert len(last.events) <= 4000
     assert result.counts.total == 3
     assert len(await fast_house.batches()) == 1
+
+
+async def test_a_cancel_is_heard_while_a_provider_asks_for_an_hour_of_silence(house: House) -> None:
+    await house.admin.settings(finish_after_polls=1000, cancel_fraction=0.34)
+    async with house.worker():
+        handle = await house.start(3)
+        await house.until(handle, lambda p: p.provider_batch_id)
+        await house.admin.fault("batches.retrieve", "status", status=429, retry_after=3600, times=1)
+        await handle.signal("poll_now")
+        await house.until(handle, lambda p: p.waiting_for and "429" in p.waiting_for)
+        await handle.signal("cancel")
+        result = await handle.result()
+    assert result.status is BatchStatus.CANCELED
+    assert result.counts.succeeded == 1
