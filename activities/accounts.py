@@ -11,7 +11,7 @@ from io import FileIO
 
 import msgspec
 
-from ..contract import AccountingError, Counts, ErrorClass, RowStatus, Strays, Usage
+from ..contract import AccountingError, Counts, ErrorClass, RowStatus, StoreError, Strays, Usage
 from ..contract.errors import ObjectNotFound
 from ..contract.steps import AttemptRecord, Settled, SettleRequest
 from ._boundary import Pulse
@@ -160,10 +160,19 @@ class Accounts:
                 self._attempts[number] += past.counted
         attempt_folder = f"{self._folder}/attempt-{past.number}"
         seen = bytearray(len(self._ids))
+        lines = 0
         for name in ("output", "error") if past.fetched else ():
             for line in self._result_lines(f"{attempt_folder}/{name}.jsonl"):
+                lines += 1
                 self._pulse.rows += 1
-                self._take(line, wanted, seen, past, spool)
+                if line.strip():
+                    self._take(line, wanted, seen, past, spool)
+        if past.lines is not None and lines < past.lines:
+            # Rows whose results are lost here must not look like ones the provider lost: those are bought again.
+            raise StoreError(
+                f"The results of attempt {past.number} have {lines:,} lines in the store, and {past.lines:,} were "
+                f"fetched: bring {attempt_folder} back, or reset the workflow to before the fetch."
+            )
 
     def _take(
         self,
@@ -247,12 +256,10 @@ class Accounts:
             for chunk in self._store.stream(path, chunk=_CHUNK):
                 self._pulse.check()
                 *whole, pending = (pending + chunk).split(b"\n")
-                for line in whole:
-                    if line.strip():
-                        yield line
+                yield from whole
         except ObjectNotFound:
             return
-        if pending.strip():
+        if pending:
             yield pending
 
     def _again(self) -> list[int]:

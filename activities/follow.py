@@ -53,15 +53,19 @@ class Follow:
         downloads = await provider.downloads(request.batch)
         if request.provisional and not await _ours(provider, downloads, await self._seal(request.attempt)):
             return Fetched(rows=0, bytes=0, stranger=True)
-        for name in ("output", "error"):
-            await self._resources.store.delete(f"{folder}/{name}.jsonl")
         for download in downloads:
             with tempfile.TemporaryFile(prefix="durabatch-fetch-") as spool:
                 lines = await _save(provider, download, spool, pulse)
                 rows += lines
                 size += spool.tell()
                 path = f"{folder}/{download.name}.jsonl"
+                if not await pulse.confirm():
+                    raise ProviderUnavailable("The worker stood still, and another one fetches the results by now.")
                 await in_thread(pulse, partial(_store, spool, self._resources.store, path))
+        # Only now, and only what this batch does not have: to make room first would leave nothing to settle from if a
+        # worker that had been taken for dead came here late, and died.
+        for name in {"output", "error"} - {download.name for download in downloads}:
+            await self._resources.store.delete(f"{folder}/{name}.jsonl")
         counted = request.batch.completed + request.batch.failed
         if rows < counted and activity.info().attempt < TRUST_AFTER:
             raise ProviderUnavailable(

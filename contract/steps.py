@@ -188,6 +188,7 @@ class AttemptRecord(Reply):
     provider_batch_id: str | None  #: None where nothing was created, so no row was sent.
     absent: ErrorClass = ErrorClass.MISSING  #: What is the matter with rows that it did not return.
     message: str = ""  #: The same in words.
+    lines: int | None = None  #: Lines of its results that were fetched, where that was noted.
     fetched: bool = True  #: Whether there are results of it; what else lies in its folder is of another run.
     counted: bool = True  #: Whether its rows had a chance to run, and so used up one of their attempts.
 

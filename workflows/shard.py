@@ -201,7 +201,7 @@ class Shard:
             state.strangers = (*state.strangers, batch.id)
             state.batch, state.adopted, state.provisional, state.polls = None, False, False, 0
         else:
-            state.fetched = True
+            state.fetched, state.lines = True, fetched.rows
 
     def _close_attempt(self) -> None:
         """Write the attempt down for the accounts."""
@@ -219,6 +219,7 @@ class Shard:
                 provider_batch_id=batch.id,
                 absent=absent,
                 message=_absent_words(absent, batch, state.lost),
+                lines=state.lines,
                 fetched=state.fetched and not (batch.output is None and batch.errors is None),
                 counted=not full,
             )

@@ -33,6 +33,7 @@ class AttemptState(_State):
     lost: bool = False  #: The provider has forgotten it.
     polls: int = 0
     fetched: bool = False
+    lines: int | None = None  #: Lines of results fetched.
 
 
 class ShardState(_State):

@@ -211,6 +211,15 @@ async def test_what_an_earlier_fetch_left_is_removed(created: Any) -> None:
     assert not (folder / "error.jsonl").exists()
 
 
+async def test_a_late_fetch_that_dies_takes_nothing_away(created: Any, sandbox: Any) -> None:
+    # A worker that was taken for dead goes on with its fetch when another one has brought everything home.
+    ended = await created.ended(created.batch)
+    await created.fetch(ended)
+    await sandbox.fault("files.content", "reset", times=1)
+    assert (await created.refused(created.fetch(ended))).type == "provider_unavailable"
+    assert ids(created) == EVERY
+
+
 async def test_a_fetch_may_be_repeated(created: Any) -> None:
     ended = await created.ended(created.batch)
     assert await created.fetch(ended) == await created.fetch(ended)

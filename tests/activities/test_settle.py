@@ -673,3 +673,15 @@ async def test_settling_many_rows_takes_little_memory(desk: Any) -> None:
     assert settled.counts.succeeded == 12_000
     # Buffers, and some 200 bytes a row for its id and its place: 100,000 rows take 25 MB. Their text is on disk.
     assert peak < 9 << 20
+
+
+async def test_results_that_are_gone_from_the_store_are_not_taken_for_rows_that_the_provider_lost(desk: Any) -> None:
+    await desk.plan(desk.chat("a"), desk.chat("b"))
+    ended = await desk.ended((await desk.create(await desk.upload())).batch)
+    fetched = await desk.fetch(ended)
+    attempts = [AttemptRecord(number=1, provider_batch_id=ended.id, lines=fetched.rows)]
+    assert (await desk.settle(RowStatus.FAILED, attempts=attempts)).counts.succeeded == 2
+    desk.path("attempt-1/output.jsonl").unlink()
+    error = await desk.refused(desk.settle(attempts=attempts))
+    assert error.type == "store_error"
+    assert "0 lines in the store, and 2 were fetched" in error.message
