@@ -23,7 +23,7 @@ from temporalio.client import WorkflowHandle
 
 from support.house import KEY, House, connect, dev_server, open_house
 
-STACK_TRACE = re.compile(r'"stackTrace":"(?:[^"\\\\]|\\\\.)*"')
+STACK_TRACE = re.compile(r'"stackTrace":"(?:[^"\\]|\\.)*"')
 HISTORIES = Path(__file__).parent / "histories"
 Handle = WorkflowHandle[Any, Any]
 SLOW = {"finish_after_polls": 100_000, "cancel_fraction": 0.34}
