@@ -283,8 +283,17 @@ class Shard:
 
     async def _tidy(self) -> None:
         """Delete the attempt's files at the provider; if that fails it is tried once more when the batch has ended."""
-        if not self.state.attempt.upload_begun:
+        state = self.state.attempt
+        if not state.upload_begun:
             return
+        if not state.uploaded and state.batch is None and self._plan.provider.uploads:
+            # An upload that was broken off may still be on its way: a look that comes too early leaves its file behind.
+            await self._steering.pause(
+                self._plan.provider.settle,
+                "The upload was broken off and may still arrive: waiting, to delete its file.",
+                until_stop=False,
+                until_nudged=False,
+            )
         request = TidyRequest(attempt=self._here(), account=self._plan.provider.account, since=self._plan.planned_at)
         try:
             await self._steering.call(TIDY, request, type(None), summary="tidy up", give_up_at=workflow.now())
