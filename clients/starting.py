@@ -21,8 +21,9 @@ from .connection import translated
 from .ending import Ending, ending
 from .requests import Rows
 
-#: How often the provider is asked is not part of what is bought, so a batch may be joined with another rhythm.
-_HOW = {"poll"}
+#: How often the provider is asked, and whose turn is first, is not part of what is bought: a batch may be joined with
+#: another rhythm.
+_HOW = {"poll", "priority", "fairness_key"}
 #: Digits of an id that is made from the content: 48 bits, so that two of a million batches still differ.
 _ID_DIGITS = 12
 #: Temporal warns of a memo of 2 KiB.

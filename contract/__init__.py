@@ -24,6 +24,7 @@ from .errors import (
     StoreError,
     UnknownProvider,
 )
+from .ledger import LedgerView
 from .names import BATCH_WORKFLOW, TASK_QUEUE
 from .result import (
     BatchProgress,
@@ -62,6 +63,7 @@ __all__ = [
     "ErrorClass",
     "InvalidInput",
     "InvalidSpec",
+    "LedgerView",
     "Limits",
     "MissingKey",
     "ObjectNotFound",

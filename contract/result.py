@@ -81,8 +81,17 @@ class BatchResult(Reply):
     list_cost_usd: Annotated[
         str | None, Field(description="What it would have cost without the batch discount, in USD.")
     ] = None
-    results: Annotated[str | None, Field(description="URI of results.jsonl: one row per request, in order.")] = None
-    errors: Annotated[str | None, Field(description="URI of errors.jsonl: the rows that did not succeed.")] = None
+    results: Annotated[
+        str | None,
+        Field(
+            description="URI of results.jsonl: one row per request, in order. Very large results stay in parts: then it "
+            "is the URI of results.manifest.json, which lists them in order."
+        ),
+    ] = None
+    errors: Annotated[
+        str | None,
+        Field(description="URI of errors.jsonl, or errors.manifest.json: the rows that did not succeed, in order."),
+    ] = None
     provider_batches: Annotated[
         tuple[ProviderBatch, ...],
         Field(description="Every provider batch; the first 100 where there are more."),

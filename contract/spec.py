@@ -90,7 +90,13 @@ class BatchSpec(Record):
         str,
         Field(min_length=1, max_length=100, description="Name of a provider in the worker's configuration."),
     ]
-    input: Annotated[str | None, Field(description="URI of a JSONL file of requests in the worker's store.")] = None
+    input: Annotated[
+        str | None,
+        Field(
+            description="URI of the requests in the worker's store: a JSONL file, a folder of them (ending in /), or a "
+            "pattern such as …/day-*.jsonl; gzip and zstd files are read too."
+        ),
+    ] = None
     requests: Annotated[
         tuple[dict[str, JsonValue], ...] | None,
         Field(
@@ -128,6 +134,17 @@ class BatchSpec(Record):
         Field(
             gt=0,
             description="The batch is refused, before it costs, if its estimated input alone costs more (USD).",
+        ),
+    ] = None
+    priority: Annotated[
+        int, Field(ge=1, le=5, description="Whose turn is first where an account's queue is full: 1 first, 5 last.")
+    ] = 3
+    fairness_key: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=64,
+            description="Batches with one key (a tenant, a team) share one turn among all keys of their priority.",
         ),
     ] = None
     on_complete: Annotated[OnComplete | None, Field(description="Whom to call when the batch has ended.")] = None

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from ._base import Reply
+from .ledger import Place
 from .names import attempt_folder, marker, shard_folder
 from .result import BatchResult, Counts, Strays, Usage
 from .spec import BatchSpec, RetryPolicy
@@ -28,6 +29,9 @@ SETTLE = "durabatch.settle"
 TIDY = "durabatch.tidy"
 APPLY = "durabatch.apply"
 FINISH = "durabatch.finish"
+RESERVE = "durabatch.reserve"
+RELEASE = "durabatch.release"
+CENSUS = "durabatch.census"
 
 
 class Search(StrEnum):
@@ -48,6 +52,7 @@ class ProviderFacts(Reply):
     settle: timedelta  #: After a lost answer, the longest time until a listing shows the batch.
     heartbeat: timedelta  #: How long a silent worker is believed to be alive.
     max_parallel_shards: int  #: Shards of one batch under way at a time.
+    max_enqueued_tokens: int | None = None  #: What the account may have enqueued for one model; null: no ledger.
 
 
 class PlanRequest(Reply):
@@ -243,3 +248,35 @@ class Applied(Reply):
 class FinishRequest(Reply):
     root: str
     result: BatchResult
+
+
+class ReserveRequest(Reply):
+    """Asks the account's ledger for room for one attempt."""
+
+    attempt: Attempt
+    account: str
+    workflow_id: str  #: Who is sent the signal `granted`.
+    since: datetime  #: When the attempt asked first.
+    priority: int
+    fairness_key: str
+    held: bool = False  #: The provider has it already.
+
+
+class Reserved(Reply):
+    ledger: str  #: The workflow id of the ledger; where to give the room back.
+    place: Place
+
+
+class ReleaseRequest(Reply):
+    ledger: str
+    holder: str
+
+
+class CensusRequest(Reply):
+    """Asks which of a ledger's holders are still there."""
+
+    workflow_ids: tuple[str, ...]
+
+
+class Census(Reply):
+    gone: tuple[str, ...]  #: Workflows that have ended, or that Temporal does not know.

@@ -27,6 +27,7 @@ class Capabilities:
     endpoints: frozenset[str]  #: The paths that a batch may ask.
     max_rows: int  #: Rows of one provider batch.
     max_bytes: int  #: Bytes of one provider batch's rows.
+    max_tokens: int | None = field(default=None, kw_only=True)  #: Estimated input tokens of one provider batch.
     keeps_ids: bool  #: Whether the provider sees the user's own ids, or others that are mapped back.
     one_model: bool  #: Whether all rows of a provider batch must name the same model.
 

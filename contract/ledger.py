@@ -1,0 +1,68 @@
+"""The ledger of one account's queue: what shards ask of it, and what it tells.
+
+Providers bound the input tokens that an account may have enqueued for one model, and fail whatever is over. A ledger is
+a workflow that counts them: shards ask it for room before they submit, wait their turn, and give the room back.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from ._base import Reply
+
+#: The workflow type of a ledger. Signals: `reserve` (a Claim), `release` (a holder). Query: `ledger` (a LedgerView).
+LEDGER_WORKFLOW = "DurabatchLedger"
+#: The model of shards whose rows name several.
+MIXED = "*"
+
+
+def ledger_id(account: str, model: str) -> str:
+    """Return the workflow id of the ledger of an account and a model. No batch id has a slash."""
+    return f"durabatch-ledger/{account}/{model or MIXED}"
+
+
+class Claim(Reply):
+    """What a shard asks of a ledger. The same holder asking again keeps its place."""
+
+    holder: Annotated[str, Field(description="The attempt's marker.")]
+    workflow_id: Annotated[str, Field(description="The workflow that waits, and is sent the signal `granted`.")]
+    tokens: Annotated[int, Field(ge=0, description="Estimated input tokens.")]
+    since: Annotated[datetime, Field(description="When it asked first, UTC: who asked earlier comes earlier.")]
+    priority: Annotated[int, Field(description="1 comes first, 5 last.")] = 3
+    fairness_key: Annotated[str, Field(description="Those with one key share one turn among all keys.")] = ""
+    held: Annotated[bool, Field(description="The provider has it already: it is counted, whatever the limit.")] = False
+
+
+class Place(Reply):
+    """Where a holder stands with a ledger."""
+
+    granted: Annotated[bool, Field(description="Whether it has its room.")]
+    ahead: Annotated[int, Field(description="Holders that come before it.")] = 0
+    in_use: Annotated[int, Field(description="Tokens that are given out.")] = 0
+    limit: Annotated[int, Field(description="Tokens that may be given out.")] = 0
+
+
+class Holder(Reply):
+    """One line of a ledger."""
+
+    holder: Annotated[str, Field(description="The attempt's marker.")]
+    tokens: Annotated[int, Field(description="Its tokens.")]
+    since: Annotated[datetime, Field(description="When it asked, UTC.")]
+
+
+class LedgerView(Reply):
+    """The answer of a ledger's `ledger` query."""
+
+    account: Annotated[str, Field(description="Digest of the provider's account.")] = ""
+    provider: Annotated[str, Field(description="The provider's name in the configuration.")] = ""
+    model: Annotated[str, Field(description='The model; "*" for shards whose rows name several.')] = ""
+    limit: Annotated[int, Field(description="Tokens that may be given out.")] = 0
+    in_use: Annotated[int, Field(description="Tokens that are given out.")] = 0
+    holders: Annotated[int, Field(description="Shards that have room.")] = 0
+    waiting: Annotated[int, Field(description="Shards that wait.")] = 0
+    waiting_tokens: Annotated[int, Field(description="Tokens that those ask for.")] = 0
+    holding: Annotated[tuple[Holder, ...], Field(description="Who has room, the first 50.")] = ()
+    queue: Annotated[tuple[Holder, ...], Field(description="Who waits, next first, the first 50.")] = ()
