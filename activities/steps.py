@@ -11,12 +11,13 @@ from .plan import Plan
 from .resources import Resources
 from .settle import Settle
 from .submit import Submit
+from .turns import Turns
 
 
 def all_activities(resources: Resources) -> list[Callable[..., Any]]:
     """Return every step, ready to be registered with a worker."""
     plan, submit, follow = Plan(resources), Submit(resources), Follow(resources)
-    settle, apply = Settle(resources), Apply(resources)
+    settle, apply, turns = Settle(resources), Apply(resources), Turns(resources)
     return [
         plan.plan,
         plan.recall,
@@ -30,4 +31,7 @@ def all_activities(resources: Resources) -> list[Callable[..., Any]]:
         settle.settle,
         apply.apply,
         apply.finish,
+        turns.reserve,
+        turns.release,
+        turns.census,
     ]

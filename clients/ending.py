@@ -40,7 +40,7 @@ async def ending(client: Client, found: WorkflowExecutionDescription) -> Ending 
     try:
         return completed(await handle.result())
     except WorkflowFailureError as error:
-        return await failed(client, found.id, error)
+        return failed(error)
 
 
 def completed(result: BatchResult) -> Ending:
@@ -48,10 +48,9 @@ def completed(result: BatchResult) -> Ending:
     return Ending(result=result, error=None, submitted=bool(result.provider_batches))
 
 
-async def failed(client: Client, batch_id: str, failure: WorkflowFailureError) -> Ending:
+def failed(failure: WorkflowFailureError) -> Ending:
     """Return the ending of a workflow that failed, was cancelled past its own handling, or was terminated."""
-    chain = _chain(failure.cause)
-    first = chain[0]
+    first = failure.cause
     if not isinstance(first, ApplicationError):
         return Ending(result=None, error=DurabatchError(_sentence(first)), submitted=None)
     if first.type in _NO_SPEC:
@@ -60,30 +59,7 @@ async def failed(client: Client, batch_id: str, failure: WorkflowFailureError) -
     result = _result(first) if first.type == _BATCH_FAILED else None
     if result is None:
         return Ending(result=None, error=DurabatchError(_sentence(first)), submitted=None)
-    submitted = bool(result.provider_batches)
-    cause = None if submitted else await _refusal(client, batch_id, result)
-    return Ending(result=result, error=cause or _error(chain, result), submitted=submitted)
-
-
-async def _refusal(client: Client, batch_id: str, result: BatchResult) -> DurabatchError | None:
-    """Return why a step refused the batch, as exactly as history tells: with the rows that are wrong, for example.
-
-    Only asked of batches that failed before anything was submitted, so the history is short.
-    """
-    error: DurabatchError | None = None
-    async for event in client.get_workflow_handle(batch_id).fetch_history_events():
-        if event.HasField("activity_task_failed_event_attributes"):
-            failure = await client.data_converter.decode_failure(event.activity_task_failed_event_attributes.failure)
-            error = _error(_chain(failure), result)
-    return error
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    chain: list[BaseException] = []
-    while error is not None:
-        chain.append(error)
-        error = error.__cause__
-    return chain
+    return Ending(result=result, error=_error(first, result), submitted=bool(result.provider_batches))
 
 
 def _result(error: ApplicationError) -> BatchResult | None:
@@ -93,18 +69,16 @@ def _result(error: ApplicationError) -> BatchResult | None:
         return None
 
 
-def _error(chain: list[BaseException], result: BatchResult) -> DurabatchError:
-    """Return the error that the workflow's failure stands for, of the contract's own class where it names one."""
-    classes = error_classes()
-    message = result.error or _sentence(chain[0])
-    for error in chain:
-        if isinstance(error, ApplicationError):
-            for detail in error.details:
-                if isinstance(detail, dict) and "problems" in detail:
-                    return _invalid_input(message, detail)
-            if error.type in classes:
-                return classes[error.type](message)
-    return DurabatchError(message)
+def _error(failure: ApplicationError, result: BatchResult) -> DurabatchError:
+    """Return the error that the workflow's failure stands for, of the contract's own class where it names one.
+
+    Its second detail tells which step failed with which code, and which rows are wrong.
+    """
+    message = result.error or _sentence(failure)
+    cause = failure.details[1] if len(failure.details) > 1 and isinstance(failure.details[1], dict) else {}
+    if "problems" in cause:
+        return _invalid_input(message, cause)
+    return error_classes().get(str(cause.get("code")), DurabatchError)(message)
 
 
 def _invalid_input(message: str, detail: dict[str, Any]) -> InvalidInput:

@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import ValidationError
-from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from ..activities.store import Store
@@ -54,11 +54,7 @@ async def start(
         InvalidSpec: the spec or the id is wrong.
         BatchConflict: the id belongs to a batch with another spec.
     """
-    if batch_id is not None:
-        check_batch_id(batch_id)
-    placeholder = _spec({**fields, "input": rows.uri or "the rows"})
-    batch_id = batch_id or _content_id(placeholder, rows)
-    spec = placeholder.model_copy(update={"input": rows.location(store, batch_id)})
+    batch_id, spec = _named(store, rows, fields, batch_id)
     with translated(client, batch_id):
         known = await _known(client, batch_id, spec)
         if known is not None:
@@ -68,6 +64,27 @@ async def start(
         # Another start of the same id may have come first; the server decided, and here is what it decided.
         known = await _known(client, batch_id, spec)
     return Started(id=batch_id, created=created, ended=known is None or known.ended)
+
+
+async def joined(
+    client: Client, store: Store, rows: Rows, fields: dict[str, Any], batch_id: str | None
+) -> Started | None:
+    """Return the batch that `start` would join, None if it would start one.
+
+    Raises:
+        as `start`.
+    """
+    batch_id, spec = _named(store, rows, fields, batch_id)
+    with translated(client, batch_id):
+        return await _known(client, batch_id, spec)
+
+
+def _named(store: Store, rows: Rows, fields: dict[str, Any], batch_id: str | None) -> tuple[str, BatchSpec]:
+    if batch_id is not None:
+        check_batch_id(batch_id)
+    placeholder = _spec({**fields, "input": rows.uri or "the rows"})
+    batch_id = batch_id or _content_id(placeholder, rows)
+    return batch_id, placeholder.model_copy(update={"input": rows.location(store, batch_id)})
 
 
 def check(fields: dict[str, Any], batch_id: str | None) -> None:
@@ -111,6 +128,8 @@ async def _start(client: Client, batch_id: str, spec: BatchSpec, rows: Rows, tas
             # A batch that failed may be tried again; _verdict has seen to it that nothing of it was submitted.
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             memo=memo,
+            # The steps of a batch inherit it, so Temporal's own task queues keep the same order as the ledgers.
+            priority=Priority(priority_key=spec.priority, fairness_key=spec.fairness_key),
             static_summary=f"{rows.count:,} row{'s' * (rows.count != 1)} → {spec.provider}",
             static_details=(
                 f"**{rows.count:,} requests** ({rows.size:,} bytes) to `{spec.endpoint}` of provider "
@@ -137,7 +156,7 @@ async def _known(client: Client, batch_id: str, spec: BatchSpec) -> Started | No
         raise BatchConflict(
             f"The id {batch_id!r} belongs to a workflow of type {found.workflow_type}: take another id."
         )
-    differing = differences(spec, await _spec_of(client, found))
+    differing = differences(spec, await spec_of(client, found))
     ended = await ending(client, found)
     verdict = judge(found.status, not differing, ended)
     if verdict is _Verdict.CONFLICT:
@@ -168,7 +187,7 @@ def judge(status: WorkflowExecutionStatus | None, same: bool, ended: Ending | No
     return _Verdict.JOIN
 
 
-async def _spec_of(client: Client, found: WorkflowExecutionDescription) -> BatchSpec | None:
+async def spec_of(client: Client, found: WorkflowExecution) -> BatchSpec | None:
     """Return the spec that a batch was started with, from the first event of its history; None if that is none."""
     handle = client.get_workflow_handle(found.id, run_id=found.run_id)
     async for event in handle.fetch_history_events(page_size=1):

@@ -24,6 +24,15 @@ def ledger_id(account: str, model: str) -> str:
     return f"durabatch-ledger/{account}/{model or MIXED}"
 
 
+class LedgerStart(Reply):
+    """What a ledger is of; its first argument, the holders and those who wait being the second and the third."""
+
+    account: Annotated[str, Field(description="Digest of the provider's account.")] = ""
+    provider: Annotated[str, Field(description="The provider's name in the configuration.")] = ""
+    model: Annotated[str, Field(description="The model.")] = ""
+    limit: Annotated[int, Field(description="Tokens that may be given out.")] = 0
+
+
 class Claim(Reply):
     """What a shard asks of a ledger. The same holder asking again keeps its place."""
 

@@ -10,6 +10,8 @@ from .errors import InvalidSpec
 TASK_QUEUE = "durabatch"
 #: The workflow type that Temporal knows.
 BATCH_WORKFLOW = "BatchWorkflow"
+#: The workflow type of its shards, where it has more than one.
+SHARD_WORKFLOW = "DurabatchShard"
 #: The metadata key under which a provider batch carries its marker, where the provider has metadata.
 MARKER_KEY = "durabatch_marker"
 
@@ -45,3 +47,8 @@ def shard_folder(shard: int) -> str:
 def attempt_folder(shard: int, attempt: int) -> str:
     """Return the folder of an attempt, relative to the batch's own: "shards/00000/attempt-1"."""
     return f"{shard_folder(shard)}/attempt-{attempt}"
+
+
+def batch_of(marker: str) -> str:
+    """Return the batch id that a marker begins with; no batch id has a slash."""
+    return marker.partition("/")[0]

@@ -84,8 +84,8 @@ class BatchResult(Reply):
     results: Annotated[
         str | None,
         Field(
-            description="URI of results.jsonl: one row per request, in order. Very large results stay in parts: then it "
-            "is the URI of results.manifest.json, which lists them in order."
+            description="URI of results.jsonl: one row per request, in order. Very large results stay in parts, and "
+            "this is the URI of results.manifest.json, which lists them in order."
         ),
     ] = None
     errors: Annotated[

@@ -16,7 +16,7 @@ from ..activities.resources import Resources
 from ..activities.steps import all_activities
 from ..activities.store import Store
 from ..contract import ConfigurationError
-from ..workflows import BatchWorkflow, ShardWorkflow
+from ..workflows import BatchWorkflow, LedgerWorkflow, ShardWorkflow
 from .settings import Settings
 
 #: Modules that workflows share with the worker instead of loading them anew for each run.
@@ -41,7 +41,12 @@ class BatchPlugin(SimplePlugin):
     """
 
     def __init__(self, settings: Settings) -> None:
-        resources = Resources(Store.open(settings.store.url), settings.provider, settings.worker.heartbeat)
+        resources = Resources(
+            Store.open(settings.store.url),
+            settings.provider,
+            settings.worker.heartbeat,
+            settings.store.results_file_bytes,
+        )
 
         @contextlib.asynccontextmanager
         async def run_context() -> AsyncIterator[None]:
@@ -53,7 +58,7 @@ class BatchPlugin(SimplePlugin):
         super().__init__(
             "durabatch.BatchPlugin",
             data_converter=_data_converter,
-            workflows=[BatchWorkflow, ShardWorkflow],
+            workflows=[BatchWorkflow, ShardWorkflow, LedgerWorkflow],
             activities=all_activities(resources),
             workflow_runner=_workflow_runner,
             run_context=run_context,

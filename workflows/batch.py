@@ -39,17 +39,17 @@ from ..contract.steps import (
 from .decisions import batch_status
 from .fleet import Fleet
 from .shard import Shard
-from .state import Carried, ShardOutcome
-from .steering import LONG, Steering, StepFailed, Stopped, go_on
+from .state import Carried, ShardOutcome, Untidy
+from .steering import LONG, Steering, StepFailed, Stopped, cause_of, go_on, history_is_long
 from .telling import details, failure_words
 from .wishes import heed, read_cancel, read_spec
 
-#: A run of the workflow ends at this many events and goes on as a new one (promise G6 allows 4,000).
-MAX_EVENTS = 3_000
 #: Provider batches that a BatchResult lists; the store has the others.
 MAX_LISTED = 100
 #: How long a user's completion handler may take, tries included, before the batch ends without it.
 HANDLER_PATIENCE = timedelta(hours=24)
+#: Attempts whose files are tried once more to be deleted when the batch ends; beyond them files only expire.
+MAX_UNTIDY = 100
 #: How long files are tried to be deleted at a provider that is away when the batch ends; they expire there anyway.
 TIDY_PATIENCE = timedelta(minutes=30)
 
@@ -77,10 +77,12 @@ class BatchWorkflow:
         self._steering = Steering(self._state.deadline_at, self._tell)
         self._steering.cancel = self._state.cancel
         self._steering.last_error = self._state.last_error
+        self._steering.poll_now = self._state.poll_now
         self._phase = Phase.PLANNING
         self._counts = Counts()
         self._fleet: Fleet | None = None
         self._result: BatchResult | None = None
+        self._cause: dict[str, Any] | None = None  # what failed, for clients that want more than a sentence
 
     # A signal with an argument too many would leave the workflow stuck, so each takes any number of them.
     @workflow.signal(description="Stop the batch: cancel it at the provider and keep the finished rows")
@@ -92,6 +94,10 @@ class BatchWorkflow:
         self._steering.poll_now = True
         if self._fleet is not None:
             self._fleet.nudge()
+
+    @workflow.signal(description="Sent by the account's ledger: the turn of an attempt has come")
+    def granted(self, holder: Any = None, *ignored: Any) -> None:
+        self._steering.granted = str(holder)
 
     @workflow.query(description="Where the batch is, and why nothing moves")
     def progress(self) -> BatchProgress:
@@ -129,11 +135,13 @@ class BatchWorkflow:
             self._state.cancel = self._steering.cancel
             self._state.deadline_at = self._steering.deadline_at
             self._state.last_error = self._steering.last_error
+            self._state.poll_now = self._steering.poll_now
             workflow.continue_as_new(args=[wanted, self._state])
         if result.status is BatchStatus.FAILED:
             raise ApplicationError(
                 result.error or "The batch failed.",
                 result.model_dump(mode="json"),
+                self._cause,
                 type="BatchFailed",
                 non_retryable=True,
             )
@@ -151,7 +159,7 @@ class BatchWorkflow:
         except Stopped:
             pass  # a cancel or the deadline came before there was a plan, so before there was anything to lose
         except StepFailed as failed:
-            error = failed.message
+            error, self._cause = failed.message, cause_of(failed)
         result = self._settle_result(spec, outcomes, applied, error)
         await self._finish(spec, result, outcomes)
         return result
@@ -200,8 +208,7 @@ class BatchWorkflow:
 
     async def _breathe(self) -> None:
         """End this run of the workflow after a wait, when its history has grown long."""
-        info = workflow.info()
-        if info.is_continue_as_new_suggested() or info.get_current_history_length() >= MAX_EVENTS:
+        if history_is_long():
             raise _Continue
 
     async def _apply(self, plan: PlanSummary) -> Applied:
@@ -256,8 +263,9 @@ class BatchWorkflow:
         if spec.on_complete is not None:
             await self._call_handler(spec.on_complete, result)
         if plan is not None:
-            for number, outcome in enumerate(outcomes):
-                await self._tidy(spec, plan, number, outcome)
+            left = [one for outcome in outcomes for one in outcome.untidy]
+            for one in left[:MAX_UNTIDY]:
+                await self._tidy(spec, plan, one)
         self._result = result
         self._enter(Phase.ENDED)
 
@@ -286,27 +294,26 @@ class BatchWorkflow:
         except FailureError as error:
             self._steering.last_error = f"on_complete failed: {error.cause or error}"[:500]
 
-    async def _tidy(self, spec: BatchSpec, plan: PlanSummary, shard: int, outcome: ShardOutcome) -> None:
-        for number in outcome.untidy:
-            attempt = Attempt(
-                batch_id=workflow.info().workflow_id,
-                provider=spec.provider,
-                root=plan.root,
-                shard=shard,
-                number=number,
+    async def _tidy(self, spec: BatchSpec, plan: PlanSummary, left: Untidy) -> None:
+        attempt = Attempt(
+            batch_id=workflow.info().workflow_id,
+            provider=spec.provider,
+            root=plan.root,
+            shard=left.shard,
+            number=left.number,
+        )
+        request = TidyRequest(attempt=attempt, account=plan.provider.account, since=plan.planned_at)
+        try:
+            await self._steering.call(
+                TIDY,
+                request,
+                type(None),
+                summary="tidy up",
+                submitted=True,
+                give_up_at=workflow.now() + TIDY_PATIENCE,
             )
-            request = TidyRequest(attempt=attempt, account=plan.provider.account, since=plan.planned_at)
-            try:
-                await self._steering.call(
-                    TIDY,
-                    request,
-                    type(None),
-                    summary="tidy up",
-                    submitted=True,
-                    give_up_at=workflow.now() + TIDY_PATIENCE,
-                )
-            except StepFailed as error:
-                self._steering.last_error = error.message
+        except StepFailed as error:
+            self._steering.last_error = error.message
 
     def _want_cancel(self, request: CancelRequest) -> None:
         if self._steering.cancel is None:  # the first one's reason stands

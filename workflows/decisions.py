@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from ..contract import BatchStatus, Counts, ErrorClass, PollPolicy, ProviderStatus, RowStatus
@@ -26,6 +27,33 @@ MENDABLE = frozenset(
         "provider_not_found",
     }
 )
+
+
+#: Children of one batch: their starts and ends are some 10 events each of the batch's own history.
+MAX_CHILDREN = 200
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive shards that one child workflow takes, one after another."""
+
+    first: int
+    last: int
+
+    @property
+    def length(self) -> int:
+        return self.last - self.first + 1
+
+    @property
+    def name(self) -> str:
+        """As it stands in the child's workflow id."""
+        return f"{self.first:05d}" if self.first == self.last else f"{self.first:05d}-{self.last:05d}"
+
+
+def runs_of(shards: int) -> list[Run]:
+    """Return the runs that share so many shards: one shard each, or more where there would be too many children."""
+    length = -(-shards // MAX_CHILDREN)
+    return [Run(first, min(first + length, shards) - 1) for first in range(0, shards, length)]
 
 
 def poll_delay(policy: PollPolicy, polls: int, draw: float) -> timedelta:

@@ -1,19 +1,31 @@
-"""Several shards of one batch: a child workflow each, a bounded number at a time."""
+"""Several shards of one batch, as child workflows: a bounded number of them, and a bounded number at a time.
+
+A history can hold a few hundred children. So where a batch has more shards than that, each child takes a run of shards,
+one after another, and continues as new when its own history grows long, which the batch's never notices.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
-from ..contract import BatchSpec, Counts, Phase, ShardCounts
+from ..contract import BatchSpec, Counts, ShardCounts
+from ..contract.names import SHARD_WORKFLOW
 from ..contract.steps import PlanSummary
-from .shard import Shard
-from .shard_workflow import SHARD_WORKFLOW, ShardRequest
-from .state import ShardOutcome, ShardState
-from .steering import Steering
+from .decisions import Run, outage_delay, runs_of
+from .shard_workflow import ShardRequest
+from .state import ShardOutcome
+from .steering import PATIENCE, Steering, StepFailed
+
+#: Events of the batch's own history after which a nudge is not passed on to every child any more.
+_ROOM = 3_000
+#: How often all children together are started anew, should they be terminated.
+MAX_RESTARTS = 100
 
 
 class Fleet:
@@ -32,12 +44,13 @@ class Fleet:
         self._changed = changed
         self._running = 0
         self._nudges = 0
-        self._outcomes: dict[int, ShardOutcome] = {}
+        self._restarts = 0
+        self._outcomes: dict[Run, ShardOutcome] = {}
 
     @property
     def counts(self) -> ShardCounts:
-        """Shards by phase."""
-        total, ended = self._plan.shards, len(self._outcomes)
+        """Shards by phase, as far as it is known here: a child tells of its shards when all of them have ended."""
+        total, ended = self._plan.shards, sum(run.length for run in self._outcomes)
         return ShardCounts(total=total, waiting=total - ended - self._running, running=self._running, ended=ended)
 
     @property
@@ -50,7 +63,7 @@ class Fleet:
 
     @property
     def waiting_for(self) -> str | None:
-        """Where to look why nothing moves: each shard has a workflow of its own, which says so."""
+        """Where to look why nothing moves: each child has a progress of its own, which says so."""
         if not self._running:
             return None
         return (
@@ -60,62 +73,86 @@ class Fleet:
 
     def nudge(self) -> None:
         """Have every shard that is under way ask its provider now."""
-        self._nudges += 1
+        if workflow.info().get_current_history_length() < _ROOM:
+            self._nudges += 1
 
     async def run(self) -> list[ShardOutcome]:
-        """Bring every shard to its end; return them in order."""
-        slots = asyncio.Semaphore(self._plan.provider.max_parallel_shards)
-        await asyncio.gather(*(self._one(number, slots) for number in range(self._plan.shards)))
-        return [self._outcomes[number] for number in range(self._plan.shards)]
+        """Bring every shard to its end; return what became of them, in order.
 
-    async def _one(self, number: int, slots: asyncio.Semaphore) -> None:
+        Raises:
+            StepFailed: a child was terminated again and again.
+        """
+        slots = asyncio.Semaphore(self._plan.provider.max_parallel_shards)
+        runs = runs_of(self._plan.shards)
+        ends = await asyncio.gather(*(self._one(run, slots) for run in runs), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end  # only now: the others have come to their end
+        return [self._outcomes[run] for run in runs]
+
+    async def _one(self, run: Run, slots: asyncio.Semaphore) -> None:
         async with slots:
             self._running += 1
-            # A shard that is not begun when the batch is to stop needs little more than its accounts.
-            outcome = await self._here(number) if self._steering.stop() else await self._child(number)
-            self._running -= 1
-            self._outcomes[number] = outcome
-            self._changed()
+            try:
+                self._outcomes[run] = await self._followed(run)
+            finally:
+                self._running -= 1
+                self._changed()
 
-    async def _child(self, number: int) -> ShardOutcome:
+    async def _followed(self, run: Run) -> ShardOutcome:
+        """Have a child bring the run to its end, and another one if somebody terminates it.
+
+        What the first one bought is found again by its marker, so nothing is bought twice. The new one has a name of
+        its own, because a child of an earlier run of this batch may still be closing under the old one.
+        """
+        for number in count(1):
+            try:
+                return await self._child(run, f"~{number}" if number > 1 else "")
+            except FailureError as error:
+                self._restarts += 1
+                why = f"The workflow of shard {run.first} ended before its rows had ({error.cause or error})."[:300]
+                if self._restarts > MAX_RESTARTS or workflow.now() >= self._steering.deadline_at + PATIENCE:
+                    raise StepFailed("unknown", why) from None
+            await self._steering.pause(
+                outage_delay(number, None), f"{why} Another one goes on with it.", until_stop=False, until_nudged=False
+            )
+        raise AssertionError("there is always another number")
+
+    async def _child(self, run: Run, suffix: str) -> ShardOutcome:
         request = ShardRequest(
             batch_id=self._batch_id,
             spec=self._spec,
             plan=self._plan,
-            shard=number,
+            shard=run.first,
+            last=run.last,
             deadline_at=self._steering.deadline_at,
+            cancel=self._steering.cancel,
         )
-        try:
-            child = await workflow.start_child_workflow(
-                SHARD_WORKFLOW,
-                request,
-                id=f"{self._batch_id}/shards/{number:05d}",
-                result_type=ShardOutcome,
-                # A parent that closes has its shards cancel at the provider; to terminate them orphans what is paid.
-                parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
-                static_summary=f"shard {number} of {self._batch_id}",
-            )
-            while not child.done() and self._steering.cancel is None:
-                await self._nudged_or_over(child)
-                if not child.done() and self._steering.cancel is None:
+        child = await workflow.start_child_workflow(
+            SHARD_WORKFLOW,
+            request,
+            id=f"{self._batch_id}/shards/{run.name}{suffix}",
+            result_type=ShardOutcome,
+            # A parent that closes has its shards cancel at the provider; to terminate them orphans what is paid.
+            parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
+            static_summary=f"{'shard' if run.length == 1 else 'shards'} {run.name} of {self._batch_id}",
+        )
+        told = request.cancel is not None
+        while not child.done():
+            await self._news(child, told)
+            # A child that ends at this very moment hears no signal, and needs none.
+            with suppress(FailureError):
+                if not child.done() and self._steering.cancel is not None and not told:
+                    told = True
+                    await child.signal("cancel", self._steering.cancel)
+                elif not child.done():
                     await child.signal("poll_now")
-            if not child.done():
-                await child.signal("cancel", self._steering.cancel)
-            outcome: ShardOutcome = await child
-            return outcome
-        except FailureError:
-            # Somebody terminated the child, or one of an earlier run is still closing. The shard is not lost with it.
-            return await self._here(number)
+        outcome: ShardOutcome = await child
+        return outcome
 
-    async def _nudged_or_over(self, child: asyncio.Task[ShardOutcome]) -> None:
+    async def _news(self, child: asyncio.Task[ShardOutcome], told: bool) -> None:
+        """Wait for the child's end, a cancel that it was not told of, or a nudge."""
         seen = self._nudges
-        await workflow.wait_condition(lambda: child.done() or self._steering.cancel is not None or self._nudges != seen)
-
-    async def _here(self, number: int) -> ShardOutcome:
-        """Bring a shard to its end in the batch's own workflow; a provider batch of it is found by its marker."""
-
-        def quiet(phase: Phase) -> None:
-            return
-
-        state = ShardState(shard=number)
-        return await Shard(self._batch_id, self._steering, self._spec, self._plan, state, quiet).run()
+        await workflow.wait_condition(
+            lambda: child.done() or (self._steering.cancel is not None and not told) or self._nudges != seen
+        )

@@ -25,9 +25,10 @@ from ..contract.steps import (
     TidyRequest,
 )
 from .decisions import LATE, absent_class, outage_delay, poll_delay, queue_was_full
-from .state import AttemptState, ShardOutcome, ShardState
+from .state import AttemptState, ShardOutcome, ShardState, Untidy
 from .steering import LONG, PATIENCE, Steering, StepFailed, Stopped
 from .submission import Refused, Submission
+from .turn import Turn
 
 #: Provider batches that the provider may lose before a shard gives up.
 MAX_LOSSES = 3
@@ -61,21 +62,26 @@ class Shard:
         self._plan = plan
         self.state = state
         self._changed = changed
-        self._refused: str | None = None
 
     async def run(self) -> ShardOutcome:
         """Bring every row of the shard to its end."""
         while True:
-            await self._attempt_phases()
+            if not self._closed():
+                await self._attempt_phases()
+                self._close_attempt()
+                await self._tidy()
             settled = await self._settle()
             if not settled.retry_rows:
                 break
             await self._begin_attempt(settled)
-        return ShardOutcome(settled=settled, batches=self.state.batches, error=self._refused, untidy=self.state.untidy)
+            await self._steering.breathe()
+        state = self.state
+        untidy = tuple(Untidy(shard=state.shard, number=number) for number in state.untidy)
+        return ShardOutcome(settled=settled, batches=state.batches, error=state.refused, untidy=untidy)
 
     async def _attempt_phases(self) -> None:
         """Take the attempt as far as it will go, from wherever it is."""
-        state = self.state.attempt
+        state, turn = self.state.attempt, self._turn()
         try:
             while not state.fetched:
                 if state.batch is None:
@@ -83,16 +89,23 @@ class Shard:
                     await self._submission().run()
                     if state.batch is None:
                         break
+                    await turn.note()
+                    await self._steering.breathe()
                 await self._poll_to_the_end(state)
+                await turn.give_back()  # before the results come home: others may go on meanwhile
                 if state.lost:
                     break
+                await self._steering.breathe()
                 await self._fetch(state)
+                await self._steering.breathe()
         except Stopped:
             pass
         except (Refused, StepFailed) as error:
-            self._refused = error.message
-        self._close_attempt()
-        await self._tidy()
+            self.state.refused = error.message
+        await turn.give_back()
+
+    def _turn(self) -> Turn:
+        return Turn(self._steering, self._spec, self._plan, self._here(), self.state.attempt)
 
     def _submission(self) -> Submission:
         paid = bool(self.state.records)
@@ -143,9 +156,7 @@ class Shard:
                 return True
             except StepFailed as error:
                 if error.code != "provider_not_found":
-                    self._steering.last_error = error.message
-                    state.lost = True
-                    return False
+                    raise  # past all patience: it may have run, so nothing of it is ever submitted again
                 submitted = state.submitted_at or workflow.now()
                 if workflow.now() - submitted >= LATE:
                     state.lost = True
@@ -203,12 +214,14 @@ class Shard:
         else:
             state.fetched, state.lines = True, fetched.rows
 
+    def _closed(self) -> bool:
+        """Return whether the attempt was written down, by a run before this one."""
+        return any(record.number == self.state.attempt.number for record in self.state.records)
+
     def _close_attempt(self) -> None:
         """Write the attempt down for the accounts."""
         state = self.state.attempt
         batch = state.batch
-        if any(record.number == state.number for record in self.state.records):
-            return  # by the run before this one
         if batch is None:
             record = AttemptRecord(number=state.number, provider_batch_id=None)
         else:
@@ -218,7 +231,7 @@ class Shard:
                 number=state.number,
                 provider_batch_id=batch.id,
                 absent=absent,
-                message=_absent_words(absent, batch, state.lost),
+                message=_absent_words(absent, batch, state.lost, self.state.refused),
                 lines=state.lines,
                 fetched=state.fetched and not (batch.output is None and batch.errors is None),
                 counted=not full,
@@ -249,7 +262,7 @@ class Shard:
             attempts=self.state.records,
             retry=self._spec.retry,
             unfinished=unfinished,
-            message=self._refused,
+            message=self.state.refused,
         )
         return await self._steering.call(
             SETTLE, request, Settled, summary=f"settle shard {self.state.shard}", timeout=LONG, submitted=True
@@ -257,7 +270,7 @@ class Shard:
 
     def _may_retry(self) -> bool:
         """Return whether another attempt may follow this one."""
-        if self._refused:
+        if self.state.refused:
             return False
         attempt, state = self.state.attempt, self.state
         if attempt.batch is not None and queue_was_full(attempt.batch):
@@ -323,7 +336,9 @@ class Shard:
         return f"{self._spec.provider} is working ({batch.raw_status}{done})."
 
 
-def _absent_words(absent: ErrorClass, batch: Snapshot, lost: bool) -> str:
+def _absent_words(absent: ErrorClass, batch: Snapshot, lost: bool, given_up: str | None) -> str:
+    if given_up:
+        return f"The provider's batch {batch.id} could not be followed to its end: {given_up}"
     if lost:
         return f"The provider lost its batch {batch.id}."
     if absent is ErrorClass.MISSING:

@@ -1,4 +1,4 @@
-"""ShardWorkflow: one of several shards, as a child workflow with a history of its own."""
+"""ShardWorkflow: one of several shards, or a run of them, as a child workflow with a history of its own."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ from typing import Any
 
 from temporalio import workflow
 
-from ..contract import BatchSpec, CancelRequest, Phase
+from ..contract import BatchProgress, BatchSpec, CancelRequest, Counts, Phase, ShardCounts
 from ..contract._base import Reply
-from ..contract.steps import PlanSummary
+from ..contract.names import SHARD_WORKFLOW
+from ..contract.steps import PlanSummary, Settled
 from .shard import Shard
 from .state import ShardOutcome, ShardState
-from .steering import Steering
+from .steering import Steering, history_is_long
+from .telling import details
 from .wishes import heed, read_cancel
 
-SHARD_WORKFLOW = "DurabatchShard"
-#: A run of the workflow ends at this many events and goes on as a new one (promise G6 allows 4,000).
-MAX_EVENTS = 3_000
+#: Provider batches that are told of; the store has the others.
+MAX_LISTED = 100
 
 
 class ShardRequest(Reply):
-    """What a shard needs to know."""
+    """What a run of shards needs to know."""
 
     batch_id: str
     spec: BatchSpec
     plan: PlanSummary
-    shard: int
+    shard: int  #: The first one; when carried, the one under way.
+    last: int | None = None  #: The last one; null where there is one only.
     deadline_at: datetime
+    cancel: CancelRequest | None = None
     #: Carried when the workflow continues as new.
     state: ShardState | None = None
-    cancel: CancelRequest | None = None
+    ended: int = 0  #: Shards of the run that have ended.
+    done: ShardOutcome | None = None  #: What became of those.
+    last_error: str | None = None
+    poll_now: bool = False
 
 
 class _Continue(Exception):
@@ -40,23 +46,20 @@ class _Continue(Exception):
 
 @workflow.defn(name=SHARD_WORKFLOW)
 class ShardWorkflow:
-    """One shard through the provider. BatchWorkflow starts it; nobody else needs to."""
+    """Shards through the provider, one after another. BatchWorkflow starts it; nobody else needs to."""
 
     @workflow.init
     def __init__(self, request: ShardRequest) -> None:
         self._request = request
         self._phase = Phase.UPLOADING
+        self._ended = request.ended
+        self._done = request.done or ShardOutcome(settled=Settled())
         self._steering = Steering(request.deadline_at, self._tell)
         self._steering.cancel = request.cancel
         self._steering.heartbeat = request.plan.provider.heartbeat
-        self._shard = Shard(
-            request.batch_id,
-            self._steering,
-            request.spec,
-            request.plan,
-            request.state or ShardState(shard=request.shard),
-            self._enter,
-        )
+        self._steering.last_error = request.last_error
+        self._steering.poll_now = request.poll_now
+        self._shard = self._take(request.state or ShardState(shard=request.shard))
         self._steering.breathe = self._breathe
 
     @workflow.signal(description="Stop the shard; the batch sends this to all of its shards")
@@ -67,24 +70,77 @@ class ShardWorkflow:
     def poll_now(self, *ignored: Any) -> None:
         self._steering.poll_now = True
 
+    @workflow.signal(description="Sent by the account's ledger: the turn of an attempt has come")
+    def granted(self, holder: Any = None, *ignored: Any) -> None:
+        self._steering.granted = str(holder)
+
+    @workflow.query(description="Where these shards are, and why nothing moves")
+    def progress(self) -> BatchProgress:
+        attempt = self._shard.state.attempt
+        batch = attempt.batch
+        total = (self._request.last or self._request.shard) - self._request.shard + 1 + self._request.ended
+        running = min(1, total - self._ended)
+        counts = self._done.settled.counts
+        if batch is not None and running:
+            counts += Counts(total=batch.total, succeeded=batch.completed, failed=batch.failed)
+        return BatchProgress(
+            batch_id=workflow.info().workflow_id,
+            phase=self._phase,
+            counts=counts,
+            shards=ShardCounts(total=total, waiting=total - self._ended - running, running=running, ended=self._ended),
+            attempt=attempt.number,
+            provider=self._request.spec.provider,
+            provider_status=batch.status if batch else None,
+            provider_status_raw=batch.raw_status if batch else None,
+            provider_batch_id=batch.id if batch else None,
+            next_poll_at=self._steering.next_poll_at,
+            waiting_for=self._steering.waiting_for,
+            last_error=self._steering.last_error,
+            started_at=workflow.info().start_time,
+            deadline_at=self._steering.deadline_at,
+            cancel_requested=self._steering.cancel is not None,
+        )
+
     @workflow.run
     async def run(self, request: ShardRequest) -> ShardOutcome:
         try:
-            return await heed(asyncio.create_task(self._shard.run()), self._want_cancel)
+            return await heed(asyncio.create_task(self._live()), self._want_cancel)
         except _Continue:
             await workflow.wait_condition(workflow.all_handlers_finished)
             carried = request.model_copy(
                 update={
+                    "shard": self._shard.state.shard,
                     "state": self._shard.state,
+                    "ended": self._ended,
+                    "done": self._done,
                     "cancel": self._steering.cancel,
                     "deadline_at": self._steering.deadline_at,
+                    "last_error": self._steering.last_error,
+                    "poll_now": self._steering.poll_now,
                 }
             )
             workflow.continue_as_new(carried)
 
+    async def _live(self) -> ShardOutcome:
+        """Bring one shard after another to its end."""
+        last = self._request.shard if self._request.last is None else self._request.last
+        while True:
+            outcome = await self._shard.run()
+            self._done = _add(self._done, outcome)
+            self._ended += 1
+            number = self._shard.state.shard
+            if number == last:
+                self._enter(Phase.ENDED)
+                return self._done
+            self._shard = self._take(ShardState(shard=number + 1))
+            await self._breathe()
+
+    def _take(self, state: ShardState) -> Shard:
+        request = self._request
+        return Shard(request.batch_id, self._steering, request.spec, request.plan, state, self._enter)
+
     async def _breathe(self) -> None:
-        info = workflow.info()
-        if info.is_continue_as_new_suggested() or info.get_current_history_length() >= MAX_EVENTS:
+        if history_is_long():
             raise _Continue
 
     def _want_cancel(self, request: CancelRequest) -> None:
@@ -97,12 +153,14 @@ class ShardWorkflow:
         self._tell()
 
     def _tell(self) -> None:
-        batch = self._shard.state.attempt.batch if hasattr(self, "_shard") else None
-        lines = [f"**{self._phase}**, attempt {self._shard.state.attempt.number}" if batch else f"**{self._phase}**"]
-        if batch:
-            lines.append(f"- Provider batch `{batch.id}`: **{batch.raw_status}**")
-        if self._steering.waiting_for:
-            lines.append(f"- Waiting: {self._steering.waiting_for}")
-        if self._steering.last_error:
-            lines.append(f"- Last error: {self._steering.last_error}")
-        workflow.set_current_details("\n".join(lines))
+        workflow.set_current_details(details(self.progress()))
+
+
+def _add(done: ShardOutcome, outcome: ShardOutcome) -> ShardOutcome:
+    """Return what became of shards and of one more: their rows by status; usage and cost are in the store."""
+    return ShardOutcome(
+        settled=Settled(counts=done.settled.counts + outcome.settled.counts),
+        batches=(*done.batches, *outcome.batches)[:MAX_LISTED],
+        error=done.error or outcome.error,
+        untidy=(*done.untidy, *outcome.untidy)[:MAX_LISTED],
+    )

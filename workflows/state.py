@@ -32,6 +32,9 @@ class AttemptState(_State):
     stopped: RowStatus | None = None  #: Why the provider was asked to end it, if it was.
     lost: bool = False  #: The provider has forgotten it.
     polls: int = 0
+    asked_at: datetime | None = None  #: When it asked for room in the account's queue.
+    ledger: str | None = None  #: The ledger that has its claim.
+    room: bool = False  #: Whether its turn has come.
     fetched: bool = False
     lines: int | None = None  #: Lines of results fetched.
 
@@ -44,6 +47,7 @@ class ShardState(_State):
     tries: int = 1  #: Attempts that count against the retry policy.
     waits: int = 0  #: Attempts that the provider's queue had no room for.
     losses: int = 0  #: Provider batches that the provider lost.
+    refused: str | None = None  #: Why no further attempt may follow.
     records: tuple[AttemptRecord, ...] = ()
     batches: tuple[ProviderBatch, ...] = ()
     untidy: tuple[int, ...] = ()  #: Attempts whose files could not be deleted at the provider yet.
@@ -59,12 +63,20 @@ class Carried(_State):
     settled: Settled | None = None
     cancel: CancelRequest | None = None
     last_error: str | None = None
+    poll_now: bool = False
+
+
+class Untidy(_State):
+    """An attempt that left a file at the provider."""
+
+    shard: int
+    number: int
 
 
 class ShardOutcome(_State):
-    """What became of a shard."""
+    """What became of a shard, or of several."""
 
     settled: Settled
     batches: tuple[ProviderBatch, ...] = ()
     error: str | None = None
-    untidy: tuple[int, ...] = ()
+    untidy: tuple[Untidy, ...] = ()

@@ -37,6 +37,18 @@ LONG = timedelta(hours=6)
 #: of a batch that it was asked to end, results that a broken key keeps from us. Providers keep results for four weeks.
 PATIENCE = timedelta(days=7)
 
+#: A run of a workflow ends at this many events and goes on as a new one (promise G6 allows 4,000), or when the server
+#: suggests it. It ends at no fewer than these: a new run has to get something done first, or it would never.
+_MAX_EVENTS = 3_000
+_MIN_EVENTS = 10
+
+
+def history_is_long() -> bool:
+    """Return whether this run should end at the next opportunity and go on as a new one."""
+    info = workflow.info()
+    events = info.get_current_history_length()
+    return events >= _MAX_EVENTS or (events >= _MIN_EVENTS and info.is_continue_as_new_suggested())
+
 
 class Stopped(Exception):
     """A cancel or the deadline came, and the step was not worth finishing."""
@@ -50,6 +62,12 @@ class StepFailed(Exception):
         self.code = code
         self.message = message
         self.details = details
+
+
+def cause_of(failed: StepFailed) -> dict[str, Any]:
+    """Return what failed, as a client reads it: the error's code, and whatever facts the step gave with it."""
+    facts = {key: value for detail in failed.details if isinstance(detail, dict) for key, value in detail.items()}
+    return {"code": failed.code, **facts}
 
 
 class Trouble:
@@ -96,6 +114,7 @@ class Steering:
         self.deadline_at = deadline_at
         self.cancel: CancelRequest | None = None
         self.poll_now = False
+        self.granted: str | None = None  #: The attempt whose turn in the account's queue has come.
         self.heartbeat = timedelta(seconds=20)
         self.waiting_for: str | None = None
         self.next_poll_at: datetime | None = None
@@ -108,7 +127,15 @@ class Steering:
             return RowStatus.CANCELED
         return RowStatus.EXPIRED if workflow.now() >= self.deadline_at else None
 
-    async def pause(self, delay: timedelta, why: str, *, until_stop: bool = True, until_nudged: bool = True) -> None:
+    async def pause(
+        self,
+        delay: timedelta,
+        why: str,
+        *,
+        until_stop: bool = True,
+        until_nudged: bool = True,
+        until: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Wait on a durable timer.
 
         Args:
@@ -116,6 +143,7 @@ class Steering:
             why: what the progress and the Web UI say meanwhile.
             until_stop: a cancel and the deadline end the wait.
             until_nudged: the `poll_now` signal ends the wait.
+            until: something else that does.
         """
         now = workflow.now()
         if until_stop:
@@ -126,7 +154,7 @@ class Steering:
         self._changed()
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: (until_nudged and self.poll_now) or (until_stop and self.cancel is not None),
+                lambda: (until_nudged and self.poll_now) or (until_stop and self.cancel is not None) or until(),
                 timeout=delay,
                 timeout_summary=why[:200],
             )

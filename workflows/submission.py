@@ -36,6 +36,7 @@ from ..contract.steps import (
 from .decisions import outage_delay
 from .state import AttemptState
 from .steering import LONG, PATIENCE, SHORT, Steering, Trouble
+from .turn import Turn
 
 #: Failures of the create step that are known to come before the call to the provider.
 _BEFORE_THE_CALL = frozenset(
@@ -71,6 +72,7 @@ class Submission:
         self._attempt = attempt
         self._state = state
         self._changed = changed
+        self._turn = Turn(steering, spec, plan, attempt, state)
         self._paid = (
             paid or state.doubt
         )  # whether this batch has already cost something, so that mendable errors are waited out
@@ -93,6 +95,7 @@ class Submission:
                 self._state.doubt = False
                 continue
             if not self._state.uploaded:
+                await self._turn.take()
                 self._changed(Phase.UPLOADING)
                 await self._upload()
                 self._changed(Phase.SUBMITTING)
@@ -100,6 +103,7 @@ class Submission:
                     return
                 if not self._state.rows:  # every row of it was refused by the plan, so there is nothing to buy
                     return
+                await self._steering.breathe()
             created = await self._create()
             if created.answer is CreateAnswer.CREATED and created.batch is not None:
                 self._state.batch = created.batch

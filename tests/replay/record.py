@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError
 
+from durabatch.contract.ledger import ledger_id
+from durabatch.workflows.decisions import MAX_CHILDREN
 from support.house import KEY, House, connect, dev_server, open_house
 
 STACK_TRACE = re.compile(r'"stackTrace":"(?:[^"\\]|\\.)*"')
@@ -173,6 +176,45 @@ async def several_shards_canceled(house: House) -> Handle:
     return handle
 
 
+async def shard_terminated(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    handle = await house.start(4, limits={"max_rows": 2})
+    while len(await house.batches()) < 2:
+        await asyncio.sleep(0.05)
+    await house.client.get_workflow_handle(f"{handle.id}/shards/00001").terminate("recorded")
+    while not await _runs(house, f"{handle.id}/shards/00001~2"):
+        await asyncio.sleep(0.2)
+    await house.admin.settings(finish_after_polls=0)
+    return handle
+
+
+async def more_shards_than_children(house: House) -> Handle:
+    return await house.start(MAX_CHILDREN + 1, limits={"max_rows": 1})
+
+
+async def waited_for_its_turn(house: House) -> Handle:
+    await house.admin.settings(finish_after_polls=3)
+    first = await house.start([LONG, LONG], id="recorded-first")
+    await house.until(first, lambda p: p.provider_batch_id)
+    handle = await house.start([LONG, LONG])
+    await house.until(handle, lambda p: p.waiting_for and "its turn" in p.waiting_for)
+    await first.result()
+    return handle
+
+
+async def canceled_before_its_turn(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    first = await house.start([LONG, LONG], id="recorded-first")
+    await house.until(first, lambda p: p.provider_batch_id)
+    handle = await house.start([LONG, LONG])
+    await house.until(handle, lambda p: p.waiting_for and "its turn" in p.waiting_for)
+    await handle.signal("cancel")
+    await handle.result()
+    await first.signal("cancel")
+    await first.result()
+    return handle
+
+
 PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     completed,
     completed_with_failed_rows,
@@ -197,7 +239,22 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     refused_by_the_provider,
     several_shards,
     several_shards_canceled,
+    shard_terminated,
+    more_shards_than_children,
+    waited_for_its_turn,
+    canceled_before_its_turn,
 ]
+#: Paths of a provider whose account may have 1,000 tokens enqueued, which two long rows are most of.
+BOUNDED = {"waited_for_its_turn", "canceled_before_its_turn"}
+LONG = "word " * 200
+
+
+async def _runs(house: House, workflow_id: str) -> bool:
+    try:
+        await house.client.get_workflow_handle(workflow_id).describe()
+    except RPCError:
+        return False
+    return True
 
 
 async def _asked(house: House, op: str) -> None:
@@ -207,16 +264,16 @@ async def _asked(house: House, op: str) -> None:
 
 async def _record(name: str, path: Callable[[House], Awaitable[Handle]], address: str, scratch: Path) -> None:
     client = await connect(address)
+    provider = {"settle": "1s", "timeout": "5s"} | ({"max_enqueued_tokens": "1000"} if name in BOUNDED else {})
     async with (
-        open_house(client, scratch / name, {"settle": "1s", "timeout": "5s"}) as house,
+        open_house(client, scratch / name, provider) as house,
         house.worker(identity="recorder"),
     ):
         house.name = f"recorded-{name}"
         handle = await path(house)
         while (await handle.describe()).close_time is None:
             await asyncio.sleep(0.1)
-        ids = [handle.id, *(f"{handle.id}/shards/{n:05d}" for n in range(3 if "shards" in name else 0))]
-        for number, workflow_id in enumerate(ids):
+        for workflow_id, what in await _workflows(house, name, handle):
             last = await client.get_workflow_handle(workflow_id).describe()
             # Every run of a chain is a history of its own.
             runs = {last.run_id}
@@ -224,11 +281,26 @@ async def _record(name: str, path: Callable[[House], Awaitable[Handle]], address
                 runs.add(str(handle.first_execution_run_id))
             for run, run_id in enumerate(sorted(runs, key=lambda found: found != handle.first_execution_run_id)):
                 history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
-                suffix = (f"-shard-{number - 1}" if number else "") + (f"-run-{run + 1}" if len(runs) > 1 else "")
+                suffix = what + (f"-run-{run + 1}" if len(runs) > 1 else "")
                 text = json.dumps(history.to_json_dict(), separators=(",", ":"))
                 # Stack traces tell where somebody's checkout lies, and no replay reads them.
                 text = STACK_TRACE.sub('"stackTrace":""', text)
                 (HISTORIES / f"{name}{suffix}.json").write_text(text + "\n")
+
+
+async def _workflows(house: House, name: str, handle: Handle) -> list[tuple[str, str]]:
+    """Return the workflows whose histories are kept, and how their files' names end."""
+    found = [(handle.id, "")]
+    if name.startswith("several_shards"):
+        found += [(f"{handle.id}/shards/{n:05d}", f"-shard-{n}") for n in range(3)]
+    if name == "more_shards_than_children":  # the batch's own history is like the others', only long
+        found = [(f"{handle.id}/shards/00000-00001", "-child")]
+    if name in BOUNDED:
+        ledger = ledger_id(house.settings.provider("sandbox").fingerprint, "gpt-4o-mini")
+        while (await house.client.get_workflow_handle(ledger).query("ledger"))["holders"]:
+            await asyncio.sleep(0.1)
+        found.append((ledger, "-ledger"))
+    return found
 
 
 async def main(wanted: list[str]) -> None:

@@ -18,7 +18,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from temporalio.workflow import NondeterminismError
 
 from durabatch.workers.plugin import PASSED_THROUGH
-from durabatch.workflows import BatchWorkflow, ShardWorkflow
+from durabatch.workflows import BatchWorkflow, LedgerWorkflow, ShardWorkflow
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 NAMES = [path.stem for path in HISTORIES]
@@ -41,13 +41,18 @@ PATHS = {
     "failed_at_start",
     "several_shards",
     "several_shards-shard-0",
+    "shard_terminated",
+    "more_shards_than_children-child",
+    "waited_for_its_turn",
+    "waited_for_its_turn-ledger",
+    "canceled_before_its_turn",
 }
 
 
 def _replayer() -> Replayer:
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
     return Replayer(
-        workflows=[BatchWorkflow, ShardWorkflow],
+        workflows=[BatchWorkflow, LedgerWorkflow, ShardWorkflow],
         data_converter=pydantic_data_converter,
         workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
     )

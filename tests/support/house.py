@@ -40,10 +40,12 @@ def binary(name: str) -> str:
 
 
 @contextlib.contextmanager
-def dev_server() -> Iterator[str]:
-    """Run a real Temporal dev server in memory; yield its address."""
+def dev_server(**dynamic: int | str) -> Iterator[str]:
+    """Run a real Temporal dev server in memory, with these values of its dynamic configuration; yield its address."""
     port = free_port()
     command = [binary("temporal"), "server", "start-dev", "--headless", "--port", str(port), "--log-level", "never"]
+    for key, value in dynamic.items():
+        command += ["--dynamic-config-value", f"{key}={json.dumps(value)}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             deadline = time.monotonic() + 60

@@ -6,8 +6,10 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
 
-from durabatch.contract import BatchStatus
+from durabatch.contract import BatchResult, BatchStatus
 from support.house import KEY, House
 
 pytestmark = pytest.mark.timeout(90)
@@ -202,3 +204,27 @@ async def test_a_cancel_is_heard_while_a_provider_asks_for_an_hour_of_silence(ho
         result = await handle.result()
     assert result.status is BatchStatus.CANCELED
     assert result.counts.succeeded == 1
+
+
+async def test_a_key_that_stays_broken_ends_the_batch_and_buys_nothing_again(fast_house: House) -> None:
+    await fast_house.admin.settings(finish_after_polls=100_000)
+    async with fast_house.worker():
+        handle = await fast_house.start(
+            3, deadline="10m", poll={"first": "1m", "maximum": "5m"}, retry={"max_attempts": 3, "after_deadline": True}
+        )
+        while not await fast_house.batches():
+            await asyncio.sleep(0.02)
+        await fast_house.admin.revoke(KEY)
+        with pytest.raises(WorkflowFailureError) as caught:
+            await handle.result()
+    # A week past its deadline it gives up. Its rows may have run, so they are never sent a second time.
+    assert isinstance(caught.value.cause, ApplicationError)
+    result = BatchResult.model_validate(caught.value.cause.details[0])
+    assert result.ended_at is not None and result.started_at is not None
+    assert result.ended_at - result.started_at > timedelta(days=7)
+    assert result.counts.failed == 3
+    rows = fast_house.results(handle.id)
+    assert {row["error"]["type"] for row in rows} == {"missing"}
+    assert "could not be followed to its end" in rows[0]["error"]["message"]
+    await fast_house.admin.restore(KEY)
+    assert len(await fast_house.batches()) == 1

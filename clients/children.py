@@ -1,0 +1,83 @@
+"""What the children of a batch tell of its shards: each has a progress, and theirs make the batch's whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from pydantic import ValidationError
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowQueryFailedError
+from temporalio.service import RPCError
+
+from ..contract import BatchProgress, Phase, ShardCounts
+from ..contract.names import SHARD_WORKFLOW
+
+#: One that does not answer at once is left out: its shards count as under way.
+_QUERY = timedelta(seconds=2)
+_PARALLEL = 16
+
+
+async def with_children(
+    client: Client, description: WorkflowExecutionDescription, batch: BatchProgress
+) -> BatchProgress:
+    """Return a batch's progress with what its running children know better."""
+    pending = [
+        child.workflow_id
+        for child in description.raw_description.pending_children
+        if child.workflow_type_name == SHARD_WORKFLOW
+    ]
+    free = asyncio.Semaphore(_PARALLEL)
+
+    async def ask(workflow_id: str) -> BatchProgress | None:
+        async with free:
+            try:
+                answer = await client.get_workflow_handle(workflow_id).query(
+                    "progress", result_type=dict, rpc_timeout=_QUERY
+                )
+                return BatchProgress.model_validate(answer)
+            except (RPCError, WorkflowQueryFailedError, ValidationError):
+                return None
+
+    answers = await asyncio.gather(*(ask(workflow_id) for workflow_id in pending))
+    # One that has ended meanwhile is in the batch's own counts, or will be the next time.
+    return joined(batch, [answer for answer in answers if answer is not None and answer.phase is not Phase.ENDED])
+
+
+def joined(batch: BatchProgress, children: Sequence[BatchProgress]) -> BatchProgress:
+    """Return the progress of a batch and of its running children as one."""
+    if not children:
+        return batch
+    counts = batch.counts
+    for child in children:
+        counts += child.counts.model_copy(update={"total": 0})
+    ended = batch.shards.ended + sum(child.shards.ended for child in children)
+    running = batch.shards.running
+    soonest = min((child for child in children if child.next_poll_at), key=_next, default=None)
+    waiting = next((child for child in children if child.waiting_for), None)
+    return batch.model_copy(
+        update={
+            "counts": counts,
+            "shards": ShardCounts(
+                total=batch.shards.total,
+                waiting=max(0, batch.shards.total - ended - running),
+                running=running,
+                ended=ended,
+            ),
+            "next_poll_at": soonest.next_poll_at if soonest else batch.next_poll_at,
+            "waiting_for": _words(batch, waiting, len(children)),
+            "last_error": batch.last_error or next((one.last_error for one in children if one.last_error), None),
+        }
+    )
+
+
+def _next(progress: BatchProgress) -> float:
+    return progress.next_poll_at.timestamp() if progress.next_poll_at else float("inf")
+
+
+def _words(batch: BatchProgress, waiting: BatchProgress | None, children: int) -> str | None:
+    if waiting is None:
+        return batch.waiting_for
+    which = waiting.batch_id.rpartition("/")[2]
+    others = f" ({children:,} shards are under way, each with a workflow of its own)" if children > 1 else ""
+    return f"Shard {which}: {waiting.waiting_for}{others}"

@@ -1,0 +1,177 @@
+"""Whose turn is next in an account's queue: decisions over values, without Temporal."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from durabatch.contract.ledger import Claim
+from durabatch.workflows.queue import PAGE, Queue
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def claim(holder: str, tokens: int = 10, minute: int = 0, **fields: Any) -> Claim:
+    return Claim(
+        holder=f"{holder}/0/1",
+        workflow_id=holder,
+        tokens=tokens,
+        since=NOON + timedelta(minutes=minute),
+        **fields,
+    )
+
+
+def names(claims: list[Claim]) -> list[str]:
+    return [one.workflow_id for one in claims]
+
+
+def asked(limit: int, *claims: Claim) -> Queue:
+    queue = Queue(limit)
+    for one in claims:
+        queue.reserve(one)
+    return queue
+
+
+def test_room_is_given_up_to_the_limit_and_not_beyond() -> None:
+    queue = asked(30, claim("a", 10), claim("b", 20, 1), claim("c", 1, 2))
+    assert names(queue.grant()) == ["a", "b"]
+    assert queue.in_use == 30
+    assert names(queue.waiting) == ["c"]
+    queue.release("a/0/1")
+    assert names(queue.grant()) == ["c"]
+
+
+def test_who_asked_first_comes_first_whatever_order_the_claims_arrive_in() -> None:
+    queue = asked(10, claim("late", 10, 5), claim("early", 10, 1))
+    assert names(queue.grant()) == ["early"]
+
+
+def test_a_lower_priority_number_comes_first() -> None:
+    queue = asked(10, claim("usual", 10, 1), claim("urgent", 10, 5, priority=1), claim("idle", 10, 0, priority=5))
+    order = []
+    while granted := queue.grant():
+        order += names(granted)
+        queue.release(granted[0].holder)
+    assert order == ["urgent", "usual", "idle"]
+
+
+def test_a_batch_with_many_shards_lets_others_have_their_turn() -> None:
+    queue = Queue(20)
+    for shard in range(4):
+        queue.reserve(
+            Claim(holder=f"big/{shard}/1", workflow_id="big", tokens=10, since=NOON + timedelta(seconds=shard))
+        )
+    queue.reserve(claim("small", 10, 5))
+    assert [one.holder for one in queue.grant()] == ["big/0/1", "small/0/1"]
+
+
+def test_batches_with_one_fairness_key_share_one_turn() -> None:
+    queue = asked(
+        20,
+        claim("tenant-a-1", 10, 0, fairness_key="a"),
+        claim("tenant-a-2", 10, 1, fairness_key="a"),
+        claim("tenant-b-1", 10, 2, fairness_key="b"),
+    )
+    assert names(queue.grant()) == ["tenant-a-1", "tenant-b-1"]
+
+
+def test_nobody_overtakes_a_large_one_whose_turn_it_is() -> None:
+    queue = asked(30, claim("first", 20))
+    queue.grant()
+    queue.reserve(claim("large", 25, 1))
+    queue.reserve(claim("small", 5, 2))
+    assert queue.grant() == []
+    queue.release("first/0/1")
+    assert names(queue.grant()) == ["large", "small"]
+
+
+def test_one_that_is_larger_than_the_limit_goes_alone() -> None:
+    queue = asked(30, claim("huge", 500), claim("small", 1, 1))
+    assert names(queue.grant()) == ["huge"]
+    assert queue.grant() == []
+    queue.release("huge/0/1")
+    assert names(queue.grant()) == ["small"]
+
+
+def test_the_same_holder_asking_again_keeps_its_room_and_is_counted_once() -> None:
+    queue = asked(30, claim("a", 10))
+    queue.grant()
+    queue.reserve(claim("a", 10, 9))
+    assert queue.in_use == 10
+    assert queue.grant() == []
+    assert queue.place("a/0/1").granted
+
+
+def test_one_that_waits_and_asks_again_keeps_its_place() -> None:
+    queue = asked(10, claim("holder", 10))
+    queue.grant()
+    for one in (claim("a", 10, 1), claim("b", 10, 2), claim("a", 10, 1)):
+        queue.reserve(one)
+    assert names(queue.waiting) == ["a", "b"]
+    assert queue.place("b/0/1").ahead == 1
+
+
+def test_what_the_provider_has_already_is_counted_whatever_the_limit() -> None:
+    queue = asked(10, claim("a", 10))
+    queue.grant()
+    queue.reserve(claim("found", 25, 1, held=True))
+    assert queue.in_use == 35
+    assert queue.place("found/0/1").granted
+
+
+def test_giving_back_what_nobody_has_changes_nothing() -> None:
+    queue = asked(10, claim("a", 10))
+    queue.release("b/0/1")
+    assert names(queue.grant()) == ["a"]
+
+
+def test_a_lowered_limit_gives_nothing_out_before_there_is_room_again() -> None:
+    queue = asked(30, claim("a", 15), claim("b", 15, 1), claim("c", 5, 2))
+    queue.grant()
+    queue.limit = 10
+    queue.release("a/0/1")
+    assert queue.grant() == []
+    queue.release("b/0/1")
+    assert names(queue.grant()) == ["c"]
+
+
+def test_what_is_carried_to_a_new_run_fits_into_a_payload() -> None:
+    queue = Queue(10**9)
+    for number in range(2000):
+        queue.reserve(claim(f"batch-{number:04d}-" + "x" * 180, 1, number))
+    queue.grant()
+    carried = sum(len(one.model_dump_json()) for one in queue.holding)
+    page = sum(len(one.model_dump_json()) for one in queue.page())
+    assert 0 < carried <= PAGE and 0 < page <= PAGE
+    assert queue.page() == queue.waiting[: len(queue.page())]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_limit_holds_and_everybody_has_a_turn_in_any_order_of_events(seed: int) -> None:
+    draw = random.Random(seed)
+    queue, limit, left, held, done = Queue(100), 100, list(range(80)), set[str](), set[str]()
+    while len(done) < 80:
+        if left and draw.random() < 0.5:
+            number = left.pop()
+            queue.reserve(
+                claim(
+                    f"b{number}",
+                    draw.randint(1, 60),
+                    draw.randint(0, 50),
+                    priority=draw.randint(1, 5),
+                    fairness_key=draw.choice(["", "x", "y"]),
+                )
+            )
+        for one in queue.grant():
+            assert one.holder not in held | done
+            held.add(one.holder)
+        assert queue.in_use <= limit
+        if held and draw.random() < 0.5:
+            holder = draw.choice(sorted(held))
+            queue.release(holder)
+            held.remove(holder)
+            done.add(holder)
+    assert queue.empty

@@ -1,0 +1,174 @@
+"""Continue-as-new at every boundary: a real server that suggests it all the time, so each place that can, does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowFailureError
+
+from durabatch.contract import BatchStatus
+from durabatch.contract.ledger import ledger_id
+from support.house import House, connect, dev_server, open_house
+
+pytestmark = pytest.mark.timeout(110)
+
+
+@pytest.fixture(scope="module")
+def restless() -> Iterator[str]:
+    """The address of a server that suggests to continue as new from the first event on."""
+    always = {"limit.historyCount.suggestContinueAsNew": 1, "history.continueAsNewMinInterval": "10ms"}
+    with dev_server(**always) as address:
+        yield address
+
+
+@pytest.fixture
+async def moving(restless: str, tmp_path: Path) -> AsyncIterator[House]:
+    client = await connect(restless)
+    async with open_house(client, tmp_path, {"settle": "1s", "timeout": "5s"}) as house:
+        yield house
+
+
+async def runs(client: Client, workflow_id: str) -> int:
+    """Return how many runs a workflow had, by its chain of continued runs."""
+    found = 0
+    run_id: str | None = (await client.get_workflow_handle(workflow_id).describe()).run_id
+    while run_id:
+        found += 1
+        history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+        run_id = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
+    return found
+
+
+async def test_every_phase_of_a_batch_can_be_the_last_of_its_run(moving: House) -> None:
+    await moving.admin.settings(finish_after_polls=3)
+    texts = ["fine", "[[sandbox:server_error times=1]]", "[[sandbox:missing times=1]]", "[[sandbox:invalid_request]]"]
+    async with moving.worker():
+        handle = await moving.start(texts)
+        result = await handle.result()
+    assert (result.status, result.counts.succeeded, result.counts.failed) == (BatchStatus.COMPLETED, 3, 1)
+    assert [batch.marker for batch in result.provider_batches] == [f"{handle.id}/0/1", f"{handle.id}/0/2"]
+    assert [batch["marker"] for batch in await moving.batches()] == [f"{handle.id}/0/1", f"{handle.id}/0/2"]
+    # Each of two attempts: after its upload, its create, each of four polls, and its fetch; and one between the two.
+    assert await runs(moving.client, handle.id) >= 14
+
+
+@pytest.mark.parametrize("fault", ["lost_answer", "reset"])
+async def test_doubt_about_a_create_is_carried(moving: House, fault: str) -> None:
+    await moving.admin.fault("batches.create", fault, times=1)
+    async with moving.worker():
+        handle = await moving.start(3)
+        result = await handle.result()
+    assert result.counts.succeeded == 3
+    ran = [batch for batch in await moving.batches() if batch["status"] == "completed"]
+    assert [batch["marker"] for batch in ran] == [f"{handle.id}/0/1"]
+
+
+async def test_a_refusal_is_carried_and_not_asked_for_again(moving: House) -> None:
+    await moving.admin.fault("batches.create", "status", status=400, times=1)
+    batch_id = "refused-once"
+    # A folder where the results belong: the store fails until it is gone, and the batch goes on to a new run meanwhile.
+    stone = moving.store / batch_id / "shards" / "00000" / "results.jsonl"
+    stone.mkdir(parents=True)
+    async with moving.worker():
+        handle = await moving.start(3, id=batch_id)
+        while await runs(moving.client, batch_id) < 3:
+            await handle.signal("poll_now")
+            await asyncio.sleep(0.3)
+        stone.rmdir()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+    assert await moving.batches() == []
+    assert [row["status"] for row in moving.results(batch_id)] == ["failed"] * 3
+
+
+async def test_an_outage_goes_through_many_runs(moving: House) -> None:
+    await moving.admin.settings(finish_after_polls=2)
+    async with moving.worker():
+        handle = await moving.start(3)
+        while not await moving.batches():
+            await asyncio.sleep(0.02)
+        await moving.admin.fault("*", "status", status=503, times=9)
+        while not (progress := await moving.progress(handle)).result:
+            if progress.waiting_for and "working" not in progress.waiting_for:
+                await handle.signal("poll_now")
+            await asyncio.sleep(0.1)
+        result = await handle.result()
+    assert result.counts.succeeded == 3
+    assert len(await moving.batches()) == 1
+
+
+async def test_no_signal_is_lost_between_two_runs(moving: House) -> None:
+    await moving.admin.settings(finish_after_polls=100_000, cancel_fraction=0.5)
+    async with moving.worker():
+        handle = await moving.start(6, poll={"first": "0.1s", "factor": 1, "maximum": "0.1s"})
+        await moving.until(handle, lambda p: p.provider_batch_id)
+        for _ in range(40):  # each one ends a wait, and with it a run
+            await handle.signal("poll_now")
+            await asyncio.sleep(0.02)
+        await handle.signal("cancel", {"reason": "in between", "requested_by": "the night shift"})
+        for _ in range(10):
+            await handle.signal("poll_now")
+        result = await handle.result()
+    assert result.status is BatchStatus.CANCELED
+    assert (result.cancel_reason, result.canceled_by) == ("in between", "the night shift")
+    assert (result.counts.succeeded, result.counts.canceled) == (3, 3)
+    assert await runs(moving.client, handle.id) > 4
+
+
+async def test_temporals_own_cancel_is_not_lost_between_two_runs(moving: House) -> None:
+    await moving.admin.settings(finish_after_polls=100_000)
+    async with moving.worker():
+        handle = await moving.start(4, poll={"first": "0.1s", "factor": 1, "maximum": "0.1s"})
+        await moving.until(handle, lambda p: p.provider_batch_id)
+        # By its id alone: the run that we started has long been followed by others.
+        await moving.client.get_workflow_handle(handle.id).cancel()
+        result = await handle.result()
+    assert result.status is BatchStatus.CANCELED
+    assert {batch["status"] for batch in await moving.batches()} == {"cancelled"}
+
+
+async def test_shards_continue_and_their_batch_does_not_notice(moving: House) -> None:
+    await moving.admin.settings(finish_after_polls=2)
+    texts: list[Any] = [f"row {n}" for n in range(9)]
+    texts[4] = "[[sandbox:server_error times=1]] again"
+    async with moving.worker():
+        handle = await moving.start(texts, limits={"max_rows": 3})
+        result = await handle.result()
+    assert result.counts.succeeded == 9
+    assert Counter(batch["marker"] for batch in await moving.batches()) == Counter(
+        [f"{handle.id}/0/1", f"{handle.id}/1/1", f"{handle.id}/1/2", f"{handle.id}/2/1"]
+    )
+    assert await runs(moving.client, handle.id) == 1
+    assert await runs(moving.client, f"{handle.id}/shards/00001") > 8
+
+
+async def test_a_deadline_that_was_renewed_is_carried(moving: House) -> None:
+    await moving.admin.settings(finish_after_polls=100_000, cancel_fraction=0.5)
+    async with moving.worker():
+        handle = await moving.start(4, deadline="3s", retry={"max_attempts": 2, "after_deadline": True})
+        await moving.until(handle, lambda p: p.attempt == 2)
+        await moving.admin.settings(finish_after_polls=0)
+        result = await handle.result()
+    assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 4)
+
+
+async def test_a_ledger_carries_who_has_room_and_who_waits(restless: str, tmp_path: Path) -> None:
+    client = await connect(restless)
+    text = "word " * 200
+    async with open_house(client, tmp_path, {"settle": "1s", "max_enqueued_tokens": "1000"}) as house:
+        await house.admin.settings(enqueued_token_limit=1000)
+        async with house.worker():
+            handles = [await house.start([text, text]) for _ in range(6)]
+            results = await asyncio.gather(*(handle.result() for handle in handles))
+            ledger = ledger_id(house.settings.provider("sandbox").fingerprint, "gpt-4o-mini")
+            while (view := await client.get_workflow_handle(ledger).query("ledger"))["holders"]:
+                await asyncio.sleep(0.1)
+        assert {result.status for result in results} == {BatchStatus.COMPLETED}
+        assert [batch["status"] for batch in await house.batches()] == ["completed"] * 6
+        assert (view["in_use"], view["waiting"]) == (0, 0)
+        assert await runs(client, ledger) > 4

@@ -1,0 +1,125 @@
+"""Many shards: a bounded number of children, whatever becomes of one of them, and a progress that tells of all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import WorkflowExecutionStatus
+
+from durabatch.clients.client import BatchClient
+from durabatch.contract import BatchStatus, Phase
+from durabatch.workflows.decisions import MAX_CHILDREN
+from support.house import House
+
+pytestmark = pytest.mark.timeout(115)
+
+
+async def children(house: House, batch_id: str) -> Counter[str]:
+    """Return the ids of the children that a batch has started, by how often."""
+    history = await house.client.get_workflow_handle(batch_id).fetch_history()
+    return Counter(
+        event.child_workflow_execution_started_event_attributes.workflow_execution.workflow_id
+        for event in history.events
+        if event.event_type == EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED
+    )
+
+
+async def test_more_shards_than_children_share_them_and_come_back_in_order(house: House) -> None:
+    rows = MAX_CHILDREN + 3
+    async with house.worker(max_concurrent_activities=40):
+        handle = await house.start(rows, limits={"max_rows": 1}, poll={"first": "0.1s", "maximum": "0.1s"})
+        result = await handle.result()
+        started = await children(house, handle.id)
+        history = await handle.fetch_history()
+    assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, rows)
+    assert [row["custom_id"] for row in house.results(handle.id)] == [f"r{n}" for n in range(rows)]
+    assert Counter(batch["marker"] for batch in await house.batches()) == Counter(
+        f"{handle.id}/{shard}/1" for shard in range(rows)
+    )
+    assert len(started) == -(-rows // 2) <= MAX_CHILDREN
+    assert set(started.values()) == {1}
+    assert f"{handle.id}/shards/00000-00001" in started
+    assert len(result.provider_batches) == 100
+    assert len(history.events) <= 4000
+    assert max(event.ByteSize() for event in history.events) < 64 * 1024
+
+
+async def test_a_shard_whose_workflow_is_terminated_is_taken_up_and_nothing_is_bought_twice(house: House) -> None:
+    await house.admin.settings(finish_after_polls=100_000)
+    async with house.worker():
+        handle = await house.start(6, limits={"max_rows": 2})
+        while len(await house.batches()) < 3:
+            await asyncio.sleep(0.05)
+        await house.client.get_workflow_handle(f"{handle.id}/shards/00001").terminate("by mistake")
+        while f"{handle.id}/shards/00001~2" not in await children(house, handle.id):
+            await asyncio.sleep(0.2)
+        await house.admin.settings(finish_after_polls=0)
+        result = await handle.result()
+    assert result.counts.succeeded == 6
+    assert len(await house.batches()) == 3
+
+
+async def test_a_reset_batch_finds_what_its_children_bought(house: House) -> None:
+    async with house.worker():
+        handle = await house.start(6, limits={"max_rows": 2})
+        assert (await handle.result()).counts.succeeded == 6
+        reset = await house.client.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=house.client.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=handle.result_run_id or ""),
+                reason="once more",
+                workflow_task_finish_event_id=4,
+                request_id="reset-1",
+            )
+        )
+        again = await house.client.get_workflow_handle(handle.id, run_id=reset.run_id).result()
+    assert again["counts"]["succeeded"] == 6
+    assert len(await house.batches()) == 3
+
+
+async def test_a_failed_shard_does_not_fail_its_siblings(house: House) -> None:
+    await house.admin.fault("batches.create", "status", status=400, times=1)
+    async with house.worker():
+        result = await (await house.start(6, limits={"max_rows": 2})).result()
+    assert result.status is BatchStatus.COMPLETED
+    assert (result.counts.succeeded, result.counts.failed) == (4, 2)
+
+
+async def test_a_cancel_reaches_shards_that_run_and_those_that_wait(house: House) -> None:
+    await house.admin.settings(finish_after_polls=100_000, cancel_fraction=0.5)
+    provider = house.settings.provider("sandbox").model_copy(update={"max_parallel_shards": 2})
+    house.settings = house.settings.with_provider(provider)
+    async with house.worker():
+        handle = await house.start(10, limits={"max_rows": 2})
+        while len(await house.batches()) < 2:
+            await asyncio.sleep(0.05)
+        await handle.signal("cancel", {"reason": "enough"})
+        result = await handle.result()
+    assert (result.status, result.cancel_reason) == (BatchStatus.CANCELED, "enough")
+    assert (result.counts.succeeded, result.counts.canceled) == (2, 8)
+    assert [batch["status"] for batch in await house.batches()] == ["cancelled"] * 2
+
+
+async def test_the_client_tells_what_the_children_know(house: House) -> None:
+    await house.admin.settings(finish_after_polls=100_000)
+    async with house.worker():
+        handle = await house.start(6, limits={"max_rows": 2})
+        client = BatchClient(house.client, str(house.store), task_queue=house.task_queue)
+        while True:
+            seen = await client.status(handle.id)
+            if seen.next_poll_at and seen.shards.running == 3:
+                break
+            await asyncio.sleep(0.1)
+        assert seen.phase is Phase.POLLING
+        assert "sandbox is working" in (seen.waiting_for or "")
+        assert (seen.counts.total, seen.shards.total, seen.shards.ended) == (6, 3, 0)
+        await handle.signal("cancel")
+        assert (await handle.result()).status is BatchStatus.CANCELED
+        assert (await client.status(handle.id)).counts.canceled == 6
+    described = await house.client.get_workflow_handle(f"{handle.id}/shards/00000").describe()
+    assert described.status is WorkflowExecutionStatus.COMPLETED

@@ -1,0 +1,208 @@
+"""Batches of one account wait their turn in its queue, on real Temporal servers, with a provider that enforces it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
+
+from durabatch.contract import BatchStatus, LedgerView
+from durabatch.contract.ledger import LEDGER_WORKFLOW, ledger_id
+from durabatch.workflows import LedgerWorkflow
+from support.house import House, connect, open_house
+
+pytestmark = pytest.mark.timeout(110)
+
+#: A row of so many bytes is estimated at about 300 tokens, and counted by the provider at a little less.
+TEXT = "word " * 200
+LIMIT = 1000
+SLOW = {"finish_after_polls": 100_000}
+
+
+@pytest.fixture
+async def bounded(server: str, tmp_path: Path) -> AsyncIterator[House]:
+    """A house whose provider takes 1,000 tokens at a time, and whose worker knows it."""
+    client = await connect(server)
+    async with open_house(
+        client, tmp_path, {"settle": "1s", "timeout": "5s", "max_enqueued_tokens": str(LIMIT)}
+    ) as house:
+        await house.admin.settings(enqueued_token_limit=LIMIT)
+        yield house
+
+
+def ledger(house: House) -> WorkflowHandle[Any, Any]:
+    account = house.settings.provider("sandbox").fingerprint
+    return house.client.get_workflow_handle(ledger_id(account, "gpt-4o-mini"))
+
+
+async def view(house: House) -> LedgerView:
+    return await ledger(house).query(LedgerWorkflow.ledger)
+
+
+async def empty(house: House) -> LedgerView:
+    while (seen := await view(house)).holders or seen.waiting:
+        await asyncio.sleep(0.1)
+    return seen
+
+
+async def test_fifty_batches_that_exceed_the_limit_twenty_times_all_complete_and_none_is_refused(
+    bounded: House,
+) -> None:
+    seen, asked = 0, 0
+    async with bounded.worker():
+        handles = [await bounded.start([f"{n} {TEXT}", TEXT[:500]]) for n in range(50)]
+        running = asyncio.gather(*(handle.result() for handle in handles))
+        while not running.done():
+            try:
+                now = await view(bounded)
+                seen, asked = max(seen, now.in_use), max(asked, now.in_use + now.waiting_tokens)
+            except RPCError as error:
+                assert error.status == RPCStatusCode.NOT_FOUND  # nobody has asked yet
+            await asyncio.sleep(0.1)
+        results = await running
+        left = await empty(bounded)
+    assert asked >= 20 * LIMIT
+    assert [result.status for result in results] == [BatchStatus.COMPLETED] * 50
+    assert [batch["status"] for batch in await bounded.batches()] == ["completed"] * 50  # each created once
+    assert 0 < seen <= LIMIT
+    assert (left.in_use, left.limit, left.waiting_tokens) == (0, LIMIT, 0)
+
+
+async def test_shards_of_one_batch_wait_for_each_other(bounded: House) -> None:
+    async with bounded.worker():
+        handle = await bounded.start([TEXT] * 8, limits={"max_rows": 2})
+        result = await handle.result()
+        await empty(bounded)
+    assert result.counts.succeeded == 8
+    assert [batch["status"] for batch in await bounded.batches()] == ["completed"] * 4
+
+
+async def test_a_batch_is_cut_so_that_each_shard_has_room(bounded: House) -> None:
+    async with bounded.worker():
+        result = await (await bounded.start([TEXT] * 10)).result()
+    assert result.counts.succeeded == 10
+    assert len(result.provider_batches) >= 3  # 10 rows of 300 tokens in shards of 1,000 at most
+    assert {batch["status"] for batch in await bounded.batches()} == {"completed"}
+
+
+async def test_a_batch_that_waits_says_so_and_can_be_cancelled(bounded: House) -> None:
+    await bounded.admin.settings(**SLOW)
+    async with bounded.worker():
+        first = await bounded.start([TEXT, TEXT])
+        await bounded.until(first, lambda p: p.provider_batch_id)
+        second = await bounded.start([TEXT, TEXT])
+        progress = await bounded.until(second, lambda p: p.waiting_for)
+        assert "its turn in the queue of provider sandbox" in progress.waiting_for
+        assert "it is next" in progress.waiting_for
+        seen = await view(bounded)
+        assert [one.holder for one in seen.queue] == [f"{second.id}/0/1"]
+        await second.signal("cancel")
+        result = await second.result()
+        assert (result.status, result.counts.canceled) == (BatchStatus.CANCELED, 2)
+        assert (await view(bounded)).waiting == 0
+        await first.signal("cancel")
+        await first.result()
+        await empty(bounded)
+    assert len(await bounded.batches()) == 1
+
+
+async def test_a_batch_of_a_higher_priority_has_its_turn_first(bounded: House) -> None:
+    await bounded.admin.settings(**SLOW)
+    async with bounded.worker():
+        holder = await bounded.start([TEXT, TEXT])
+        await bounded.until(holder, lambda p: p.provider_batch_id)
+        usual = await bounded.start([TEXT, TEXT])
+        await bounded.until(usual, lambda p: p.waiting_for)
+        urgent = await bounded.start([TEXT, TEXT], priority=1)
+        await bounded.until(urgent, lambda p: p.waiting_for)
+        assert [one.holder for one in (await view(bounded)).queue] == [f"{urgent.id}/0/1", f"{usual.id}/0/1"]
+        await bounded.admin.settings(finish_after_polls=0)
+        await asyncio.gather(*(handle.result() for handle in (holder, usual, urgent)))
+    markers = [batch["marker"] for batch in await bounded.batches()]
+    assert markers == [f"{holder.id}/0/1", f"{urgent.id}/0/1", f"{usual.id}/0/1"]
+
+
+async def test_the_queue_outlives_its_worker(bounded: House) -> None:
+    await bounded.admin.settings(**SLOW)
+    async with bounded.worker():
+        first = await bounded.start([TEXT, TEXT])
+        await bounded.until(first, lambda p: p.provider_batch_id)
+        second = await bounded.start([TEXT, TEXT])
+        await bounded.until(second, lambda p: p.waiting_for)
+    await bounded.admin.settings(finish_after_polls=0)
+    async with bounded.worker(max_cached_workflows=0):
+        assert (await first.result()).status is BatchStatus.COMPLETED
+        assert (await second.result()).status is BatchStatus.COMPLETED
+        await empty(bounded)
+
+
+async def test_a_retried_row_asks_for_less_room_than_its_whole_shard(bounded: House) -> None:
+    async with bounded.worker():
+        handle = await bounded.start([TEXT, TEXT, f"[[sandbox:server_error times=1]] {TEXT}"])
+        result = await handle.result()
+        history = await ledger(bounded).fetch_history()
+    asked = [
+        (await bounded.client.data_converter.decode(event.workflow_execution_signaled_event_attributes.input.payloads))[
+            0
+        ]["tokens"]
+        for event in history.events
+        if event.HasField("workflow_execution_signaled_event_attributes")
+        and event.workflow_execution_signaled_event_attributes.signal_name == "reserve"
+    ]
+    assert result.counts.succeeded == 3
+    assert len(asked) == 2 and asked[1] < asked[0] / 2
+
+
+async def test_signals_that_are_no_claims_leave_the_ledger_as_it_was(bounded: House) -> None:
+    await bounded.admin.settings(**SLOW)
+    async with bounded.worker():
+        first = await bounded.start([TEXT, TEXT])
+        await bounded.until(first, lambda p: p.provider_batch_id)
+        for arguments in ([], ["nonsense"], [{"holder": 1}, "x"], [None, None, None]):
+            await ledger(bounded).signal("reserve", args=arguments)
+            await ledger(bounded).signal("release", args=arguments)
+        seen = await view(bounded)
+        assert (seen.holders, seen.waiting, seen.limit) == (1, 0, LIMIT)
+        await first.signal("cancel")
+        await first.result()
+
+
+@pytest.fixture
+async def fast_bounded(fast_house: House) -> House:
+    """A house on the time-skipping server whose provider takes 1,000 tokens at a time."""
+    provider = fast_house.settings.provider("sandbox").model_copy(update={"max_enqueued_tokens": LIMIT})
+    fast_house.settings = fast_house.settings.with_provider(provider)
+    return fast_house
+
+
+async def test_room_of_a_batch_that_was_terminated_is_found_and_given_to_the_next(fast_bounded: House) -> None:
+    house = fast_bounded
+    await house.admin.settings(**SLOW)
+    async with house.worker():
+        first = await house.start([TEXT, TEXT])
+        await house.until(first, lambda p: p.provider_batch_id)
+        second = await house.start([TEXT, TEXT])
+        await house.until(second, lambda p: p.waiting_for)
+        await first.terminate("nobody gives the room back")
+        await house.admin.settings(finish_after_polls=0)
+        result = await second.result()  # the server skips time while this waits
+    assert result.status is BatchStatus.COMPLETED
+
+
+async def test_a_ledger_that_nobody_needs_ends_by_itself(fast_bounded: House) -> None:
+    house = fast_bounded
+    async with house.worker():
+        await (await house.start([TEXT])).result()
+        await house.admin.settings(**SLOW)
+        await (await house.start([TEXT], provider="claude", model="claude-haiku-4-5", deadline="1h")).result()
+        await house.admin.settings(finish_after_polls=0)
+        description = await ledger(house).describe()
+        assert description.status is WorkflowExecutionStatus.COMPLETED
+        assert description.workflow_type == LEDGER_WORKFLOW
+        # And begins anew with the next batch.
+        assert (await (await house.start([TEXT])).result()).status is BatchStatus.COMPLETED

@@ -1,0 +1,163 @@
+"""LedgerWorkflow: the queue of one account and model, kept for as long as somebody has room in it or waits for some.
+
+It begins with the first claim (a signal that starts it) and ends when it has been empty for a while. Batches of all
+workers of the account meet here, so that they wait their turn instead of being refused by the provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+
+from ..contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart, LedgerView, Place
+from ..contract.steps import CENSUS, Census, CensusRequest
+from .queue import Queue, shown
+from .steering import history_is_long
+
+#: How often it looks around: whether holders are still there when others wait, and whether it is needed itself.
+ROUND = timedelta(minutes=5)
+#: Where nobody waits, holders that have gone do no harm, and are looked for once in so many rounds.
+QUIET_ROUNDS = 6
+
+_COUNT = RetryPolicy(maximum_attempts=3)
+
+
+@workflow.defn(name=LEDGER_WORKFLOW)
+class LedgerWorkflow:
+    """One account's queue for one model."""
+
+    # The signal that starts it is handled before run() begins, so everything is there from the first moment.
+    @workflow.init
+    def __init__(
+        self, start: LedgerStart | None = None, holding: list[Claim] | None = None, waiting: list[Claim] | None = None
+    ) -> None:
+        self._start = LedgerStart.model_validate(start or {})
+        self._queue = Queue(
+            self._start.limit,
+            (Claim.model_validate(claim) for claim in holding or ()),
+            (Claim.model_validate(claim) for claim in waiting or ()),
+        )
+        self._news = bool(waiting)
+        self._counting = False
+        self._over = False
+
+    @workflow.signal(description="Ask for room: a claim, and the limit as the asking worker knows it")
+    def reserve(self, claim: Any = None, limit: Any = None, *ignored: Any) -> None:
+        try:
+            self._queue.reserve(Claim.model_validate(claim))
+        except ValidationError:
+            return  # sent by hand, and no claim: it must not leave the ledger stuck
+        if isinstance(limit, int) and limit > 0:
+            self._queue.limit = limit  # the newest configuration holds
+        self._news = True
+
+    @workflow.signal(description="Give room back: the holder's marker")
+    def release(self, holder: Any = None, *ignored: Any) -> None:
+        self._queue.release(str(holder))
+        self._news = True
+
+    @workflow.query(description="Limit, tokens in use, and who waits")
+    def ledger(self) -> LedgerView:
+        holding, waiting = self._queue.holding, self._queue.waiting
+        return LedgerView(
+            account=self._start.account,
+            provider=self._start.provider,
+            model=self._start.model,
+            limit=self._queue.limit,
+            in_use=self._queue.in_use,
+            holders=len(holding),
+            waiting=len(waiting),
+            waiting_tokens=sum(claim.tokens for claim in waiting),
+            holding=shown(holding),
+            queue=shown(waiting),
+        )
+
+    @workflow.query(description="Where one holder stands, by its marker")
+    def place(self, holder: str = "") -> Place:
+        return self._queue.place(holder)
+
+    @workflow.run
+    async def run(
+        self, start: LedgerStart | None = None, holding: list[Claim] | None = None, waiting: list[Claim] | None = None
+    ) -> None:
+        if not self._start.account:
+            raise ApplicationError("A ledger is started by the batches that need it.", non_retryable=True)
+        rounds = asyncio.create_task(self._look_around())
+        while not self._over:
+            await workflow.wait_condition(lambda: self._news or self._over)
+            self._news = False
+            await self._serve()
+            if history_is_long():
+                await workflow.wait_condition(lambda: not self._counting and workflow.all_handlers_finished())
+                rounds.cancel()
+                now = self._start.model_copy(update={"limit": self._queue.limit})
+                workflow.continue_as_new(args=[now, self._queue.holding, self._queue.page()])
+
+    async def _serve(self) -> None:
+        """Give room to those whose turn it is, and tell them; who is not there any more gives it back."""
+        while granted := self._queue.grant():
+            there = await asyncio.gather(*(self._tell(claim) for claim in granted))
+            for claim, heard in zip(granted, there, strict=True):
+                if not heard:
+                    self._queue.release(claim.holder)
+        workflow.set_current_details(self._details())
+
+    async def _tell(self, claim: Claim) -> bool:
+        handle = workflow.get_external_workflow_handle(claim.workflow_id)
+        try:
+            await handle.signal("granted", claim.holder)
+        except FailureError:
+            return False
+        return True
+
+    async def _look_around(self) -> None:
+        """Find holders that have gone without giving their room back, and end when there is nothing left to keep."""
+        quiet = idle = 0
+        while True:
+            await workflow.sleep(ROUND, summary="look whether holders are still there")
+            if self._queue.empty:
+                idle += 1
+                if idle > 1:
+                    self._over = True
+                    return
+                continue
+            idle = 0
+            quiet = 0 if self._queue.waiting else quiet + 1
+            if quiet % QUIET_ROUNDS == 0:
+                await self._count()
+
+    async def _count(self) -> None:
+        holders = {claim.workflow_id for claim in self._queue.holding}
+        self._counting = True
+        try:
+            found = await workflow.execute_activity(
+                CENSUS,
+                CensusRequest(workflow_ids=tuple(sorted(holders))),
+                result_type=Census,
+                start_to_close_timeout=timedelta(minutes=2),
+                retry_policy=_COUNT,
+                summary="which holders are still there?",
+            )
+        except ActivityError:
+            return  # the next round tries again
+        finally:
+            self._counting = False
+        gone = set(found.gone)
+        for claim in self._queue.holding:
+            if claim.workflow_id in gone:
+                self._queue.release(claim.holder)
+                self._news = True
+
+    def _details(self) -> str:
+        view = self.ledger()
+        return (
+            f"Account `{view.account}` of provider `{view.provider}`, model `{view.model}`\n\n"
+            f"- {view.in_use:,} of {view.limit:,} tokens are given out to {view.holders:,} shards\n"
+            f"- {view.waiting:,} shards wait for {view.waiting_tokens:,} tokens"
+        )
