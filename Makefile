@@ -7,7 +7,7 @@ STAMP := $(VENV)/.durabatch-setup
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test chaos lint format schemas constraints demo clean
+.PHONY: help setup test chaos bench bench-size lint format schemas constraints demo clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,15 @@ BATCHES ?= 60
 chaos: setup ## Kill at every step boundary, then KILLS=200 times at random with SEED=1
 	pytest tests/chaos/matrix.py
 	python tests/chaos/soak.py --kills $(KILLS) --seed $(SEED) --batches $(BATCHES)
+
+bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (some minutes)
+	python benchmarks/batch_path.py --out
+	python benchmarks/history.py --out
+	python benchmarks/start.py --out
+	python benchmarks/stages.py --hot 12 --out
+
+bench-size: setup ## Measure 10 thousand to a million rows, and a million with two kills (8 GB of disk)
+	python benchmarks/size.py 10000 100000 1000000 --kill 2 --out
 
 lint: setup ## Check style, types, floors, the Dockerfile and compose.yaml
 	ruff check .

@@ -36,6 +36,9 @@ class Pulse:
 
     rows: int = 0
     bytes: int = 0
+    #: Where the step could go on if this worker died; at first, where that of the attempt before could. Temporal keeps
+    #: it in the clear, so it holds numbers and digests only.
+    place: dict[str, int | str] = field(default_factory=dict)
     stopped: bool = False  #: Set when nobody wants the step's outcome any more.
     lease: float | None = None  #: Seconds of silence after which Temporal gives the step to another worker.
     beaten_at: float = field(default_factory=time.monotonic)  #: When the last heartbeat went out.
@@ -94,7 +97,7 @@ def step(
         method: Callable[[Self, Request, Pulse], Awaitable[Answer]],
     ) -> Callable[[Self, Request], Awaitable[Answer]]:
         async def run(self: Self, request: Request) -> Answer:
-            pulse = Pulse()
+            pulse = Pulse(place=_last_place())
             try:
                 async with _beating(pulse):
                     return await method(self, request, pulse)
@@ -143,6 +146,13 @@ def _defect(name: str, error: Exception) -> ApplicationError:
     return ApplicationError(f"{name}: {type(error).__name__} in {where}.", type=type(error).__name__)
 
 
+def _last_place() -> dict[str, int | str]:
+    """Return the place that the attempt before this one told last; empty if there is none."""
+    told = next(iter(activity.info().heartbeat_details), None)
+    place = told.get("place") if isinstance(told, dict) else None
+    return place if isinstance(place, dict) else {}
+
+
 @contextlib.asynccontextmanager
 async def _beating(pulse: Pulse) -> AsyncIterator[None]:
     timeout = activity.info().heartbeat_timeout
@@ -155,7 +165,8 @@ async def _beating(pulse: Pulse) -> AsyncIterator[None]:
         while True:
             await asyncio.sleep(timeout.total_seconds() / 3)
             pulse.beat()
-            activity.heartbeat({"rows": pulse.rows, "bytes": pulse.bytes})
+            place = {"place": pulse.place} if pulse.place else {}
+            activity.heartbeat({"rows": pulse.rows, "bytes": pulse.bytes, **place})
 
     task = asyncio.create_task(beat())
     try:

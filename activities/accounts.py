@@ -7,7 +7,6 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from io import FileIO
 
 import msgspec
 
@@ -15,72 +14,25 @@ from ..contract import AccountingError, Counts, ErrorClass, RowStatus, StoreErro
 from ..contract.errors import ObjectNotFound
 from ..contract.steps import AttemptRecord, Settled, SettleRequest
 from ._boundary import Pulse
+from .lines import split_lines
 from .prices import Prices, dollars
 from .providers import Outcome, Provider
-from .providers.base import RowFailure, RowResponse, RowTokens, sealed
-from .records import Refusal, ShardRecord, attempt_digest, index_path, picked_path, read_index
+from .providers.base import RowFailure, RowTokens, sealed
+from .records import (
+    Refusal,
+    SettledRecord,
+    ShardRecord,
+    attempt_digest,
+    index_path,
+    picked_path,
+    read_index,
+    settled_path,
+)
+from .results import STATUS_OF, ResultRow, result_line, unanswered
+from .spool import Spool
 from .store import Store, Writer
 
-_CHUNK = 1 << 20
 _encode = msgspec.json.Encoder().encode
-
-#: What a row is whose last word is of this class; every other class means that it failed.
-_STATUS_OF = {ErrorClass.EXPIRED: RowStatus.EXPIRED, ErrorClass.CANCELED: RowStatus.CANCELED}
-#: What the rest is told when a cancel or the deadline came first.
-_UNFINISHED = {
-    RowStatus.CANCELED: (ErrorClass.CANCELED, "The batch was cancelled before this row was finished."),
-    RowStatus.EXPIRED: (ErrorClass.EXPIRED, "The batch's deadline came before this row was finished."),
-    RowStatus.FAILED: (ErrorClass.OTHER, "The batch ended before this row was submitted."),
-}
-#: The same where it was the provider that ended its batch.
-_ENDED_THERE = {
-    ErrorClass.CANCELED: "The provider's batch was cancelled there before this row was finished.",
-    ErrorClass.EXPIRED: "The provider's window closed before this row was finished.",
-}
-
-
-class _ResultRow(msgspec.Struct, kw_only=True):
-    """A line of results.jsonl; the contract's ResultRow describes it."""
-
-    custom_id: str
-    status: RowStatus
-    text: str | None = None
-    model: str | None = None
-    usage: RowTokens | None = None
-    cost_usd: str | None = None
-    response: RowResponse | None = None
-    error: RowFailure | None = None
-    attempts: int = 0
-    provider_batch_id: str | None = None
-
-
-class _Spool:
-    """Rows on disk, found again by their place."""
-
-    def __init__(self, file: FileIO) -> None:
-        self._file = file
-        self._buffer = bytearray()
-        self._end = 0
-
-    def append(self, data: bytes) -> int:
-        """Return the row's offset."""
-        offset = self._end
-        self._buffer += data
-        self._end += len(data)
-        if len(self._buffer) >= _CHUNK:
-            self.flush()
-        return offset
-
-    def flush(self) -> None:
-        left = memoryview(bytes(self._buffer))
-        self._buffer.clear()
-        while left:
-            left = left[self._file.write(left) :]
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return a row's bytes, once all of them are flushed."""
-        self._file.seek(offset)
-        return self._file.read(length)
 
 
 class Accounts:
@@ -134,20 +86,21 @@ class Accounts:
             raise AccountingError(f"The shard's index has {len(self._ids):,} rows, and its plan {self._record.rows:,}.")
         with contextlib.ExitStack() as self._open:
             file = self._open.enter_context(tempfile.TemporaryFile(prefix="durabatch-settle-", buffering=0))
-            spool = _Spool(file)
+            spool = Spool(file)
             for past, picked in self._sent:
                 self._read(past, picked, spool)
             again = self._again() if self._request.unfinished is None else []
             if again:
                 self._write_picked(again)
                 return self._settled(Counts(total=len(self._ids)), len(again))
-            counts = self._write(spool)
+            counts, results_bytes, errors_bytes = self._write(spool)
         settled = self._settled(counts, 0)
-        with self._store.writer(f"{self._folder}/settled.json") as out:
-            out.write(settled.model_dump_json().encode())
+        record = SettledRecord(**dict(settled), results_bytes=results_bytes, errors_bytes=errors_bytes)
+        with self._store.writer(settled_path(self._root, self._request.attempt.shard)) as out:
+            out.write(record.model_dump_json().encode())
         return settled
 
-    def _read(self, past: AttemptRecord, picked: list[int] | None, spool: _Spool) -> None:
+    def _read(self, past: AttemptRecord, picked: list[int] | None, spool: Spool) -> None:
         """Read what one attempt brought; its word replaces an earlier one's."""
         marker = self._request.attempt.model_copy(update={"number": past.number}).marker
         seal = sealed(marker, attempt_digest(self._record, picked))
@@ -162,9 +115,11 @@ class Accounts:
         seen = bytearray(len(self._ids))
         lines = 0
         for name in ("output", "error") if past.fetched else ():
-            for line in self._result_lines(f"{attempt_folder}/{name}.jsonl"):
+            for line in self._lines(f"{attempt_folder}/{name}.jsonl"):
                 lines += 1
                 self._pulse.rows += 1
+                if not lines % 1024:
+                    self._pulse.check()
                 if line.strip():
                     self._take(line, wanted, seen, past, spool)
         if past.lines is not None and lines < past.lines:
@@ -180,7 +135,7 @@ class Accounts:
         wanted: dict[str, int],
         seen: bytearray,
         past: AttemptRecord,
-        spool: _Spool,
+        spool: Spool,
     ) -> None:
         try:
             outcome = self._provider.outcome(line)
@@ -205,8 +160,8 @@ class Accounts:
         if failure and failure.type is ErrorClass.CANCELED and past.absent is ErrorClass.EXPIRED:
             # It was the deadline that had the provider cancel it.
             failure = RowFailure(type=ErrorClass.EXPIRED, code=failure.code, message=failure.message)
-        status = _STATUS_OF.get(failure.type, outcome.status) if failure else outcome.status
-        row = _ResultRow(
+        status = STATUS_OF.get(failure.type, outcome.status) if failure else outcome.status
+        row = ResultRow(
             custom_id=self._ids[number],
             status=status,
             text=outcome.text,
@@ -218,7 +173,7 @@ class Accounts:
             attempts=self._attempts[number],
             provider_batch_id=past.provider_batch_id,
         )
-        data = _encode(row) + b"\n"
+        data = result_line(row)
         self._offsets[number] = spool.append(data)
         self._lengths[number] = len(data)
         self._statuses[number] = status
@@ -228,7 +183,7 @@ class Accounts:
         """Count a row's tokens and return what it cost, in picodollars."""
         if tokens is None and outcome.failure:
             return 0
-        cost = self._prices.list_cost(outcome.model, tokens)
+        cost = self._prices.list_cost(outcome.model, tokens, outcome.cache_writes)
         if tokens is not None:
             self._usage[0] += tokens.input_tokens
             self._usage[1] += tokens.cached_input_tokens
@@ -249,18 +204,10 @@ class Accounts:
             self._unmatched = self._open.enter_context(self._store.writer(f"{self._folder}/unmatched.jsonl"))
         self._unmatched.write(line + b"\n")
 
-    def _result_lines(self, path: str) -> Iterator[bytes]:
+    def _lines(self, path: str) -> Iterator[bytes]:
         """Yield the lines of a provider's file; none if there is no such file."""
-        pending = b""
-        try:
-            for chunk in self._store.stream(path, chunk=_CHUNK):
-                self._pulse.check()
-                *whole, pending = (pending + chunk).split(b"\n")
-                yield from whole
-        except ObjectNotFound:
-            return
-        if pending:
-            yield pending
+        with contextlib.suppress(ObjectNotFound):
+            yield from split_lines(self._store.stream(path))
 
     def _again(self) -> list[int]:
         """Return the rows worth another try."""
@@ -277,8 +224,8 @@ class Accounts:
         with self._store.writer(picked_path(self._root, attempt.shard, attempt.number + 1)) as out:
             out.write(_encode(again))
 
-    def _write(self, spool: _Spool) -> Counts:
-        """Write results and errors in input order; return the rows by status."""
+    def _write(self, spool: Spool) -> tuple[Counts, int, int]:
+        """Write results and errors in input order; return the rows by status, and the bytes of both."""
         counts: Counter[RowStatus] = Counter()
         spool.flush()
         with (
@@ -306,38 +253,20 @@ class Accounts:
         )
         if found.settled != found.total:
             raise AccountingError(f"The shard has {found.total:,} rows, and {found.settled:,} of them have ended.")
-        return found
+        return found, results.bytes_written, errors.bytes_written
 
     def _unanswered(self, number: int, past: AttemptRecord | None) -> tuple[RowStatus, bytes]:
         """Return the result of a row that no provider answered."""
-        refusal = self._refusals.get(number)
-        # A row that waited for room in the provider's queue when the batch was stopped had no chance to fail.
-        stopped = self._request.unfinished in (RowStatus.CANCELED, RowStatus.EXPIRED)
-        if refusal is not None:
-            failure = RowFailure(type=ErrorClass.INVALID_ROW, code=refusal.field, message=str(refusal))
-            status = RowStatus.FAILED
-        elif past is not None and past.absent not in _STATUS_OF and not (stopped and not past.counted):
-            message = past.message or "The provider's batch ended without an answer to this row."
-            failure = RowFailure(type=past.absent, code=past.absent.value, message=message)
-            status = RowStatus.FAILED
-        else:
-            # Why it is unfinished: as the batch ended, or else as the provider said.
-            status = self._request.unfinished or RowStatus.FAILED
-            kind, message = _UNFINISHED[status]
-            message = self._request.message or message
-            if past is not None and status is RowStatus.FAILED:
-                status, kind = _STATUS_OF[past.absent], past.absent
-                message = past.message or _ENDED_THERE[kind]
-            failure = RowFailure(type=kind, code=kind.value, message=message)
+        status, failure = unanswered(self._refusals.get(number), past, self._request)
         self._classes[number] = failure.type
-        result = _ResultRow(
+        row = ResultRow(
             custom_id=self._ids[number],
             status=status,
             error=failure,
             attempts=self._attempts[number],
             provider_batch_id=past.provider_batch_id if past else None,
         )
-        return status, _encode(result) + b"\n"
+        return status, result_line(row)
 
     def _settled(self, counts: Counts, again: int) -> Settled:
         classes = Counter(str(found) for found in self._classes if found is not None)

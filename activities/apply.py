@@ -1,15 +1,21 @@
-"""Apply: join the shards into one results file in input order, add up the accounts, and write the result down."""
+"""Apply: join the shards' results in input order, or list them; add up the accounts, and write the result down."""
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
-from ..contract import AccountingError, Counts, Usage
+from ..contract import AccountingError, Counts, ObjectNotFound, StoreError, Usage
 from ..contract.names import shard_folder
 from ..contract.steps import APPLY, FINISH, Applied, ApplyRequest, FinishRequest, Settled
 from ._boundary import Pulse, in_thread, step
+from .manifest import SUFFIX, Part, write_manifest
 from .prices import dollars, picodollars
+from .records import SettledRecord, settled_path
 from .resources import Resources
+
+#: Shards that are looked at at a time: one after another, 10,000 of them would take minutes in a bucket.
+_AT_ONCE = 32
 
 
 class Apply:
@@ -20,26 +26,80 @@ class Apply:
 
     @step(APPLY)
     async def apply(self, request: ApplyRequest, pulse: Pulse) -> Applied:
-        """Write results.jsonl and errors.jsonl, and return the batch's accounts.
+        """Write results.jsonl and errors.jsonl, or a manifest for each, and return the batch's accounts.
 
         Raises:
             AccountingError: the shards together do not have the rows that the plan has.
         """
-        store, root = self._resources.store, self._resources.store.path(request.root)
-        folders = [f"{root}/{shard_folder(number)}" for number in range(request.shards)]
-        total = Applied(results=store.uri(f"{root}/results.jsonl"), errors=store.uri(f"{root}/errors.jsonl"),
-                        counts=Counts(), usage=Usage(), cost_usd="0", list_cost_usd="0")  # fmt: skip
-        for folder in folders:
-            total = _add(total, Settled.model_validate_json(await store.read(f"{folder}/settled.json")))
+        total = Applied(results="", errors="", counts=Counts(), usage=Usage(), cost_usd="0", list_cost_usd="0")
+        results: list[Part] = []
+        errors: list[Part] = []
+        for first in range(0, request.shards, _AT_ONCE):
+            numbers = range(first, min(first + _AT_ONCE, request.shards))
+            found = await asyncio.gather(*(self._shard(request.root, number) for number in numbers))
+            for settled, rows, failed in found:
+                total = _add(total, settled)
+                results.append(rows)
+                errors.append(failed)
+            pulse.rows = total.counts.total
         if not total.counts.total == total.counts.settled == request.rows:
             raise AccountingError(
                 f"The plan has {request.rows:,} rows, the shards {total.counts.total:,}, and "
                 f"{total.counts.settled:,} of them have ended."
             )
-        for name in ("results.jsonl", "errors.jsonl"):
-            parts = [f"{folder}/{name}" for folder in folders]
-            await in_thread(pulse, partial(store.concat, f"{root}/{name}", parts))
-        return total
+        joins = sum(part.bytes for part in results) <= self._resources.results_file_bytes
+        write = self._join if joins else self._list
+        return total.model_copy(
+            update={
+                "results": await write(request.root, "results", results, pulse),
+                "errors": await write(request.root, "errors", errors, pulse),
+            }
+        )
+
+    async def _shard(self, root: str, number: int) -> tuple[Settled, Part, Part]:
+        """Return a shard's accounts, and what it adds to the results and to the errors."""
+        path = self._resources.store.path(root)
+        settled = SettledRecord.model_validate_json(await self._resources.store.read(settled_path(path, number)))
+        rows, folder = settled.counts.total, shard_folder(number)
+        return (
+            settled,
+            await self._part(path, f"{folder}/results.jsonl", rows, settled.results_bytes),
+            await self._part(path, f"{folder}/errors.jsonl", rows - settled.counts.succeeded, settled.errors_bytes),
+        )
+
+    async def _part(self, root: str, path: str, rows: int, size: int | None) -> Part:
+        store = self._resources.store
+        if size is None:
+            size = await store.size(f"{root}/{path}")
+        if size is None:
+            raise ObjectNotFound(f"The store has no object {store.uri(f'{root}/{path}')}.")
+        return Part(path, rows, size)
+
+    async def _join(self, root: str, name: str, parts: list[Part], pulse: Pulse) -> str:
+        """Join the parts into one file, and return its URI."""
+        store, folder = self._resources.store, self._resources.store.path(root)
+        path = f"{folder}/{name}.jsonl"
+
+        def told(count: int) -> None:
+            pulse.bytes += count
+            pulse.check()
+
+        sources = [f"{folder}/{part.path}" for part in parts]
+        found = await in_thread(pulse, partial(store.concat, path, sources, told))
+        settled = sum(part.bytes for part in parts)
+        if found != settled:
+            raise StoreError(
+                f"The shards' {name} have {found:,} bytes below {store.uri(folder)}/shards, and {settled:,} were "
+                "written there: bring the changed files back."
+            )
+        return store.uri(path)
+
+    async def _list(self, root: str, name: str, parts: list[Part], pulse: Pulse) -> str:
+        """Leave the parts where they are, and return the URI of their list."""
+        store = self._resources.store
+        path = f"{store.path(root)}/{name}{SUFFIX}"
+        await write_manifest(store, path, parts)
+        return store.uri(path)
 
     @step(FINISH)
     async def finish(self, request: FinishRequest, pulse: Pulse) -> None:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from ..contract import AccountingError, BatchSpec
 from ..contract.steps import Attempt
 from ._boundary import Pulse, in_thread
+from .input import shard_bytes
 from .providers import Content, Provider
 from .providers.base import sealed
 from .records import IndexRow, ShardRecord, attempt_digest, index_path, read_index
@@ -49,6 +50,7 @@ async def open_content(
     picked: list[int] | None,
     generation: int,
     pulse: Pulse,
+    row_work: asyncio.Semaphore,
 ) -> AsyncIterator[Content]:
     """Open an attempt's rows for sending.
 
@@ -59,11 +61,12 @@ async def open_content(
     name = file_name(attempt, attempt_digest(record, picked), generation)
     unchanged = record.verbatim and picked is None and provider.capabilities.keeps_ids
     if unchanged:
-        source = _counted(_checked(store.stream(record.input, record.start, record.end, CHUNK), record), pulse)
+        source = _counted(_checked(shard_bytes(store, record, CHUNK), record), pulse)
         yield Content(name=name, size=record.end - record.start, chunks=_async(source))
         return
     with tempfile.TemporaryFile(prefix="durabatch-upload-") as spool:
-        await in_thread(pulse, lambda: _write(spool, store, provider, attempt, spec, record, picked, pulse))
+        async with row_work:
+            await in_thread(pulse, lambda: _write(spool, store, provider, attempt, spec, record, picked, pulse))
         size = spool.tell()
         spool.seek(0)
         yield Content(name=name, size=size, chunks=_async(_counted(iter(lambda: spool.read(CHUNK), b""), pulse)))
@@ -118,7 +121,7 @@ def _with_data(
     store: Store, record: ShardRecord, rows: Iterator[tuple[int, IndexRow]]
 ) -> Iterator[tuple[int, IndexRow, bytes]]:
     """Yield rows with their bytes, reading the shard's part of the input once from front to back."""
-    chunks = store.stream(record.input, record.start, record.end, CHUNK)
+    chunks = shard_bytes(store, record, CHUNK)
     held, position = b"", record.start  # `held` begins at `position`
     for number, row in rows:
         while position + len(held) < row.offset + row.length:

@@ -1,4 +1,8 @@
-"""The cut: one reading of the input, which checks every row and cuts shards by the provider's limits."""
+"""The cut: one reading of the input, which checks every row and cuts shards by the provider's limits.
+
+A cut that was killed goes on behind the last shard it had closed: the counts are in the shards' records, and the ids in
+their indexes.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,29 @@ import contextlib
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ..contract import BatchSpec
+from ..contract.errors import ObjectNotFound
 from ._boundary import Pulse
 from .estimate import estimate_tokens
+from .input import Input
 from .providers import Provider
-from .records import Refusal, ShardRecord, index_path, shard_path
-from .rows import Line, Row, RowRefused, lines, parse
+from .records import Refusal, ShardRecord, index_path, input_path, read_index, read_shard_now, shard_path
+from .rows import Line, Row, RowRefused, parse, place
 from .store import Store
 
 #: How many rows that cannot be sent are told one by one; the others are counted.
 MAX_PROBLEMS = 100
-#: Ids are told apart by 64-bit hashes in this many sorted pieces: 8 bytes a row, so 10 million rows take 80 MB.
+#: Ids are told apart by 64-bit hashes in this many pieces: 8 bytes a row, and one piece at a time is sorted.
 _PIECES = 256
+#: Shards that are made safe at a time: each one by itself, as it is closed, takes several times as long.
+_SYNCED = 500
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,95 +54,199 @@ class _Shard:
     def __init__(self, number: int, start: int) -> None:
         self.number = number
         self.start = self.end = start
+        self.line = 0  # of the last row, in its file
         self.rows = self.sendable = self.bytes = self.tokens = 0
+        self.models: dict[str, int] = {}
         self.verbatim = True
         self.hash = hashlib.sha256()
 
 
-class Cut:
-    """One reading of the input. Blocks: runs in a thread, one line in memory at a time."""
+class _First(NamedTuple):
+    """The first row that can be sent."""
 
-    def __init__(self, store: Store, provider: Provider, spec: BatchSpec, root: str, source: str, pulse: Pulse) -> None:
+    line: int
+    file: str | None
+    model: str | None
+
+
+class _Reading:
+    """What a reading of the input has gathered so far."""
+
+    def __init__(self) -> None:
+        self.found = Found()
+        self.hashes = [array("q") for _ in range(_PIECES)]
+        self.first: _First | None = None
+        self.end = 0  #: The byte behind the last row of the last closed shard.
+        self.line = 0  #: The number of that row's line.
+
+    def add_id(self, custom_id: str) -> None:
+        number = hash(custom_id)
+        self.hashes[number % _PIECES].append(number)
+
+    def add_refusal(self, refusal: Refusal) -> None:
+        self.found.invalid += 1
+        if len(self.found.problems) < MAX_PROBLEMS:
+            self.found.problems.append(refusal)
+
+
+class _NotThere(Exception):
+    """What an earlier run of the step is said to have closed is not, or not wholly, in the store."""
+
+
+class Cut:
+    """One reading of the input. Blocks: runs in a thread, one line in memory at a time.
+
+    Args:
+        input: what is cut.
+        digest: of all that the cut depends on; shards of another one are never gone on from.
+        pulse: its place tells where to go on.
+    """
+
+    def __init__(
+        self, store: Store, provider: Provider, spec: BatchSpec, root: str, input: Input, digest: str, pulse: Pulse
+    ) -> None:
         self._store = store
         self._provider = provider
         self._spec = spec
         self._root = root
-        self._source = source
+        self._input = input
+        self._digest = digest[:16]
         self._pulse = pulse
         limits, able = spec.limits, provider.capabilities
         self._max_rows = min(limits.max_rows or able.max_rows, able.max_rows)
         self._max_bytes = min(limits.max_bytes or able.max_bytes, able.max_bytes)
-        self._max_tokens = limits.max_tokens
+        caps = [cap for cap in (limits.max_tokens, able.max_tokens) if cap is not None]
+        self._max_tokens = min(caps) if caps else None
         self._one_model = able.one_model
         self._models: dict[tuple[str, bytes | None], str | None] = {}
-        self._first: tuple[int, str | None] | None = None  # the first line that can be sent, and its model
 
     def run(self) -> Found:
         """Read the input; read it once more if two rows share an id, now knowing which."""
-        found, doubtful = self._read(set(), {})
-        if doubtful:
+        reading = self._go_on() or self._begin()
+        self._read(reading, {})
+        if doubtful := _twice(reading.hashes):
+            del reading  # two of them would be twice the memory
             repeated = self._repeated(doubtful)
-            found, _ = self._read(doubtful, repeated)
-        return found
+            reading = self._begin()
+            self._read(reading, repeated)
+        self._sync(reading.found.shards)
+        return reading.found
 
-    def _lines(self) -> Iterator[Line]:
-        return lines(self._store.stream(self._source), self._max_bytes)
+    def _sync(self, shards: int) -> None:
+        """Make the shards outlive a power cut, before the plan says that they are there."""
+        for first in range(0, shards, _SYNCED):
+            self._pulse.check()
+            some = range(first, min(first + _SYNCED, shards))
+            self._store.sync([path(self._root, shard) for shard in some for path in (index_path, shard_path)])
 
-    def _read(self, doubtful: set[int], repeated: dict[int, int]) -> tuple[Found, set[int]]:
-        """Cut the shards. `repeated` maps the line of a second id to the line of the first one."""
-        found = Found()
-        hashes = [array("q") for _ in range(_PIECES)]
-        self._first = None
+    def _begin(self) -> _Reading:
+        """Return a reading from the first row on; from here nobody goes on from shards that were there before."""
+        self._pulse.place = {}
+        self._pulse.rows = 0
+        with self._store.writer(shard_path(self._root, 0)):
+            pass  # shards are taken over from the first one on, and an empty record is none
+        return _Reading()
+
+    def _go_on(self) -> _Reading | None:
+        """Return what an earlier run of this step had gathered, None where there is nothing to go on from."""
+        told = self._pulse.place
+        shards, line, first = (told.get(name) for name in ("shards", "line", "first"))
+        if told.get("cut") != self._digest or not (
+            isinstance(shards, int) and isinstance(line, int) and isinstance(first, int)
+        ):
+            return None
+        reading = _Reading()
+        try:
+            for shard in range(shards):
+                self._take_over(reading, shard, first)
+        except (_NotThere, ObjectNotFound, msgspec.DecodeError, TypeError, ValueError):
+            return None
+        reading.line = line
+        self._pulse.rows = reading.found.rows
+        return reading
+
+    def _take_over(self, reading: _Reading, shard: int, first: int) -> None:
+        """Add a shard that was closed before; as it was written without haste, a power cut may have spoilt it."""
+        self._pulse.check()
+        record = read_shard_now(self._store, self._root, shard)
+        if record.cut != self._digest or record.start < reading.end:
+            raise _NotThere
+        found = reading.found
+        rows = 0
+        start = end = record.start
+        for row in read_index(self._store, index_path(self._root, shard)):
+            start, end = start if rows else row.offset, row.offset + row.length
+            rows += 1
+            reading.add_id(row.custom_id)
+            if row.refusal is not None:
+                reading.add_refusal(row.refusal)
+            elif reading.first is None:
+                model = next(iter(record.models))
+                reading.first = _First(first, self._input.name_at(row.offset), model or None)
+        if (rows, start, end) != (record.rows, record.start, record.end):
+            raise _NotThere
+        found.rows += rows
+        found.shards += 1
+        found.tokens.update(record.models)
+        reading.end = record.end
+
+    def _read(self, reading: _Reading, repeated: dict[int, str]) -> None:
+        """Cut the shards. `repeated` maps the offset of a second id's line to the place of the first one's."""
+        found = reading.found
         shard: _Shard | None = None
         with contextlib.ExitStack() as stack:
             index: Any = None
-            for line in self._lines():
+            for line in self._input.lines(self._max_bytes, reading.end, max(0, reading.line - 1)):
                 self._pulse.rows += 1
                 if not found.rows % 1024:
                     self._pulse.check()
                 found.rows += 1
-                custom_id, prepared, model, refusal = self._prepare(line, repeated)
-                number = hash(custom_id)
-                hashes[number % _PIECES].append(number)
+                custom_id, prepared, model, refusal = self._prepare(line, reading, repeated)
+                reading.add_id(custom_id)
                 if refusal is not None:
-                    found.invalid += 1
-                    if len(found.problems) < MAX_PROBLEMS:
-                        found.problems.append(refusal)
+                    reading.add_refusal(refusal)
                 tokens = estimate_tokens(len(prepared)) if prepared else 0
                 if shard is None or self._full(shard, len(prepared), tokens):
                     if shard is not None:
-                        self._close(shard, stack)
+                        self._close(shard, reading, stack)
                     shard = _Shard(found.shards, line.offset)
-                    found.shards += 1
-                    opened: AbstractContextManager[Any] = self._store.writer(index_path(self._root, shard.number))
+                    opened: AbstractContextManager[Any] = self._store.writer(
+                        index_path(self._root, shard.number), durable=False
+                    )
                     index = stack.enter_context(opened)
                 row: list[Any] = [custom_id, line.offset, line.length]
                 index.write(_encode(row if refusal is None else [*row, refusal]) + b"\n")
-                self._add(shard, line, prepared, tokens, refusal is None)
-                if refusal is None:
-                    found.tokens[model or ""] += tokens
+                self._add(shard, line, prepared, tokens, model, refusal is None)
             if shard is not None:
-                self._close(shard, stack)
-        return found, _twice(hashes) if not doubtful else set()
+                self._close(shard, reading, stack)
 
-    def _prepare(self, line: Line, repeated: dict[int, int]) -> tuple[str, bytes, str | None, Refusal | None]:
+    def _prepare(
+        self, line: Line, reading: _Reading, repeated: dict[int, str]
+    ) -> tuple[str, bytes, str | None, Refusal | None]:
         """Return the row's id, the row as it is sent, the model it asks for, and why it cannot be sent."""
         try:
             if not line.data:
                 raise RowRefused(None, f"has {line.length:,} bytes, more than the {self._max_bytes:,} a batch may have")
             row = parse(line.data)
-            if line.number in repeated:
-                raise RowRefused("custom_id", f"is the same as on line {repeated[line.number]}", row.custom_id)
+            if line.offset in repeated:
+                raise RowRefused("custom_id", f"is the same as on {repeated[line.offset]}", row.custom_id)
             prepared = self._provider.prepare(row, self._spec)
             if len(prepared) + 1 > self._max_bytes:
                 raise RowRefused(None, f"has more than the {self._max_bytes:,} bytes a batch may have", row.custom_id)
             model = self._model_of(row, prepared)
-            if self._one_model:
-                self._same_model(line, model, row.custom_id)
+            if reading.first is None:
+                reading.first = _First(line.number, line.file, model)
+            elif self._one_model and model != reading.first.model:
+                first = place(reading.first.line, reading.first.file)
+                raise RowRefused(
+                    "body.model",
+                    f"differs from that of {first}, and this provider takes one model a batch",
+                    row.custom_id,
+                )
         except RowRefused as refused:
             # Each row has a result, so one without an id of its own is named by its line.
-            name = refused.custom_id or f"line:{line.number}"
-            return name, b"", None, Refusal(line.number, refused.field, refused.reason)
+            name = refused.custom_id or f"{line.file or 'line'}:{line.number}"
+            return name, b"", None, Refusal(line.number, refused.field, refused.reason, line.file)
         return row.custom_id, prepared, model, None
 
     def _model_of(self, row: Row, prepared: bytes) -> str | None:
@@ -145,16 +256,6 @@ class Cut:
             self._models[named] = self._provider.model_of(prepared)
         return self._models[named]
 
-    def _same_model(self, line: Line, model: str | None, custom_id: str) -> None:
-        if self._first is None:
-            self._first = line.number, model
-        elif model != self._first[1]:
-            raise RowRefused(
-                "body.model",
-                f"differs from that of line {self._first[0]}, and this provider takes one model a batch",
-                custom_id,
-            )
-
     def _full(self, shard: _Shard, size: int, tokens: int) -> bool:
         return (
             shard.rows >= self._max_rows
@@ -162,25 +263,30 @@ class Cut:
             or (self._max_tokens is not None and shard.sendable > 0 and shard.tokens + tokens > self._max_tokens)
         )
 
-    def _add(self, shard: _Shard, line: Line, prepared: bytes, tokens: int, sendable: bool) -> None:
+    def _add(self, shard: _Shard, line: Line, prepared: bytes, tokens: int, model: str | None, sendable: bool) -> None:
         # Verbatim: the shard's bytes are the rows just as they are sent, each with one line feed between.
         gap = line.offset - shard.end
         if not sendable or prepared is not line.data or gap != (1 if shard.rows else 0):
             shard.verbatim = False
         shard.rows += 1
         shard.end = line.offset + line.length
+        shard.line = line.number
         if sendable:
             shard.sendable += 1
             shard.bytes += len(prepared) + 1
             shard.tokens += tokens
+            shard.models[model or ""] = shard.models.get(model or "", 0) + tokens
             shard.hash.update(prepared)
             shard.hash.update(b"\n")
 
-    def _close(self, shard: _Shard, stack: contextlib.ExitStack) -> None:
+    def _close(self, shard: _Shard, reading: _Reading, stack: contextlib.ExitStack) -> None:
+        self._pulse.check()
         stack.close()
+        segments = self._input.segments
         record = ShardRecord(
             shard=shard.number,
-            input=self._source,
+            input=segments[0].path if len(segments) == 1 else input_path(self._root),
+            several=len(segments) > 1,
             rows=shard.rows,
             sendable=shard.sendable,
             start=shard.start,
@@ -189,15 +295,28 @@ class Cut:
             tokens=shard.tokens,
             verbatim=shard.verbatim,
             digest=shard.hash.hexdigest()[:16],
+            model=next(iter(shard.models)) if len(shard.models) == 1 else "",
+            cut=self._digest,
+            models=shard.models,
         )
-        with self._store.writer(shard_path(self._root, shard.number)) as out:
+        with self._store.writer(shard_path(self._root, shard.number), durable=False) as out:
             out.write(_encode(record))
+        reading.found.shards += 1
+        reading.found.tokens.update(shard.models)
+        self._pulse.place = {
+            "cut": self._digest,
+            "shards": reading.found.shards,
+            "line": shard.line,
+            "first": reading.first.line if reading.first else 0,
+        }
 
-    def _repeated(self, doubtful: set[int]) -> dict[int, int]:
-        """Return for each second and later line of one id the line of the first."""
-        first: dict[str, int] = {}
-        repeated: dict[int, int] = {}
-        for line in self._lines():
+    def _repeated(self, doubtful: set[int]) -> dict[int, str]:
+        """Return for the offset of each second and later line of one id the place of the first."""
+        first: dict[str, str] = {}
+        repeated: dict[int, str] = {}
+        for count, line in enumerate(self._input.lines(self._max_bytes)):
+            if not count % 1024:
+                self._pulse.check()
             try:
                 custom_id = parse(line.data).custom_id if line.data else None
             except RowRefused as refused:
@@ -205,9 +324,9 @@ class Cut:
             if custom_id is None or hash(custom_id) not in doubtful:
                 continue
             if custom_id in first:
-                repeated[line.number] = first[custom_id]
+                repeated[line.offset] = first[custom_id]
             else:
-                first[custom_id] = line.number
+                first[custom_id] = line.place
         return repeated
 
 

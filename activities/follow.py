@@ -61,7 +61,7 @@ class Follow:
                 path = f"{folder}/{download.name}.jsonl"
                 if not await pulse.confirm():
                     raise ProviderUnavailable("The worker stood still, and another one fetches the results by now.")
-                await in_thread(pulse, partial(_store, spool, self._resources.store, path))
+                await in_thread(pulse, partial(_store, spool, self._resources.store, path, pulse))
         # Only now, and only what this batch does not have: to make room first would leave nothing to settle from if a
         # worker that had been taken for dead came here late, and died.
         for name in {"output", "error"} - {download.name for download in downloads}:
@@ -90,14 +90,17 @@ async def _ours(provider: Provider, downloads: list[Download], seal: str) -> boo
     To let the candidate go would have the same attempt created, and perhaps paid, twice.
     """
     for download in downloads:
-        pending = b""
+        pending = bytearray()
         async with contextlib.aclosing(provider.download(download, 0)) as chunks:
             async for chunk in chunks:
-                *whole, pending = (pending + chunk).split(b"\n")
+                pending += chunk
+                if b"\n" not in chunk:
+                    continue
+                *whole, pending = pending.split(b"\n")
                 for line in whole:
-                    if (ours := provider.owns(line, seal)) is not None:
+                    if (ours := provider.owns(bytes(line), seal)) is not None:
                         return ours
-        if pending and (ours := provider.owns(pending, seal)) is not None:
+        if pending and (ours := provider.owns(bytes(pending), seal)) is not None:
             return ours
     return True
 
@@ -132,10 +135,11 @@ def _ends_with_break(spool: BinaryIO) -> bool:
     return spool.read(1) == b"\n"
 
 
-def _store(spool: BinaryIO, store: Store, path: str) -> None:
+def _store(spool: BinaryIO, store: Store, path: str, pulse: Pulse) -> None:
     end = spool.tell()
     spool.seek(0)
     with store.writer(path) as out:
         while chunk := spool.read(1 << 20):
+            pulse.check()
             out.write(chunk)
     spool.seek(end)

@@ -15,15 +15,17 @@ from ..contract.names import check_batch_id
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
 from ._boundary import Pulse, in_thread, step
 from .cut import Cut
+from .input import File, Selection, find_files, input_location, open_input
 from .prices import Prices, dollars
 from .providers import Provider, RowTokens
-from .records import PlanRecord, decode_plan, plan_path
+from .records import PlanRecord, decode_plan, input_path, plan_path
 from .resources import Resources
 
 #: The fields of a spec that its plan depends on.
 _PLANNED = {"input", "requests", "endpoint", "model", "params", "limits"}
-#: What a batch writes into its folder.
-_WRITTEN = ("plan.json", "results.jsonl", "errors.jsonl", "result.json")
+#: What a batch writes into its folder, and where in it.
+_WRITTEN = ("plan.json", "input.json", "results.jsonl", "errors.jsonl", "result.json")
+_WRITTEN_BELOW = ("shards/", "input/")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -77,15 +79,23 @@ class Plan:
             settle=settings.settle,
             heartbeat=self._resources.heartbeat,
             max_parallel_shards=settings.max_parallel_shards,
+            max_enqueued_tokens=settings.max_enqueued_tokens,
         )
-        source = await self._input(request, root)
-        digest = await self._digest(spec, source, settings.kind, provider)
+        files = await self._input(request, root)
+        limits = _limits(provider)
+        digest = _digest(spec, files, settings.kind, limits)
         old = await self._old_plan(root, request)
-        if old is None or old.spec_digest != digest:
+        if old is None or not (old.spec_digest == digest or await self._stands(old, spec, files, settings.kind, root)):
             if recall:
                 return None
+            if old is not None:
+                # Its shards are about to be replaced, so from here on it describes nothing; since when to search stays.
+                await store.write(plan_path(root), _encode(msgspec.structs.replace(old, spec_digest="")))
             planned_at = old.planned_at if old else request.now.isoformat()
-            cut = Cut(store, provider, spec, root, source, pulse)
+            source = await open_input(store, root, files, pulse)
+            if len(source.segments) > 1:
+                await store.write(input_path(root), _encode(source.segments))
+            cut = Cut(store, provider, spec, root, source, digest, pulse)
             found = await in_thread(pulse, cut.run)
             old = PlanRecord(
                 batch_id=request.batch_id,
@@ -96,6 +106,7 @@ class Plan:
                 shards=found.shards,
                 tokens=dict(found.tokens),
                 problems=[str(problem) for problem in found.problems],
+                limits=limits,
             )
             await store.write(plan_path(root), _encode(old))
         _check(old, spec, self._resources.prices(spec.provider))
@@ -108,32 +119,33 @@ class Plan:
             provider=facts,
         )
 
-    async def _input(self, request: PlanRequest, root: str) -> str:
-        """Return the path of the input; rows that came inline are put into the store first."""
+    async def _input(self, request: PlanRequest, root: str) -> tuple[File, ...]:
+        """Return the files of the input; rows that came inline are put into the store first."""
         store, spec = self._resources.store, request.spec
         if spec.requests is not None:
             path = f"{root}/input.jsonl"
             # Numbers of any size stay what they are; NaN and infinity are written so that they are refused below.
-            await store.write(path, b"".join(json.dumps(row).encode() + b"\n" for row in spec.requests))
-            return path
+            data = b"".join(json.dumps(row).encode() + b"\n" for row in spec.requests)
+            await store.write(path, data)
+            return (File(path, len(data), None),)
         assert spec.input is not None  # BatchSpec has one of the two
-        path = store.path(spec.input)
-        if path in {f"{root}/{name}" for name in _WRITTEN} or path.startswith(f"{root}/shards/"):
-            raise InvalidSpec(f"The batch would overwrite its own input {spec.input}: give it another output folder.")
-        if await store.size(path) is None:
-            raise InvalidInput(f"There is no input at {spec.input}: check the URI, or submit the file again.")
-        return path
+        selection = Selection(input_location(store, spec.input))
+        # What it would take once the batch has written it counts as well: a later run would find other rows.
+        if not any(selection.takes(f"{root}/{name}") for name in _WRITTEN):
+            files = await find_files(store, spec.input)
+            if not any(_is_written(file.path, root) for file in files):
+                return files
+        raise InvalidSpec(f"The batch would overwrite its own input {spec.input}: give it another output folder.")
 
-    async def _digest(self, spec: BatchSpec, source: str, kind: str, provider: Provider) -> str:
-        """Return what a plan depends on; another value means that it must be made anew."""
-        size = await self._resources.store.size(source)
-        facts = {
-            "spec": spec.model_dump(mode="json", include=_PLANNED),
-            "size": size,
-            "kind": kind,
-            "limits": [provider.capabilities.max_rows, provider.capabilities.max_bytes],
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    async def _stands(self, old: PlanRecord, spec: BatchSpec, files: tuple[File, ...], kind: str, root: str) -> bool:
+        """Return whether a plan that was cut by other limits of the provider's is kept.
+
+        It is if anything may have been bought by it: of a new one other shards would be looked for, and bought again.
+        """
+        limits = old.limits or _limits(self._resources.provider(spec.provider))[:2]
+        if old.spec_digest != _digest(spec, files, kind, limits):
+            return False
+        return any(path.endswith("/intent") for path, _ in await self._resources.store.list(f"{root}/shards"))
 
     async def _old_plan(self, root: str, request: PlanRequest) -> PlanRecord | None:
         try:
@@ -146,6 +158,28 @@ class Plan:
                 f"The output folder belongs to batch {found.batch_id}: give {request.batch_id} a folder of its own."
             )
         return found
+
+
+def _limits(provider: Provider) -> list[int]:
+    able = provider.capabilities
+    return [able.max_rows, able.max_bytes, *([able.max_tokens] if able.max_tokens is not None else [])]
+
+
+def _digest(spec: BatchSpec, files: tuple[File, ...], kind: str, limits: list[int]) -> str:
+    """Return what a plan depends on; another value means that it must be made anew."""
+    facts = {
+        "spec": spec.model_dump(mode="json", include=_PLANNED),
+        "size": files[0].size if files[0].name is None else [[file.path, file.size] for file in files],
+        "kind": kind,
+        "limits": limits,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _is_written(path: str, root: str) -> bool:
+    """Return whether a batch with this folder writes there."""
+    name = path.removeprefix(f"{root}/")
+    return name != path and (name in _WRITTEN or name.startswith(_WRITTEN_BELOW))
 
 
 def _check_params(spec: BatchSpec) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import genai_prices
 from genai_prices.types import PriceCalculation, TieredPrices
 
-from .providers.base import RowTokens
+from .providers.base import CacheWrites, RowTokens
 
 #: Money is counted in whole picodollars, so that a million rows add up exactly.
 PICO = 10**12
@@ -30,19 +30,31 @@ class Prices:
         self._provider = provider
         self._paid = 1 - Fraction(str(discount))
 
-    def list_cost(self, model: str | None, tokens: RowTokens | None) -> int | None:
+    def list_cost(
+        self, model: str | None, tokens: RowTokens | None, cache_writes: CacheWrites | None = None
+    ) -> int | None:
         """Return the list price in picodollars; None where the price is unknown, or the tokens make no sense."""
         if model is None or tokens is None:
             return None
         into, cached, out = tokens.input_tokens, tokens.cached_input_tokens, tokens.output_tokens
-        if not 0 <= cached <= into or out < 0:
+        written, hour = (cache_writes.tokens, cache_writes.hour_tokens) if cache_writes else (0, 0)
+        if not (0 <= cached <= into - written and 0 <= hour <= written) or out < 0:
             return None
         rates = _rates(self._provider, model)
         if rates is None:
             return None
-        if into < rates.flat_below:
-            return (into - cached) * rates.fresh + cached * rates.cached + out * rates.out
-        return _price(self._provider, model, into, cached, out)
+        if into >= rates.flat_below:
+            return _price(
+                self._provider,
+                model,
+                input_tokens=into,
+                cache_read_tokens=cached,
+                cache_write_tokens=written,
+                cache_write_1h_tokens=hour,
+                output_tokens=out,
+            )
+        cost = (into - cached - written) * rates.fresh + cached * rates.cached + out * rates.out
+        return cost + (written - hour) * rates.written + hour * rates.hour if written else cost
 
     def paid(self, list_cost: int) -> int:
         """Return what a batch pays for something of this list price, both in picodollars."""
@@ -66,12 +78,14 @@ class _Rates(NamedTuple):
     flat_below: float
     fresh: int
     cached: int
+    written: int  #: To the provider's cache.
+    hour: int  #: The same, to be kept for an hour.
     out: int
 
 
 @lru_cache(maxsize=256)
 def _rates(provider: str, model: str) -> _Rates | None:
-    found = _calculation(provider, model, 0, 0, 0)
+    found = _calculation(provider, model)
     if found is None:
         return None
     starts = [
@@ -80,22 +94,24 @@ def _rates(provider: str, model: str) -> _Rates | None:
         if isinstance(price, TieredPrices)
         for tier in price.tiers
     ]
-    fresh = _price(provider, model, _PROBE, 0, 0)
-    cached = _price(provider, model, _PROBE, _PROBE, 0)
-    out = _price(provider, model, 0, 0, _PROBE)
-    if fresh is None or cached is None or out is None:
+    fresh = _price(provider, model, input_tokens=_PROBE)
+    cached = _price(provider, model, input_tokens=_PROBE, cache_read_tokens=_PROBE)
+    written = _price(provider, model, input_tokens=_PROBE, cache_write_tokens=_PROBE)
+    hour = _price(provider, model, input_tokens=_PROBE, cache_write_tokens=_PROBE, cache_write_1h_tokens=_PROBE)
+    out = _price(provider, model, output_tokens=_PROBE)
+    if fresh is None or cached is None or written is None or hour is None or out is None:
         return None
-    return _Rates(min(starts, default=float("inf")), fresh // _PROBE, cached // _PROBE, out // _PROBE)
+    each = (rate // _PROBE for rate in (fresh, cached, written, hour, out))
+    return _Rates(min(starts, default=float("inf")), *each)
 
 
-def _price(provider: str, model: str, into: int, cached: int, out: int) -> int | None:
-    found = _calculation(provider, model, into, cached, out)
+def _price(provider: str, model: str, **tokens: int) -> int | None:
+    found = _calculation(provider, model, **tokens)
     return None if found is None else int(found.total_price * PICO)
 
 
-def _calculation(provider: str, model: str, into: int, cached: int, out: int) -> PriceCalculation | None:
-    usage = genai_prices.Usage(input_tokens=into, cache_read_tokens=cached, output_tokens=out)
+def _calculation(provider: str, model: str, **tokens: int) -> PriceCalculation | None:
     try:
-        return genai_prices.calc_price(usage, model_ref=model, provider_id=provider)
+        return genai_prices.calc_price(genai_prices.Usage(**tokens), model_ref=model, provider_id=provider)
     except LookupError:
         return None

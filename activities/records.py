@@ -2,8 +2,13 @@
 
 `plan.json` and `shards/…/shard.json` describe the cut; `shards/…/rows.jsonl` is the shard's index, one JSON array a
 row: `[custom_id, offset, length]`, with `{"line", "field", "reason"}` as a fourth element where the row cannot be
-sent. Offsets and lengths are bytes of the input. `shards/…/attempt-N/rows.json` lists the rows (from 0, within the
-shard) that an attempt after the first takes.
+sent, and "file" in it where the input has several. Offsets and lengths are bytes of the input.
+`shards/…/attempt-N/rows.json` lists the rows (from 0, within the shard) that an attempt after the first takes.
+
+Where the input has several files, `input.json` puts them one behind the other, as an array for each: `[path, start,
+end, name, feed]`. The file's bytes are those from start to end of the input; where feed is true it does not end with a
+line feed, and the last byte is one that the input has in its place. `input/` holds the expanded copies of compressed
+files, named by their place among the files and by what they were made of.
 """
 
 from __future__ import annotations
@@ -15,19 +20,38 @@ from typing import Any
 import msgspec
 
 from ..contract.names import attempt_folder, shard_folder
-from ..contract.steps import Attempt
+from ..contract.steps import Attempt, Settled
+from .lines import split_lines
+from .rows import place
 from .store import Store
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why the plan refused a row."""
 
     line: int
     field: str | None
     reason: str
+    file: str | None = None  #: The file's name, where the input has several.
 
     def __str__(self) -> str:
-        return f"line {self.line}, {self.field}: {self.reason}" if self.field else f"line {self.line}: {self.reason}"
+        where = place(self.line, self.file)
+        return f"{where}, {self.field}: {self.reason}" if self.field else f"{where}: {self.reason}"
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """One file of an input."""
+
+    path: str
+    start: int  #: Its first byte in the input.
+    end: int  #: The byte after its last one.
+    name: str | None = None  #: What it is called where a line of it is told; None where the input has no other file.
+    feed: bool = False  #: Whether its last byte is a line feed that the file itself lacks.
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file itself."""
+        return self.end - self.start - self.feed
 
 
 class IndexRow(msgspec.Struct, frozen=True):
@@ -43,7 +67,7 @@ class ShardRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One shard of a plan."""
 
     shard: int
-    input: str  #: Path of the input in the store.
+    input: str  #: Path of the input in the store; of `input.json`, where that has several files.
     rows: int  #: Rows, refused ones included.
     sendable: int  #: Rows that can be sent.
     start: int  #: First byte in the input.
@@ -52,6 +76,10 @@ class ShardRecord(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int  #: Estimated input tokens.
     verbatim: bool  #: Whether the bytes from start to end are just what is sent.
     digest: str  #: Of the rows as they are sent.
+    model: str = ""  #: The model that all of them ask for; "" where they differ, or name none.
+    several: bool = False  #: Whether the input has several files.
+    cut: str = ""  #: Digest of what the cut depended on: shards of two cuts do not belong together.
+    models: dict[str, int] = {}  #: Estimated input tokens by model, "" where a row names none.
 
 
 class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,17 +93,34 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     shards: int
     tokens: dict[str, int]  #: Estimated input tokens by model.
     problems: list[str]  #: The first rows that cannot be sent, and why.
+    limits: list[int] | None = None  #: The provider's limits that it was cut by; None in older plans.
+
+
+class SettledRecord(Settled):
+    """The accounts of a shard whose results are written, and how large those are; settled.json."""
+
+    results_bytes: int | None = None  #: None in what older versions wrote.
+    errors_bytes: int | None = None
 
 
 # Made once, here: two threads that decode a type for the first time at once crash msgspec 0.22.
 _row = msgspec.json.Decoder(list[Any]).decode
 _shard = msgspec.json.Decoder(ShardRecord).decode
 _numbers = msgspec.json.Decoder(list[int]).decode
+_segments = msgspec.json.Decoder(list[Segment]).decode
 decode_plan = msgspec.json.Decoder(PlanRecord).decode
 
 
 def plan_path(root: str) -> str:
     return f"{root}/plan.json"
+
+
+def input_path(root: str) -> str:
+    return f"{root}/input.json"
+
+
+def copies_folder(root: str) -> str:
+    return f"{root}/input"
 
 
 def shard_path(root: str, shard: int) -> str:
@@ -84,6 +129,10 @@ def shard_path(root: str, shard: int) -> str:
 
 def index_path(root: str, shard: int) -> str:
     return f"{root}/{shard_folder(shard)}/rows.jsonl"
+
+
+def settled_path(root: str, shard: int) -> str:
+    return f"{root}/{shard_folder(shard)}/settled.json"
 
 
 def picked_path(root: str, shard: int, attempt: int) -> str:
@@ -96,14 +145,23 @@ async def read_shard(store: Store, attempt: Attempt) -> ShardRecord:
     return _shard(data)
 
 
+def read_shard_now(store: Store, root: str, shard: int) -> ShardRecord:
+    """Return a shard's record. Blocks: call it from a thread."""
+    return _shard(b"".join(store.stream(shard_path(root, shard))))
+
+
+def read_segments(store: Store, record: ShardRecord) -> list[Segment]:
+    """Return the files of the input that a shard was cut from. Blocks: call it from a thread."""
+    if not record.several:
+        return [Segment(record.input, 0, record.end)]
+    return _segments(b"".join(store.stream(record.input)))
+
+
 def read_index(store: Store, path: str) -> Iterator[IndexRow]:
     """Yield a shard's rows in input order. Blocks: call it from a thread."""
-    pending = b""
-    for chunk in store.stream(path):
-        *whole, pending = (pending + chunk).split(b"\n")
-        for line in whole:
-            custom_id, offset, length, *refusal = _row(line)
-            yield IndexRow(custom_id, offset, length, Refusal(**refusal[0]) if refusal else None)
+    for line in split_lines(store.stream(path)):
+        custom_id, offset, length, *refusal = _row(line)
+        yield IndexRow(custom_id, offset, length, Refusal(**refusal[0]) if refusal else None)
 
 
 async def read_picked(store: Store, attempt: Attempt) -> list[int] | None:

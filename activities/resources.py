@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -9,6 +10,10 @@ from ..contract import AccountMismatch
 from .prices import Prices
 from .providers import Provider, ProviderSettings, open_provider
 from .store import Store
+
+#: Python works on one row at a time, however many threads it has: a second one uses the first one's waits for disk and
+#: network, and more would only take more memory, and keep the event loop waiting.
+_ROW_THREADS = 2
 
 
 class Resources:
@@ -18,6 +23,7 @@ class Resources:
         store: where inputs, plans and results live.
         settings_of: returns the settings of a provider by name, or raises UnknownProvider or MissingKey.
         heartbeat: how long a silent worker is believed to be alive.
+        results_file_bytes: results up to this size are joined into one file.
     """
 
     def __init__(
@@ -25,11 +31,21 @@ class Resources:
         store: Store,
         settings_of: Callable[[str], ProviderSettings],
         heartbeat: timedelta = timedelta(seconds=20),
+        results_file_bytes: int = 4 * 1024**3,
     ) -> None:
         self.store = store
         self.heartbeat = heartbeat
+        self.results_file_bytes = results_file_bytes
         self._settings_of = settings_of
         self._open: dict[str, Provider] = {}
+        self._row_work: asyncio.Semaphore | None = None
+
+    @property
+    def row_work(self) -> asyncio.Semaphore:
+        """What a step holds while a thread of its works on rows."""
+        if self._row_work is None:  # not before there is a loop that it can belong to
+            self._row_work = asyncio.Semaphore(_ROW_THREADS)
+        return self._row_work
 
     def settings(self, name: str) -> ProviderSettings:
         """Return a provider's settings.
@@ -71,3 +87,4 @@ class Resources:
         for provider in self._open.values():
             await provider.close()
         self._open.clear()
+        self._row_work = None

@@ -35,10 +35,16 @@ class RowRefused(Exception):
 class Line(NamedTuple):
     """One line of the input that is not blank."""
 
-    number: int  #: From 1, as an editor counts.
+    number: int  #: From 1, as an editor counts in its file.
     offset: int  #: Bytes from the beginning of the input.
     length: int  #: Bytes, without the line break.
     data: bytes  #: Empty where the line is longer than the limit.
+    file: str | None = None  #: The file's name, where the input has several.
+
+    @property
+    def place(self) -> str:
+        """Where it stands, in words."""
+        return place(self.number, self.file)
 
 
 class Row(NamedTuple):
@@ -86,13 +92,26 @@ _MAX_FRAMES = 256
 _MAX_FRAME_BYTES = 4096
 
 
-def lines(chunks: Iterable[bytes], limit: int) -> Iterator[Line]:
-    """Cut a stream into lines, keeping at most one of them in memory.
+def place(number: int, file: str | None) -> str:
+    """Return where a line stands, in words."""
+    return f"{file} line {number}" if file else f"line {number}"
+
+
+def lines(
+    chunks: Iterable[bytes], limit: int, file: str | None = None, offset: int = 0, number: int = 0
+) -> Iterator[Line]:
+    """Cut a file into lines, keeping at most one of them in memory.
 
     Takes LF and CRLF, a byte-order mark at the beginning, blank lines anywhere and a last line without a break. A
     line of more than `limit` bytes comes without its data.
+
+    Args:
+        chunks: the file's bytes.
+        limit: bytes of a line that is kept.
+        file: its name, where the input has several.
+        offset: where in the input these bytes begin.
+        number: how many line breaks of the file come before them.
     """
-    number = offset = 0
     pending: list[bytes] = []
     held = 0  # bytes of the unfinished line, also those that are not kept
     for chunk in chunks:
@@ -104,7 +123,7 @@ def lines(chunks: Iterable[bytes], limit: int) -> Iterator[Line]:
                 pending.append(piece)
                 piece = b"".join(pending)
                 pending.clear()
-            if line := _line(number, offset, length, piece, limit):
+            if line := _line(number, offset, length, piece, limit, file):
                 yield line
             offset += length + 1
             held = 0
@@ -114,13 +133,13 @@ def lines(chunks: Iterable[bytes], limit: int) -> Iterator[Line]:
                 pending.append(pieces[-1])
         else:
             pending[:] = [b""]
-    if held and (line := _line(number + 1, offset, held, b"".join(pending), limit)):
+    if held and (line := _line(number + 1, offset, held, b"".join(pending), limit, file)):
         yield line
 
 
-def _line(number: int, offset: int, length: int, data: bytes, limit: int) -> Line | None:
+def _line(number: int, offset: int, length: int, data: bytes, limit: int, file: str | None) -> Line | None:
     if length > limit:
-        return Line(number, offset, length, b"")
+        return Line(number, offset, length, b"", file)
     if number == 1 and data.startswith(_BOM):
         data, offset, length = data[3:], offset + 3, length - 3
     stripped = data.strip()
@@ -128,7 +147,7 @@ def _line(number: int, offset: int, length: int, data: bytes, limit: int) -> Lin
         return None
     if len(stripped) != length:
         offset += len(data) - len(data.lstrip())
-    return Line(number, offset, len(stripped), stripped)
+    return Line(number, offset, len(stripped), stripped, file)
 
 
 def parse(data: bytes) -> Row:

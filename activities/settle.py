@@ -41,4 +41,5 @@ class Settle:
             sent,
             pulse,
         )
-        return await in_thread(pulse, accounts.settle)
+        async with self._resources.row_work:
+            return await in_thread(pulse, accounts.settle)

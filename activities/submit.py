@@ -83,7 +83,15 @@ class Submit:
         if same:
             return Uploaded(file_id=same[0], rows=rows, bytes=record.bytes)
         async with open_content(
-            self._resources.store, provider, request.attempt, request.spec, record, picked, request.generation, pulse
+            self._resources.store,
+            provider,
+            request.attempt,
+            request.spec,
+            record,
+            picked,
+            request.generation,
+            pulse,
+            self._resources.row_work,
         ) as content:
             await _must_be_ours(pulse)  # a file that comes when the attempt is over would never be deleted
             file_id = await provider.upload(content)
@@ -135,7 +143,15 @@ class Submit:
             if provider.capabilities.uploads:
                 return await self._create_once(request, creation, pulse)
             async with open_content(
-                self._resources.store, provider, request.attempt, request.spec, record, picked, 1, pulse
+                self._resources.store,
+                provider,
+                request.attempt,
+                request.spec,
+                record,
+                picked,
+                1,
+                pulse,
+                self._resources.row_work,
             ) as content:
                 return await self._create_once(request, replace(creation, content=content), pulse)
         except (ProviderError, AccountingError) as error:

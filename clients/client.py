@@ -22,15 +22,17 @@ from ..contract import (
     DurabatchError,
     ResultRow,
 )
+from ..contract.ledger import LedgerView
 from ..workers.settings import Settings
 from . import reading
 from .connecting import Connecting
 from .connection import TemporalUnavailable, connection, translated
 from .ending import Ending, completed, ending, failed
+from .ledgers import ledgers
 from .outcome import BatchOutcome
 from .reading import BatchRecord, Status
 from .requests import Requests, gathered
-from .starting import Started, start
+from .starting import Started, joined, start
 
 #: How often a watcher looks: at first, and at most. The end of a batch is seen at once in any case.
 _LOOK_FIRST, _LOOK_FACTOR, _LOOK_MOST = 0.5, 1.5, 5.0
@@ -108,7 +110,8 @@ class BatchClient:
 
         Args:
             requests: a dict of id to prompt, messages or whole body; rows, as an iterable or async iterable of dicts;
-                or a JSONL file, as a local path or as a URI in the store. Rows go to the store, never to Temporal.
+                or a JSONL file, a folder of them or a pattern such as "data/*.jsonl.gz", as a local path or as a URI
+                in the store. Rows go to the store, never to Temporal.
             provider: the provider's name in the workers' configuration.
             id: the batch's id. Without one it is made from the requests, the provider and the rest of the spec, so that
                 the same call again finds the same batch.
@@ -127,6 +130,15 @@ class BatchClient:
         """Do what `create` does, and say also whether the batch is new."""
         async with gathered(requests, self.store) as rows:
             return await start(self.temporal, self.store, rows, {"provider": provider, **fields}, id, self.task_queue)
+
+    async def find(self, requests: Requests, *, provider: str, id: str | None = None, **fields: Any) -> Started | None:
+        """Return the batch that `create` would join, None if it would start one. It starts nothing.
+
+        Raises:
+            as `create`.
+        """
+        async with gathered(requests, self.store) as rows:
+            return await joined(self.temporal, self.store, rows, {"provider": provider, **fields}, id)
 
     async def status(self, id: str) -> BatchProgress:
         """Return where a batch is; `result` in it is set once it has ended.
@@ -186,6 +198,16 @@ class BatchClient:
         if not uri:
             raise ended.error or DurabatchError(f"The batch {id!r} ended without results.")
         return uri
+
+    async def ledgers(self) -> list[LedgerView]:
+        """Return the queues that Durabatch keeps of providers' accounts, one for each account and model in use.
+
+        Raises:
+            DurabatchError: no worker answers for one of them.
+            TemporalUnavailable: Temporal does not answer.
+        """
+        with translated(self.temporal):
+            return await ledgers(self.temporal)
 
     async def list(self, status: Status | None = None, *, limit: int = 100) -> AsyncGenerator[BatchRecord]:
         """Yield batches, the newest first.
@@ -272,7 +294,7 @@ class BatchClient:
         """
         batch_id = await self.create(requests, provider=provider, id=id, **fields)
         try:
-            return BatchOutcome(client=self, result=await self.result(batch_id))
+            return BatchOutcome(result=await self.result(batch_id), retrieve=self.retrieve)
         except asyncio.CancelledError:
             if cancel_on_exit:
                 await self.cancel(batch_id, reason="the caller was cancelled")
@@ -299,6 +321,6 @@ class BatchClient:
                     try:
                         return completed(await handle.result())
                     except WorkflowFailureError as error:
-                        return await failed(self.temporal, id, error)
+                        return failed(error)
             except TemporalUnavailable:
                 await asyncio.sleep(_PAUSE)

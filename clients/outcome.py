@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 
 from ..contract import BatchResult, BatchStatus, ResultRow
-
-if TYPE_CHECKING:
-    from .client import BatchClient
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOutcome:
     """A batch that has ended: iterate over it for its rows, in order."""
 
-    client: BatchClient
     result: BatchResult
+    retrieve: Callable[[str], AsyncIterator[ResultRow]] = field(repr=False)  #: Reads the rows of a batch by its id.
 
     @property
     def succeeded(self) -> bool:
@@ -26,7 +22,7 @@ class BatchOutcome:
         return self.result.status is BatchStatus.COMPLETED and counts.succeeded == counts.total
 
     def __aiter__(self) -> AsyncIterator[ResultRow]:
-        return self.client.retrieve(self.result.batch_id)
+        return self.retrieve(self.result.batch_id)
 
     async def rows(self) -> dict[str, ResultRow]:
         """Return every row by its id, all in memory, in order."""

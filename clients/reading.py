@@ -21,6 +21,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from ..activities.manifest import stream_results
 from ..activities.store import Store
 from ..contract import (
     BATCH_WORKFLOW,
@@ -33,6 +34,7 @@ from ..contract import (
     StoreError,
     steps,
 )
+from .children import with_children
 from .connection import PASSING
 from .ending import Ending, ending
 
@@ -100,7 +102,7 @@ async def progress(client: Client, batch_id: str) -> tuple[BatchProgress, bool]:
     try:
         patience = _QUERY if await worker_polls(client, description.task_queue) else _QUERY_UNHEARD
         answer = await handle.query("progress", result_type=dict, rpc_timeout=patience)
-        return BatchProgress.model_validate(answer), True
+        return await with_children(client, description, BatchProgress.model_validate(answer)), True
     except (WorkflowQueryFailedError, ValidationError):
         why = "the worker cannot answer: its version may be older than this client's"
     except RPCError as error:
@@ -181,22 +183,30 @@ async def listing(client: Client, status: Status | None, limit: int) -> AsyncGen
         waiting = [execution async for execution in _some(executions, _PARALLEL)]
         if not waiting:
             return
-        # A batch that failed may have been started again under its id; the newest one is the batch.
-        newest = {execution.id: execution for execution in reversed(waiting) if execution.id not in seen}
-        seen.update(newest)
-        records = (_record(client, execution) for execution in reversed(newest.values()))
-        for record in await asyncio.gather(*records):
-            if left > 0 and status in (None, record.status) and await _stands(client, record, status):
+        fresh = {execution.id: execution for execution in reversed(waiting) if execution.id not in seen}
+        seen.update(fresh)
+        newest = await asyncio.gather(*(_newest(client, execution, status) for execution in reversed(fresh.values())))
+        for record in await asyncio.gather(*(_record(client, execution) for execution in newest if execution)):
+            if left > 0 and status in (None, record.status):
                 left -= 1
                 yield record
 
 
-async def _stands(client: Client, record: BatchRecord, status: Status | None) -> bool:
-    """Whether a failed batch is still what its id stands for: a listing of failed ones does not show newer runs."""
-    if status != "failed":
-        return True
-    newest = await client.get_workflow_handle(record.batch_id).describe()
-    return newest.start_time == record.started_at
+async def _newest(client: Client, listed: WorkflowExecution, status: Status | None) -> WorkflowExecution | None:
+    """Return the run that an id stands for; None where a listing by status shows a run that a newer one has followed.
+
+    A batch that failed may have been started again under its id, and one that was reset goes on in another run. A
+    listing by status does not show that, and any listing may be a moment late.
+    """
+    if listed.status is WorkflowExecutionStatus.RUNNING:
+        return listed
+    try:
+        newest = await client.get_workflow_handle(listed.id).describe()
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise
+        return None  # Temporal has forgotten it since
+    return newest if status is None or newest.run_id == listed.run_id else None
 
 
 async def _some(source: Any, count: int) -> AsyncGenerator[WorkflowExecution]:
@@ -250,8 +260,12 @@ async def rows(store: Store, uri: str) -> AsyncGenerator[ResultRow]:
 
 
 async def lines(store: Store, uri: str) -> AsyncGenerator[bytes]:
-    """Yield the lines of a file in the store, without their breaks."""
-    pieces = store.stream(store.path(uri))
+    """Yield the lines of a results file, without their breaks; those of its parts, one after another, for a manifest.
+
+    Raises:
+        StoreError: the store failed, or a manifest or a part of it is damaged or gone.
+    """
+    pieces = stream_results(store, uri)
     rest: list[bytes] = []
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
         *whole, tail = piece.split(b"\n")

@@ -1,26 +1,31 @@
-"""Requests on their way into the store: any shape a user may give them in, to one JSONL object named by its content."""
+"""Requests on their way into the store: any shape a user may give them in, to objects named by their content."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import hashlib
 import json
+import os
 import re
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from ..activities.compression import HEAD_BYTES, compression, expanded
+from ..activities.input import Selection, check_names, find_files, has_wildcard, input_location, is_hidden, is_jsonl
 from ..activities.store import Store
 from ..contract import InvalidInput, InvalidSpec
 
 #: A request by its id: a prompt, a list of chat messages, or a whole body.
 Body = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
-#: Requests: by id; as rows of one of the input shapes; or as the path of a JSONL file or its URI in the store.
+#: Requests: by id; as rows of one of the input shapes; or as the path of a JSONL file, a folder of them or a pattern,
+#: or as the URI of such in the store.
 Requests = Mapping[str, Body] | Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | str | Path
 
 _PIECE = 1024 * 1024
@@ -29,6 +34,30 @@ _BREATH = 1000
 #: Digits of the content's SHA-256 in an object's name: 64 bits, beyond any accident.
 _NAME_DIGITS = 16
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+#: What a file's name in the store is free of: what a path must not hold, and what is hard to type.
+_UNSTORED = re.compile(r"[^\w.,+=@() -]")
+#: Bytes of it that are kept; file systems take 255.
+_MAX_NAME = 200
+_SUFFIXES = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
+
+
+class _Measured(NamedTuple):
+    """What is known of a file that has been read once."""
+
+    digest: str  #: SHA-256 of its bytes, hexadecimal.
+    rows: int  #: Lines that are not blank, once it is expanded.
+    size: int  #: Bytes, as it is.
+    suffix: str  #: What a file of its kind is called.
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFile:
+    """A file that has been read once, and is to be copied into the store as it is."""
+
+    file: Path
+    digest: str  #: SHA-256 of its bytes, hexadecimal.
+    size: int  #: Bytes.
+    name: str  #: How its name in the store ends.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +65,27 @@ class Rows:
     """The requests of one batch as bytes that have been read once: their digest is known, and where they are."""
 
     stem: str  #: What the batch may be called after.
-    digest: str  #: SHA-256 of the bytes, hexadecimal.
+    digest: str  #: SHA-256 of the bytes, and of the names where there are several files; hexadecimal.
     count: int  #: Lines that are not blank.
     size: int  #: Bytes.
-    file: Path | None  #: A local file that holds them, or
-    uri: str | None  #: the URI of an object in the store.
+    files: tuple[LocalFile, ...] = ()  #: The local files that hold them, or
+    uri: str | None = None  #: the URI of an object in the store, of a folder or of a pattern.
+    folder: bool = False  #: Whether the files are kept as a folder, even if it is only one.
 
-    def path(self, batch_id: str) -> str:
-        """Return the object's path in the store for a batch."""
-        return f"{batch_id}/input-{self.digest[:_NAME_DIGITS]}.jsonl"
+    def paths(self, batch_id: str) -> list[str]:
+        """Return the paths of the local files in the store for a batch."""
+        if self.folder:
+            return [f"{self._path(batch_id)}/{number:05d}-{file.name}" for number, file in enumerate(self.files)]
+        return [f"{self._path(batch_id)}{file.name}" for file in self.files]
+
+    def _path(self, batch_id: str) -> str:
+        return f"{batch_id}/input-{self.digest[:_NAME_DIGITS]}"
 
     def location(self, store: Store, batch_id: str) -> str:
         """Return the URI that the rows have in the store, or will have once they are `put`."""
-        return self.uri or store.uri(self.path(batch_id))
+        if self.uri:
+            return self.uri
+        return f"{store.uri(self._path(batch_id))}/" if self.folder else store.uri(self.paths(batch_id)[0])
 
     async def put(self, store: Store, batch_id: str) -> None:
         """Copy the rows into the store, unless they are there.
@@ -57,32 +94,41 @@ class Rows:
             InvalidInput: the file has changed since it was read first.
             StoreError: the store failed.
         """
-        if self.file is None:
-            return
-        path = self.path(batch_id)
-        if await store.size(path) != self.size:
-            await asyncio.to_thread(self._copy, store, path, self.file)
-
-    def _copy(self, store: Store, path: str, file: Path) -> None:
-        digest = hashlib.sha256()
-        with _opened(file) as source, store.writer(path) as out:
-            while piece := source.read(_PIECE):
-                digest.update(piece)
-                out.write(piece)
-            if digest.hexdigest() != self.digest:
-                # Raised within the writer's block, so that the object never appears.
-                raise InvalidInput(f"The file {file} changed while it was being read: give it again when it is whole.")
+        for path, local in zip(self.paths(batch_id), self.files, strict=True):
+            if await store.size(path) != local.size:
+                await asyncio.to_thread(_copy, store, path, local)
 
 
-def check_file(file: Path) -> None:
-    """See that a local file can be read and is not empty, before anything is started for it.
+def _copy(store: Store, path: str, local: LocalFile) -> None:
+    digest = hashlib.sha256()
+    with _opened(local.file) as source, store.writer(path) as out:
+        while piece := source.read(_PIECE):
+            digest.update(piece)
+            out.write(piece)
+        if digest.hexdigest() != local.digest:
+            # Raised within the writer's block, so that the object never appears.
+            raise InvalidInput(
+                f"The file {local.file} changed while it was being read: give it again when it is whole."
+            )
+
+
+def check_files(requests: str | Path) -> None:
+    """See that local requests can be read and are not empty, before anything is started for them.
+
+    Args:
+        requests: the path of a file, a folder or a pattern.
 
     Raises:
-        InvalidInput: it cannot, or it is.
+        InvalidInput: they cannot, or they are.
     """
-    with _opened(file) as source:
-        if not source.read(1):
-            raise InvalidInput(f"The file {file} is empty: it holds no requests.")
+    path = Path(requests).expanduser()
+    files, folder = _local_files(path)
+    filled = False
+    for file, _ in files:
+        with _opened(file) as source:
+            filled = bool(source.read(1)) or filled
+    if not filled:
+        raise InvalidInput(f"{'The folder' if folder else 'The file'} {path} is empty: it holds no requests.")
 
 
 @asynccontextmanager
@@ -96,14 +142,11 @@ async def gathered(requests: Requests, store: Store) -> AsyncIterator[Rows]:
     if isinstance(requests, str | Path):
         uri = _store_uri(requests, store)
         if uri is not None:
-            path = store.path(uri)
-            digest, count, size = await asyncio.to_thread(lambda: _measure(store.stream(path)))
-            yield _filled(Rows(stem=_stem(path), digest=digest, count=count, size=size, file=None, uri=uri), uri)
+            yield _filled(await _stored(uri, store), uri)
             return
-        file = _local(requests)
-        digest, count, size = await asyncio.to_thread(_measure_file, file)
-        rows = Rows(stem=_stem(file.name), digest=digest, count=count, size=size, file=file, uri=None)
-        yield _filled(rows, f"The file {file}")
+        path = _local(requests)
+        rows = await asyncio.to_thread(_on_disk, path)
+        yield _filled(rows, f"{'The folder' if rows.folder else 'The file'} {path}")
         return
     # Beside the other temporary files, since the store may be a bucket.
     with tempfile.TemporaryDirectory(prefix="durabatch-") as folder:
@@ -115,10 +158,91 @@ async def gathered(requests: Requests, store: Store) -> AsyncIterator[Rows]:
                 written += 1
                 if written % _BREATH == 0:
                     await asyncio.sleep(0)
-        digest, count, size = await asyncio.to_thread(_measure_file, file)
-        yield _filled(
-            Rows(stem="requests", digest=digest, count=count, size=size, file=file, uri=None), "The collection"
-        )
+        yield _filled(await asyncio.to_thread(_on_disk, file), "The collection")
+
+
+async def _stored(uri: str, store: Store) -> Rows:
+    """Read what a URI in the store names."""
+    files = await find_files(store, uri)
+    found = [
+        await asyncio.to_thread(_measure, store.stream(file.path), f"The file {store.uri(file.path)}") for file in files
+    ]
+    alone = files[0].name is None
+    names = [file.name or "" for file in files]
+    return Rows(
+        stem=_stem(files[0].path.rpartition("/")[2] if alone else input_location(store, uri)),
+        digest=found[0].digest if alone else _joint_digest(names, found),
+        count=sum(one.rows for one in found),
+        size=sum(one.size for one in found),
+        uri=uri,
+    )
+
+
+def _on_disk(path: Path) -> Rows:
+    """Read a local file, a folder of them, or those that a pattern matches."""
+    files, folder = _local_files(path)
+    found = [_measure_file(file) for file, _ in files]
+    names = [name for _, name in files]
+    return Rows(
+        stem=_stem(path.as_posix() if folder else path.name),
+        digest=_joint_digest(names, found) if folder else found[0].digest,
+        count=sum(one.rows for one in found),
+        size=sum(one.size for one in found),
+        files=tuple(
+            LocalFile(
+                file=file,
+                digest=one.digest,
+                size=one.size,
+                name=_stored_name(name, one.suffix) if folder else one.suffix,
+            )
+            for (file, name), one in zip(files, found, strict=True)
+        ),
+        folder=folder,
+    )
+
+
+def _joint_digest(names: list[str], found: list[_Measured]) -> str:
+    """Return a digest of several files' names and contents."""
+    facts = [[name, one.digest] for name, one in zip(names, found, strict=True)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _stored_name(name: str, suffix: str) -> str:
+    """Return what a file of a folder is called in the store, behind its number."""
+    safe = _UNSTORED.sub("-", name)
+    kept = safe.encode()[-_MAX_NAME:].decode(errors="ignore")
+    return kept if is_jsonl(kept) else kept + suffix  # a pattern takes files of any name
+
+
+def _local_files(path: Path) -> tuple[list[tuple[Path, str]], bool]:
+    """Return the local files that a path names, with their names, in order; and whether it names a folder or a pattern.
+
+    Raises:
+        InvalidInput: there are none, or a folder holds something else or cannot be read.
+    """
+    if os.path.isdir(path):
+        # followlinks: what a linked folder holds must not be left out without a word.
+        walked = os.walk(path, onerror=_unreadable, followlinks=True)
+        below = [Path(folder, name) for folder, _, names in walked for name in names]
+        found = [(file, file.relative_to(path).as_posix()) for file in below]
+        found = [(file, name) for file, name in found if not is_hidden(name)]
+        check_names(str(path), sorted(name for _, name in found))
+        if not found:
+            raise InvalidInput(f"The folder {path} is empty: it holds no files of requests.")
+    elif has_wildcard(str(path)) and not os.path.exists(path):
+        selection = Selection(path.as_posix())
+        # In a pattern only * and ? stand for others.
+        matching = [Path(name) for name in glob.glob(str(path).replace("[", "[[]"))]
+        found = [(file, selection.name(file.as_posix())) for file in matching if not file.is_dir()]
+        if not found:
+            raise InvalidInput(f"No file matches {path}: check the pattern, and put it in quotes in a shell.")
+    else:
+        return [(path, path.name)], False
+    return sorted(found, key=lambda one: one[1]), True
+
+
+def _unreadable(error: OSError) -> None:
+    raise InvalidInput(f"The folder {error.filename} cannot be read: {error.strerror}.") from None
 
 
 def _filled(rows: Rows, what: str) -> Rows:
@@ -181,7 +305,7 @@ def _store_uri(requests: str | Path, store: Store) -> str | None:
     if isinstance(requests, Path) or "://" not in requests:
         return None
     try:
-        store.path(requests)
+        input_location(store, requests)
     except InvalidSpec:
         if requests.startswith("file://"):
             return None
@@ -191,14 +315,18 @@ def _store_uri(requests: str | Path, store: Store) -> str | None:
 
 def _local(requests: str | Path) -> Path:
     if isinstance(requests, str) and requests.startswith("file://"):
-        return Path(unquote(urlsplit(requests).path))
+        # A question mark is a wildcard here, and not the beginning of a query.
+        return Path(unquote(urlsplit(requests.replace("?", "%3F")).path))
     return Path(requests).expanduser()
 
 
 def _stem(name: str) -> str:
-    """Return a file's name, without its suffix, as it may stand in a batch id."""
-    stem = _UNSAFE.sub("-", name.rpartition("/")[2].split(".")[0]).strip("-._")
-    return stem[:80].rstrip("-._") or "requests"
+    """Return the name of a file or folder, without its suffix, as it may stand in a batch id."""
+    for part in reversed(name.split("/")):
+        # Where a pattern's last part is all wildcards, the folder's name says more.
+        if stem := _UNSAFE.sub("-", part.split(".")[0]).strip("-._")[:80].rstrip("-._"):
+            return stem
+    return "requests"
 
 
 @contextlib.contextmanager
@@ -207,8 +335,6 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         source = file.open("rb")
     except FileNotFoundError:
         raise InvalidInput(f"There is no file {file}.") from None
-    except IsADirectoryError:
-        raise InvalidInput(f"{file} is a folder: give a file of requests, one JSON object a line.") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "the name is not usable"
         raise InvalidInput(f"The file {file} cannot be read: {reason}.") from None
@@ -216,24 +342,36 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         yield source
 
 
-def _measure_file(file: Path) -> tuple[str, int, int]:
+def _measure_file(file: Path) -> _Measured:
     with _opened(file) as source:
-        return _measure(iter(lambda: source.read(_PIECE), b""))
+        return _measure(iter(lambda: source.read(_PIECE), b""), f"The file {file}")
 
 
-def _measure(pieces: Iterable[bytes]) -> tuple[str, int, int]:
-    """Return the SHA-256 digest of the bytes, how many lines are not blank, and how many bytes there are."""
+def _measure(pieces: Iterable[bytes], what: str) -> _Measured:
+    """Read a file, expanding it where it is compressed.
+
+    Raises:
+        InvalidInput: compressed data is cut off or damaged.
+    """
     digest, count, size = hashlib.sha256(), 0, 0
+    head = b""
+
+    def noted() -> Iterator[bytes]:
+        nonlocal head, size
+        for piece in pieces:
+            digest.update(piece)
+            size += len(piece)
+            head = head or piece[:HEAD_BYTES]
+            yield piece
+
     begun = False  # whether the line under way holds anything yet
-    for piece in pieces:
-        digest.update(piece)
-        size += len(piece)
+    for piece in expanded(noted(), what):
         first, *others = piece.split(b"\n")
         begun = begun or not _blank(first)
         for line in others:
             count += begun
             begun = not _blank(line)
-    return digest.hexdigest(), count + begun, size
+    return _Measured(digest.hexdigest(), count + begun, size, _SUFFIXES[compression(head)])
 
 
 def _blank(line: bytes) -> bool:

@@ -36,7 +36,7 @@ class Answer(NamedTuple):
     reply: Reply | None = None
 
 
-#: Says which submission of a custom_id this is, counted from 1.
+#: Says which submission of a row this is, counted from 1, by what stays the same when it is submitted again.
 Submissions = Callable[[str], int]
 
 
@@ -72,7 +72,8 @@ class Rows:
             prompt = read_prompt(self._endpoint, body)
         except Refusal as refusal:
             return self._errored(custom_id, refusal if self._openai else refusal.in_anthropic_words())
-        directions = self._directions(custom_id, read_markers(prompt.text))
+        # Where ids are the client's to make up they may be other ones each time; the prompt is not.
+        directions = self._directions(custom_id if self._openai else prompt.digest, read_markers(prompt.text))
         wanted = directions.misbehaviour
         if wanted == "batch_expired":
             return self.leftover(line, Fate.EXPIRED)
@@ -98,8 +99,8 @@ class Rows:
             message = "This request was not executed because the batch was cancelled."
         return Answer(custom_id, fate, [self._openai_line(custom_id, None, {"code": code, "message": message})])
 
-    def _directions(self, custom_id: str, directions: Directions) -> Directions:
-        if directions.times is not None and self._submissions(custom_id) > directions.times:
+    def _directions(self, row: str, directions: Directions) -> Directions:
+        if directions.times is not None and self._submissions(row) > directions.times:
             return directions.without_misbehaviour()
         return directions
 

@@ -59,6 +59,11 @@ class StoreSettings(_Section):
             description="A folder (relative to durabatch.toml), or file:///…, s3://bucket/prefix, gs://…, az://….",
         ),
     ] = "durabatch-data"
+    results_file_bytes: Annotated[
+        int,
+        # S3 takes what we write as one object up to 80 GiB.
+        Field(ge=0, le=64 * 1024**3, description="Results up to this size become one file; larger ones stay in parts."),
+    ] = 4 * 1024**3
 
 
 class WorkerSettings(_Section):
@@ -149,7 +154,7 @@ class Settings(_Section):
         return settings.model_copy(
             update={
                 "source": file,
-                "store": StoreSettings(url=_absolute(settings.store.url, folder)),
+                "store": settings.store.model_copy(update={"url": _absolute(settings.store.url, folder)}),
                 "providers": {name: _with_key(p, environ) for name, p in settings.providers.items()},
             }
         )

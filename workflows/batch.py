@@ -38,14 +38,12 @@ from ..contract.steps import (
 )
 from .decisions import batch_status
 from .fleet import Fleet
-from .shard import Shard
+from .shard import MAX_LISTED, Shard
 from .state import Carried, ShardOutcome, Untidy
 from .steering import LONG, Steering, StepFailed, Stopped, cause_of, go_on, history_is_long
 from .telling import details, failure_words
 from .wishes import heed, read_cancel, read_spec
 
-#: Provider batches that a BatchResult lists; the store has the others.
-MAX_LISTED = 100
 #: How long a user's completion handler may take, tries included, before the batch ends without it.
 HANDLER_PATIENCE = timedelta(hours=24)
 #: Attempts whose files are tried once more to be deleted when the batch ends; beyond them files only expire.

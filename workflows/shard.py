@@ -35,6 +35,9 @@ MAX_LOSSES = 3
 #: A whole shard's rows are refused when the provider's queue had no room for it this often in a row (10 minutes each).
 MAX_WAITS = 1000
 
+#: Provider batches of a shard, or of a run of shards, that are told of; the store has the others.
+MAX_LISTED = 100
+
 _NOT_FOUND = frozenset({"provider_not_found"})
 
 
@@ -245,8 +248,13 @@ class Shard:
                     rows=state.rows,
                     adopted=state.adopted,
                 ),
-            )
-        self.state.records = (*self.state.records, record)
+            )[:MAX_LISTED]
+        before = self.state.records
+        if batch is not None and before and not before[-1].counted:
+            # It took just the rows that the queue had no room for, so its record says all that theirs did. There may be
+            # hundreds of such records in a row.
+            before = before[:-1]
+        self.state.records = (*before, record)
 
     async def _settle(self) -> Settled:
         self._changed(Phase.SETTLING)

@@ -12,14 +12,11 @@ from ..contract import BatchProgress, BatchSpec, CancelRequest, Counts, Phase, S
 from ..contract._base import Reply
 from ..contract.names import SHARD_WORKFLOW
 from ..contract.steps import PlanSummary, Settled
-from .shard import Shard
+from .shard import MAX_LISTED, Shard
 from .state import ShardOutcome, ShardState
 from .steering import Steering, history_is_long
 from .telling import details
 from .wishes import heed, read_cancel
-
-#: Provider batches that are told of; the store has the others.
-MAX_LISTED = 100
 
 
 class ShardRequest(Reply):

@@ -3,7 +3,18 @@
 from collections.abc import Callable
 
 from .anthropic import AnthropicProvider
-from .base import Capabilities, Content, Creation, Download, Outcome, Provider, RowTokens, Wanted
+from .base import (
+    Capabilities,
+    Content,
+    Creation,
+    Download,
+    MarkedBatch,
+    Outcome,
+    Provider,
+    RowTokens,
+    StoredFile,
+    Wanted,
+)
 from .openai import OpenAIProvider
 from .settings import ProviderSettings
 
@@ -24,11 +35,13 @@ __all__ = [
     "Content",
     "Creation",
     "Download",
+    "MarkedBatch",
     "OpenAIProvider",
     "Outcome",
     "Provider",
     "ProviderSettings",
     "RowTokens",
+    "StoredFile",
     "Wanted",
     "open_provider",
 ]

@@ -17,7 +17,7 @@ from ...contract import BatchSpec, ProviderNotFound, ProviderRefused, ProviderSt
 from ...contract.steps import Search, Snapshot
 from ..rows import Row
 from . import anthropic_rows
-from .base import Capabilities, Content, Creation, Download, Outcome, Wanted
+from .base import Capabilities, Content, Creation, Download, MarkedBatch, Outcome, StoredFile, Wanted
 from .http import Http
 from .settings import ProviderSettings
 
@@ -51,6 +51,7 @@ class AnthropicProvider:
             endpoints=frozenset({anthropic_rows.CHAT, anthropic_rows.MESSAGES}),
             max_rows=min(settings.max_rows or MAX_ROWS, MAX_ROWS),
             max_bytes=min(settings.max_bytes or MAX_BYTES, MAX_BYTES) - len(HEAD + TAIL),
+            max_tokens=settings.max_enqueued_tokens,
             keeps_ids=False,
             one_model=False,
         )
@@ -92,6 +93,9 @@ class AnthropicProvider:
     async def find_files(self, prefix: str, since: datetime) -> list[tuple[str, str]]:
         return []  # there never are any
 
+    async def list_files(self, prefix: str, since: datetime) -> list[StoredFile]:
+        return []
+
     async def delete_file(self, file_id: str) -> None:
         return  # it is absent already
 
@@ -112,6 +116,9 @@ class AnthropicProvider:
             elif found is None:
                 candidate = batch
         return ours or candidate
+
+    async def list_batches(self, since: datetime) -> list[MarkedBatch]:
+        return []  # none carries a marker
 
     async def create(self, creation: Creation) -> Snapshot:
         content = creation.content

@@ -20,7 +20,7 @@ import msgspec
 from ...contract import BatchSpec, ErrorClass, RowStatus
 from ..rows import Row, RowRefused
 from .anthropic_chat import first_byte, is_null, translate, value_of
-from .base import Outcome, RowFailure, RowResponse, RowTokens
+from .base import CacheWrites, Outcome, RowFailure, RowResponse, RowTokens
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -192,6 +192,7 @@ class _Thinking(msgspec.Struct):
 class _Usage(msgspec.Struct):
     input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_creation: Any = None
     cache_read_input_tokens: int | None = None
     output_tokens: int | None = None
     output_tokens_details: _Thinking | None = None
@@ -254,6 +255,7 @@ def _succeeded(custom_id: str, body: msgspec.Raw) -> Outcome:
         text="".join(texts) if texts or answer.content == [] else None,
         model=answer.model,
         tokens=_tokens(answer.usage),
+        cache_writes=_cache_writes(answer.usage),
         response=RowResponse(status_code=200, request_id=None, body=body),
         failure=RowFailure(
             type=ErrorClass.CONTENT_FILTERED, code="refusal", message="Anthropic's safety classifiers ended it."
@@ -275,6 +277,14 @@ def _tokens(usage: _Usage | None) -> RowTokens | None:
         output_tokens=usage.output_tokens or 0,
         reasoning_tokens=(details.thinking_tokens or 0) if details else 0,
     )
+
+
+def _cache_writes(usage: _Usage | None) -> CacheWrites | None:
+    if usage is None or not usage.cache_creation_input_tokens:
+        return None
+    # Only the price hangs on it, so a shape that is new to us must not cost the row its text.
+    kept = usage.cache_creation.get("ephemeral_1h_input_tokens") if isinstance(usage.cache_creation, dict) else None
+    return CacheWrites(tokens=usage.cache_creation_input_tokens, hour_tokens=kept if isinstance(kept, int) else 0)
 
 
 def told(error: Any) -> tuple[str | None, str | None, str | None]:

@@ -41,6 +41,13 @@ class RowTokens(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_tokens: int = 0
 
 
+class CacheWrites(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a row's input tokens, those written to the provider's cache: for the price only, which is higher for them."""
+
+    tokens: int = 0
+    hour_tokens: int = 0  #: Of those, the ones kept for an hour, at a price of their own.
+
+
 class RowFailure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a row did not succeed, in the words of the contract's RowError."""
 
@@ -57,8 +64,7 @@ class RowResponse(msgspec.Struct, frozen=True, kw_only=True):
     body: msgspec.Raw | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What one line of a provider's results says about one row."""
 
     custom_id: str  #: As it was sent, so possibly not the user's own.
@@ -66,6 +72,7 @@ class Outcome:
     text: str | None = None
     model: str | None = None
     tokens: RowTokens | None = None
+    cache_writes: CacheWrites | None = None
     response: RowResponse | None = None
     failure: RowFailure | None = None
 
@@ -124,6 +131,25 @@ class Wanted:
         return sealed(self.marker, self.digest)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A file of the account."""
+
+    id: str
+    name: str
+    bytes: int
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkedBatch:
+    """A provider batch that carries one of Durabatch's markers."""
+
+    marker: str
+    digest: str  #: Of the rows it was made of.
+    batch: Snapshot
+
+
 class Provider(Protocol):
     """One adapter, bound to one account."""
 
@@ -174,12 +200,20 @@ class Provider(Protocol):
         """Return (id, name) of the account's files whose names begin so, the newest first; none older than since."""
         ...
 
+    async def list_files(self, prefix: str, since: datetime) -> list[StoredFile]:
+        """Return what `find_files` does, with sizes."""
+        ...
+
     async def delete_file(self, file_id: str) -> None:
         """Delete a file; an absent one is fine."""
         ...
 
     async def find(self, wanted: Wanted) -> Snapshot | None:
         """Return the provider batch with this marker; where there are no markers, the likeliest candidate."""
+        ...
+
+    async def list_batches(self, since: datetime) -> list[MarkedBatch]:
+        """Return the account's batches that carry a marker, whoever's; none where there are no markers, or older."""
         ...
 
     async def create(self, creation: Creation) -> Snapshot:

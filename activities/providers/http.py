@@ -52,7 +52,7 @@ class Http:
 
     Args:
         settings: the provider's settings, key included.
-        headers: what every request carries.
+        headers: what every request carries, beside what the settings add to it.
         explain: returns (code, message) of an error body in the provider's own envelope.
     """
 
@@ -67,7 +67,7 @@ class Http:
         self._explain = explain
         self._client = httpx.AsyncClient(
             base_url=settings.url,
-            headers=dict(headers),
+            headers=_joined(headers, settings.headers),
             timeout=httpx.Timeout(settings.timeout.total_seconds(), connect=10),
             # httpx repeats nothing by itself. (A transport of our own would not know the environment's proxies.)
             limits=httpx.Limits(max_keepalive_connections=20),
@@ -185,6 +185,12 @@ class Http:
             words = words.replace(self._key, "[key]")
         words = " ".join(words.split())
         return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
+
+
+def _joined(headers: Mapping[str, str], others: Mapping[str, str]) -> httpx.Headers:
+    found = httpx.Headers(headers)
+    found.update(others)  # whatever the case, a header is there once
+    return found
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> timedelta | None:

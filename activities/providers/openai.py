@@ -16,7 +16,7 @@ from ...contract.names import MARKER_KEY
 from ...contract.steps import Search, Snapshot
 from ..rows import Row
 from . import openai_results, openai_rows
-from .base import Capabilities, Content, Creation, Download, Outcome, Wanted
+from .base import Capabilities, Content, Creation, Download, MarkedBatch, Outcome, StoredFile, Wanted
 from .http import Http
 from .settings import ProviderSettings
 
@@ -57,6 +57,7 @@ class OpenAIProvider:
             endpoints=frozenset(openai_rows.REQUIRED),
             max_rows=min(settings.max_rows or MAX_ROWS, MAX_ROWS),
             max_bytes=min(settings.max_bytes or MAX_BYTES, MAX_BYTES),
+            max_tokens=settings.max_enqueued_tokens,
             keeps_ids=True,
             one_model=True,
         )
@@ -122,13 +123,23 @@ class OpenAIProvider:
         return str(answer["id"])
 
     async def find_files(self, prefix: str, since: datetime) -> list[tuple[str, str]]:
+        return [(file.id, file.name) for file in await self.list_files(prefix, since)]
+
+    async def list_files(self, prefix: str, since: datetime) -> list[StoredFile]:
         oldest = (since - CLOCK_SLACK).timestamp()
-        found: list[tuple[str, str]] = []
+        found: list[StoredFile] = []
         async for item in self._pages("/files", {"purpose": "batch", "limit": 1000, "order": "desc"}):
             if item.get("created_at", 0) < oldest:
                 break
             if str(item.get("filename")).startswith(prefix):
-                found.append((item["id"], item["filename"]))
+                found.append(
+                    StoredFile(
+                        id=item["id"],
+                        name=item["filename"],
+                        bytes=item.get("bytes") or 0,
+                        created_at=_moment(item.get("created_at")),
+                    )
+                )
         return found
 
     async def delete_file(self, file_id: str) -> None:
@@ -148,6 +159,17 @@ class OpenAIProvider:
             if ours and not _fenced_off(item):
                 found = item  # the oldest of them is the one that everybody adopts
         return snapshot(found) if found else None
+
+    async def list_batches(self, since: datetime) -> list[MarkedBatch]:
+        oldest = (since - CLOCK_SLACK).timestamp()
+        found: list[MarkedBatch] = []
+        async for item in self._pages("/batches", {"limit": 100}):
+            if item.get("created_at", 0) < oldest:
+                break
+            metadata = item.get("metadata") or {}
+            if marker := metadata.get(MARKER_KEY):
+                found.append(MarkedBatch(marker=marker, digest=metadata.get(DIGEST_KEY, ""), batch=snapshot(item)))
+        return found
 
     async def create(self, creation: Creation) -> Snapshot:
         answer = await self._http.call(
@@ -229,7 +251,7 @@ def snapshot(item: dict[str, Any]) -> Snapshot:
         errors=item.get("error_file_id") or None,
         error=_errors(errors),
         error_code=errors[0].get("code") if errors else None,
-        created_at=datetime.fromtimestamp(item["created_at"], UTC) if item.get("created_at") else None,
+        created_at=_moment(item.get("created_at")),
         usage=Usage(
             input_tokens=usage.get("input_tokens") or 0,
             cached_input_tokens=(usage.get("input_tokens_details") or {}).get("cached_tokens") or 0,
@@ -239,6 +261,10 @@ def snapshot(item: dict[str, Any]) -> Snapshot:
         if usage.get("total_tokens")
         else None,
     )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 def _fenced_off(item: dict[str, Any]) -> bool:

@@ -103,14 +103,15 @@ def outcome(line: bytes) -> Outcome:
     """
     found = _result(line)
     response = found.response
-    if response is None or first_byte(response.body) == b"n":
+    first = first_byte(response.body) if response else b""
+    if response is None or first == b"n":
         error = found.error
         if error is None and response is None:
             raise ValueError("neither response nor error")
         status = response.status_code if response else None
         return _failed(found.custom_id, status, response, error)
     # A few servers send the body as a string of JSON.
-    body = _unwrapped(response.body) if first_byte(response.body) == b'"' else response.body
+    body = _unwrapped(response.body) if first == b'"' else response.body
     status = 200 if response.status_code is None else response.status_code
     if not 200 <= status < 300:
         return _failed(found.custom_id, status, response, found.error or _body_error(body))

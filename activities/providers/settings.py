@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -17,6 +18,20 @@ DEFAULTS = {
     "anthropic": ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
 }
 
+#: Headers that carry keys, which do not belong in a file.
+_KEYS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
+#: Headers that say how a message travels and what it holds: each call has its own.
+_WIRE = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer", "transfer-encoding"),
+        *("upgrade", "host", "expect", "accept", "accept-encoding", "range", "if-range"),
+    }
+)
+#: Headers that choose the account, at OpenAI: another project has other files and batches.
+_ACCOUNT = ("openai-organization", "openai-project")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
+
 
 class ProviderSettings(BaseModel):
     """One named connection. The key itself is read from the environment, once, when the worker starts."""
@@ -30,6 +45,9 @@ class ProviderSettings(BaseModel):
     api_key: Annotated[SecretStr | None, Field(exclude=True, description="Filled from api_key_env, never written.")] = (
         None
     )
+    headers: Annotated[
+        dict[str, str], Field(description="Headers that every call carries too, such as anthropic-beta; never a key.")
+    ] = {}
     account: Annotated[
         str | None,
         Field(description="A name for the account, so that a new key of the same account goes on with old batches."),
@@ -61,6 +79,27 @@ class ProviderSettings(BaseModel):
             raise ValueError("must be a URL such as https://api.openai.com/v1")
         return value.rstrip("/")
 
+    @field_validator("headers")
+    @classmethod
+    def _harmless(cls, value: dict[str, str]) -> dict[str, str]:
+        # Values are never repeated: one of them may be a key in the wrong place.
+        for name, text in value.items():
+            shown, lower = repr(name[:80]), name.lower()
+            if lower in _KEYS:
+                raise ValueError(
+                    f"cannot hold {shown}: a key does not belong in a file; put it in an environment variable and name "
+                    "that by api_key_env"
+                )
+            if lower in _WIRE or lower.startswith("content-"):
+                raise ValueError(f"cannot hold {shown}: every call sets it itself")
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"cannot hold {shown}: a header's name has letters, digits and - only")
+            if not _HEADER_VALUE.fullmatch(text):
+                raise ValueError(f"cannot hold {shown} with such a value: write one line of plain ASCII")
+        if len({name.lower() for name in value}) < len(value):
+            raise ValueError("name one header twice: upper and lower case are the same")
+        return value
+
     @property
     def url(self) -> str:
         """Root of the API, without a slash at the end."""
@@ -73,9 +112,12 @@ class ProviderSettings(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the account: kind, base URL and key (or the account's name, where the configuration gives one)."""
+        """Digest of the account: kind, base URL, key and project (or the account's name, where there is one)."""
         key = self.api_key.get_secret_value() if self.api_key else ""
         who = f"account:{self.account}" if self.account else "key:" + hashlib.sha256(key.encode()).hexdigest()
+        if not self.account:
+            chosen = sorted((name.lower(), value) for name, value in self.headers.items() if name.lower() in _ACCOUNT)
+            who += "".join(f"\n{name}:{value}" for name, value in chosen)
         return hashlib.sha256(f"{self.kind}\n{self.url}\n{who}".encode()).hexdigest()[:16]
 
     def owns(self, account: str) -> bool:
@@ -85,7 +127,8 @@ class ProviderSettings(BaseModel):
     def redacted(self) -> dict[str, Any]:
         """Return what may be printed."""
         return {
-            **self.model_dump(mode="json", exclude_defaults=True),
+            **self.model_dump(mode="json", exclude_defaults=True, exclude={"headers"}),
+            **({"headers": sorted(self.headers)} if self.headers else {}),
             "url": self.url,
             "account": self.fingerprint,
         }

@@ -1,6 +1,6 @@
 """Object storage, and nothing about batches."""
 
-from ._backend import Writer
+from ._backend import Entry, Writer
 from ._store import Store
 
-__all__ = ["Store", "Writer"]
+__all__ = ["Entry", "Store", "Writer"]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 #: Bytes gathered before they go to the disk or the network, so that a row's few hundred bytes cost no system call.
 BUFFER = 1024 * 1024
 
 #: Names that begin so are Durabatch's own temporary objects: never listed, never addressed.
 RESERVED = ".durabatch-"
+
+
+class Entry(NamedTuple):
+    """One object of a listing."""
+
+    path: str
+    size: int  #: Bytes.
+    modified: datetime  #: When it was written, UTC, by the storage's own clock.
 
 
 class Writer:
@@ -54,14 +63,31 @@ class Backend(Protocol):
 
     def delete(self, path: str) -> None: ...
 
-    def list(self, prefix: str) -> list[tuple[str, int]]: ...
+    def list(self, prefix: str) -> list[Entry]: ...
 
     def stream(self, path: str, start: int, end: int | None, chunk: int) -> Iterator[bytes]: ...
 
-    def writer(self, path: str) -> AbstractContextManager[Writer]: ...
+    def writer(self, path: str, durable: bool) -> AbstractContextManager[Writer]: ...
+
+    def sync(self, paths: Sequence[str]) -> None:
+        """Make objects outlive a power cut that were written without, where storage does not do so by itself."""
+        ...
 
     def local(self, path: str) -> AbstractContextManager[Path]: ...
 
     def duplicate(self, target: str, source: str) -> bool:
         """Make target another copy of source without moving the bytes through here; False where that cannot be."""
+        ...
+
+    def join(self, target: str, sources: Sequence[str], told: Callable[[int], object]) -> int:
+        """Write target from the bytes of the sources and return its size; tell now and then how many were written."""
+        with self.writer(target, durable=True) as out:
+            for source in sources:
+                for data in self.stream(source, 0, None, BUFFER):
+                    out.write(data)
+                    told(len(data))
+        return out.bytes_written
+
+    def prune(self, prefix: str) -> None:
+        """Clear away what holds no object: empty folders, and what killed processes left, where storage has such."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ import obstore
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from ...contract import ConfigurationError, ObjectNotFound
-from ._backend import RESERVED, Backend, Writer
+from ._backend import RESERVED, Backend, Entry, Writer
 from ._failures import cloud, disk
 
 if TYPE_CHECKING:  # obstore has these for type checkers only
@@ -70,10 +70,10 @@ class Bucket(Backend):
         with suppress(ObjectNotFound), cloud("delete", self._uri(path)):
             obstore.delete(self._store, path)
 
-    def list(self, prefix: str) -> list[tuple[str, int]]:
+    def list(self, prefix: str) -> list[Entry]:
         with cloud("list", self._uri(prefix)):
             return [
-                (meta["path"], meta["size"])
+                Entry(meta["path"], meta["size"], meta["last_modified"])
                 for page in obstore.list(self._store, prefix or None, chunk_size=1000)
                 for meta in page
             ]
@@ -98,7 +98,7 @@ class Bucket(Backend):
                 yield bytes(view[offset : offset + chunk])
 
     @contextmanager
-    def writer(self, path: str) -> Iterator[Writer]:
+    def writer(self, path: str, durable: bool) -> Iterator[Writer]:
         uri = self._uri(path)
         with cloud("write", uri):
             upload = obstore.open_writer(self._store, path, buffer_size=_PART, max_concurrency=_PARALLEL)
@@ -118,6 +118,9 @@ class Bucket(Backend):
             raise
         with cloud("write", uri):
             upload.close()
+
+    def sync(self, paths: Sequence[str]) -> None:
+        return  # an upload that was answered is safe
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
@@ -139,6 +142,9 @@ class Bucket(Backend):
         with cloud("write", self._uri(target)):
             obstore.copy(self._store, source, target)
         return True
+
+    def prune(self, prefix: str) -> None:
+        return  # a bucket has no folders, and an upload that was broken off never shows
 
 
 def _connect(scheme: str, name: str, prefix: str | None) -> S3Store | GCSStore | AzureStore:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 from ...contract import ConfigurationError, InvalidSpec, StoreError
-from ._backend import BUFFER, RESERVED, Backend, Writer
+from ._backend import BUFFER, RESERVED, Backend, Entry, Writer
 from ._bucket import Bucket
 from ._failures import disk
 from ._folder import Folder, file_uri
@@ -29,7 +29,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 #: path can turn into another one wherever somebody decodes it once more.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\%]")
 #: Threads for small objects. Of the store's own, so that they never wait behind the long row loops of a worker.
-_THREADS = 8
+_THREADS = 32
 
 
 class Store:
@@ -141,11 +141,19 @@ class Store:
         """Delete an object; one that is absent already is fine."""
         await self._run(self._backend.delete, _check(path))
 
-    async def list(self, prefix: str = "") -> list[tuple[str, int]]:
-        """Return path and size in bytes of every object below the folder prefix ("" for all), sorted by path."""
+    async def entries(self, prefix: str = "") -> list[Entry]:
+        """Return every object below the folder prefix ("" for all), sorted by path."""
         folder = prefix.removesuffix("/")
         found = await self._run(self._backend.list, _check(folder) if folder else "")
-        return sorted((path, size) for path, size in found if not _problem(path))
+        return sorted(entry for entry in found if not _problem(entry.path))
+
+    async def list(self, prefix: str = "") -> list[tuple[str, int]]:
+        """Return path and size in bytes of every object below the folder prefix ("" for all), sorted by path."""
+        return [(entry.path, entry.size) for entry in await self.entries(prefix)]
+
+    async def prune(self, prefix: str) -> None:
+        """Clear away what holds no object below the folder prefix. Nobody may be writing there."""
+        await self._run(self._backend.prune, _check(prefix))
 
     async def check(self) -> None:
         """Write, read and delete a small object, to see that the store works.
@@ -178,33 +186,43 @@ class Store:
             raise ValueError("start must not be negative, and chunk must be at least 1")
         return self._backend.stream(_check(path), start, end, chunk)
 
-    def writer(self, path: str) -> AbstractContextManager[Writer]:
+    def writer(self, path: str, *, durable: bool = True) -> AbstractContextManager[Writer]:
         """Open a new object for writing. Blocks.
 
         The object appears, or replaces the one before it, when the block ends well, and only whole. An exception leaves
         no trace of it; neither does a killed process, as far as any reader can see.
+
+        Args:
+            path: what is made or replaced.
+            durable: whether it outlives a power cut from then on. Many small objects are faster without, and `sync`
+                behind the last of them; until then a power cut may leave one empty or with other bytes.
         """
-        return self._backend.writer(_check(path))
+        return self._backend.writer(_check(path), durable)
+
+    def sync(self, paths: Sequence[str]) -> None:
+        """Make objects outlive a power cut that were written without `durable`. Blocks."""
+        self._backend.sync([_check(path) for path in paths])
 
     def local(self, path: str) -> AbstractContextManager[Path]:
         """Offer an object as a file to read from: the file itself, or a download that is deleted afterwards. Blocks."""
         return self._backend.local(_check(path))
 
-    def concat(self, target: str, sources: Sequence[str]) -> int:
+    def concat(self, target: str, sources: Sequence[str], told: Callable[[int], object] = lambda count: None) -> int:
         """Join objects into one, all or nothing, and return its size in bytes. Blocks.
 
         The target is independent of the sources: they may be deleted at once.
+
+        Args:
+            target: what is made or replaced.
+            sources: what it is made of, in order.
+            told: called now and then with the bytes that were joined since; what it raises ends the joining.
         """
         _check(target)
         for source in sources:
             _check(source)
         if len(sources) == 1 and (sources[0] == target or self._backend.duplicate(target, sources[0])):
             return self._backend.size(target) or 0
-        with self._backend.writer(target) as out:
-            for source in sources:
-                for data in self._backend.stream(source, 0, None, BUFFER):
-                    out.write(data)
-        return out.bytes_written
+        return self._backend.join(target, sources, told)
 
     def put_file(self, path: str, file: Path) -> int:
         """Copy a local file into the store, all or nothing, and return its size in bytes. Blocks."""
@@ -212,7 +230,7 @@ class Store:
         shown = file_uri(os.path.abspath(file))
         with disk("read", shown):
             source = file.open("rb", buffering=0)
-        with source, self._backend.writer(path) as out:
+        with source, self._backend.writer(path, durable=True) as out:
             while True:
                 with disk("read", shown):
                     data = source.read(BUFFER)

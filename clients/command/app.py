@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import checking, looking, running, serving
+from . import accounts, checking, clearing, looking, running, serving
 from .terminal import State, report
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ def _everywhere(
     State.config, State.debug = config, debug
 
 
-for module in (running, looking, serving, checking):
+for module in (running, looking, clearing, serving, accounts, checking):
     module.register(app)
 
 

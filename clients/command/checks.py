@@ -164,7 +164,7 @@ async def _reach(http: httpx.AsyncClient, provider: ProviderSettings) -> tuple[F
     else:
         url, headers = f"{provider.url}/models", {"authorization": f"Bearer {key}"}
     try:
-        answer = await http.get(url, headers=headers)
+        answer = await http.get(url, headers={**provider.headers, **headers})
     except (httpx.HTTPError, ValueError) as error:
         # ValueError: a key with characters that no header may hold. Its message would quote the key.
         return (

@@ -7,6 +7,7 @@ import contextlib
 import sys
 from pathlib import Path
 
+from ...activities import manifest
 from ...activities.store import Store
 from ...contract import BatchResult, DurabatchError, ResultRow
 from .. import reading
@@ -30,7 +31,7 @@ async def copy_results(store: Store, result: BatchResult, output: Path) -> Path:
 
 
 async def copy(store: Store, uri: str, file: Path) -> None:
-    """Copy an object to a local file, all or nothing.
+    """Copy a results file, or its parts as one, to a local file, all or nothing.
 
     Raises:
         StoreError: the store failed.
@@ -43,7 +44,7 @@ def _copy(store: Store, uri: str, file: Path) -> None:
     draft = file.with_name(f".{file.name}.part")
     try:
         with draft.open("wb") as out:
-            for piece in store.stream(store.path(uri)):
+            for piece in manifest.stream_results(store, uri):
                 out.write(piece)
         draft.replace(file)
     except OSError as error:
@@ -57,7 +58,7 @@ async def stream_results(store: Store, uri: str, *, text: bool) -> None:
     """Write results to stdout: the lines as they are, or each row's id and text."""
     out = sys.stdout.buffer
     if not text:
-        pieces = store.stream(store.path(uri))
+        pieces = manifest.stream_results(store, uri)
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             out.write(piece)
         return

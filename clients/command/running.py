@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from .session import Session
 
 Input = Annotated[
-    str, typer.Argument(metavar="INPUT", help="JSONL file of requests, its URI in the store, or - for stdin.")
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="JSONL file of requests, a folder of them, or a pattern such as 'data/*.jsonl.gz', in quotes; gzip and "
+        "zstd are read as well. Or the URI of such in the store, or - for stdin.",
+    ),
 ]
 Provider = Annotated[str, typer.Option("--provider", "-p", help="Name of a provider in the configuration.")]
 Id = Annotated[str | None, typer.Option("--id", help="The batch's id; made from the content by default.")]
@@ -134,6 +139,8 @@ def submit(
 async def _run(
     requests: str | Path, provider: str, id: str | None, fields: dict[str, Any], output: Path | None, as_json: bool
 ) -> int:
+    from ...contract import MissingKey
+    from ...workers.embedded import temporal_server
     from ..connection import Embed, temporal_config
     from ..starting import check
     from . import stand_in
@@ -145,11 +152,21 @@ async def _run(
     settings = read_settings()
     alone = not temporal_config()
     sandbox = alone and stand_in.wanted(provider, settings)
+    missing: MissingKey | None = None
     if alone:
         log_to_file()
-        if not sandbox:
-            settings.provider(provider)
+        try:
+            if not sandbox:
+                settings.provider(provider)
+        except MissingKey as error:
+            if not Path(temporal_server().mark).exists():
+                raise
+            missing = error  # a batch that has ended needs none
     async with session(Embed.ALWAYS, settings) as opened:
+        if missing:
+            known = await opened.client.find(requests, provider=provider, id=id, **fields)
+            if known is None or not known.ended:
+                raise missing
         if opened.connection.embedded:
             say(f"Embedded Temporal is running; its Web UI is at {opened.connection.embedded.ui_url}")
         if sandbox:
@@ -262,11 +279,11 @@ def _local(input: str) -> Iterator[str | Path]:
     import sys
     import tempfile
 
-    from ..requests import check_file
+    from ..requests import check_files
 
     if input != "-":
         if "://" not in input:
-            check_file(Path(input))
+            check_files(input)
         yield input
         return
     import shutil
@@ -275,7 +292,7 @@ def _local(input: str) -> Iterator[str | Path]:
         file = Path(folder, "stdin.jsonl")
         with file.open("wb") as out:
             shutil.copyfileobj(sys.stdin.buffer, out)
-        check_file(file)
+        check_files(file)
         yield file
 
 

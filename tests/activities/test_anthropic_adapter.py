@@ -151,7 +151,8 @@ async def test_there_are_no_files(claude: Provider, sandbox: Sandbox) -> None:
         await claude.upload(content)
     with pytest.raises(ProviderRefused, match="there were none"):
         await claude.create(Creation(marker=MARKER, digest="d", endpoint="e", completion_window="24h", file_id="f"))
-    assert await claude.find_files("durabatch~", SINCE) == []
+    assert await claude.find_files("durabatch~", SINCE) == await claude.list_files("durabatch~", SINCE) == []
+    assert await claude.list_batches(SINCE) == []
     await claude.delete_file("file-x")
     assert (await sandbox.ledger())["requests"] == {}
 

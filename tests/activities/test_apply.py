@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from datetime import UTC, datetime
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from temporalio.testing import ActivityEnvironment
 
 from durabatch.activities.apply import Apply
+from durabatch.activities.manifest import stream_results
 from durabatch.activities.prices import dollars, picodollars
+from durabatch.activities.records import SettledRecord
 from durabatch.contract import BatchResult, BatchStatus, Counts, Strays, Usage
-from durabatch.contract.steps import FinishRequest, Settled
+from durabatch.contract.steps import ApplyRequest, FinishRequest, Settled
 
 
 def settled(desk: Any, shard: int, **fields: Any) -> None:
-    """Put a shard's accounts and results into the store by hand."""
+    """Put a shard's accounts and results into the store by hand, without their sizes, as older versions did."""
     desk.shard = shard
     desk.path("x").parent.mkdir(parents=True, exist_ok=True)
     desk.path("settled.json").write_text(Settled(**fields).model_dump_json())
@@ -146,6 +152,169 @@ async def test_applying_again_gives_the_same(desk: Any) -> None:
         before = file(desk, "results.jsonl")
         assert await desk.apply() == first
         assert file(desk, "results.jsonl") == before
+
+
+# --- results in parts ---
+
+
+def whole(desk: Any, uri: str) -> bytes:
+    return b"".join(stream_results(desk.store, uri))
+
+
+async def test_results_that_are_too_large_for_one_file_are_listed_in_order(desk: Any) -> None:
+    await planned(desk, 12)
+    for shard in reversed(range(12)):
+        settled(desk, shard, counts=rows(2, shard % 2))
+    size = sum(len(f"results of {n}\n") for n in range(12))
+    desk.resources.results_file_bytes = size - 1
+
+    applied = await desk.apply()
+
+    assert applied.results == desk.store.uri("b-1/results.manifest.json")
+    assert applied.errors == desk.store.uri("b-1/errors.manifest.json")
+    assert applied.counts == Counts(total=24, succeeded=18, failed=6)
+    manifest = json.loads(file(desk, "results.manifest.json"))
+    assert manifest == {
+        "rows": 24,
+        "bytes": size,
+        "parts": [
+            {"path": f"shards/{n:05d}/results.jsonl", "rows": 2, "bytes": len(f"results of {n}\n")} for n in range(12)
+        ],
+    }
+    # A shard without errors adds no part to them.
+    listed = json.loads(file(desk, "errors.manifest.json"))
+    assert [part["path"] for part in listed["parts"]] == [f"shards/{n:05d}/errors.jsonl" for n in range(1, 12, 2)]
+    assert listed["rows"] == 6
+    assert whole(desk, applied.results) == b"".join(b"results of %d\n" % n for n in range(12))
+    assert whole(desk, applied.errors) == b"".join(b"errors of %d\n" % n for n in range(1, 12, 2))
+    assert not (desk.folder / "b-1/results.jsonl").exists()
+    assert not (desk.folder / "b-1/errors.jsonl").exists()
+
+    desk.resources.results_file_bytes = size
+    joined = await desk.apply()
+    assert joined.results == desk.store.uri("b-1/results.jsonl")
+    assert whole(desk, joined.results) == whole(desk, applied.results)
+    assert whole(desk, joined.errors) == whole(desk, applied.errors)
+
+
+async def test_listing_again_gives_the_same(desk: Any) -> None:
+    await planned(desk, 3)
+    for shard in range(3):
+        settled(desk, shard, counts=rows(2, 1))
+    desk.resources.results_file_bytes = 0
+    first = await desk.apply()
+    names = ("results.manifest.json", "errors.manifest.json")
+    before = [file(desk, name) for name in names]
+    assert await desk.apply() == first
+    assert [file(desk, name) for name in names] == before
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+@pytest.mark.parametrize("name", ["results.jsonl", "errors.jsonl"])
+async def test_a_shard_whose_results_are_gone_is_an_error_and_no_result(desk: Any, limit: int, name: str) -> None:
+    await planned(desk, 3)
+    for shard in range(3):
+        settled(desk, shard, counts=rows(2, 1))
+    desk.shard = 1
+    desk.path(name).unlink()
+    desk.resources.results_file_bytes = limit
+    error = await desk.refused(desk.apply())
+    assert (error.type, error.message) == ("object_not_found", f"The store has no object {desk.path(name).as_uri()}.")
+    assert sorted(found.name for found in (desk.folder / "b-1").iterdir()) == ["plan.json", "shards"]
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+async def test_many_shards_come_in_order_however_their_reads_are_answered(desk: Any, limit: int) -> None:
+    await planned(desk, 100, each=1)
+    for shard in range(100):
+        settled(desk, shard, counts=rows(1, shard % 3 == 0), cost_usd="0.01", list_cost_usd="0.02")
+    desk.resources.results_file_bytes = limit
+    applied = await desk.apply()
+    assert (applied.counts, applied.cost_usd) == (rows(100, 34), "1")
+    assert whole(desk, applied.results) == b"".join(b"results of %d\n" % n for n in range(100))
+    assert whole(desk, applied.errors) == b"".join(b"errors of %d\n" % n for n in range(0, 100, 3))
+
+
+async def test_settle_writes_down_how_large_its_results_are(desk: Any) -> None:
+    await desk.plan(*(desk.chat(f"r-{n}", f"Hi. [[sandbox:{kind}]]") for n, kind in enumerate(["empty", "missing"])))
+    desk.tries = 3
+    await desk.through()
+    await desk.settle(unfinished="failed")
+    record = SettledRecord.model_validate_json(desk.path("settled.json").read_bytes())
+    assert record.results_bytes == desk.path("results.jsonl").stat().st_size > 0
+    assert record.errors_bytes == desk.path("errors.jsonl").stat().st_size > 0
+    assert record.counts == rows(2, 1)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("name", ["results", "errors"])
+async def test_results_that_changed_after_they_were_settled_are_told(desk: Any, shards: int, name: str) -> None:
+    await planned(desk, shards)
+    for shard in range(shards):
+        settled(desk, shard, counts=rows(2, 1))
+        sizes = {f"{kind}_bytes": desk.path(f"{kind}.jsonl").stat().st_size for kind in ("results", "errors")}
+        desk.path("settled.json").write_text(SettledRecord(counts=rows(2, 1), **sizes).model_dump_json())
+    whole_file = desk.path(f"{name}.jsonl").read_bytes()
+    desk.path(f"{name}.jsonl").write_bytes(whole_file[:-1])
+    error = await desk.refused(desk.apply())
+    assert (error.type, error.non_retryable) == ("store_error", False)
+    assert f"The shards' {name} have" in error.message
+    desk.path(f"{name}.jsonl").write_bytes(whole_file)
+    assert (await desk.apply()).counts == rows(2 * shards, shards)
+
+
+async def test_a_cancelled_apply_stops_in_the_middle_of_joining(desk: Any) -> None:
+    await planned(desk, 2)
+    for shard in range(2):
+        settled(desk, shard, counts=rows(2))
+        desk.path("settled.json").write_text(
+            SettledRecord(counts=rows(2), results_bytes=1, errors_bytes=0).model_dump_json()
+        )
+    # A part that ends only when we say so: without a look at the cancel, the joining would go on to its end.
+    pipe = desk.path("results.jsonl")
+    pipe.unlink()
+    os.mkfifo(pipe)
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, heartbeat_timeout=timedelta(minutes=1))
+    request = ApplyRequest(batch_id="b-1", root=desk.summary.root, shards=2, rows=4)
+    task = asyncio.ensure_future(environment.run(Apply(desk.resources).apply, request))
+    with await asyncio.to_thread(pipe.open, "wb", buffering=0) as end:
+        end.write(b"first\n")
+        environment.cancel()
+        while not task.done():
+            try:
+                end.write(b"second\n")
+            except BrokenPipeError:
+                break
+            await asyncio.sleep(0.01)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert sorted(found.name for found in (desk.folder / "b-1").iterdir()) == ["plan.json", "shards"]
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+async def test_a_real_batch_reads_the_same_in_parts_and_in_one_file(desk: Any, limit: int) -> None:
+    names = [f"r-{n}" for n in range(13)]
+    kinds = ["invalid_request" if n % 5 == 3 else "empty" for n in range(13)]
+    rows = [desk.chat(name, f"Say {name}. [[sandbox:{kind}]]") for name, kind in zip(names, kinds, strict=True)]
+    summary = await desk.plan(*rows, limits={"max_rows": 4})
+    for desk.shard in range(summary.shards):
+        desk.sent = []
+        await desk.through()
+        await desk.settle()
+    desk.resources.results_file_bytes = limit
+
+    applied = await desk.apply()
+
+    assert applied.results.endswith(".jsonl" if limit else ".manifest.json")
+    found = [json.loads(line) for line in whole(desk, applied.results).splitlines()]
+    assert [row["custom_id"] for row in found] == names
+    failed = [json.loads(line) for line in whole(desk, applied.errors).splitlines()]
+    assert failed == [row for row in found if row["status"] != "succeeded"]
+    assert [row["custom_id"] for row in failed] == ["r-3", "r-8"]
+
+
+# --- the end ---
 
 
 async def test_the_result_is_written_as_the_contract_says(desk: Any) -> None:

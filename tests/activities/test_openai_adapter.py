@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -161,6 +162,15 @@ async def test_files_are_found_again_by_the_beginning_of_their_names(gpt: Provid
     assert await gpt.find_files("durabatch~", datetime.now(UTC) + timedelta(hours=1)) == []
 
 
+async def test_files_are_listed_with_their_sizes_and_times(gpt: Provider) -> None:
+    file_id = await upload(gpt, "a")
+    await upload(gpt, "a", name="somebody-elses.jsonl")
+    (file,) = await gpt.list_files("durabatch~", SINCE)
+    assert (file.id, file.name) == (file_id, "durabatch~b-1~0~1~d~g1.jsonl")
+    assert file.bytes > 50
+    assert file.created_at is not None and file.created_at > SINCE
+
+
 async def test_a_deleted_file_is_gone_and_an_absent_one_is_fine(gpt: Provider) -> None:
     file_id = await upload(gpt, "a")
     for _ in range(2):
@@ -188,6 +198,22 @@ async def test_a_batch_is_found_by_marker_and_digest(gpt: Provider) -> None:
     assert found is not None and found.id == batch.id
     assert await gpt.find(wanted(marker="b-1/1/1")) is None
     assert await gpt.find(wanted(since=datetime.now(UTC) + timedelta(hours=1))) is None
+
+
+async def test_batches_with_a_marker_are_listed_whoevers_they_are(gpt: Provider, sandbox: Sandbox) -> None:
+    file_id = await upload(gpt, "Hi.")
+    first = await create(gpt, file_id)
+    second = await create(gpt, file_id, marker="b-2/0/1", digest="another one's")
+    key = {"authorization": "Bearer sk-test"}
+    body = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
+    async with httpx.AsyncClient(base_url=sandbox.url, headers=key) as stranger:
+        (await stranger.post("/v1/batches", json=body)).raise_for_status()
+    found = await gpt.list_batches(SINCE)
+    assert [(one.marker, one.digest, one.batch.id) for one in found] == [
+        ("b-2/0/1", "another one's", second.id),
+        (MARKER, DIGEST, first.id),
+    ]
+    assert await gpt.list_batches(datetime.now(UTC) + timedelta(hours=1)) == []
 
 
 async def test_of_two_batches_with_one_marker_everybody_adopts_the_oldest(gpt: Provider) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from durabatch.activities.prices import Prices, dollars, picodollars
-from durabatch.activities.providers.base import RowTokens
+from durabatch.activities.providers import anthropic_rows
+from durabatch.activities.providers.base import RowTokens, sealed
 from durabatch.contract import ErrorClass, OnInvalidRow, ResultRow, RetryPolicy, RowStatus
 from durabatch.contract.steps import AttemptRecord
 
@@ -317,6 +318,37 @@ async def test_rows_that_failed_without_tokens_cost_nothing(three: Any) -> None:
     assert (settled.cost_usd, settled.list_cost_usd) == ("0", "0")
 
 
+async def test_what_a_row_wrote_to_the_cache_is_billed_as_such_and_shown_as_input(desk: Any) -> None:
+    await desk.plan({"custom_id": "a", "input": "Hi."}, provider="claude", model="claude-haiku-4-5")
+    usage = {
+        "input_tokens": 100,
+        "cache_creation_input_tokens": 1000,
+        "cache_creation": {"ephemeral_5m_input_tokens": 600, "ephemeral_1h_input_tokens": 400},
+        "cache_read_input_tokens": 2000,
+        "output_tokens": 10,
+    }
+    message = {"model": "claude-haiku-4-5", "content": [{"type": "text", "text": "Hi."}], "usage": usage}
+    sent_as = anthropic_rows.wire_id(sealed(desk.attempt.marker, desk.record()["digest"]), 0)
+    desk.answered({"custom_id": sent_as, "result": {"type": "succeeded", "message": message}})
+
+    settled = await desk.settle()
+
+    # 1 USD for a million tokens, 1.25 for those kept for 5 minutes, 2 for an hour, 0.1 from the cache, 5 for the answer
+    listed = 100 * 1 + 600 * Decimal("1.25") + 400 * 2 + 2000 * Decimal("0.1") + 10 * 5
+    assert settled.list_cost_usd is not None and settled.cost_usd is not None
+    assert Decimal(settled.list_cost_usd) == listed / 1_000_000
+    assert Decimal(settled.cost_usd) == listed / 2_000_000
+    (row,) = desk.rows()
+    assert row["usage"] == {
+        "input_tokens": 3100,
+        "cached_input_tokens": 2000,
+        "output_tokens": 10,
+        "reasoning_tokens": 0,
+    }
+    assert row["cost_usd"] == settled.cost_usd
+    assert settled.usage.input_tokens == 3100
+
+
 # --- what the provider left over ---
 
 
@@ -401,6 +433,46 @@ async def test_rows_that_were_never_submitted_end_as_the_batch_did(three: Any, u
     assert {row["provider_batch_id"] for row in three.rows()} == {None}
     assert all(row["error"]["message"] for row in three.rows())
     assert (settled.usage.input_tokens, settled.cost_usd) == (0, "0")
+
+
+UNANSWERED = "The provider's batch ended without an answer to this row."
+CANCELED_HERE = "The batch was cancelled before this row was finished."
+EXPIRED_HERE = "The batch's deadline came before this row was finished."
+#: What is said of a row whose attempt ended without a word, by the attempt's class: when the rest of the batch ran to
+#: its end, was cancelled, and ran into its deadline.
+SILENT = {kind: (UNANSWERED, UNANSWERED, UNANSWERED) for kind in ErrorClass} | {
+    ErrorClass.RATE_LIMITED: ("The provider's queue had no room for the batch that this row was in.",) * 3,
+    ErrorClass.INVALID_REQUEST: ("The provider refused the batch that this row was in.",) * 3,
+    ErrorClass.CANCELED: (
+        "The provider's batch was cancelled there before this row was finished.",
+        CANCELED_HERE,
+        EXPIRED_HERE,
+    ),
+    ErrorClass.EXPIRED: (
+        "The provider's window closed before this row was finished.",
+        CANCELED_HERE,
+        EXPIRED_HERE,
+    ),
+}
+
+
+@pytest.mark.parametrize("absent", list(ErrorClass))
+async def test_a_row_is_told_what_happened_also_where_nobody_said_a_word(three: Any, absent: ErrorClass) -> None:
+    three.answered(ok("a"), absent=absent, message="")
+    for unfinished, words in zip((FAILED, CANCELED, EXPIRED), SILENT[absent], strict=True):
+        await three.settle(unfinished)
+        assert [row["error"]["message"] for row in three.rows("errors.jsonl")] == [words] * 2
+    # What somebody did say is told instead, unless it was the batch that ended first.
+    three.sent = [record.model_copy(update={"message": "Its own words."}) for record in three.sent]
+    await three.settle(FAILED)
+    assert {row["error"]["message"] for row in three.rows("errors.jsonl")} == {"Its own words."}
+
+
+async def test_a_row_that_waited_for_room_when_the_batch_was_stopped_is_told_of_the_stop(three: Any) -> None:
+    three.sent = [AttemptRecord(number=1, provider_batch_id="batch_1", absent=ErrorClass.RATE_LIMITED, counted=False)]
+    for unfinished, words in ((CANCELED, CANCELED_HERE), (EXPIRED, EXPIRED_HERE)):
+        await three.settle(unfinished)
+        assert {row["error"]["message"] for row in three.rows()} == {words}
 
 
 async def test_a_batch_that_could_not_run_says_why_in_every_row(three: Any) -> None:

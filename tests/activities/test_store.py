@@ -11,6 +11,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -101,6 +102,32 @@ async def test_list_passes_over_objects_that_no_path_can_name(store: Store, s3_s
     await store.write("good", b"")
     put_behind_its_back(store, s3_server, "100%")
     assert await store.list() == [("good", 0)]
+
+
+async def test_entries_tell_when_an_object_was_written(store: Store) -> None:
+    began = datetime.now(UTC) - timedelta(seconds=2)  # a service may tell whole seconds only
+    await store.write("a/1", b"x")
+    (entry,) = await store.entries("a")
+    assert (entry.path, entry.size) == ("a/1", 1)
+    assert began <= entry.modified <= datetime.now(UTC) + timedelta(seconds=2)
+
+
+async def test_pruning_leaves_every_object_and_no_empty_folder(store: Store) -> None:
+    for path in ("a/kept", "a/deep/er/gone", "b/kept"):
+        await store.write(path, b"x")
+    await store.delete("a/deep/er/gone")
+    await store.prune("a")
+    await store.prune("absent")
+    assert raw_names(store) == ["a/kept", "b/kept"]
+    if store.url.startswith("file:"):
+        root = Path(store_folder(store))
+        litter, young = root / "a" / ".durabatch-old", root / "a" / ".durabatch-young"
+        litter.touch()
+        young.touch()
+        os.utime(litter, (0, 0))
+        await store.prune("a")
+        assert not (root / "a" / "deep").exists()
+        assert (litter.exists(), young.exists()) == (False, True)
 
 
 async def test_a_check_leaves_nothing_behind(store: Store) -> None:
@@ -234,6 +261,58 @@ async def test_a_joined_object_outlives_its_only_source(store: Store) -> None:
     await store.delete("1")
     assert await store.read("deep/er/all") == b"one\n"
     assert raw_names(store) == ["deep/er/all"]
+
+
+async def test_joining_tells_how_far_it_is_and_can_be_stopped(store: Store) -> None:
+    for number in range(3):
+        put(store, f"{number}", secrets.token_bytes(MIB) * (number + 1))
+    told: list[int] = []
+    assert store.concat("all", ["0", "1", "2"], told.append) == sum(told) == 6 * MIB
+    assert len(told) >= 3
+    assert get(store, "all") == get(store, "0") + get(store, "1") + get(store, "2")
+
+    def stop(count: int) -> None:
+        told.append(count)
+        raise KeyError
+
+    told.clear()
+    with pytest.raises(KeyError):
+        store.concat("all", ["2", "1", "0"], stop)
+    assert len(told) == 1
+    assert await store.size("all") == 6 * MIB  # what was there stays
+    with pytest.raises(KeyError):
+        store.concat("new", ["0", "1"], stop)
+    assert raw_names(store) == ["0", "1", "2", "all"]
+
+
+@pytest.mark.parametrize("stretch", [0, 1, 700_000])
+def test_joining_goes_on_by_hand_where_the_kernel_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    """A file system may refuse to copy (network, other device), at once or later, or say that there is nothing."""
+    store = Store.open(str(tmp_path / "store"))
+    parts = [secrets.token_bytes(MIB), b"", secrets.token_bytes(3 * MIB + 17)]
+    for number, data in enumerate(parts):
+        put(store, f"{number}", data)
+    asked = 0
+
+    def copy_file_range(source: int, target: int, count: int) -> int:
+        nonlocal asked
+        asked += 1
+        if asked % 2 == 0:
+            if stretch == 1:
+                return 0
+            raise OSError(errno.EXDEV, "no")
+        data = os.read(source, min(stretch, count))
+        return os.write(target, data)
+
+    monkeypatch.setattr(os, "copy_file_range", copy_file_range)
+    assert store.concat("all", ["0", "1", "2"]) == 4 * MIB + 17
+    assert get(store, "all") == b"".join(parts)
+    assert asked
+    monkeypatch.delattr(os, "copy_file_range")
+    assert store.concat("again", ["2", "0"]) == 4 * MIB + 17
+    assert get(store, "again") == parts[2] + parts[0]
 
 
 async def test_a_link_is_not_joined_as_a_link(tmp_path: Path) -> None:
@@ -569,4 +648,4 @@ def raw_names(store: Store) -> list[str]:
     if store.url.startswith("file:"):
         root = Path(store_folder(store))
         return sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
-    return sorted(path for path, _ in store._backend.list(""))
+    return sorted(entry.path for entry in store._backend.list(""))

@@ -198,6 +198,11 @@ OPENAI_CALLS: dict[str, tuple[Official, Ours]] = {
         lambda gpt: listed(gpt.files.list(purpose="batch", limit=1000, order="desc")),
         lambda ours: ours.find_files("durabatch~", SINCE),
     ),
+    "list files": (
+        lambda gpt: listed(gpt.files.list(purpose="batch", limit=1000, order="desc")),
+        lambda ours: ours.list_files("durabatch~", SINCE),
+    ),
+    "list batches": (lambda gpt: listed(gpt.batches.list(limit=100)), lambda ours: ours.list_batches(SINCE)),
     "delete file": (lambda gpt: gpt.files.delete("file-1"), lambda ours: ours.delete_file("file-1")),
     "create": (
         lambda gpt: gpt.batches.create(

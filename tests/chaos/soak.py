@@ -33,6 +33,9 @@ from chaos.lab import Crew, Lab, open_lab
 from chaos.orders import ENDS, Order
 from chaos.processes import Held
 from chaos.scenarios import Ended
+from durabatch.contract import LedgerView
+from durabatch.contract.ledger import LEDGER_WORKFLOW
+from durabatch.workflows import LedgerWorkflow
 
 STEPS = (
     "plan",
@@ -72,6 +75,8 @@ WEIGHTS = {
 #: Batches under way at a time, and workers.
 ABREAST = 8
 WORKERS = 3
+#: Tokens that the account may have enqueued: about half of what is ordered abreast, so that some always wait.
+TOKENS = 6_000
 #: Seconds between two kills, and the longest time that a batch is waited for once the killing has ended.
 PACE = (0.6, 3.0)
 PATIENCE = 300.0
@@ -88,7 +93,7 @@ class Soak:
         self.dice = random.Random(seed)
         self.orders = random.Random(f"{seed}/orders")  # apart, so that a kill more or less changes no order
         self.done = Counter[str]()
-        self.crew: Crew = lab.crew(WORKERS)
+        self.crew: Crew = lab.crew(WORKERS, max_enqueued_tokens=str(TOKENS))
         self.under_way: dict[Order, asyncio.Task[Any]] = {}
         self.ended: Ended = {}
         self.started = 0
@@ -111,6 +116,7 @@ class Soak:
         nurse.cancel()
         for worker in self.crew.workers:
             worker.resume()
+        await self._queue_empty()
         tally = await audit(self.lab, self.ended)
         tally.violations += self.violations
         return tally
@@ -251,6 +257,21 @@ class Soak:
         for order, task in list(self.under_way.items()):
             task.cancel()
             self.violations.append(f"{order.batch_id}: it did not end")
+
+    async def _queue_empty(self) -> None:
+        """Everybody has given back the room that it was given in the account's queue."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            views = await self.lab.ask(self._ledgers)
+            if views and not any(view.holders or view.waiting for view in views):
+                return
+            await asyncio.sleep(1)
+        self.violations.append(f"the queue is not empty: {views}")
+
+    async def _ledgers(self) -> list[LedgerView]:
+        found = self.lab.client.list_workflows(f"WorkflowType = '{LEDGER_WORKFLOW}' AND ExecutionStatus = 'Running'")
+        handles = [self.lab.client.get_workflow_handle(one.id) async for one in found]
+        return [await handle.query(LedgerWorkflow.ledger) for handle in handles]
 
     async def keep_histories(self) -> None:
         """Write down what happened to the batches that are named."""

@@ -9,6 +9,8 @@ import uuid
 from pathlib import Path
 
 import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
@@ -154,6 +156,50 @@ async def test_listing_tells_each_batch_once_with_how_it_ended(desk: Desk) -> No
     assert await listed("completed") == [(good, "completed")]
     await desk.client.cancel(running)
     await desk.client.result(running)
+
+
+async def test_a_batch_that_was_reset_is_one_line_and_its_newest_run_counts(desk: Desk) -> None:
+    id, label = unique("reset"), {"team": unique("r")}
+    await desk.client.result(await desk.start(id=id, metadata=label))
+    temporal = desk.client.temporal
+    first = (await temporal.get_workflow_handle(id).describe()).run_id
+    events = [event async for event in temporal.get_workflow_handle(id).fetch_history_events()]
+    task = next(event.event_id for event in events if event.HasField("workflow_task_completed_event_attributes"))
+
+    async def listed(*arguments: str) -> list[tuple[str, str]]:
+        return [
+            (record.batch_id, record.status)
+            async for record in desk.client.list(*arguments, limit=1000)  # type: ignore[arg-type]
+            if record.metadata == label
+        ]
+
+    async def reset() -> None:
+        await temporal.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=temporal.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=id),
+                reason="test",
+                request_id=str(uuid.uuid4()),
+                workflow_task_finish_event_id=task,
+            )
+        )
+
+    # Each reset of a batch that runs leaves a run that counts as terminated.
+    async with contextlib.AsyncExitStack() as stack:
+        await desk.sandbox.settings(batch_seconds=3600)
+        for _ in range(3):
+            await reset()
+        stack.push_async_callback(desk.client.result, id)
+        while len([run async for run in temporal.list_workflows(f"WorkflowId = '{id}'")]) < 4:
+            await asyncio.sleep(0.1)
+        assert (await temporal.get_workflow_handle(id).describe()).run_id != first
+        assert await listed() == await listed("running") == [(id, "running")]
+        assert await listed("failed") == await listed("completed") == []
+        await desk.sandbox.settings(batch_seconds=0)
+    while await listed() != [(id, "completed")]:
+        await asyncio.sleep(0.1)
+    assert await listed("failed") == []
+    assert await listed("completed") == [(id, "completed")]
 
 
 async def test_a_start_by_hand_with_nonsense_is_told_and_harms_nothing(desk: Desk) -> None:

@@ -102,7 +102,7 @@ def test_an_id_that_is_made_from_content_stays_the_same_for_ever() -> None:
     from durabatch.clients.requests import Rows
     from durabatch.clients.starting import _content_id, _spec
 
-    rows = Rows(stem="requests", digest="ab" * 32, count=1, size=1, file=None, uri=None)
+    rows = Rows(stem="requests", digest="ab" * 32, count=1, size=1)
     spec = _spec({"provider": "openai", "model": "m", "params": {"b": 1, "a": 2}, "input": "x"})
     # A changed value here would buy batches again that were bought before an upgrade.
     assert _content_id(spec, rows) == "requests-74ede012069c"
@@ -235,7 +235,7 @@ NOT_REQUESTS = {
     "what JSON does not have": ([{"custom_id": "a", "input": {1, 2}}], "Row 1 holds a value that JSON does not have"),
     "half a character": ({"a": "\ud800"}, "The request 'a' holds text that is no Unicode"),
     "a file that is missing": ("nowhere.jsonl", "There is no file nowhere.jsonl"),
-    "a folder": (Path(), "is a folder"),
+    "a folder with other files": (Path(__file__).parent, "whose name is not that of a JSONL file"),
     "a path that cannot be": ("a\0b", "cannot be read"),
 }
 
@@ -270,3 +270,14 @@ async def test_a_wrong_spec_is_told_before_anything_is_started(
         await idle.start(**fields)
     assert message in caught.value.message
     assert await idle.client.store.list() == []
+
+
+async def test_what_a_create_would_join_is_found_and_nothing_is_started(idle: Desk) -> None:
+    rows, fields = {"a": "Say one."}, idle.fields(id=unique("found"))
+    assert await idle.client.find(rows, **fields) is None
+    assert await idle.client.store.list() == []
+    id = await idle.client.create(rows, **fields)
+    found = await idle.client.find(rows, **fields)
+    assert found is not None and (found.id, found.created, found.ended) == (id, False, False)
+    with pytest.raises(BatchConflict):
+        await idle.client.find({"a": "Say two."}, **fields)

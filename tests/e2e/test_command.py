@@ -22,7 +22,10 @@ from durabatch.sandbox import SandboxAdmin
 from durabatch.workers.embedded import temporal_server
 
 KEY = "sk-the-key-that-must-never-be-printed"
-SUBCOMMANDS = ("run", "submit", "status", "watch", "results", "list", "cancel", "worker", "dev", "sandbox", "doctor")
+SUBCOMMANDS = (
+    *("run", "submit", "status", "watch", "results", "list", "cancel", "gc"),
+    *("worker", "dev", "sandbox", "providers", "doctor"),
+)
 #: Longer than anything here may take; a test that needs it has failed.
 PATIENCE = 60
 
@@ -187,9 +190,14 @@ def test_a_killed_run_goes_on_where_it_was_when_it_is_given_again(alone: Place) 
     assert "goes on" in again.err
     assert again.facts["counts"]["succeeded"] == 3
     assert len(alone.bought()) == 1
-    # The provider is asked nothing any more.
+    # The provider is asked nothing any more, and its key is not needed for what is there.
     asyncio.run(alone.admin.revoke(KEY))
     assert alone.run("run", rows, *COMMON).code == 0
+    assert alone.run("run", rows, *COMMON, KEY="").code == 0
+    other = alone.run("run", alone.rows("four", name="other.jsonl"), *COMMON, KEY="")
+    assert (other.code, other.out) == (1, "")
+    assert "The provider 'stub' has no key: the environment variable KEY is not set or empty." in other.err
+    assert len(alone.bought()) == 1
 
 
 def test_ctrl_c_leaves_the_batch_and_says_how_to_go_on(alone: Place) -> None:
@@ -305,7 +313,9 @@ BAD = {
     "a missing file": (["run", "nowhere.jsonl", *COMMON], "There is no file nowhere.jsonl."),
     "an empty file": (["run", "empty.jsonl", *COMMON], "The file empty.jsonl is empty"),
     "an empty stdin": (["run", "-", *COMMON], "is empty"),
-    "a folder": (["run", ".", *COMMON], "is a folder"),
+    "a folder with other files": (["run", ".", *COMMON], "whose name is not that of a JSONL file"),
+    "an empty folder": (["run", "hollow", *COMMON], "The folder hollow is empty"),
+    "a pattern that matches nothing": (["run", "*.none", *COMMON], "No file matches *.none"),
     "an unknown provider": (["run", "row.jsonl", "--provider", "stubb"], "did you mean 'stub'?); known are:"),
     "a missing key": (["run", "row.jsonl", "--provider", "openai"], "the environment variable OPENAI_API_KEY"),
     "an id that is no id": (["run", "row.jsonl", *COMMON, "--id", "a/b"], "The batch id 'a/b' cannot be used"),
@@ -325,6 +335,7 @@ def test_what_is_wrong_is_told_in_a_sentence_and_nothing_is_submitted(desk: Plac
     before = desk.bought()
     (desk.folder / "row.jsonl").write_text(ROW)
     (desk.folder / "empty.jsonl").write_text("")
+    (desk.folder / "hollow").mkdir()
     (desk.folder / "wrong.toml").write_text('[store]\nuri = "x"\n')
     ended = desk.run_all([arguments for arguments, _ in BAD.values()])
     for (name, (_, words)), one in zip(BAD.items(), ended, strict=True):
@@ -414,6 +425,75 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(alone: Place) -> None:
     broken = alone.run("doctor")
     assert broken.code == 1
     assert "fail  configuration" in broken.out and "did you mean 'store'" in broken.out
+
+
+def test_gc_shows_first_and_removes_when_it_is_told_to(desk: Place) -> None:
+    id = "to-be-cleared"
+    assert desk.run("run", desk.rows("x", name="cleared.jsonl"), *COMMON, "--id", id).code == 0
+    folder = desk.folder / "store" / id
+    before = sorted(folder.rglob("*"))
+    young = desk.run("gc")
+    assert (young.code, young.out.count("their batch has ended lately")) == (0, 1), young.err
+    assert "There is nothing to remove." in young.out
+    shown = desk.run("gc", "--older-than", "0s", "--json").facts
+    assert (shown["deleted"], shown["removed"], shown["failures"]) == (False, None, {})
+    (group,) = [group for group in shown["removable"] if id in group["batches"]]
+    assert group["place"] == "store" and group["count"] > 5 and group["bytes"] > 0
+    assert "Would be removed (with --delete):" in desk.run("gc", "--older-than", "0s").out
+    assert sorted(folder.rglob("*")) == before
+    ended = desk.run("gc", "--older-than", "0s", "--delete", "--provider", "stub")
+    assert (ended.code, "Removed " in ended.out) == (0, True), ended.err
+    left = ["errors.jsonl", "plan.json", "result.json", "results.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == left
+    assert results(desk.run("results", id).out) == [("r0", "succeeded")]
+    # The same batch again is still there.
+    assert "has ended already" in desk.run("run", "cleared.jsonl", *COMMON, "--id", id).err
+    again = desk.run("gc", "--older-than", "0s", "--delete", "--results")
+    assert (again.code, folder.exists()) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--older-than", "soon"], "must be a duration"),
+        (["--older-than", "-1d"], "must be a duration"),
+        (["--cancel-orphans"], "needs --delete"),
+    ],
+)
+def test_a_wrong_gc_is_told_with_its_usage(tmp_path: Path, arguments: list[str], words: str) -> None:
+    ended = Place(tmp_path, SandboxAdmin("")).run("gc", *arguments)
+    assert ended.code == 2
+    assert words in " ".join(ended.err.split())
+
+
+def test_gc_says_which_provider_could_not_be_asked(desk: Place) -> None:
+    away = (desk.folder / "durabatch.toml").read_text()
+    (desk.folder / "away.toml").write_text(
+        f'{away}[providers.dead]\nkind = "openai"\nbase_url = "http://127.0.0.1:1"\n'
+    )
+    ended = desk.run("--config", "away.toml", "gc")
+    assert ended.code == 1
+    assert "error: Provider dead cannot be reached" in ended.err
+    assert "error: There is no provider 'x'" in desk.run("gc", "--provider", "x").err
+
+
+def test_providers_are_shown_with_and_without_a_temporal(desk: Place, tmp_path: Path) -> None:
+    there = desk.run("providers", "--json").facts
+    assert there["note"] is None
+    assert {one["name"]: one["key"] for one in there["providers"]}["stub"] == "set"
+    assert "stub" in desk.run("providers").out
+    one = desk.run("providers", "stub")
+    assert one.out.startswith("Provider  stub (openai, http://127.0.0.1:")
+    alone = Place(tmp_path, SandboxAdmin(""))
+    ended = alone.run("providers")
+    assert (ended.code, "https://api.openai.com/v1" in ended.out) == (0, True)
+    assert "The ledgers are not known. No Temporal is configured" in ended.err
+    missing = alone.run("providers", "openai", "--json").facts
+    assert [(one["name"], one["key"], one["ledgers"]) for one in missing["providers"]] == [("openai", "missing", [])]
+    assert alone.run("providers", "opena").err.startswith("error: There is no provider 'opena'")
+    away = alone.run("providers", TEMPORAL_ADDRESS="127.0.0.1:1")
+    assert (away.code, "cannot be reached" in away.err) == (0, True)
+    assert not (tmp_path / ".durabatch").exists()
 
 
 def test_output_that_nobody_reads_any_more_ends_the_command_quietly(desk: Place) -> None:

@@ -77,6 +77,19 @@ async def test_a_row_can_misbehave_only_the_first_few_times(gpt, steps):
     assert seen == [0, 0, 1]
 
 
+async def test_a_row_of_claude_is_the_same_one_under_another_id(claude):
+    seen = []
+    for attempt in range(3):
+        text = "Hi [[sandbox:rate_limited times=2]]"
+        params = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": text}]}
+        rows = [{"custom_id": f"row-{attempt}", "params": params}]
+        batch = await claude.messages.batches.create(requests=rows)
+        while batch.processing_status != "ended":
+            batch = await claude.messages.batches.retrieve(batch.id)
+        seen.append(batch.request_counts.succeeded)
+    assert seen == [0, 0, 1]
+
+
 async def test_output_tokens_can_be_ordered(outcome):
     ((line,), _) = await outcome("tokens=500")
     assert line["response"]["body"]["usage"]["completion_tokens"] == 500

@@ -10,7 +10,7 @@ import pytest
 
 from durabatch.activities.providers import anthropic_rows
 from durabatch.activities.providers.anthropic_rows import DEFAULT_MAX_TOKENS, MAX_WIRE_ID, error_class, outcome
-from durabatch.activities.providers.base import RowTokens
+from durabatch.activities.providers.base import CacheWrites, RowTokens
 from durabatch.activities.rows import RowRefused, parse
 from durabatch.contract import BatchSpec, ErrorClass, RowStatus
 
@@ -348,6 +348,36 @@ def message(**fields: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    ("usage", "writes"),
+    [
+        ({}, None),
+        ({"cache_creation_input_tokens": None, "cache_creation": None}, None),
+        ({"cache_creation_input_tokens": 0, "cache_creation": {"ephemeral_1h_input_tokens": 0}}, None),
+        ({"cache_creation_input_tokens": 9, "cache_creation": {}}, CacheWrites(tokens=9)),
+        ({"cache_creation_input_tokens": 9, "cache_creation": [1]}, CacheWrites(tokens=9)),
+        (
+            {"cache_creation_input_tokens": 9, "cache_creation": {"ephemeral_1h_input_tokens": "4"}},
+            CacheWrites(tokens=9),
+        ),
+        (
+            {"cache_creation_input_tokens": 9, "cache_creation": {"ephemeral_1h_input_tokens": None}},
+            CacheWrites(tokens=9),
+        ),
+        (
+            {
+                "cache_creation_input_tokens": 9,
+                "cache_creation": {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 4},
+            },
+            CacheWrites(tokens=9, hour_tokens=4),
+        ),
+    ],
+)
+def test_what_was_written_to_the_cache_is_told_apart(usage: dict[str, Any], writes: CacheWrites | None) -> None:
+    body = message(usage={"input_tokens": 10, "output_tokens": 5, **usage})
+    assert outcome(result(type="succeeded", message=body)).cache_writes == writes
+
+
 def test_a_success_has_text_model_tokens_and_the_whole_message() -> None:
     usage = {
         "input_tokens": 10,
@@ -371,6 +401,7 @@ def test_a_success_has_text_model_tokens_and_the_whole_message() -> None:
         "claude-haiku-4-5",
     )
     assert found.tokens == RowTokens(input_tokens=3210, cached_input_tokens=3000, output_tokens=7, reasoning_tokens=4)
+    assert found.cache_writes == CacheWrites(tokens=200)
     assert found.response is not None and found.response.body is not None
     assert found.response.status_code == 200 and json.loads(bytes(found.response.body)) == body
     assert found.failure is None

@@ -84,9 +84,12 @@ def test_a_configuration_that_is_shown_can_be_read(page: Path, tmp_path: Path) -
 
 
 def test_requests_that_are_shown_are_requests() -> None:
-    requests, *others = blocks(text("rows.md"), "json")
+    requests, result, manifest = blocks(text("rows.md"), "json")
     assert [parse(line.encode()).shape for line in requests.splitlines()] == ["short", "openai", "anthropic"]
-    assert [json.loads(block)["status"] for block in others] == ["succeeded"]
+    assert json.loads(result)["status"] == "succeeded"
+    listed = json.loads(manifest)
+    for total in ("rows", "bytes"):
+        assert listed[total] == sum(part[total] for part in listed["parts"])
 
 
 @pages

@@ -101,6 +101,24 @@ def answering(status: int, body: bytes = b"{}", **headers: str) -> Handler:
     return answer
 
 
+async def test_every_call_carries_the_headers_of_the_settings_too() -> None:
+    seen: list[Any] = []
+
+    async def note(request: web.Request) -> web.Response:
+        await request.read()
+        seen.append(request.headers)
+        return web.Response(body=b"{}")
+
+    async with serving(note, headers={"X-Team": "a", "User-Agent": "mine"}) as http:
+        await http.call("POST", "/batches", json={}, headers={"x-call": "b"})
+        async with http.stream("/files/1/content", 0) as chunks:
+            assert [chunk async for chunk in chunks] == [b"{}"]
+    assert [headers.getall("x-team") for headers in seen] == [["a"], ["a"]]
+    assert [headers.getall("user-agent") for headers in seen] == [["mine"], ["mine"]]
+    assert [headers["authorization"] for headers in seen] == [f"Bearer {KEY}"] * 2
+    assert (seen[0]["x-call"], seen[0]["content-type"]) == ("b", "application/json")
+
+
 async def failure(http: Http, **options: Any) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
         await http.call("POST", "/batches", **options)

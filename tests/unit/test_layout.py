@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import grimp
 import pytest
 
 import durabatch
@@ -55,6 +56,19 @@ def own_names(package: ModuleType) -> set[str]:
 def kind_and_name(name: str) -> tuple[int, str]:
     """Constants, then classes, then functions: the order that ruff keeps."""
     return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+
+def test_the_clients_import_each_other_in_no_circle() -> None:
+    graph = grimp.build_graph("durabatch", cache_dir=None)
+    modules = graph.find_descendants("durabatch.clients")
+    circles = [
+        (importer, imported)
+        for importer in modules
+        for imported in graph.find_modules_directly_imported_by(importer) & modules
+        if graph.find_shortest_chain(importer=imported, imported=importer)
+    ]
+    assert len(modules) > 10
+    assert circles == []
 
 
 def test_importing_the_front_door_is_cheap() -> None:

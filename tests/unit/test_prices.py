@@ -11,7 +11,7 @@ from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import TieredPrices
 
 from durabatch.activities.prices import PICO, Prices, dollars, picodollars
-from durabatch.activities.providers.base import RowTokens
+from durabatch.activities.providers.base import CacheWrites, RowTokens
 
 OPENAI = Prices("openai", 0.5)
 
@@ -64,6 +64,56 @@ def test_every_model_costs_what_the_price_list_says_also_where_its_tiers_begin(p
                     expected = list_price(provider, model, into, cached, out)
                     assert prices.list_cost(model, tokens(into, cached, out)) == expected, (model, into, cached, out)
     assert tiered  # the test has seen tiers
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_what_is_written_to_the_cache_costs_what_the_price_list_says(provider: str) -> None:
+    prices, dearer = Prices(provider, 0.5), 0
+    for model in known(provider):
+        edges = {edge for start in tiers(provider, model) for edge in (start - 1, start, start + 1)}
+        for into in {1, 999, 31_999} | edges:
+            written = into // 2
+            for hour in {0, written // 3, written}:
+                for cached in {0, into - written}:
+                    usage = genai_prices.Usage(
+                        input_tokens=into,
+                        cache_read_tokens=cached,
+                        cache_write_tokens=written,
+                        cache_write_1h_tokens=hour,
+                        output_tokens=7,
+                    )
+                    found = genai_prices.calc_price(usage, model_ref=model, provider_id=provider)
+                    writes = CacheWrites(tokens=written, hour_tokens=hour)
+                    cost = prices.list_cost(model, tokens(into, cached, 7), writes)
+                    assert cost == int(found.total_price * PICO), (model, into, cached, written, hour)
+                    dearer += cost > (prices.list_cost(model, tokens(into, cached, 7)) or 0)
+    assert dearer or provider == "openai"  # the test has seen such prices
+
+
+def test_cache_writes_cost_a_quarter_more_and_twice_as_much_for_an_hour() -> None:
+    def price(writes: CacheWrites | None) -> int | None:
+        return Prices("anthropic", 0.5).list_cost("claude-haiku-4-5", tokens(1000), writes)
+
+    assert price(None) == price(CacheWrites()) == picodollars("0.001")
+    assert price(CacheWrites(tokens=1000)) == picodollars("0.00125")
+    assert price(CacheWrites(tokens=1000, hour_tokens=1000)) == picodollars("0.002")
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize(
+    ("cached", "writes"),
+    [
+        (0, CacheWrites(tokens=101)),
+        (60, CacheWrites(tokens=41)),
+        (0, CacheWrites(tokens=-1)),
+        (0, CacheWrites(tokens=10, hour_tokens=11)),
+        (0, CacheWrites(tokens=10, hour_tokens=-1)),
+        (0, CacheWrites(hour_tokens=1)),
+    ],
+)
+def test_cache_writes_that_make_no_sense_have_an_unknown_price(cached: int, writes: CacheWrites, size: int) -> None:
+    scaled = CacheWrites(tokens=writes.tokens * size, hour_tokens=writes.hour_tokens * size)
+    assert Prices("anthropic", 0.5).list_cost("claude-haiku-4-5", tokens(100 * size, cached * size), scaled) is None
 
 
 @pytest.mark.parametrize("model", [None, "", "no-such-model", "gpt-4o-mini\n"])

@@ -57,6 +57,17 @@ def test_the_variable_names_another_file_and_its_folder_is_where_the_store_is(
     assert settings.worker.task_queue == "durabatch"
 
 
+def test_how_large_a_file_of_results_may_be_is_kept_beside_the_stores_place(tmp_path: Path) -> None:
+    assert load(tmp_path, "").store.results_file_bytes == 4 * 1024**3
+    settings = load(tmp_path, '[store]\nurl = "data"\nresults_file_bytes = 1_000\n')
+    assert (settings.store.url, settings.store.results_file_bytes) == (str(tmp_path / "data"), 1000)
+    assert load(tmp_path, "[store]\nresults_file_bytes = 0\n").store.results_file_bytes == 0
+    assert settings.redacted()["store"]["results_file_bytes"] == 1000
+    for wrong in ("-1", "68719476737", '"4 GB"'):
+        with pytest.raises(ConfigurationError, match=r"store\.results_file_bytes"):
+            load(tmp_path, f"[store]\nresults_file_bytes = {wrong}\n")
+
+
 @pytest.mark.parametrize("url", ["s3://bucket/prefix", "file:///srv/data", "gs://bucket", "/srv/data"])
 def test_a_store_that_is_absolute_stays_as_it_is(tmp_path: Path, url: str) -> None:
     assert load(tmp_path, f'[store]\nurl = "{url}"').store.url == url
@@ -82,6 +93,35 @@ WRONG = {
     "no table of a provider": ("[providers]\nopenai = 'x'", ["providers.openai must be a table"]),
     "a name": ("[providers.x]\nkind = 'openai'\nname = 'y'", ["providers.x.name cannot be given"]),
     "no TOML": ("[store\n", ["is no TOML"]),
+    "headers that are no table": ("[providers.x]\nkind = 'openai'\nheaders = 'x'", ["providers.x.headers"]),
+    "a key among the headers": (
+        f"[providers.x]\nkind = 'openai'\nheaders = {{ Authorization = 'Bearer {KEY}' }}",
+        ["providers.x.headers: cannot hold 'Authorization'", "does not belong in a file", "api_key_env"],
+    ),
+    "another key among the headers": (
+        f"[providers.x]\nkind = 'anthropic'\nheaders = {{ X-Api-Key = '{KEY}' }}",
+        ["cannot hold 'X-Api-Key'", "does not belong in a file"],
+    ),
+    "a header of the content": (
+        "[providers.x]\nkind = 'openai'\nheaders = { Content-Type = 'text/plain' }",
+        ["cannot hold 'Content-Type'", "every call sets it itself"],
+    ),
+    "a header of the connection": (
+        "[providers.x]\nkind = 'openai'\nheaders = { Transfer-Encoding = 'gzip' }",
+        ["cannot hold 'Transfer-Encoding'", "every call sets it itself"],
+    ),
+    "a header without a name": (
+        "[providers.x]\nkind = 'openai'\nheaders = { 'a b' = 'x' }",
+        ["cannot hold 'a b'", "letters, digits and -"],
+    ),
+    "a header of two lines": (
+        f'[providers.x]\nkind = "openai"\nheaders = {{ x-a = "{KEY}\\r\\nx-b: c" }}',
+        ["cannot hold 'x-a' with such a value"],
+    ),
+    "one header twice": (
+        "[providers.x]\nkind = 'openai'\nheaders = { x-a = 'b', X-A = 'c' }",
+        ["name one header twice"],
+    ),
     "several": ("[store]\na = 1\nb = 2\nc = 3", ["and 2 more problems"]),
 }
 
@@ -95,6 +135,7 @@ def test_what_is_wrong_is_told_in_a_sentence_that_names_the_file_and_the_field(
     message = caught.value.message
     assert str(tmp_path / "durabatch.toml") in message
     assert "\n" not in message
+    assert KEY not in message
     for word in words:
         assert word in message
 
@@ -174,6 +215,31 @@ def test_what_may_be_printed_holds_no_key(tmp_path: Path) -> None:
     facts = settings.redacted()
     assert facts["providers"]["openai"]["key"] == "set"
     assert facts["providers"]["anthropic"]["key"] == "missing"
+
+
+def test_headers_are_shown_by_their_names_only(tmp_path: Path) -> None:
+    text = '[providers.openai]\nkind = "openai"\nheaders = { "x-team" = "a-secret", anthropic-beta = "b" }'
+    settings = load(tmp_path, text, OPENAI_API_KEY=KEY)
+    assert settings.provider("openai").headers == {"x-team": "a-secret", "anthropic-beta": "b"}
+    assert settings.redacted()["providers"]["openai"]["headers"] == ["anthropic-beta", "x-team"]
+    assert "a-secret" not in json.dumps(settings.redacted())
+    assert "headers" not in settings.redacted()["providers"]["anthropic"]
+
+
+def test_another_project_is_another_account_and_any_other_header_is_not() -> None:
+    def account(name: str | None = None, **headers: str) -> str:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return ProviderSettings(
+            name="p", kind="openai", api_key=SecretStr(KEY), headers=named, account=name
+        ).fingerprint
+
+    assert account() == account(x_team="a")
+    assert (
+        len({account(), account(OpenAI_Project="a"), account(OpenAI_Project="b"), account(OpenAI_Organization="a")})
+        == 4
+    )
+    assert account(OpenAI_Project="a") == account(openai_project="a")
+    assert account("mine", OpenAI_Project="a") == account("mine")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,242 @@
+"""The input of a batch: one file, a folder of them or a pattern, read as if all were one.
+
+Files stand behind one another in the order of their paths, so that a shard is a range of bytes that may span files.
+Byte ranges cannot point into compressed data, so compressed files are expanded into the batch's folder first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ..contract import InvalidInput, InvalidSpec
+from ._boundary import Pulse, in_thread
+from .compression import HEAD_BYTES, compression, expanded
+from .records import Segment, ShardRecord, copies_folder, read_segments
+from .rows import Line, lines
+from .store import Store
+
+#: What a folder's files are called; a pattern takes whatever it matches.
+_SUFFIX = re.compile(r".*\.(jsonl|ndjson)(\.(gz|zst|zstd))?", re.IGNORECASE | re.DOTALL)
+_WILDCARD = re.compile(r"[*?]")
+#: Files that are looked at at a time.
+_LOOKS = 16
+#: Characters of a file's name that messages and results show.
+_SHOWN = 100
+
+
+class File(NamedTuple):
+    """One object of an input."""
+
+    path: str
+    size: int  #: Bytes, as it lies in the store.
+    name: str | None  #: Its path below the folder or the pattern's fixed part; None where the URI names it itself.
+
+
+class Selection:
+    """Which paths a folder or a pattern takes.
+
+    In a pattern `*` stands for any characters of one path part and `?` for one, but not for a leading dot. Of a folder
+    everything below it is taken, but for parts that begin with a dot or an underscore.
+    """
+
+    def __init__(self, path: str) -> None:
+        parts = path.split("/")
+        fixed = next((number for number, part in enumerate(parts) if _WILDCARD.search(part)), None)
+        self.pattern = fixed is not None
+        self.folder = "/".join(parts[:fixed])  #: Where all that it takes lies; "" for the whole store.
+        self._matches = re.compile("/".join(_regex(part) for part in parts), re.DOTALL).fullmatch
+
+    def takes(self, path: str) -> bool:
+        """Return whether a path is taken."""
+        if self.pattern:
+            return self._matches(path) is not None
+        return path.startswith(f"{self.folder}/") and not is_hidden(self.name(path))
+
+    def name(self, path: str) -> str:
+        """Return what a path that is taken is called in messages."""
+        return path[len(self.folder) + 1 :] if self.folder else path
+
+
+def _regex(part: str) -> str:
+    wild = {"*": "[^/]*", "?": "[^/]"}
+    hidden = r"(?!\.)" if part[:1] in wild else ""
+    return hidden + "".join(wild.get(character) or re.escape(character) for character in part)
+
+
+def has_wildcard(text: str) -> bool:
+    """Return whether a path or URI holds a wildcard."""
+    return _WILDCARD.search(text) is not None
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file's path below a folder says that it is not one of its requests, as _SUCCESS does."""
+    return any(part[0] in "._" for part in name.split("/"))
+
+
+def is_jsonl(name: str) -> bool:
+    """Return whether a file is called as a folder's files must be."""
+    return _SUFFIX.fullmatch(name) is not None
+
+
+def input_location(store: Store, uri: str) -> str:
+    """Return the path of an input's URI, wildcards and all.
+
+    Raises:
+        InvalidSpec: it is outside the store, or the whole of it.
+    """
+    # To a file URI a question mark would be the beginning of a query.
+    path = store.path(uri.replace("?", "%3F") if uri.startswith("file:") else uri)
+    if not path:
+        raise InvalidSpec(f"The input {uri} is the whole store: name a file, a folder in it, or a pattern.")
+    return path
+
+
+async def find_files(store: Store, uri: str) -> tuple[File, ...]:
+    """Return the files that an input's URI names, in the order of their paths.
+
+    Raises:
+        InvalidSpec: the URI is outside the store, or the whole of it.
+        InvalidInput: there are none, or a folder holds something else.
+    """
+    path = input_location(store, uri)
+    size = None if uri.endswith("/") else await store.size(path)
+    if size is not None:
+        return (File(path, size, None),)
+    selection = Selection(path)
+    found = [
+        File(found, size, selection.name(found))
+        for found, size in await store.list(selection.folder)
+        if selection.takes(found)
+    ]
+    if selection.pattern and not found:
+        raise InvalidInput(f"There is no file that matches {uri}: check the pattern and the folder it names.")
+    if uri.endswith("/") and not found:
+        raise InvalidInput(f"There is no file of requests in {uri}: check the URI, or put the files there.")
+    if not found:
+        raise InvalidInput(f"There is no input at {uri}: check the URI, or submit the file again.")
+    if not selection.pattern:
+        check_names(uri, (selection.name(file.path) for file in found))
+    return tuple(found)
+
+
+def check_names(folder: str, names: Iterable[str]) -> None:
+    """See that a folder holds files of requests only; none is left out without a word.
+
+    Raises:
+        InvalidInput: it holds something else.
+    """
+    for name in names:
+        if not is_jsonl(name):
+            raise InvalidInput(
+                f"The folder {folder} holds {_shown(name)}, whose name is not that of a JSONL file: take it out, or "
+                f"name a pattern such as {folder.removesuffix('/')}/*.jsonl."
+            )
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _SHOWN else "…" + name[1 - _SHOWN :]
+
+
+class Input:
+    """Files behind one another, as one run of bytes. Blocks: call it from a thread."""
+
+    def __init__(self, store: Store, segments: list[Segment]) -> None:
+        self._store = store
+        self.segments = segments
+
+    def lines(self, limit: int, start: int = 0, number: int = 0) -> Iterator[Line]:
+        """Yield the lines that are not blank; one of more than `limit` bytes without its data.
+
+        Args:
+            limit: bytes of a line that is kept.
+            start: the byte to begin at, where a line or the rest of a blank one begins.
+            number: how many line breaks come before it in its file.
+        """
+        for segment in self.segments:
+            if segment.end <= start:
+                continue
+            skip = max(0, start - segment.start)
+            chunks = self._store.stream(segment.path, skip, segment.size)
+            yield from lines(chunks, limit, segment.name, segment.start + skip, number if skip else 0)
+
+    def stream(self, start: int, end: int, chunk: int) -> Iterator[bytes]:
+        """Yield the bytes [start, end) in pieces of at most chunk bytes."""
+        for segment in self.segments:
+            if segment.end <= start or segment.start >= end:
+                continue
+            first, last = max(start - segment.start, 0), min(end - segment.start, segment.size)
+            if first < last:
+                yield from self._store.stream(segment.path, first, last, chunk)
+            if segment.feed and end >= segment.end:
+                yield b"\n"
+
+    def name_at(self, offset: int) -> str | None:
+        """Return the name of the file that a byte is in."""
+        return next((segment.name for segment in self.segments if segment.start <= offset < segment.end), None)
+
+
+def shard_bytes(store: Store, record: ShardRecord, chunk: int) -> Iterator[bytes]:
+    """Yield a shard's part of the input in pieces of at most chunk bytes. Blocks: call it from a thread."""
+    yield from Input(store, read_segments(store, record)).stream(record.start, record.end, chunk)
+
+
+async def open_input(store: Store, root: str, files: tuple[File, ...], pulse: Pulse) -> Input:
+    """Return the files as one input, compressed ones by their expanded copies, which are made where they are missing.
+
+    Raises:
+        InvalidInput: compressed data is cut off or damaged.
+    """
+    several = len(files) > 1
+    segments: list[Segment] = []
+    start = 0
+    for first in range(0, len(files), _LOOKS):
+        some = files[first : first + _LOOKS]
+        looks = await asyncio.gather(*(asyncio.to_thread(_look, store, file, several) for file in some))
+        for number, (file, (compressed, feed)) in enumerate(zip(some, looks, strict=True), first):
+            pulse.check()
+            path, size = file.path, file.size
+            if compressed:
+                path, size = await _expanded_copy(store, root, number, file, pulse)
+            if size:
+                end = start + size + feed
+                segments.append(Segment(path, start, end, _shown(file.name) if several and file.name else None, feed))
+                start = end
+    return Input(store, segments)
+
+
+def _look(store: Store, file: File, several: bool) -> tuple[bool, bool]:
+    """Return whether a file is compressed, and whether it needs a line feed behind it."""
+    head = b"".join(store.stream(file.path, 0, HEAD_BYTES))
+    if compression(head):
+        return True, False
+    if not several or not file.size:
+        return False, False
+    return False, b"".join(store.stream(file.path, file.size - 1, file.size)) != b"\n"
+
+
+async def _expanded_copy(store: Store, root: str, number: int, file: File, pulse: Pulse) -> tuple[str, int]:
+    """Return path and size of a compressed file's expanded copy."""
+    made_of = hashlib.sha256(f"{file.size} {file.path}".encode()).hexdigest()[:16]
+    path = f"{copies_folder(root)}/{number:05d}-{made_of}.jsonl"
+    size = await store.size(path)
+    if size is None:
+        # It appears whole or not at all, so one that is there was finished, by whichever worker.
+        size = await in_thread(pulse, lambda: _expand(store, file, path, pulse))
+    return path, size
+
+
+def _expand(store: Store, file: File, path: str, pulse: Pulse) -> int:
+    last = b"\n"
+    with store.writer(path) as out:
+        for data in expanded(store.stream(file.path), f"The file {store.uri(file.path)}"):
+            pulse.check()
+            pulse.bytes += len(data)
+            out.write(data)
+            last = data[-1:]
+        if last != b"\n":
+            out.write(b"\n")
+    return out.bytes_written

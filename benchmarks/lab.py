@@ -1,0 +1,258 @@
+"""Where it is measured: a real Temporal server, the sandbox and a worker, each a process of its own. Linux only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
+
+from durabatch import BatchClient
+from durabatch.contract import BatchResult
+from durabatch.sandbox import SandboxAdmin
+
+MODEL = "gpt-4o-mini"
+#: Nothing here takes longer to start, in seconds.
+_START = 60.0
+_PAUSE = 0.02
+#: No batch takes longer, in seconds; a batch that waits for an outage's end would wait for ever here.
+_PATIENCE = 3600.0
+#: Runs a command that dies with its parent, so that a benchmark that is killed leaves nothing behind.
+_LAUNCH = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); "
+    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+class Process:
+    """A process, what it has used so far, and its end."""
+
+    def __init__(self, command: Sequence[str], log: Path, **environment: str) -> None:
+        self._log = log
+        self._seen = log.stat().st_size if log.exists() else 0
+        with log.open("ab") as out:
+            self._child = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**clean_environment(), **environment},
+            )
+
+    async def says(self, word: str) -> str:
+        """Wait until it has written a line with this word, and return the line."""
+        deadline = time.monotonic() + _START
+        while time.monotonic() < deadline and self._child.poll() is None:
+            with self._log.open(encoding="utf-8") as log:
+                log.seek(self._seen)
+                for line in log:
+                    if word in line and line.endswith("\n"):
+                        return line
+            await asyncio.sleep(_PAUSE)
+        raise RuntimeError(f"It did not start:\n{self._log.read_text(encoding='utf-8')}")
+
+    @property
+    def peak(self) -> int:
+        """The most memory that it has had, in bytes (VmHWM, the resident set)."""
+        status = Path(f"/proc/{self._child.pid}/status").read_text()
+        [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
+
+    @property
+    def cpu(self) -> float:
+        """Processor seconds that it has used."""
+        fields = Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def kill(self) -> None:
+        """SIGKILL: no handler runs, nothing is flushed."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Let it end as it is meant to."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> None:
+        self._child.send_signal(number)  # does nothing once it has ended
+        try:
+            self._child.wait(30)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without what would lead Durabatch to somebody's servers or settings."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "DURABATCH_", "OPENAI_"))
+    }
+
+
+@contextlib.contextmanager
+def scratch(folder: Path | None = None) -> Iterator[Path]:
+    """Yield an empty folder, and remove it afterwards."""
+    made = Path(tempfile.mkdtemp(prefix="durabatch-bench-", dir=folder))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def sandbox(folder: Path, **settings: Any) -> AsyncIterator[tuple[SandboxAdmin, Process]]:
+    """Run a sandbox that remembers nothing, at zero latency."""
+    state = folder / f"sandbox-{uuid.uuid4().hex[:8]}"
+    options = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "durabatch.sandbox", "--state", str(state), *options]
+    process = Process(command, folder / "sandbox.log")
+    try:
+        yield SandboxAdmin(json.loads(await process.says('"url"'))["url"]), process
+    finally:
+        process.stop()
+        shutil.rmtree(state, ignore_errors=True)
+
+
+@dataclass
+class Lab:
+    """A Temporal server for a whole benchmark, and a folder."""
+
+    folder: Path
+    client: Client
+    address: str
+    server: Process
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    async def worker(self, provider: SandboxAdmin, queue: str) -> Process:
+        """Start `durabatch worker` with the default settings, and wait until it polls."""
+        config = self.folder / f"{queue}.toml"
+        config.write_text(
+            f'[store]\nurl = "{self.store}"\n[worker]\ntask_queue = "{queue}"\n'
+            f'[providers.sandbox]\nkind = "openai"\nbase_url = "{provider.url}/v1"\nsettle = "1s"\n'
+        )
+        command = [sys.executable, "-m", "durabatch", "worker"]
+        environment = {"TEMPORAL_ADDRESS": self.address, "DURABATCH_CONFIG": str(config)}
+        process = Process(command, self.folder / "worker.log", **environment)
+        await process.says("Worker polls")
+        return process
+
+
+@contextlib.asynccontextmanager
+async def open_lab(folder: Path | None = None) -> AsyncIterator[Lab]:
+    """Start a Temporal server on a database file, as `durabatch dev` does, in a scratch folder."""
+    with scratch(folder) as made:
+        port = _free_port()
+        server = Process(
+            [
+                str(Path(sys.executable).with_name("temporal")),
+                *("server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port)),
+                *("--db-filename", str(made / "temporal.db"), "--log-level", "error"),
+                *("--disable-config-file", "--disable-config-env"),
+            ],
+            made / "temporal.log",
+        )
+        try:
+            address = f"127.0.0.1:{port}"
+            yield Lab(made, await _connected(address), address, server)
+        finally:
+            server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _connected(address: str) -> Client:
+    deadline = time.monotonic() + _START
+    while True:
+        try:
+            client = await Client.connect(address, data_converter=pydantic_data_converter)
+            # The front end answers before its namespace is there.
+            await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="default"))
+            return client
+        except (RPCError, RuntimeError):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+
+
+@dataclass
+class Run:
+    """One batch that went through a worker."""
+
+    result: BatchResult
+    seconds: float  #: From the client's call to the batch's result.
+    peak: int  #: Bytes; the worker's, or that of the one that needed most.
+    idle: int  #: The same before the batch.
+    worker_cpu: float  #: Seconds, of a worker that was not killed.
+    sandbox_cpu: float
+    server_cpu: float
+    kills: int
+
+
+async def run_batch(
+    lab: Lab, provider: SandboxAdmin, sandbox_process: Process, source: Path, poll: dict[str, Any], kills: int = 0
+) -> Run:
+    """Bring a file of the store through a fresh worker, killing it on the way so many times.
+
+    The worker is killed when a third, two thirds, … of the shards have ended.
+    """
+    queue = f"bench-{uuid.uuid4().hex[:8]}"
+    worker = await lab.worker(provider, queue)
+    try:
+        os.sync()  # what was written before must not be paid for here
+        idle = peak = worker.peak
+        client = BatchClient(lab.client, str(lab.store), task_queue=queue)
+        used = worker.cpu, sandbox_process.cpu, lab.server.cpu
+        began = time.perf_counter()
+        batch_id = await client.create(source.as_uri(), provider="sandbox", id=queue, model=MODEL, poll=poll)
+        end = asyncio.ensure_future(client.result(batch_id))
+        for number in range(kills):
+            await _shards_ended(client, batch_id, (number + 1) / (kills + 1), end)
+            peak = max(peak, worker.peak)
+            worker.kill()
+            worker = await lab.worker(provider, queue)
+        result = await asyncio.wait_for(end, _PATIENCE)
+        seconds = time.perf_counter() - began
+        return Run(
+            result=result,
+            seconds=seconds,
+            peak=max(peak, worker.peak),
+            idle=idle,
+            worker_cpu=worker.cpu - used[0],
+            sandbox_cpu=sandbox_process.cpu - used[1],
+            server_cpu=lab.server.cpu - used[2],
+            kills=kills,
+        )
+    finally:
+        worker.stop()
+
+
+async def _shards_ended(client: BatchClient, batch_id: str, share: float, end: asyncio.Future[BatchResult]) -> None:
+    while not end.done():
+        shards = (await client.status(batch_id)).shards
+        if shards.total and shards.ended >= shards.total * share:
+            return
+        await asyncio.sleep(0.1)
+    raise RuntimeError("The batch has ended before the worker could be killed: take more rows.")

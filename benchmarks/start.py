@@ -1,0 +1,84 @@
+"""The start: from an empty folder to the first result, with nothing running and nothing configured.
+
+    python benchmarks/start.py --times 5
+
+`durabatch run` of one row starts an embedded Temporal and the sandbox, waits a second before its first poll, and stops
+both again. Told are the time until it prints the result, and until it has ended. One run before the others, which is
+not counted, warms the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from lab import MODEL, clean_environment, scratch
+from report import arguments, publish, say, spread
+
+
+def timed(*words: str, folder: Path) -> tuple[float, float, str]:
+    """Run the command; return the seconds until it printed something, those until its end, and what it printed."""
+    command = [str(Path(sys.executable).with_name("durabatch")), *words]
+    began = time.perf_counter()
+    with (folder / "stderr").open("w+") as errors:
+        with subprocess.Popen(
+            command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            assert process.stdout is not None
+            out = process.stdout.readline()
+            first = time.perf_counter() - began
+            out += process.stdout.read()
+        seconds = time.perf_counter() - began
+        if process.returncode:
+            errors.seek(0)
+            raise SystemExit(f"durabatch {' '.join(words)} failed:\n{errors.read()}")
+    return first, seconds, out
+
+
+def first_result() -> dict[str, float]:
+    """Run one row in a fresh folder, then the same command again, which finds the batch ended."""
+    with scratch() as folder:
+        (folder / "one.jsonl").write_text('{"custom_id": "a", "input": "Say hi."}\n')
+        words = ("run", "one.jsonl", "--provider", "sandbox", "--model", MODEL, "--json")
+        first, whole, out = timed(*words, folder=folder)
+        result = json.loads(out)
+        if result["counts"]["succeeded"] != 1:
+            raise SystemExit(f"The row did not succeed: {out}")
+        again, _, _ = timed(*words, folder=folder)
+    return {"first": first, "whole": whole, "again": again}
+
+
+def measure(times: int, warm: bool) -> dict[str, Any]:
+    if warm:
+        first_result()
+    runs: list[dict[str, float]] = []
+    helps: list[float] = []
+    with scratch() as folder:
+        for number in range(times):
+            runs.append(first_result())
+            helps.append(timed("--help", folder=folder)[1])
+            say(f"{number + 1}/{times}: {runs[-1]['first']:.2f} s, --help {helps[-1]:.2f} s")
+    first = spread([run["first"] for run in runs])
+    return {
+        "goal": {"first_result_seconds_at_most": 6, "met": first["median"] <= 6},
+        "first_result_seconds": first,
+        "whole_command_seconds": spread([run["whole"] for run in runs]),
+        "result_again_seconds": spread([run["again"] for run in runs]),
+        "help_seconds": spread(helps),
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--cold", action="store_true", help="count the first run, too")
+    given = parser.parse_args()
+    publish("start", measure(given.times, not given.cold), given.out)
+
+
+if __name__ == "__main__":
+    main()

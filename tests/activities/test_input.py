@@ -1,0 +1,737 @@
+"""The input of a batch: several files as one, compressed ones, and a plan that goes on where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from durabatch.activities._boundary import Pulse
+from durabatch.activities.cut import Cut
+from durabatch.activities.estimate import estimate_tokens
+from durabatch.activities.input import File as InputFile
+from durabatch.activities.input import Input, Selection, open_input
+from durabatch.activities.plan import Plan
+from durabatch.activities.providers import Provider
+from durabatch.activities.records import Segment
+from durabatch.activities.rows import Row
+from durabatch.activities.store import Store
+from durabatch.contract import BatchSpec, OnInvalidRow
+from durabatch.contract.steps import PlanRequest
+
+BOM = b"\xef\xbb\xbf"
+zstd = zstandard.ZstdCompressor().compress
+
+
+def put(desk: Any, name: str, data: bytes) -> None:
+    file = desk.folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+
+
+def cuts(desk: Any) -> list[list[str]]:
+    found = []
+    for shard in range(desk.summary.shards):
+        desk.shard = shard
+        found.append([row[0] for row in desk.index()])
+    return found
+
+
+async def sent(desk: Any) -> list[bytes]:
+    """What the provider gets, shard by shard; behind the last row a line feed is as good as none."""
+    found = []
+    for shard in range(desk.summary.shards):
+        desk.shard = shard
+        data = await desk.uploaded_bytes((await desk.upload()).file_id)
+        found.append(data.removesuffix(b"\n") + b"\n")
+    return found
+
+
+def problems(error: Any) -> list[str]:
+    found: list[str] = error.details[0]["problems"]
+    return found
+
+
+# --- which files ---
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken", "left"),
+    [
+        (
+            "in/*.jsonl",
+            ["in/a.jsonl", "in/_a.jsonl", "in/*.jsonl"],
+            ["in/x/a.jsonl", "in/.a.jsonl", "in/ajsonl", "a.jsonl"],
+        ),
+        (
+            "in/day-?.jsonl",
+            ["in/day-1.jsonl", "in/day-?.jsonl"],
+            ["in/day-10.jsonl", "in/day-.jsonl", "in/day-/.jsonl"],
+        ),
+        ("in/*/part-*.jsonl.gz", ["in/x/part-.jsonl.gz"], ["in/part-1.jsonl.gz", "in/x/y/part-1.jsonl.gz"]),
+        ("in/[ab]*.jsonl", ["in/[ab]c.jsonl"], ["in/a.jsonl"]),
+        ("*.jsonl", ["a.jsonl"], ["in/a.jsonl"]),
+        ("in", ["in/a.jsonl", "in/x/y.txt"], ["in", "inner/a.jsonl", "in/_SUCCESS", "in/.x/a.jsonl", "in/_x/a.jsonl"]),
+    ],
+)
+def test_a_selection_takes_what_it_says(pattern: str, taken: list[str], left: list[str]) -> None:
+    takes = Selection(pattern).takes
+    assert ([path for path in taken if not takes(path)], [path for path in left if takes(path)]) == ([], [])
+
+
+@pytest.mark.parametrize("uri", ["in/", "in", "in/*.*", "in/?-*", "*/*-part.*"])
+async def test_files_are_one_input_in_the_order_of_their_paths(desk: Any, uri: str) -> None:
+    put(desk, "in/b-part.jsonl", desk.jsonl(desk.chat("b-1"), desk.chat("b-2")))
+    put(desk, "in/a-part.jsonl", desk.jsonl(desk.chat("a-1"))[:-1])  # no line feed at its end
+    put(desk, "in/c-part.NDJSON", desk.jsonl(desk.chat("c-1")))
+    put(desk, "other/c.jsonl", desk.jsonl(desk.chat("other")))
+    summary = await desk.plan(input=f"{desk.store.url}/{uri}")
+    assert (summary.rows, summary.shards) == (4, 1)
+    assert cuts(desk) == [["a-1", "b-1", "b-2", "c-1"]]
+
+
+async def test_a_folder_is_read_with_all_that_is_below_it_but_hidden_files(desk: Any) -> None:
+    for name in ("z.jsonl", "2026/01/a.jsonl", "_SUCCESS", "_tmp/x.jsonl", ".crc/x", "2026/.a.jsonl.crc"):
+        put(desk, f"in/{name}", desk.jsonl(desk.chat(name)))
+    await desk.plan(input=desk.store.uri("in") + "/")
+    assert cuts(desk) == [["2026/01/a.jsonl", "z.jsonl"]]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "a.jsonl.bak", "sub/a.json", "a.gz", "jsonl"])
+async def test_a_folder_that_holds_something_else_is_refused_by_name(desk: Any, name: str) -> None:
+    put(desk, "in/a.jsonl", desk.jsonl(desk.chat("a")))
+    put(desk, f"in/{name}", b"Sesame")
+    error = await desk.refused(desk.plan(input=desk.store.uri("in") + "/"))
+    assert error.type == "invalid_input"
+    assert f"holds {name}, whose name is not that of a JSONL file" in error.message
+    assert f"{desk.store.uri('in')}/*.jsonl" in error.message
+    assert (await desk.plan(input=f"{desk.store.uri('in')}/a.jsonl")).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("in/", "There is no file of requests in"),
+        ("none/", "There is no file of requests in"),
+        ("none", "There is no input at"),
+        ("in/*.jsonl", "There is no file that matches"),
+        ("*.jsonl.gz", "There is no file that matches"),
+    ],
+)
+async def test_a_folder_or_pattern_without_files_is_refused(desk: Any, uri: str, words: str) -> None:
+    put(desk, "in/_SUCCESS", b"")
+    error = await desk.refused(desk.plan(input=f"{desk.store.url}/{uri}"))
+    assert (error.type, error.message.startswith(words)) == ("invalid_input", True)
+    assert f"{desk.store.url}/{uri}" in error.message
+
+
+async def test_files_without_rows_are_refused_all_together(desk: Any) -> None:
+    put(desk, "in/a.jsonl", b"")
+    put(desk, "in/b.jsonl", BOM + b"\n")
+    error = await desk.refused(desk.plan(input=desk.store.uri("in")))
+    assert error.message == "The input has no rows: give it at least one request."
+
+
+async def test_the_whole_store_is_no_input(desk: Any) -> None:
+    for uri in (desk.store.url, f"{desk.store.url}/"):
+        error = await desk.refused(desk.plan(input=uri))
+        assert (error.type, "is the whole store" in error.message) == ("invalid_spec", True)
+
+
+async def test_a_file_that_is_called_like_a_pattern_is_that_file(desk: Any) -> None:
+    put(desk, "in/what?.jsonl", desk.jsonl(desk.chat("a")))
+    put(desk, "in/what1.jsonl", desk.jsonl(desk.chat("b")))
+    await desk.plan(input=f"{desk.store.url}/in/what?.jsonl")
+    assert cuts(desk) == [["a"]]
+    assert desk.record()["input"] == "in/what?.jsonl"
+
+
+@pytest.mark.parametrize(
+    "uri", ["out/", "out", "out/*.jsonl", "*/results.jsonl", "out/shards/", "out/input/", "top/", "out/*"]
+)
+async def test_a_batch_does_not_read_what_it_writes(desk: Any, uri: str) -> None:
+    for name in ("out/mine.jsonl", "out/shards/00000/rows.jsonl", "out/input/00000-x.jsonl", "top/a.jsonl"):
+        put(desk, name, desk.jsonl(desk.chat("a")))
+    output = desk.store.uri("top/out" if uri == "top/" else "out")
+    before = sorted(desk.folder.rglob("*"))
+    error = await desk.refused(desk.plan(input=f"{desk.store.url}/{uri}", output=output))
+    assert error.type == "invalid_spec"
+    assert "would overwrite its own input" in error.message
+    assert sorted(desk.folder.rglob("*")) == before
+
+
+async def test_a_folder_within_the_batchs_own_may_be_its_input(desk: Any) -> None:
+    put(desk, "b-1/input-0123/00000-a.jsonl", desk.jsonl(desk.chat("a")))
+    assert (await desk.plan(input=f"{desk.store.url}/b-1/input-0123/")).rows == 1
+    assert (await desk.plan()).rows == 1
+
+
+# --- one run of bytes ---
+
+
+def joined(tmp_path: Path, *files: bytes) -> tuple[Input, bytes]:
+    """Files as an input, and the bytes that it should have."""
+    store, segments, start, expected = Store.open(str(tmp_path)), [], 0, b""
+    for number, data in enumerate(files):
+        (tmp_path / f"{number}.jsonl").write_bytes(data)
+        feed = data[-1:] != b"\n"
+        end = start + len(data) + feed
+        segments.append(Segment(f"{number}.jsonl", start, end, f"{number}.jsonl", feed))
+        expected, start = expected + data + b"\n" * feed, end
+    return Input(store, segments), expected
+
+
+def test_any_range_of_several_files_is_what_it_is_in_one(tmp_path: Path) -> None:
+    source, expected = joined(tmp_path, b"abc\nde", b"f\n", b"\n", b"ghi", b"j\n")
+    for start in range(len(expected) + 1):
+        for end in range(start, len(expected) + 1):
+            for chunk in (1, 2, 100):
+                assert b"".join(source.stream(start, end, chunk)) == expected[start:end], (start, end)
+
+
+def test_lines_of_several_files_have_their_own_numbers_and_the_offsets_of_one(tmp_path: Path) -> None:
+    source, expected = joined(tmp_path, BOM + b"a\n\nbb", BOM + b"\n \r\n c\r\n", b"d\n" + b"e" * 50 + b"\nf")
+    found = list(source.lines(20))
+    assert [line.place for line in found] == [
+        *("0.jsonl line 1", "0.jsonl line 3", "1.jsonl line 3"),
+        *("2.jsonl line 1", "2.jsonl line 2", "2.jsonl line 3"),
+    ]
+    assert [line.data for line in found] == [b"a", b"bb", b"c", b"d", b"", b"f"]
+    assert all(expected[line.offset : line.offset + line.length] == line.data for line in found if line.data)
+    assert (found[4].offset, found[4].length) == (expected.index(b"e"), 50)
+    # Behind any of them, the others are just the same.
+    for number, line in enumerate(found):
+        assert list(source.lines(20, line.offset + line.length, line.number - 1)) == found[number + 1 :]
+
+
+# --- what is told of rows ---
+
+
+async def test_bad_rows_are_told_by_file_and_line(desk: Any) -> None:
+    put(desk, "in/part-1.jsonl", desk.jsonl(desk.chat("a"), desk.chat("b")))
+    put(desk, "in/part-2.jsonl", BOM + desk.jsonl(b"", desk.chat("c", model="n"), b"{", desk.chat("a"), desk.chat("d")))
+    uri = desk.store.uri("in")
+    error = await desk.refused(desk.plan(input=uri))
+    assert problems(error) == [
+        "part-2.jsonl line 2, body.model: differs from that of part-1.jsonl line 1, "
+        "and this provider takes one model a batch",
+        "part-2.jsonl line 3: is not JSON (Input data was truncated)",
+        "part-2.jsonl line 4, custom_id: is the same as on part-1.jsonl line 1",
+    ]
+    await desk.plan(input=uri, on_invalid_row=OnInvalidRow.FAIL_ROW)
+    index = desk.index()
+    assert [row[0] for row in index] == ["a", "b", "c", "part-2.jsonl:3", "a", "d"]
+    assert index[3][3]["file"] == "part-2.jsonl"
+
+
+async def test_a_file_that_is_alone_is_told_of_without_its_name(desk: Any) -> None:
+    put(desk, "in/only.jsonl", desk.jsonl(desk.chat("a"), b"{"))
+    error = await desk.refused(desk.plan(input=desk.store.uri("in")))
+    assert problems(error)[0].startswith("line 2: is not JSON")
+
+
+async def test_a_long_name_is_told_by_its_end(desk: Any) -> None:
+    name = "x" * 150 + "-end.jsonl"
+    put(desk, f"in/{name}", b"{\n")
+    put(desk, "in/y.jsonl", desk.jsonl(desk.chat("a")))
+    error = await desk.refused(desk.plan(input=desk.store.uri("in")))
+    (told,) = problems(error)
+    assert told.startswith("…xxx") and "x-end.jsonl line 1: is not JSON" in told
+    assert len(told.split(" line ")[0]) == 100
+
+
+async def test_rows_of_one_id_in_different_files_and_shards_are_found(desk: Any) -> None:
+    for part in range(4):
+        rows = [desk.chat(f"r-{part}-{n}") for n in range(10)]
+        put(desk, f"in/{part}.jsonl", desk.jsonl(*rows, *([desk.chat("r-0-3")] if part == 3 else [])))
+    error = await desk.refused(desk.plan(input=desk.store.uri("in"), limits={"max_rows": 7}))
+    assert problems(error) == ["3.jsonl line 11, custom_id: is the same as on 0.jsonl line 4"]
+
+
+# --- what is sent ---
+
+
+async def test_shards_span_files_and_go_through_as_they_are(desk: Any) -> None:
+    rows = [desk.chat(f"r-{n}") for n in range(10)]
+    put(desk, "in/a.jsonl", desk.jsonl(*rows[:3])[:-1])
+    put(desk, "in/b.jsonl", desk.jsonl(*rows[3:4]))
+    put(desk, "in/c.jsonl", b"")
+    put(desk, "in/d.jsonl", desk.jsonl(*rows[4:])[:-1])
+    await desk.plan(input=desk.store.uri("in"), limits={"max_rows": 5})
+    assert cuts(desk) == [[f"r-{n}" for n in range(5)], [f"r-{n}" for n in range(5, 10)]]
+    assert (desk.record()["input"], desk.record()["several"], desk.record()["verbatim"]) == (
+        "b-1/input.json",
+        True,
+        True,
+    )
+    assert await sent(desk) == [desk.jsonl(*rows[:5]), desk.jsonl(*rows[5:])]
+
+
+async def test_shards_that_span_files_are_rewritten_where_they_must_be(desk: Any) -> None:
+    short = [{"custom_id": f"r-{n}", "input": f"Say {n}."} for n in range(6)]
+    put(desk, "in/a.jsonl", BOM + desk.jsonl(*short[:2]) + b"\r\n  ")
+    put(desk, "in/b.jsonl", BOM + desk.jsonl(b"{", *short[2:])[:-1])
+    spec = {
+        "input": desk.store.uri("in"),
+        "model": "gpt-4o-mini",
+        "on_invalid_row": "fail_row",
+        "limits": {"max_rows": 4},
+    }
+    await desk.plan(**spec)
+    assert cuts(desk) == [["r-0", "r-1", "b.jsonl:1", "r-2"], ["r-3", "r-4", "r-5"]]
+    uploaded = [json.loads(line) for data in await sent(desk) for line in data.splitlines()]
+    assert [row["custom_id"] for row in uploaded] == [f"r-{n}" for n in range(6)]
+    assert [row["body"]["messages"][0]["content"] for row in uploaded] == [f"Say {n}." for n in range(6)]
+
+
+async def test_a_batch_of_several_files_goes_all_the_way(desk: Any) -> None:
+    put(desk, "in/a.jsonl.gz", gzip.compress(desk.jsonl(desk.chat("a"), desk.chat("b"))))
+    put(desk, "in/b.jsonl", desk.jsonl(desk.chat("c"), b"{"))
+    await desk.plan(input=desk.store.uri("in"), on_invalid_row="fail_row")
+    await desk.through()
+    await desk.settle("failed")
+    rows = desk.rows()
+    assert [(row["custom_id"], row["status"]) for row in rows] == [
+        *(("a", "succeeded"), ("b", "succeeded"), ("c", "succeeded")),
+        ("b.jsonl:2", "failed"),
+    ]
+
+
+async def test_an_input_that_has_changed_since_is_not_sent(desk: Any) -> None:
+    rows = [desk.chat(f"r-{n}") for n in range(4)]
+    put(desk, "in/a.jsonl", desk.jsonl(*rows[:2]))
+    put(desk, "in/b.jsonl", desk.jsonl(*rows[2:]))
+    await desk.plan(input=desk.store.uri("in"))
+    put(desk, "in/b.jsonl", desk.jsonl(*rows[2:]).replace(b"r-3", b"r-4"))
+    error = await desk.refused(desk.upload())
+    assert "has changed since it was planned" in error.message
+
+
+# --- one plain file stays what it was ---
+
+
+async def test_the_plan_of_a_plain_file_has_no_table_and_no_copy(desk: Any) -> None:
+    await desk.plan(desk.chat("a"))
+    assert sorted(path.name for path in (desk.folder / "b-1").iterdir()) == ["plan.json", "shards"]
+    assert desk.record()["input"] == "input.jsonl"
+
+
+async def test_a_plan_of_an_older_version_is_kept_and_its_shards_are_sent(desk: Any) -> None:
+    rows = [desk.chat(f"r-{n}") for n in range(3)]
+    first = await desk.plan(*rows)
+    plan = json.loads((desk.folder / "b-1/plan.json").read_bytes())
+    # What a plan and a shard were before they told more.
+    assert plan.pop("limits") == [50_000, 200_000_000]
+    fields = {"input", "requests", "endpoint", "model", "params", "limits"}
+    facts = {
+        "spec": desk.spec.model_dump(mode="json", include=fields),
+        "size": (desk.folder / "input.jsonl").stat().st_size,
+        "kind": "openai",
+        "limits": [50_000, 200_000_000],
+    }
+    plan["spec_digest"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    put(desk, "b-1/plan.json", json.dumps(plan).encode())
+    record = {name: value for name, value in desk.record().items() if name not in ("model", "several", "cut", "models")}
+    put(desk, "b-1/shards/00000/shard.json", json.dumps(record).encode())
+    assert await desk.plan() == first
+    assert desk.record() == record  # not cut again
+    assert await sent(desk) == [desk.jsonl(*rows)]
+    # A queue that was configured meanwhile is a new limit, and something may be bought.
+    await intend(desk)
+    await desk.reopen(max_enqueued_tokens=20)
+    assert (await desk.plan()).shards == 1
+    assert desk.record() == record
+
+
+# --- compressed ---
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd], ids=["gzip", "zstd"])
+async def test_a_compressed_file_is_planned_like_what_is_in_it(desk: Any, compress: Any) -> None:
+    rows = [desk.chat(f"r-{n}") for n in range(7)]
+    put(desk, "input.jsonl", compress(desk.jsonl(*rows[:4])) + compress(desk.jsonl(*rows[4:])[:-1]))
+    await desk.plan(limits={"max_rows": 4})
+    record = desk.record()
+    assert record["input"].startswith("b-1/input/00000-") and record["several"] is False
+    assert (desk.folder / record["input"]).read_bytes() == desk.jsonl(*rows)
+    assert await sent(desk) == [desk.jsonl(*rows[:4]), desk.jsonl(*rows[4:])]
+
+
+async def test_only_compressed_files_are_copied(desk: Any) -> None:
+    put(desk, "in/a.jsonl", desk.jsonl(desk.chat("a")))
+    put(desk, "in/b.jsonl", gzip.compress(desk.jsonl(desk.chat("b"))))  # whatever it is called
+    put(desk, "in/c.jsonl.zst", zstd(desk.jsonl(desk.chat("c"))[:-1]))
+    put(desk, "in/d.jsonl.gz", desk.jsonl(desk.chat("d")))
+    await desk.plan(input=desk.store.uri("in"))
+    assert await sent(desk) == [desk.jsonl(*(desk.chat(name) for name in "abcd"))]
+    copies = sorted(path.name[:5] for path in (desk.folder / "b-1/input").iterdir())
+    assert copies == ["00001", "00002"]
+
+
+async def test_a_bad_row_in_a_compressed_file_is_told_by_its_line(desk: Any) -> None:
+    put(desk, "in/a.jsonl.gz", gzip.compress(BOM + desk.jsonl(desk.chat("a"), b"{")))
+    put(desk, "in/b.jsonl", desk.jsonl(desk.chat("b")))
+    error = await desk.refused(desk.plan(input=desk.store.uri("in")))
+    assert problems(error)[0].startswith("a.jsonl.gz line 2: is not JSON")
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd], ids=["gzip", "zstd"])
+async def test_compressed_data_that_is_not_whole_is_refused_by_file_and_leaves_nothing(
+    desk: Any, compress: Any
+) -> None:
+    data = compress(desk.jsonl(*(desk.chat(f"Sesame-{n}") for n in range(500))))
+    put(desk, "in/a.jsonl", desk.jsonl(desk.chat("a")))
+    for broken, word in ((data[:-20], "is cut off"), (data + b"Sesame", "is damaged")):
+        put(desk, "in/b.jsonl.x", broken)
+        error = await desk.refused(desk.plan(input=f"{desk.store.url}/in/*"))
+        assert error.type == "invalid_input"
+        assert error.message.startswith(f"The file {desk.store.uri('in/b.jsonl.x')} {word}")
+        assert "Sesame" not in error.message
+        assert not list((desk.folder / "b-1").rglob("*.jsonl"))
+    put(desk, "in/b.jsonl.x", data)
+    assert (await desk.plan()).rows == 501
+
+
+async def test_an_expanded_copy_is_made_once(desk: Any) -> None:
+    put(desk, "input.jsonl", gzip.compress(desk.jsonl(desk.chat("a"), desk.chat("b"))))
+    await desk.plan()
+    copy = desk.folder / desk.record()["input"]
+    before = copy.stat().st_ino
+    await desk.plan(limits={"max_rows": 1})
+    assert cuts(desk) == [["a"], ["b"]]
+    assert copy.stat().st_ino == before
+
+
+# --- shards by tokens, and their models ---
+
+
+@pytest.mark.parametrize("provider", ["gpt", "claude"])
+async def test_a_shard_fits_into_the_providers_queue(desk: Any, provider: str) -> None:
+    rows = [desk.chat(f"r-{n}", "word " * words, max_tokens=5) for n, words in enumerate((50, 50, 50, 900, 50))]
+    each = estimate_tokens(len(json.dumps(rows[0])))
+    await desk.reopen(max_enqueued_tokens=2 * each + 20)
+    await desk.plan(*rows, provider=provider)
+    assert cuts(desk) == [["r-0", "r-1"], ["r-2"], ["r-3"], ["r-4"]]
+    await desk.plan(limits={"max_tokens": each + 10})
+    assert cuts(desk) == [["r-0"], ["r-1"], ["r-2"], ["r-3"], ["r-4"]]
+    await desk.plan(limits={"max_tokens": 10**6})  # what the spec allows beyond the provider's
+    assert cuts(desk) == [["r-0", "r-1"], ["r-2"], ["r-3"], ["r-4"]]
+
+
+async def test_a_shard_tells_the_model_that_all_its_rows_ask_for(desk: Any) -> None:
+    models = ["m", "m", "n", "n", "m", "n"]
+    rows = [
+        {"custom_id": f"r-{n}", "params": {"model": model, "max_tokens": 5, "messages": []}}
+        for n, model in enumerate(models)
+    ]
+    await desk.plan(*rows, b"{", provider="claude", limits={"max_rows": 2}, on_invalid_row="fail_row")
+    told = []
+    for shard in range(desk.summary.shards):
+        desk.shard = shard
+        told.append((desk.record()["model"], list(desk.record()["models"])))
+    assert told == [("m", ["m"]), ("n", ["n"]), ("", ["m", "n"]), ("", [])]
+
+
+# --- a plan that is kept ---
+
+
+async def intend(desk: Any) -> None:
+    put(desk, "b-1/shards/00001/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
+
+
+@pytest.mark.parametrize("limits", [{"max_rows": 2}, {"max_bytes": 5000}, {"max_enqueued_tokens": 20}])
+async def test_other_limits_of_the_provider_replace_a_plan_only_before_anything_is_bought(
+    desk: Any, limits: dict[str, Any]
+) -> None:
+    rows = [desk.chat(f"r-{n}") for n in range(9)]
+    await desk.reopen(max_rows=3)
+    first = await desk.plan(*rows)
+    bought = cuts(desk)
+    await intend(desk)
+    await desk.reopen(**limits)
+    assert (await desk.plan()).shards == first.shards == 3
+    assert cuts(desk) == bought
+    # Again, and for a batch that only asks what it may have bought.
+    assert (await desk.plan()).shards == 3
+    recalled = await desk.step(Plan(desk.resources).recall, request(desk))
+    assert recalled.plan is not None and recalled.plan.shards == 3
+
+    (desk.folder / "b-1/shards/00001/attempt-1/intent").unlink()
+    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan is None
+    again = await desk.plan()
+    assert cuts(desk) != bought
+    assert again.planned_at == first.planned_at
+
+
+async def test_another_spec_replaces_a_plan_even_where_something_may_be_bought(desk: Any) -> None:
+    await desk.reopen(max_rows=3)
+    await desk.plan(*(desk.chat(f"r-{n}") for n in range(9)))
+    await intend(desk)
+    assert (await desk.plan(limits={"max_rows": 2})).shards == 5
+
+
+async def test_a_plan_whose_replacement_was_broken_off_describes_nothing_any_more(desk: Any) -> None:
+    rows = [desk.chat(f"r-{n}") for n in range(6)]
+    first = await desk.plan(*rows, limits={"max_rows": 3})
+    put(desk, "input.jsonl.gz", gzip.compress(desk.jsonl(*rows))[:-9])
+    await desk.refused(desk.plan(input=desk.store.uri("input.jsonl.gz")))
+    desk.now = desk.now.replace(year=desk.now.year + 1)
+    again = await desk.plan(input=desk.store.uri("input.jsonl"))
+    assert (again.shards, again.planned_at) == (2, first.planned_at)
+
+
+def request(desk: Any) -> PlanRequest:
+    return PlanRequest(batch_id=desk.batch_id, spec=desk.spec, now=desk.now)
+
+
+# --- going on ---
+
+
+class Killed(BaseException):
+    """The worker dies."""
+
+
+class Watched:
+    """A provider that counts the rows it prepares, and dies when it has had enough."""
+
+    def __init__(self, provider: Provider, last: int | None = None) -> None:
+        self._provider = provider
+        self._last = last
+        self.prepared: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._provider, name)
+
+    def prepare(self, row: Row, spec: BatchSpec) -> bytes:
+        if self._last is not None and len(self.prepared) == self._last:
+            raise Killed
+        self.prepared.append(row.custom_id)
+        return self._provider.prepare(row, spec)
+
+
+class Bench:
+    """Cuts of one input, one after the other, as of several workers."""
+
+    def __init__(self, desk: Any, provider: str = "gpt", **fields: Any) -> None:
+        self.desk = desk
+        self.provider = desk.resources.provider(provider)
+        self.spec = BatchSpec(
+            provider=provider, **{"input": desk.store.uri("in"), "limits": {"max_rows": 10}, **fields}
+        )
+        self.digest = "d" * 64
+
+    async def cut(self, place: dict[str, Any] | None = None, last: int | None = None) -> tuple[Any, Watched, Pulse]:
+        """Return what was found, None where the worker died; what was prepared; and the pulse at the end."""
+        names = sorted(path.name for path in (self.desk.folder / "in").iterdir())
+        files = tuple(InputFile(f"in/{name}", (self.desk.folder / "in" / name).stat().st_size, name) for name in names)
+        pulse, watched = Pulse(place=dict(place or {})), Watched(self.provider, last)
+        source = await open_input(self.desk.store, "b-1", files, pulse)
+        cut = Cut(self.desk.store, watched, self.spec, "b-1", source, self.digest, pulse)  # type: ignore[arg-type]
+        try:
+            return await asyncio.to_thread(cut.run), watched, pulse
+        except Killed:
+            return None, watched, pulse
+
+    def written(self) -> dict[str, bytes]:
+        folder = self.desk.folder / "b-1"
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def parts(desk: Any, number: int = 57) -> None:
+    """Three files, with bad rows and blank lines, one without a line feed at its end, one compressed."""
+    rows: list[Any] = [b"{" if n % 13 == 5 else b"" if n % 17 == 3 else desk.chat(f"r-{n}") for n in range(number)]
+    put(desk, "in/a.jsonl", BOM + desk.jsonl(*rows[:23]) + b"  ")
+    put(desk, "in/b.jsonl", desk.jsonl(*rows[23:40])[:-1])
+    put(desk, "in/c.jsonl.gz", gzip.compress(desk.jsonl(*rows[40:])))
+
+
+async def test_a_cut_goes_on_behind_the_last_shard_that_was_closed(desk: Any) -> None:
+    parts(desk)
+    bench = Bench(desk)
+    whole, every, _ = await bench.cut()
+    expected = bench.written()
+    for last in range(0, len(every.prepared), 3):
+        for path in sorted((desk.folder / "b-1").rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        nothing, killed, pulse = await bench.cut(last=last)
+        assert nothing is None and len(killed.prepared) == last
+        closed = sum(
+            len((desk.folder / f"b-1/shards/{shard:05d}/rows.jsonl").read_bytes().splitlines())
+            for shard in range(int(pulse.place.get("shards", 0)))
+        )
+        found, others, after = await bench.cut(pulse.place)
+        assert dataclasses.asdict(found) == dataclasses.asdict(whole)
+        assert bench.written() == expected
+        assert after.rows == whole.rows
+        # No row of a closed shard was looked at again, and every other one was.
+        refused = sum(b'"line"' in line for line in expected_index(expected)[:closed])
+        assert others.prepared == every.prepared[closed - refused :]
+        assert closed >= last - 10
+
+
+def expected_index(written: dict[str, bytes]) -> list[bytes]:
+    names = sorted(name for name in written if name.endswith("rows.jsonl"))
+    return [line for name in names for line in written[name].splitlines()]
+
+
+async def test_a_cut_that_was_killed_twice_goes_on_from_the_second_place(desk: Any) -> None:
+    parts(desk)
+    bench = Bench(desk)
+    whole, every, _ = await bench.cut()
+    _, _, first = await bench.cut(last=25)
+    _, second, later = await bench.cut(first.place, last=15)
+    assert later.place["shards"] > first.place["shards"] > 0
+    found, third, _ = await bench.cut(later.place)
+    assert dataclasses.asdict(found) == dataclasses.asdict(whole)
+    assert len(second.prepared) == 15
+    assert len(third.prepared) < len(every.prepared) - 25
+
+
+async def test_what_heartbeats_keep_is_numbers_and_digests(desk: Any) -> None:
+    parts(desk)
+    _, _, pulse = await Bench(desk).cut(last=40)
+    assert {name: type(value) for name, value in pulse.place.items()} == {
+        "cut": str,
+        "shards": int,
+        "line": int,
+        "first": int,
+    }
+    assert pulse.place["cut"] == "d" * 16
+
+
+async def test_the_tokens_of_several_models_are_counted_on(desk: Any) -> None:
+    rows = [
+        {"custom_id": f"r-{n}", "params": {"model": f"m-{n % 3}", "max_tokens": 5, "messages": []}} for n in range(30)
+    ]
+    put(desk, "in/a.jsonl", desk.jsonl(*rows))
+    bench = Bench(desk, provider="claude", endpoint="/v1/messages")
+    whole, _, _ = await bench.cut()
+    _, _, pulse = await bench.cut(last=25)
+    found, others, _ = await bench.cut(pulse.place)
+    assert found.tokens == whole.tokens and len(found.tokens) == 3
+    assert others.prepared == [f"r-{n}" for n in range(20, 30)]
+
+
+async def test_the_first_row_is_remembered_over_a_death(desk: Any) -> None:
+    rows = [b"{", *(desk.chat(f"r-{n}") for n in range(25)), desk.chat("other", model="n")]
+    put(desk, "in/a.jsonl", desk.jsonl(*rows))
+    put(desk, "in/b.jsonl", desk.jsonl(desk.chat("z")))
+    bench = Bench(desk)
+    _, _, pulse = await bench.cut(last=22)
+    found, _, _ = await bench.cut(pulse.place)
+    assert [str(problem) for problem in found.problems][1:] == [
+        "a.jsonl line 27, body.model: differs from that of a.jsonl line 2, and this provider takes one model a batch"
+    ]
+
+
+async def test_a_second_row_of_an_id_is_found_over_a_death(desk: Any) -> None:
+    rows = [desk.chat(f"r-{n}") for n in range(30)]
+    put(desk, "in/a.jsonl", desk.jsonl(*rows, desk.chat("r-3")))
+    bench = Bench(desk)
+    _, _, pulse = await bench.cut(last=25)
+    found, others, after = await bench.cut(pulse.place)
+    assert [str(problem) for problem in found.problems] == ["line 31, custom_id: is the same as on line 4"]
+    # Ten rows, and the one with the id that stood twice; then all once more, now knowing which it is.
+    assert len(others.prepared) == 11 + 30
+    assert after.rows == 31
+
+
+async def test_a_death_in_the_second_reading_begins_anew(desk: Any) -> None:
+    rows = [desk.chat(f"r-{n}") for n in range(30)]
+    put(desk, "in/a.jsonl", desk.jsonl(*rows, desk.chat("r-3")))
+    bench = Bench(desk)
+    whole, _, _ = await bench.cut()
+    _, _, first = await bench.cut(last=25)
+    _, _, second = await bench.cut(last=31 + 5)
+    assert second.place == {}
+    # Even if the last heartbeat that arrived was of the first reading.
+    for place in (first.place, second.place):
+        found, others, _ = await bench.cut(place)
+        assert len(others.prepared) == 31 + 30
+        assert dataclasses.asdict(found) == dataclasses.asdict(whole)
+        await bench.cut(last=31 + 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("00000/shard.json", lambda data: b""),
+        ("00001/shard.json", lambda data: b"\0" * len(data)),
+        ("00001/shard.json", lambda data: data.replace(b"dddd", b"eeee")),
+        ("00000/rows.jsonl", lambda data: b""),
+        ("00001/rows.jsonl", lambda data: data[: len(data) // 2]),
+        ("00001/rows.jsonl", lambda data: b"\n".join(data.split(b"\n")[:-2])),
+        ("00001/rows.jsonl", lambda data: b"\0" * len(data)),
+        ("00001/rows.jsonl", None),
+    ],
+)
+async def test_shards_that_are_not_what_was_closed_are_cut_anew(desk: Any, name: str, change: Any) -> None:
+    parts(desk)
+    bench = Bench(desk)
+    whole, every, _ = await bench.cut()
+    expected = bench.written()
+    _, _, pulse = await bench.cut(last=40)
+    file = desk.folder / "b-1/shards" / name
+    if change is None:
+        file.unlink()
+    else:
+        file.write_bytes(change(file.read_bytes()))
+    found, others, _ = await bench.cut(pulse.place)
+    assert others.prepared == every.prepared
+    assert dataclasses.asdict(found) == dataclasses.asdict(whole)
+    assert bench.written() == expected
+
+
+async def test_shards_of_another_cut_are_never_gone_on_from(desk: Any) -> None:
+    parts(desk)
+    one, other = Bench(desk), Bench(desk, limits={"max_rows": 7})
+    other.digest = "e" * 64
+    whole, every, _ = await one.cut()
+    expected = one.written()
+    _, _, place_of_one = await one.cut(last=40)
+    # Another worker, configured otherwise, comes in between and is killed at any time.
+    for last in (0, 8, 40):
+        _, began, place_of_other = await other.cut(place_of_one.place, last=last)
+        assert began.prepared == every.prepared[:last]
+        for place in (place_of_one.place, place_of_other.place):
+            if last < 40:
+                found, again, _ = await one.cut(place)
+                assert again.prepared == every.prepared
+                assert dataclasses.asdict(found) == dataclasses.asdict(whole)
+                assert expected.items() <= one.written().items()
+                await other.cut(last=last)
+        await one.cut(last=40)
+
+
+async def test_the_plan_step_goes_on_where_its_last_heartbeat_was(desk: Any) -> None:
+    rows = [desk.chat(f"r-{n}") for n in range(30)]
+    put(desk, "in/a.jsonl", desk.jsonl(*rows[:15]))
+    put(desk, "in/b.jsonl", desk.jsonl(*rows[15:]))
+    first = await desk.plan(input=desk.store.uri("in"), limits={"max_rows": 10})
+    digest = json.loads((desk.folder / "b-1/plan.json").read_bytes())["spec_digest"]
+    (desk.folder / "b-1/plan.json").unlink()
+    files = [desk.folder / f"b-1/shards/{shard:05d}/rows.jsonl" for shard in range(3)]
+    before = [file.stat().st_ino for file in files]
+    place = {"cut": digest[:16], "shards": 2, "line": 5, "first": 1}
+    for details, kept in (
+        ([{"rows": 20, "bytes": 0, "place": place}], 2),
+        ([{"rows": 20, "bytes": 0}], 0),
+        ([{"rows": 20, "bytes": 0, "place": {**place, "cut": "0" * 16}}], 0),
+        ([{"rows": 20, "bytes": 0, "place": {**place, "shards": "2"}}], 0),
+        ([None], 0),
+        (["what"], 0),
+    ):
+        (desk.folder / "b-1/plan.json").unlink(missing_ok=True)
+        again = await desk.step(Plan(desk.resources).plan, request(desk), heartbeat_details=details)
+        assert again == first
+        after = [file.stat().st_ino for file in files]
+        assert [one == other for one, other in zip(before, after, strict=True)] == [True] * kept + [False] * (3 - kept)
+        before = after
+        assert cuts(desk) == [[f"r-{n}" for n in range(start, start + 10)] for start in (0, 10, 20)]

@@ -1,0 +1,34 @@
+"""Lines, however the pieces of a file happen to be cut."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from durabatch.activities.lines import split_lines
+
+
+@pytest.mark.parametrize(
+    ("pieces", "lines"),
+    [
+        ([], []),
+        ([b""], []),
+        ([b"\n"], [b""]),
+        ([b"a"], [b"a"]),
+        ([b"a\n"], [b"a"]),
+        ([b"a\n\nb"], [b"a", b"", b"b"]),
+        ([b"a", b"b", b"", b"c\nd", b"\n"], [b"abc", b"d"]),
+        ([b"a\r\n", b"b\r"], [b"a\r", b"b\r"]),
+    ],
+)
+def test_pieces_make_lines(pieces: list[bytes], lines: list[bytes]) -> None:
+    assert list(split_lines(pieces)) == lines
+
+
+def test_lines_are_the_same_however_the_file_is_cut() -> None:
+    chance = random.Random(7)
+    data = b"".join(bytes(chance.choices(b"ab\n", k=50)) for _ in range(20))
+    expected = data.split(b"\n") if not data.endswith(b"\n") else data.split(b"\n")[:-1]
+    for size in (1, 2, 3, 7, 50, 999, 5000):
+        assert list(split_lines(data[at : at + size] for at in range(0, len(data), size))) == expected

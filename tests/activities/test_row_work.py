@@ -1,0 +1,143 @@
+"""Row work: a bounded number of threads that work on rows, however many steps run at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from durabatch.activities.accounts import Accounts
+from durabatch.activities.resources import Resources
+from durabatch.activities.settle import Settle
+from durabatch.activities.store import Store
+from durabatch.contract import RetryPolicy
+from durabatch.contract.steps import Settled, SettleRequest
+
+THREADS = 2
+
+
+async def hold(resources: Resources) -> None:
+    """Take every place."""
+    for _ in range(THREADS):
+        await resources.row_work.acquire()
+    assert resources.row_work.locked()
+
+
+def give_back(resources: Resources) -> None:
+    for _ in range(THREADS):
+        resources.row_work.release()
+
+
+async def a_while() -> None:
+    """Let everything run that can."""
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+
+
+async def test_a_step_that_waits_for_its_turn_goes_on_to_beat(desk: Any) -> None:
+    await desk.plan(desk.chat("a"))
+    desk.answered()
+    await hold(desk.resources)
+    environment, beats = ActivityEnvironment(), asyncio.Semaphore(0)
+    environment.info = replace(environment.info, heartbeat_timeout=timedelta(seconds=0.1))
+    environment.on_heartbeat = lambda *details: beats.release()
+    request = SettleRequest(
+        attempt=desk.attempt, attempts=tuple(desk.sent), retry=RetryPolicy(max_attempts=1), unfinished="failed"
+    )
+    task = asyncio.ensure_future(environment.run(Settle(desk.resources).settle, request))
+    for _ in range(3):
+        await beats.acquire()
+    assert not task.done()
+    assert not desk.path("settled.json").exists()
+    give_back(desk.resources)
+    assert (await task).counts.total == 1
+
+
+async def test_no_more_threads_work_on_rows_than_are_useful(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    await desk.plan(*(desk.chat(f"r-{n}") for n in range(8)), limits={"max_rows": 1})
+    active, most, lock, go = 0, 0, threading.Lock(), threading.Event()
+    settle = Accounts.settle
+
+    def counted(self: Accounts) -> Settled:
+        nonlocal active, most
+        with lock:
+            active += 1
+            most = max(most, active)
+        go.wait(60)
+        try:
+            return settle(self)
+        finally:
+            with lock:
+                active -= 1
+
+    monkeypatch.setattr(Accounts, "settle", counted)
+    tasks = []
+    for desk.shard in range(8):
+        tasks.append(asyncio.ensure_future(desk.settle("failed")))
+    while active < THREADS:
+        await asyncio.sleep(0.01)
+    await a_while()
+    go.set()
+    assert [done.counts.total for done in await asyncio.gather(*tasks)] == [1] * 8
+    assert most == THREADS
+
+
+async def test_rows_that_are_rewritten_wait_and_rows_that_go_as_they_are_do_not(desk: Any) -> None:
+    await desk.plan(desk.chat("a"))
+    assert desk.record()["verbatim"]
+    await hold(desk.resources)
+    assert (await desk.upload()).file_id
+    give_back(desk.resources)
+
+    desk.batch_id = "b-2"
+    await desk.plan(desk.chat("a", model=None), model="gpt-4o-mini")
+    assert not desk.record()["verbatim"]
+    await hold(desk.resources)
+    upload = asyncio.ensure_future(desk.upload())
+    await a_while()
+    assert not upload.done()
+    assert len(await desk.files()) == 1
+    give_back(desk.resources)
+    assert (await upload).file_id
+
+
+async def test_a_step_that_is_cancelled_while_it_waits_takes_no_place(desk: Any) -> None:
+    await desk.plan(desk.chat("a"))
+    await hold(desk.resources)
+    task = asyncio.ensure_future(desk.settle("failed"))
+    await a_while()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    give_back(desk.resources)
+    await hold(desk.resources)
+    assert not desk.path("settled.json").exists()
+
+
+async def test_a_step_that_fails_gives_its_place_back(desk: Any) -> None:
+    await desk.plan(desk.chat("a"))
+    desk.path("rows.jsonl").write_bytes(b"")
+    for _ in range(THREADS + 1):
+        assert (await desk.refused(desk.settle("failed"))).type == "accounting_error"
+    await hold(desk.resources)
+
+
+def test_the_places_belong_to_the_loop_that_uses_them(tmp_path: Path) -> None:
+    resources = Resources(Store.open(str(tmp_path)), lambda name: pytest.fail(name))
+
+    async def use() -> None:
+        async def one() -> None:
+            async with resources.row_work:
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(one() for _ in range(THREADS * 3)))
+        await resources.close()
+
+    for _ in range(2):  # a worker that is run again has another loop
+        asyncio.run(use())

@@ -1,0 +1,145 @@
+"""The ledgers of the providers' queues, asked at a real Temporal, and what the command shows of them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from temporalio import workflow
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from durabatch.activities.providers import ProviderSettings
+from durabatch.clients.command.accounts import facts, full, sorted_out, table
+from durabatch.contract import DurabatchError
+from durabatch.contract.ledger import LEDGER_WORKFLOW, Holder, LedgerView, ledger_id
+from durabatch.workers import Settings
+
+from .conftest import Desk
+
+SINCE = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@workflow.defn(name=LEDGER_WORKFLOW)
+class Told:
+    """A ledger that says what it was told to say."""
+
+    def __init__(self) -> None:
+        self._view = LedgerView()
+
+    @workflow.run
+    async def run(self, view: LedgerView) -> None:
+        self._view = view
+        await workflow.wait_condition(lambda: False)
+
+    @workflow.query
+    def ledger(self) -> LedgerView:
+        return self._view
+
+
+def view(account: str, model: str = "gpt-4o-mini") -> LedgerView:
+    return LedgerView(
+        account=account,
+        provider="stand_in",
+        model=model,
+        limit=2_000_000,
+        in_use=1_500_000,
+        holders=60,
+        waiting=1,
+        waiting_tokens=700_000,
+        holding=tuple(Holder(holder=f"b-{n}/0/1", tokens=25_000, since=SINCE) for n in range(50)),
+        queue=(Holder(holder="late/0/1", tokens=700_000, since=SINCE),),
+    )
+
+
+@asynccontextmanager
+async def running(desk: Desk, *views: LedgerView) -> AsyncIterator[str]:
+    """Run ledgers that say this; yield their task queue."""
+    queue, temporal = f"ledgers-{uuid.uuid4().hex[:8]}", desk.client.temporal
+    handles = [
+        await temporal.start_workflow(Told.run, one, id=ledger_id(one.account, one.model), task_queue=queue)
+        for one in views
+    ]
+    listed = f"WorkflowType = '{LEDGER_WORKFLOW}' AND TaskQueue = '{queue}'"
+    while len([run async for run in temporal.list_workflows(listed)]) < len(views):
+        await asyncio.sleep(0.1)
+    try:
+        yield queue
+    finally:
+        for handle in handles:
+            await handle.terminate()
+        while [run async for run in temporal.list_workflows(f"{listed} AND ExecutionStatus = 'Running'")]:
+            await asyncio.sleep(0.1)
+
+
+async def test_every_ledger_that_runs_is_asked(idle: Desk) -> None:
+    assert await idle.client.ledgers() == []
+    mine, other = view(f"a-{uuid.uuid4().hex}"), view(f"b-{uuid.uuid4().hex}", "*")
+    async with running(idle, other, mine) as queue:
+        # The interpreter's own modules: the test's file is none of those that Temporal's sandbox could import.
+        runner = UnsandboxedWorkflowRunner()
+        async with Worker(idle.client.temporal, task_queue=queue, workflows=[Told], workflow_runner=runner):
+            assert await idle.client.ledgers() == [mine, other]
+    assert await idle.client.ledgers() == []
+
+
+async def test_a_ledger_without_a_worker_is_told(idle: Desk) -> None:
+    async with running(idle, view(f"a-{uuid.uuid4().hex}")):
+        with pytest.raises(DurabatchError, match=r"No worker answers for the ledger durabatch-ledger/a-"):
+            await idle.client.ledgers()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    file = tmp_path / "durabatch.toml"
+    file.write_text('[providers.openai]\nkind = "openai"\nmax_enqueued_tokens = 2_000_000\n')
+    found = Settings.load(file, {"OPENAI_API_KEY": "sk-secret"})
+    local = ProviderSettings(name="local", kind="openai", base_url="http://localhost:1/v1", api_key=SecretStr("x"))
+    return found.with_provider(local)
+
+
+def test_ledgers_stand_beside_the_provider_whose_account_they_are_of(settings: Settings) -> None:
+    account = settings.providers["openai"].fingerprint
+    views = [view(account), view(account, "*"), view("stranger")]
+    accounts, others = sorted_out(settings, views)
+    assert [(one.settings.name, one.ledgers) for one in accounts] == [
+        ("anthropic", []),
+        ("local", []),
+        ("openai", views[:2]),
+    ]
+    assert others == views[2:]
+    shown = [" ".join(line.split()) for line in table(accounts, others).splitlines()]
+    assert shown == [
+        "PROVIDER KIND BASE URL KEY LIMIT MODEL IN USE HOLD WAIT",
+        "anthropic anthropic https://api.anthropic.com missing none",
+        "local openai http://localhost:1/v1 set none",
+        "openai openai https://api.openai.com/v1 set 2,000,000 gpt-4o-mini 1,500,000 60 1 (700,000 tokens)",
+        "2,000,000 * 1,500,000 60 1 (700,000 tokens)",
+        "stand_in account stranger, not configured here 2,000,000 gpt-4o-mini 1,500,000 60 1 (700,000 tokens)",
+    ]
+    told = facts(accounts, others, None)
+    assert [provider["key"] for provider in told["providers"]] == ["missing", "set", "set"]
+    assert [len(provider["ledgers"]) for provider in told["providers"]] == [0, 0, 2]
+    assert told["other_ledgers"][0]["account"] == "stranger"
+    assert "sk-secret" not in str(told)
+
+
+def test_one_provider_is_shown_with_who_has_room_and_who_waits(settings: Settings) -> None:
+    accounts, _ = sorted_out(settings, [view(settings.providers["openai"].fingerprint)])
+    shown = full(accounts[2])
+    for words in (
+        "Limit     2,000,000 tokens",
+        "gpt-4o-mini: 1,500,000 of 2,000,000 tokens in use",
+        "60 have room",
+        "b-49/0/1  25,000 tokens, since 20",
+        "… and 10 more",
+        "1 wait, the next one first",
+        "late/0/1  700,000 tokens",
+    ):
+        assert words in shown
+    assert "No shard has room in its queue, and none waits." in full(accounts[0])

@@ -1,0 +1,249 @@
+"""Requests as files: folders, patterns and compressed ones, on this machine and in the store; and a plan of many rows
+whose worker is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from temporalio.converter import default
+
+from durabatch.clients.requests import Rows, check_files, gathered
+from durabatch.contract import InvalidInput, InvalidSpec
+
+from .conftest import KEY, Desk
+
+zstd = zstandard.ZstdCompressor().compress
+
+
+def rows(*names: str) -> bytes:
+    return b"".join(b'{"custom_id":"%s","input":"Say %s."}\n' % (name.encode(), name.encode()) for name in names)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with rows a, b, c and d in three files, one of them compressed; and what is no request."""
+    folder = tmp_path / "My data"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "b.jsonl").write_bytes(rows("b", "c")[:-1])
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(rows("a")))
+    (folder / "sub/d.ndjson").write_bytes(rows("d"))
+    (folder / "_SUCCESS").touch()
+    (folder / ".a.jsonl.gz.crc").write_bytes(b"crc")
+    return folder
+
+
+async def gather(requests: Any, desk: Desk) -> Rows:
+    async with gathered(requests, desk.client.store) as found:
+        return found
+
+
+async def texts(desk: Desk, id: str) -> list[str]:
+    await desk.client.result(id)
+    return [row.custom_id async for row in desk.client.retrieve(id) if row.custom_id in (row.text or "")]
+
+
+# --- local files ---
+
+
+async def test_a_local_folder_is_one_batch_in_the_order_of_its_files(desk: Desk, data: Path) -> None:
+    id = await desk.start(data)
+    assert id.startswith("My-data-")
+    assert await texts(desk, id) == ["a", "b", "c", "d"]
+    assert await desk.start(f"{data}/") == await desk.start(f"{data.as_uri()}/") == id
+    stored = [path for path, _ in await desk.client.store.list(id) if f"{id}/input-" in path]
+    assert [path.rpartition("/")[2] for path in stored] == ["00000-a.jsonl.gz", "00001-b.jsonl", "00002-sub-d.ndjson"]
+    # Compressed stays compressed.
+    assert await desk.client.store.read(stored[0]) == (data / "a.jsonl.gz").read_bytes()
+    assert await desk.bought() == 1
+
+
+async def test_a_local_pattern_takes_what_it_matches(desk: Desk, data: Path) -> None:
+    (data / "sub/[x] 100%.txt").write_bytes(rows("x"))
+    (data / "sub/_e.jsonl").write_bytes(rows("e"))
+    id = await desk.start(str(data / "sub" / "*"))
+    assert id.startswith("sub-")
+    assert sorted(await texts(desk, id)) == ["d", "e", "x"]
+    only = await gather(str(data / "sub" / "[x]*.t?t"), desk)
+    assert [file.file.name for file in only.files] == ["[x] 100%.txt"]
+    assert only.paths("b")[0].endswith("/00000--x- 100-.txt.jsonl")
+
+
+@pytest.mark.parametrize(("compress", "suffix"), [(gzip.compress, ".jsonl.gz"), (zstd, ".jsonl.zst")])
+async def test_a_local_compressed_file_is_copied_as_it_is(
+    desk: Desk, tmp_path: Path, compress: Any, suffix: str
+) -> None:
+    file = tmp_path / "requests"  # whatever it is called
+    file.write_bytes(compress(rows("a", "b")) + compress(rows("c")))
+    found = await gather(file, desk)
+    assert (found.count, found.size) == (3, file.stat().st_size)
+    id = await desk.start(file)
+    assert await texts(desk, id) == ["a", "b", "c"]
+    assert await desk.client.store.read(f"{id}/input-{found.digest[:16]}{suffix}") == file.read_bytes()
+
+
+async def test_a_plain_file_is_stored_as_it_always_was(idle: Desk, tmp_path: Path) -> None:
+    (tmp_path / "…jsonl").write_bytes(rows("a"))
+    found = await gather(tmp_path / "…jsonl", idle)
+    # Other values here would buy batches again that were bought before an upgrade.
+    assert found.stem == "requests"
+    assert found.paths("b-1") == [f"b-1/input-{found.digest[:16]}.jsonl"]
+
+
+async def test_the_digest_of_a_folder_is_of_names_and_contents(idle: Desk, data: Path) -> None:
+    first = await gather(data, idle)
+    assert (first.count, (await gather(data, idle)).digest) == (4, first.digest)
+    (data / "_more").write_bytes(b"hidden")
+    assert (await gather(data, idle)).digest == first.digest
+    (data / "b.jsonl").rename(data / "bb.jsonl")
+    renamed = (await gather(data, idle)).digest
+    (data / "bb.jsonl").write_bytes(rows("b", "x"))
+    assert len({first.digest, renamed, (await gather(data, idle)).digest}) == 3
+
+
+async def test_a_folder_that_changes_while_it_is_read_is_told(idle: Desk, data: Path) -> None:
+    async with gathered(data, idle.client.store) as found:
+        (data / "b.jsonl").write_bytes(rows("x", "y"))
+        with pytest.raises(InvalidInput, match=r"b\.jsonl changed while it was being read"):
+            await found.put(idle.client.store, "b-1")
+    stored = [path for path, _ in await idle.client.store.list("b-1")]
+    assert [path.rpartition("/")[2] for path in stored] == ["00000-a.jsonl.gz"]
+
+
+def folder_of(path: Path, **files: bytes) -> Path:
+    path.mkdir()
+    for name, content in files.items():
+        (path / name.replace("__", ".")).write_bytes(content)
+    return path
+
+
+async def refusal(requests: Path, desk: Desk) -> str:
+    """What is said of files that are no input."""
+    with pytest.raises(InvalidInput) as caught:
+        await desk.client.create(requests, **desk.fields(id="never"))
+    assert await desk.client.store.list() == []
+    return caught.value.message
+
+
+async def test_a_folder_that_is_no_input_is_told(idle: Desk, tmp_path: Path) -> None:
+    empty = folder_of(tmp_path / "empty", _SUCCESS=b"")
+    blank = folder_of(tmp_path / "blank", a__jsonl=b"\n", b__jsonl=b"")
+    other = folder_of(tmp_path / "other", a__jsonl=rows("a"), notes__txt=b"Sesame")
+    cut = folder_of(tmp_path / "cut", a__jsonl=gzip.compress(rows("a"))[:-4])
+    assert await refusal(empty, idle) == f"The folder {empty} is empty: it holds no files of requests."
+    assert await refusal(blank, idle) == f"The folder {blank} is empty: it holds no requests."
+    told = await refusal(other, idle)
+    assert told.startswith(f"The folder {other} holds notes.txt") and f"{other}/*.jsonl" in told
+    assert (
+        await refusal(cut, idle)
+        == f"The file {cut}/a.jsonl is cut off: its gzip data ends in the middle; write it again."
+    )
+    assert (await refusal(tmp_path / "*.none", idle)).startswith(f"No file matches {tmp_path}/*.none")
+    linked = folder_of(tmp_path / "linked")
+    (linked / "a.jsonl").symlink_to(tmp_path / "nowhere")
+    assert await refusal(linked, idle) == f"There is no file {linked}/a.jsonl."
+
+
+def test_files_are_checked_before_anything_is_started(tmp_path: Path, data: Path) -> None:
+    check_files(data)
+    check_files(str(data / "*.jsonl"))
+    (tmp_path / "empty.jsonl").touch()
+    for wrong in (tmp_path / "empty.jsonl", tmp_path / "*.txt", tmp_path / "none"):
+        with pytest.raises(InvalidInput):
+            check_files(wrong)
+    check_files(str(tmp_path / "My data" / "?.jsonl"))
+
+
+# --- in the store ---
+
+
+@pytest.mark.parametrize("uri", ["mine/", "mine", "mine/*.jsonl*", "mine/?.*"])
+async def test_a_folder_or_a_pattern_of_the_store_is_one_batch(desk: Desk, uri: str) -> None:
+    store = desk.client.store
+    await store.write("mine/b.jsonl", rows("b"))
+    await store.write("mine/a.jsonl.zst", zstd(rows("a")))
+    id = await desk.start(f"{store.url}/{uri}")
+    assert id.startswith("mine-")
+    assert await texts(desk, id) == ["a", "b"]
+    assert not [path for path, _ in await store.list(id) if "/input-" in path]  # it is where it was
+
+
+async def test_what_is_not_in_the_store_is_told(idle: Desk) -> None:
+    store = idle.client.store
+    with pytest.raises(InvalidSpec, match="whole store"):
+        await idle.start(store.url)
+    for uri in ("none/", "none/*.jsonl"):
+        with pytest.raises(InvalidInput, match="There is no file"):
+            await idle.start(f"{store.url}/{uri}")
+
+
+# --- a worker that dies while it plans ---
+
+WORKER = """
+import asyncio, os, sys
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from durabatch.workers import Settings, open_worker
+
+async def main(config, address, queue):
+    client = await Client.connect(address, data_converter=pydantic_data_converter)
+    async with open_worker(client, Settings.load(config, dict(os.environ)), task_queue=queue):
+        await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@contextlib.contextmanager
+def worker_process(desk: Desk, config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    address = desk.client.temporal.service_client.config.target_host
+    command = [sys.executable, "-c", WORKER, str(config), address, desk.client.task_queue]
+    with subprocess.Popen(command, env={**os.environ, "KEY": KEY}) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def planned_shards(desk: Desk, id: str) -> int:
+    """How many shards are closed, as the last heartbeat tells."""
+    found = await desk.client.temporal.get_workflow_handle(id).describe()
+    for pending in found.raw_description.pending_activities:
+        for payload in pending.heartbeat_details.payloads:
+            (details,) = await default().decode([payload])
+            return int((details.get("place") or {}).get("shards", 0))
+    return 0
+
+
+async def test_a_plan_goes_on_where_a_killed_worker_was(idle: Desk, tmp_path: Path) -> None:
+    number, each = 400_000, 4_000
+    with (tmp_path / "many.jsonl").open("wb") as out:
+        for n in range(number):
+            out.write(b'{"custom_id":"r-%d","input":"Hi."}\n' % n)
+        out.write(b"{\n")  # so that nothing is submitted once all of it is planned
+    id = await idle.client.create(tmp_path / "many.jsonl", **idle.fields(limits={"max_rows": each}))
+    with worker_process(idle, tmp_path / "durabatch.toml"):
+        while not (closed := await planned_shards(idle, id)):
+            await asyncio.sleep(0.05)
+    folder = tmp_path / "store" / id
+    assert not (folder / "plan.json").exists()
+    indexes = [folder / f"shards/{shard:05d}/rows.jsonl" for shard in range(number // each)]
+    before = [path.stat().st_ino for path in indexes[:closed]]
+    with worker_process(idle, tmp_path / "durabatch.toml"):
+        failure = await idle.client.failure(id)
+    assert failure is not None and failure.message.startswith(f"1 row of {number + 1:,} cannot be sent")
+    # What was closed was not even written again, and the rest is there.
+    assert 0 < closed < len(indexes)
+    assert [path.stat().st_ino for path in indexes[:closed]] == before
+    found = [json.loads(line)[0] for path in indexes for line in path.read_bytes().splitlines()]
+    assert found == [f"r-{n}" for n in range(number)]

@@ -1,0 +1,101 @@
+"""The benchmarks run, and print what docs/performance.md is made of. No figure is judged: the machine may be busy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+#: Each as small as it goes.
+SMALLEST = {
+    "batch_path": ("--rows", "40", "--times", "1"),
+    "size": ("20", "40"),
+    "history": ("--rows", "3", "--polls", "2"),
+    "start": ("--times", "1", "--cold"),
+    "stages": ("--rows", "40", "--times", "1", "--hot", "3"),
+}
+
+
+async def run(name: str, *options: str | Path) -> dict[str, Any]:
+    """Run a benchmark as its own process and return what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, (sys.executable, BENCHMARKS / f"{name}.py", *options)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What each benchmark prints. They run side by side, since none of the figures matters here."""
+    folder = tmp_path_factory.mktemp("results")
+
+    async def run_all() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(run(name, *words, "--out", folder) for name, words in SMALLEST.items()))
+
+    printed = dict(zip(SMALLEST, asyncio.run(run_all()), strict=True))
+    written = {file.stem: json.loads(file.read_text()) for file in folder.iterdir()}
+    assert written == printed
+    return printed
+
+
+def is_spread(value: dict[str, Any]) -> bool:
+    return value.keys() == {"median", "min", "max", "times"} and 0 <= value["min"] <= value["median"] <= value["max"]
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_benchmark_says_on_what_machine_it_ran(told: dict[str, dict[str, Any]], name: str) -> None:
+    assert told[name]["benchmark"] == name
+    assert told[name]["machine"].keys() >= {"cores", "processor", "load_average", "python", "temporal", "temporalio"}
+
+
+def test_the_batch_path_is_compared_with_a_bare_script(told: dict[str, dict[str, Any]]) -> None:
+    found = told["batch_path"]
+    assert found["rows"] == 40
+    assert is_spread(found["wall_ratio"])
+    assert is_spread(found["wall_ratio_without_waiting"])
+    assert is_spread(found["durabatch"]["worker_peak_mib"])
+    assert found["durabatch"]["step_seconds"].keys() >= {"plan", "upload", "create", "poll", "fetch", "settle", "apply"}
+    assert found["bare_script"]["part_seconds"].keys() >= {"read", "upload", "wait", "download", "parse", "write"}
+    assert isinstance(found["goal"]["met"], bool)
+
+
+def test_the_sizes_are_compared_by_time_and_memory_per_row(told: dict[str, dict[str, Any]]) -> None:
+    found = told["size"]
+    assert [size["rows"] for size in found["sizes"]] == [20, 40]
+    assert all(
+        is_spread(size["microseconds_per_row"]) and is_spread(size["worker_peak_mib"]) for size in found["sizes"]
+    )
+    assert all(size["steps"]["settle"]["times"] == size["shards"] == 1 for size in found["sizes"])
+    assert found["time_per_row_ratio"] > 0
+    assert found["peak_memory_ratio"] > 0
+
+
+def test_the_history_of_a_day_is_weighed(told: dict[str, dict[str, Any]]) -> None:
+    history = told["history"]["history"]
+    assert 0 < history["billable_actions"] < history["events"]
+    assert 0 < history["largest_payload_bytes"] <= history["largest_event_bytes"] < history["bytes"]
+    assert told["history"]["hours"] > 0
+
+
+def test_the_start_is_timed_from_an_empty_folder(told: dict[str, dict[str, Any]]) -> None:
+    assert is_spread(told["start"]["first_result_seconds"])
+    assert is_spread(told["start"]["whole_command_seconds"])
+    assert is_spread(told["start"]["help_seconds"])
+
+
+def test_each_stage_is_timed_by_row(told: dict[str, dict[str, Any]]) -> None:
+    for form in ("openai", "short"):
+        found = told["stages"]["forms"][form]
+        assert found["steps"].keys() == {"plan", "upload", "fetch", "settle", "apply"}
+        assert all(is_spread(step["wall"]) and is_spread(step["cpu"]) for step in found["steps"].values())
+        assert found["hot"].keys() >= {"plan", "settle"}
