@@ -82,14 +82,23 @@ def is_jsonl(name: str) -> bool:
     return _SUFFIX.fullmatch(name) is not None
 
 
+def wild_path(store: Store, uri: str) -> str:
+    """Return the path of a URI that may hold wildcards.
+
+    Raises:
+        InvalidSpec: it is outside the store.
+    """
+    # To a file URI a question mark would be the beginning of a query.
+    return store.path(uri.replace("?", "%3F") if uri.startswith("file:") else uri)
+
+
 def input_location(store: Store, uri: str) -> str:
     """Return the path of an input's URI, wildcards and all.
 
     Raises:
         InvalidSpec: it is outside the store, or the whole of it.
     """
-    # To a file URI a question mark would be the beginning of a query.
-    path = store.path(uri.replace("?", "%3F") if uri.startswith("file:") else uri)
+    path = wild_path(store, uri)
     if not path:
         raise InvalidSpec(f"The input {uri} is the whole store: name a file, a folder in it, or a pattern.")
     return path

@@ -6,6 +6,7 @@ import hashlib
 import json
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
@@ -81,43 +82,60 @@ class Plan:
             max_parallel_shards=settings.max_parallel_shards,
             max_enqueued_tokens=settings.max_enqueued_tokens,
         )
-        files = await self._input(request, root)
-        limits = _limits(provider)
-        digest = _digest(spec, files, settings.kind, limits)
-        old = await self._old_plan(root, request)
-        if old is None or not (old.spec_digest == digest or await self._stands(old, spec, files, settings.kind, root)):
-            if recall:
-                return None
-            if old is not None:
-                # Its shards are about to be replaced, so from here on it describes nothing; since when to search stays.
-                await store.write(plan_path(root), _encode(msgspec.structs.replace(old, spec_digest="")))
-            planned_at = old.planned_at if old else request.now.isoformat()
-            source = await open_input(store, root, files, pulse)
-            if len(source.segments) > 1:
-                await store.write(input_path(root), _encode(source.segments))
-            cut = Cut(store, provider, spec, root, source, digest, pulse)
-            found = await in_thread(pulse, cut.run)
-            old = PlanRecord(
-                batch_id=request.batch_id,
-                spec_digest=digest,
-                planned_at=planned_at,
-                rows=found.rows,
-                invalid_rows=found.invalid,
-                shards=found.shards,
-                tokens=dict(found.tokens),
-                problems=[str(problem) for problem in found.problems],
-                limits=limits,
-            )
-            await store.write(plan_path(root), _encode(old))
-        _check(old, spec, self._resources.prices(spec.provider))
+        plan = await self._old_plan(root, request)
+        asked = _asked(spec, settings.kind)
+        if plan is None or not await self._stands(plan, asked, root):
+            files = await self._input(request, root)
+            digest = _digest(asked, files, provider)
+            if plan is None or plan.spec_digest != digest:
+                if recall:
+                    return None
+                plan = await self._cut(request, plan, provider, root, files, asked, digest, pulse)
+        _check(plan, spec, self._resources.prices(spec.provider))
         return PlanSummary(
             root=store.uri(root),
-            rows=old.rows,
-            invalid_rows=old.invalid_rows,
-            shards=old.shards,
-            planned_at=datetime.fromisoformat(old.planned_at),
+            rows=plan.rows,
+            invalid_rows=plan.invalid_rows,
+            shards=plan.shards,
+            planned_at=datetime.fromisoformat(plan.planned_at),
             provider=facts,
         )
+
+    async def _cut(
+        self,
+        request: PlanRequest,
+        old: PlanRecord | None,
+        provider: Provider,
+        root: str,
+        files: tuple[File, ...],
+        asked: str,
+        digest: str,
+        pulse: Pulse,
+    ) -> PlanRecord:
+        """Read the input and write down how it is cut."""
+        store = self._resources.store
+        if old is not None:
+            # Its shards are about to be replaced, so from here on it describes nothing; since when to search stays.
+            await store.write(plan_path(root), _encode(msgspec.structs.replace(old, spec_digest="")))
+        source = await open_input(store, root, files, pulse)
+        if len(source.segments) > 1:
+            await store.write(input_path(root), _encode(source.segments))
+        cut = Cut(store, provider, request.spec, root, source, digest, pulse)
+        async with self._resources.row_work:
+            found = await in_thread(pulse, cut.run)
+        plan = PlanRecord(
+            batch_id=request.batch_id,
+            spec_digest=digest,
+            planned_at=old.planned_at if old else request.now.isoformat(),
+            rows=found.rows,
+            invalid_rows=found.invalid,
+            shards=found.shards,
+            tokens=dict(found.tokens),
+            problems=[str(problem) for problem in found.problems],
+            asked=asked,
+        )
+        await store.write(plan_path(root), _encode(plan))
+        return plan
 
     async def _input(self, request: PlanRequest, root: str) -> tuple[File, ...]:
         """Return the files of the input; rows that came inline are put into the store first."""
@@ -137,13 +155,12 @@ class Plan:
                 return files
         raise InvalidSpec(f"The batch would overwrite its own input {spec.input}: give it another output folder.")
 
-    async def _stands(self, old: PlanRecord, spec: BatchSpec, files: tuple[File, ...], kind: str, root: str) -> bool:
-        """Return whether a plan that was cut by other limits of the provider's is kept.
+    async def _stands(self, old: PlanRecord, asked: str, root: str) -> bool:
+        """Return whether a plan is kept whatever the input and the provider's limits are by now.
 
         It is if anything may have been bought by it: of a new one other shards would be looked for, and bought again.
         """
-        limits = old.limits or _limits(self._resources.provider(spec.provider))[:2]
-        if old.spec_digest != _digest(spec, files, kind, limits):
+        if not old.spec_digest or old.asked != asked:
             return False
         return any(path.endswith("/intent") for path, _ in await self._resources.store.list(f"{root}/shards"))
 
@@ -152,7 +169,12 @@ class Plan:
             data = await self._resources.store.read(plan_path(root))
         except ObjectNotFound:
             return None
-        found = decode_plan(data)
+        try:
+            found = decode_plan(data)
+        except msgspec.MsgspecError:
+            raise InvalidSpec(
+                f"The plan.json in the output folder is no plan: give {request.batch_id} a folder of its own."
+            ) from None
         if found.batch_id != request.batch_id:
             raise InvalidSpec(
                 f"The output folder belongs to batch {found.batch_id}: give {request.batch_id} a folder of its own."
@@ -160,19 +182,19 @@ class Plan:
         return found
 
 
-def _limits(provider: Provider) -> list[int]:
-    able = provider.capabilities
-    return [able.max_rows, able.max_bytes, *([able.max_tokens] if able.max_tokens is not None else [])]
+def _asked(spec: BatchSpec, kind: str) -> str:
+    """Return the digest of what was asked for."""
+    return _sha256({"spec": spec.model_dump(mode="json", include=_PLANNED), "kind": kind})
 
 
-def _digest(spec: BatchSpec, files: tuple[File, ...], kind: str, limits: list[int]) -> str:
+def _digest(asked: str, files: tuple[File, ...], provider: Provider) -> str:
     """Return what a plan depends on; another value means that it must be made anew."""
-    facts = {
-        "spec": spec.model_dump(mode="json", include=_PLANNED),
-        "size": files[0].size if files[0].name is None else [[file.path, file.size] for file in files],
-        "kind": kind,
-        "limits": limits,
-    }
+    able = provider.capabilities
+    sizes = [[file.path, file.size] for file in files]
+    return _sha256({"asked": asked, "files": sizes, "limits": [able.max_rows, able.max_bytes, able.max_tokens]})
+
+
+def _sha256(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -93,7 +93,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     shards: int
     tokens: dict[str, int]  #: Estimated input tokens by model.
     problems: list[str]  #: The first rows that cannot be sent, and why.
-    limits: list[int] | None = None  #: The provider's limits that it was cut by; None in older plans.
+    asked: str = ""  #: Digest of what was asked for, whatever the input and the provider's limits were then.
 
 
 class SettledRecord(Settled):

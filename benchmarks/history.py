@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from histories import histories, size
-from lab import MODEL, scratch
+from lab import MODEL, scratch, silent
 from report import arguments, publish
 from rows import make_rows
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -33,7 +33,7 @@ async def measure(rows: int, polls: int) -> dict[str, Any]:
     server = str(Path(sys.executable).with_name("temporal-test-server"))
     with scratch() as folder:
         environment = await WorkflowEnvironment.start_time_skipping(
-            test_server_existing_path=server, data_converter=pydantic_data_converter
+            test_server_existing_path=server, data_converter=pydantic_data_converter, runtime=silent()
         )
         async with environment, Sandbox(folder / "sandbox", finish_after_polls=polls) as sandbox:
             config = folder / "durabatch.toml"

@@ -22,6 +22,7 @@ from typing import Any
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError
 
 from durabatch import BatchClient
@@ -105,6 +106,12 @@ def clean_environment() -> dict[str, str]:
     }
 
 
+def silent() -> Runtime:
+    """Return a runtime for the SDK that does not warn: it would do so on stdout, where the JSON goes."""
+    errors = TelemetryFilter(core_level="ERROR", other_level="ERROR")
+    return Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter=errors)))
+
+
 @contextlib.contextmanager
 def scratch(folder: Path | None = None) -> Iterator[Path]:
     """Yield an empty folder, and remove it afterwards."""
@@ -184,10 +191,10 @@ def _free_port() -> int:
 
 
 async def _connected(address: str) -> Client:
-    deadline = time.monotonic() + _START
+    deadline, runtime = time.monotonic() + _START, silent()
     while True:
         try:
-            client = await Client.connect(address, data_converter=pydantic_data_converter)
+            client = await Client.connect(address, data_converter=pydantic_data_converter, runtime=runtime)
             # The front end answers before its namespace is there.
             await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="default"))
             return client

@@ -24,8 +24,8 @@ LOST_REST = timedelta(days=10)
 #: Where claims lie (activities/claims.py), and how the names of uploads begin (activities/content.py).
 CLAIMS, UPLOADS = "~claims", "durabatch~"
 
-#: Rows that a client brought, at the top of a folder.
-_INPUT = re.compile(r"input-[0-9a-f]{16}\.jsonl")
+#: Rows that a client brought (clients/requests.py), at the top of a folder: a file, or a folder of them.
+_INPUT = re.compile(r"input-[0-9a-f]{16}(\.[a-z.]+|/\d{5}-[^/]+)")
 #: What else the plan makes of an input: expanded copies of compressed files, and the list of several files.
 _MADE = re.compile(r"input/\d{5}-[0-9a-f]{16}\.jsonl|input\.json")
 _PART = re.compile(r"shards/\d+/(results|errors)\.[^/]+")

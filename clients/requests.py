@@ -18,7 +18,16 @@ from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..activities.compression import HEAD_BYTES, compression, expanded
-from ..activities.input import Selection, check_names, find_files, has_wildcard, input_location, is_hidden, is_jsonl
+from ..activities.input import (
+    Selection,
+    check_names,
+    find_files,
+    has_wildcard,
+    input_location,
+    is_hidden,
+    is_jsonl,
+    wild_path,
+)
 from ..activities.store import Store
 from ..contract import InvalidInput, InvalidSpec
 
@@ -167,10 +176,12 @@ async def _stored(uri: str, store: Store) -> Rows:
     found = [
         await asyncio.to_thread(_measure, store.stream(file.path), f"The file {store.uri(file.path)}") for file in files
     ]
-    alone = files[0].name is None
+    alone, path = files[0].name is None, input_location(store, uri)
     names = [file.name or "" for file in files]
+    if not alone and not has_wildcard(path):
+        uri = f"{store.uri(path)}/"  # with the slash or without, it is the same batch
     return Rows(
-        stem=_stem(files[0].path.rpartition("/")[2] if alone else input_location(store, uri)),
+        stem=_stem(path.rpartition("/")[2] if alone else path),
         digest=found[0].digest if alone else _joint_digest(names, found),
         count=sum(one.rows for one in found),
         size=sum(one.size for one in found),
@@ -305,7 +316,7 @@ def _store_uri(requests: str | Path, store: Store) -> str | None:
     if isinstance(requests, Path) or "://" not in requests:
         return None
     try:
-        input_location(store, requests)
+        wild_path(store, requests)
     except InvalidSpec:
         if requests.startswith("file://"):
             return None

@@ -280,6 +280,29 @@ async def test_a_long_step_heartbeats_with_how_far_it_is() -> None:
     assert beats[:3] == [{"rows": 7, "bytes": 4096}] * 3
 
 
+async def test_a_heartbeat_tells_where_to_go_on_and_the_next_attempt_begins_with_it() -> None:
+    beats: list[Any] = []
+    seen: list[Any] = []
+    enough = asyncio.Event()
+
+    def note(*details: Any) -> None:
+        beats.extend(details)
+        enough.set()
+
+    async def work(pulse: Pulse) -> None:
+        seen.append(pulse.place)
+        await enough.wait()
+
+    running = environment(heartbeat=0.03)
+    running.on_heartbeat = note
+    place = {"cut": "0123", "shards": 4}
+    running.info = replace(running.info, heartbeat_details=[{"rows": 7, "bytes": 0, "place": place}])
+    await running.run(Steps(work).act, Question())
+    # Kept from before the step has got anywhere: a worker that dies early must not lose it.
+    assert seen == [place]
+    assert beats[0] == {"rows": 0, "bytes": 0, "place": place}
+
+
 async def test_a_long_step_heartbeats_while_its_thread_works() -> None:
     enough = threading.Event()
 

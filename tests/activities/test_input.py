@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gzip
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -323,31 +322,17 @@ async def test_the_plan_of_a_plain_file_has_no_table_and_no_copy(desk: Any) -> N
     assert desk.record()["input"] == "input.jsonl"
 
 
-async def test_a_plan_of_an_older_version_is_kept_and_its_shards_are_sent(desk: Any) -> None:
+async def test_a_shard_of_an_older_version_is_sent(desk: Any) -> None:
     rows = [desk.chat(f"r-{n}") for n in range(3)]
     first = await desk.plan(*rows)
     plan = json.loads((desk.folder / "b-1/plan.json").read_bytes())
-    # What a plan and a shard were before they told more.
-    assert plan.pop("limits") == [50_000, 200_000_000]
-    fields = {"input", "requests", "endpoint", "model", "params", "limits"}
-    facts = {
-        "spec": desk.spec.model_dump(mode="json", include=fields),
-        "size": (desk.folder / "input.jsonl").stat().st_size,
-        "kind": "openai",
-        "limits": [50_000, 200_000_000],
-    }
-    plan["spec_digest"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    # What a shard was before it told more.
     put(desk, "b-1/plan.json", json.dumps(plan).encode())
     record = {name: value for name, value in desk.record().items() if name not in ("model", "several", "cut", "models")}
     put(desk, "b-1/shards/00000/shard.json", json.dumps(record).encode())
     assert await desk.plan() == first
     assert desk.record() == record  # not cut again
     assert await sent(desk) == [desk.jsonl(*rows)]
-    # A queue that was configured meanwhile is a new limit, and something may be bought.
-    await intend(desk)
-    await desk.reopen(max_enqueued_tokens=20)
-    assert (await desk.plan()).shards == 1
-    assert desk.record() == record
 
 
 # --- compressed ---
@@ -468,6 +453,21 @@ async def test_other_limits_of_the_provider_replace_a_plan_only_before_anything_
     again = await desk.plan()
     assert cuts(desk) != bought
     assert again.planned_at == first.planned_at
+
+
+async def test_an_input_that_changed_or_is_gone_replaces_no_plan_by_which_something_may_be_bought(desk: Any) -> None:
+    put(desk, "in/a.jsonl", desk.jsonl(desk.chat("a")))
+    await desk.reopen(max_rows=1)
+    first = await desk.plan(input=desk.store.uri("in") + "/")
+    put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
+    put(desk, "in/b.jsonl", desk.jsonl(desk.chat("b")))
+    assert await desk.plan() == first
+    for name in ("a", "b"):
+        (desk.folder / f"in/{name}.jsonl").unlink()
+    assert await desk.plan() == first
+    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == first
+    (desk.folder / "b-1/shards/00000/attempt-1/intent").unlink()
+    assert (await desk.refused(desk.plan())).type == "invalid_input"
 
 
 async def test_another_spec_replaces_a_plan_even_where_something_may_be_bought(desk: Any) -> None:

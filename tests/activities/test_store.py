@@ -226,6 +226,31 @@ async def test_an_aborted_writer_leaves_the_object_before_it(store: Store) -> No
     assert await store.read("target") == b"before"
 
 
+async def test_an_object_that_is_made_safe_later_is_there_at_once(store: Store) -> None:
+    paths = [f"many/{number}/{name}" for number in range(40) for name in ("a", "b")]
+    for path in paths:
+        with store.writer(path, durable=False) as out:
+            out.write(path.encode())
+    with store.writer("many/0/a", durable=False):
+        pass  # replaced, by nothing
+    store.sync(paths)
+    assert await store.read("many/0/a") == b""
+    assert [(await store.read(path)).decode() for path in paths[1:]] == paths[1:]
+    assert await store.list("many") == sorted((path, 0 if path == "many/0/a" else len(path)) for path in paths)
+
+
+async def test_an_aborted_writer_leaves_nothing_where_safety_comes_later(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.writer("a", durable=False) as out:
+        out.write(b"x" * 3 * MIB)
+        raise RuntimeError
+    assert await store.list() == []
+
+
+def test_what_is_to_be_made_safe_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="nowhere: No such file"):
+        Store.open(str(tmp_path)).sync(["nowhere"])
+
+
 def test_an_error_in_the_block_comes_out_as_it_is(store: Store) -> None:
     with pytest.raises(FileNotFoundError), store.writer("target"):
         raise FileNotFoundError(errno.ENOENT, "somebody else's file")

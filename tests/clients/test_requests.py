@@ -1,27 +1,19 @@
-"""Requests as files: folders, patterns and compressed ones, on this machine and in the store; and a plan of many rows
-whose worker is killed."""
+"""Requests as files: folders, patterns and compressed ones, on this machine and in the store."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import gzip
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
-from temporalio.converter import default
 
 from durabatch.clients.requests import Rows, check_files, gathered
 from durabatch.contract import InvalidInput, InvalidSpec
 
-from .conftest import KEY, Desk
+from .conftest import Desk
 
 zstd = zstandard.ZstdCompressor().compress
 
@@ -93,8 +85,8 @@ async def test_a_local_compressed_file_is_copied_as_it_is(
 
 
 async def test_a_plain_file_is_stored_as_it_always_was(idle: Desk, tmp_path: Path) -> None:
-    (tmp_path / "…jsonl").write_bytes(rows("a"))
-    found = await gather(tmp_path / "…jsonl", idle)
+    (tmp_path / "….jsonl").write_bytes(rows("a"))
+    found = await gather(tmp_path / "….jsonl", idle)
     # Other values here would buy batches again that were bought before an upgrade.
     assert found.stem == "requests"
     assert found.paths("b-1") == [f"b-1/input-{found.digest[:16]}.jsonl"]
@@ -172,10 +164,17 @@ async def test_a_folder_or_a_pattern_of_the_store_is_one_batch(desk: Desk, uri: 
     store = desk.client.store
     await store.write("mine/b.jsonl", rows("b"))
     await store.write("mine/a.jsonl.zst", zstd(rows("a")))
-    id = await desk.start(f"{store.url}/{uri}")
-    assert id.startswith("mine-")
+    assert (await gather(f"{store.url}/{uri}", desk)).stem == "mine"
+    id = await desk.start(f"{store.url}/{uri}", id=f"stored-{uuid.uuid4().hex[:8]}")
     assert await texts(desk, id) == ["a", "b"]
     assert not [path for path, _ in await store.list(id) if "/input-" in path]  # it is where it was
+
+
+async def test_a_folder_of_the_store_is_the_same_batch_with_its_slash_or_without(idle: Desk) -> None:
+    await idle.client.store.write("mine/a.jsonl", rows("a"))
+    first, second = [await gather(f"{idle.client.store.url}/{uri}", idle) for uri in ("mine", "mine/")]
+    assert first == second
+    assert first.uri == f"{idle.client.store.url}/mine/"
 
 
 async def test_what_is_not_in_the_store_is_told(idle: Desk) -> None:
@@ -185,65 +184,3 @@ async def test_what_is_not_in_the_store_is_told(idle: Desk) -> None:
     for uri in ("none/", "none/*.jsonl"):
         with pytest.raises(InvalidInput, match="There is no file"):
             await idle.start(f"{store.url}/{uri}")
-
-
-# --- a worker that dies while it plans ---
-
-WORKER = """
-import asyncio, os, sys
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
-from durabatch.workers import Settings, open_worker
-
-async def main(config, address, queue):
-    client = await Client.connect(address, data_converter=pydantic_data_converter)
-    async with open_worker(client, Settings.load(config, dict(os.environ)), task_queue=queue):
-        await asyncio.Event().wait()
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-@contextlib.contextmanager
-def worker_process(desk: Desk, config: Path) -> Iterator[subprocess.Popen[bytes]]:
-    address = desk.client.temporal.service_client.config.target_host
-    command = [sys.executable, "-c", WORKER, str(config), address, desk.client.task_queue]
-    with subprocess.Popen(command, env={**os.environ, "KEY": KEY}) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-async def planned_shards(desk: Desk, id: str) -> int:
-    """How many shards are closed, as the last heartbeat tells."""
-    found = await desk.client.temporal.get_workflow_handle(id).describe()
-    for pending in found.raw_description.pending_activities:
-        for payload in pending.heartbeat_details.payloads:
-            (details,) = await default().decode([payload])
-            return int((details.get("place") or {}).get("shards", 0))
-    return 0
-
-
-async def test_a_plan_goes_on_where_a_killed_worker_was(idle: Desk, tmp_path: Path) -> None:
-    number, each = 400_000, 4_000
-    with (tmp_path / "many.jsonl").open("wb") as out:
-        for n in range(number):
-            out.write(b'{"custom_id":"r-%d","input":"Hi."}\n' % n)
-        out.write(b"{\n")  # so that nothing is submitted once all of it is planned
-    id = await idle.client.create(tmp_path / "many.jsonl", **idle.fields(limits={"max_rows": each}))
-    with worker_process(idle, tmp_path / "durabatch.toml"):
-        while not (closed := await planned_shards(idle, id)):
-            await asyncio.sleep(0.05)
-    folder = tmp_path / "store" / id
-    assert not (folder / "plan.json").exists()
-    indexes = [folder / f"shards/{shard:05d}/rows.jsonl" for shard in range(number // each)]
-    before = [path.stat().st_ino for path in indexes[:closed]]
-    with worker_process(idle, tmp_path / "durabatch.toml"):
-        failure = await idle.client.failure(id)
-    assert failure is not None and failure.message.startswith(f"1 row of {number + 1:,} cannot be sent")
-    # What was closed was not even written again, and the rest is there.
-    assert 0 < closed < len(indexes)
-    assert [path.stat().st_ino for path in indexes[:closed]] == before
-    found = [json.loads(line)[0] for path in indexes for line in path.read_bytes().splitlines()]
-    assert found == [f"r-{n}" for n in range(number)]

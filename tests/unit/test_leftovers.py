@@ -172,6 +172,20 @@ def test_of_a_lost_batch_everything_goes_but_finished_results() -> None:
     assert names(removable(finished, Fate.LOST, results=False)) == [COPY, *SHARD]
 
 
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "input-0123456789abcdef.jsonl.gz",
+        "input-0123456789abcdef.jsonl.zst",
+        "input-0123456789abcdef/00000-mine.jsonl",
+        "input/00001-0123456789abcdef.jsonl",
+        "input.json",
+    ],
+)
+def test_every_form_of_a_copied_input_goes(copy: str) -> None:
+    assert names(removable(batch(copy, "results.jsonl", "plan.json"), Fate.OVER, results=False)) == [copy]
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_what_durabatch_did_not_write_stays(everything: bool) -> None:
     mine = (
