@@ -19,7 +19,7 @@ from temporalio.client import AsyncActivityCancelledError
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError
 
-from ..contract import DurabatchError, InvalidInput, ProviderError
+from ..contract import DurabatchError, InvalidInput, ProviderError, ProviderUnavailable
 
 #: A provider's Retry-After up to this is waited out inside the activity's own retries.
 SHORT_WAIT = timedelta(seconds=30)
@@ -42,12 +42,17 @@ class Pulse:
     stopped: bool = False  #: Set when nobody wants the step's outcome any more.
     lease: float | None = None  #: Seconds of silence after which Temporal gives the step to another worker.
     beaten_at: float = field(default_factory=time.monotonic)  #: When the last heartbeat went out.
-    lost: bool = False  #: Whether the lease ran out, because the process or its event loop stood still.
+    lost: bool = False  #: Whether the lease may have run out, because the process or its event loop stood still.
+    over: bool = False  #: Whether it has run out.
 
     def beat(self) -> None:
         """Note a heartbeat."""
-        self.lost = not self.alive()
+        self.lost, self.over = not self.alive(), self.gone()
         self.beaten_at = time.monotonic()
+
+    def gone(self) -> bool:
+        """Return whether the lease has run out, so that Temporal has given the step to another worker by now."""
+        return self.over or (self.lease is not None and time.monotonic() - self.beaten_at >= self.lease)
 
     def alive(self) -> bool:
         """Return whether this process surely still has the step; a paused one finds out here that it has not."""
@@ -67,7 +72,8 @@ class Pulse:
             return True
         asked_at = time.monotonic()
         try:
-            await client.get_async_activity_handle(task_token=activity.info().task_token).heartbeat()
+            # With the same facts as every heartbeat: the next attempt is told those of the last one only.
+            await client.get_async_activity_handle(task_token=activity.info().task_token).heartbeat(self.told())
         except AsyncActivityCancelledError:
             pass  # it is ours, and the cancel reaches it by its own way
         except RPCError:
@@ -75,14 +81,37 @@ class Pulse:
         self.beaten_at = max(self.beaten_at, asked_at)
         return self.alive()
 
+    def told(self) -> dict[str, Any]:
+        """Return what a heartbeat tells."""
+        return {"rows": self.rows, "bytes": self.bytes, **({"place": self.place} if self.place else {})}
+
     def check(self) -> None:
-        """Let the thread end here if the step was cancelled."""
+        """Let the thread end here if the step was cancelled, or is another worker's by now.
+
+        Raises:
+            ProviderUnavailable: it is another's; worth another try, by whoever has the step.
+        """
         if self.stopped:
             raise _Stopped
+        if self.gone():
+            raise _gone()
+
+    async def hold(self) -> None:
+        """Let the step end here unless Temporal says that this process still has it.
+
+        Raises:
+            ProviderUnavailable: it does not say so.
+        """
+        if not await self.confirm():
+            raise _gone()
 
 
 class _Stopped(Exception):
     """The step was cancelled."""
+
+
+def _gone() -> ProviderUnavailable:
+    return ProviderUnavailable("The worker stood still, and another one may be doing this step by now.")
 
 
 def step(
@@ -165,8 +194,7 @@ async def _beating(pulse: Pulse) -> AsyncIterator[None]:
         while True:
             await asyncio.sleep(timeout.total_seconds() / 3)
             pulse.beat()
-            place = {"place": pulse.place} if pulse.place else {}
-            activity.heartbeat({"rows": pulse.rows, "bytes": pulse.bytes, **place})
+            activity.heartbeat(pulse.told())
 
     task = asyncio.create_task(beat())
     try:
@@ -181,7 +209,7 @@ async def _beating(pulse: Pulse) -> AsyncIterator[None]:
 async def in_thread(pulse: Pulse, work: Callable[[], T]) -> T:
     """Run blocking work in a thread of its own, and wait for its end even when cancelled.
 
-    The work calls `pulse.check()` now and then, so that a cancel reaches it.
+    The work calls `pulse.check()` now and then, so that a cancel reaches it, and the loss of the step.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

@@ -11,7 +11,7 @@ from ..contract.steps import APPLY, FINISH, Applied, ApplyRequest, FinishRequest
 from ._boundary import Pulse, in_thread, step
 from .manifest import SUFFIX, Part, write_manifest
 from .prices import dollars, picodollars
-from .records import SettledRecord, settled_path
+from .records import SettledRecord, result_path, settled_path
 from .resources import Resources
 
 #: Shards that are looked at at a time: one after another, 10,000 of them would take minutes in a bucket.
@@ -104,7 +104,7 @@ class Apply:
     @step(FINISH)
     async def finish(self, request: FinishRequest, pulse: Pulse) -> None:
         """Write result.json."""
-        path = f"{self._resources.store.path(request.root)}/result.json"
+        path = result_path(self._resources.store.path(request.root))
         await self._resources.store.write(path, request.result.model_dump_json(indent=2).encode() + b"\n")
 
 

@@ -141,6 +141,7 @@ class Cut:
 
     def _begin(self) -> _Reading:
         """Return a reading from the first row on; from here nobody goes on from shards that were there before."""
+        self._pulse.check()
         self._pulse.place = {}
         self._pulse.rows = 0
         with self._store.writer(shard_path(self._root, 0)):

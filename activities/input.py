@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -17,11 +18,13 @@ from ._boundary import Pulse, in_thread
 from .compression import HEAD_BYTES, compression, expanded
 from .records import Segment, ShardRecord, copies_folder, read_segments
 from .rows import Line, lines
-from .store import Store
+from .store import Entry, Store
 
 #: What a folder's files are called; a pattern takes whatever it matches.
 _SUFFIX = re.compile(r".*\.(jsonl|ndjson)(\.(gz|zst|zstd))?", re.IGNORECASE | re.DOTALL)
 _WILDCARD = re.compile(r"[*?]")
+#: Where a client puts a user's files: in a folder named by their content, each behind its number.
+_BROUGHT = re.compile(r"(?:.*/)?input-[0-9a-f]{16}(?:\.[a-z.]+|/\d{5,}-([^/]+))", re.DOTALL)
 #: Files that are looked at at a time.
 _LOOKS = 16
 #: Characters of a file's name that messages and results show.
@@ -34,6 +37,8 @@ class File(NamedTuple):
     path: str
     size: int  #: Bytes, as it lies in the store.
     name: str | None  #: Its path below the folder or the pattern's fixed part; None where the URI names it itself.
+    #: When it was written, in whole seconds, as some listings have no more; None where its path tells what is in it.
+    modified: int | None = None
 
 
 class Selection:
@@ -62,9 +67,17 @@ class Selection:
 
 
 def _regex(part: str) -> str:
-    wild = {"*": "[^/]*", "?": "[^/]"}
-    hidden = r"(?!\.)" if part[:1] in wild else ""
-    return hidden + "".join(wild.get(character) or re.escape(character) for character in part)
+    hidden = r"(?!\.)" if part[:1] in ("*", "?") else ""
+    first, *others = re.split(r"\*+", part)
+    if not others:
+        return hidden + _fixed(first)
+    # As in fnmatch: where what stands between two stars fits first it fits best, so no other place is ever tried.
+    *between, last = (_fixed(piece) for piece in others)
+    return f"{hidden}{_fixed(first)}{''.join(f'(?>[^/]*?{piece})' for piece in between)}[^/]*{last}"
+
+
+def _fixed(piece: str) -> str:
+    return "".join("[^/]" if character == "?" else re.escape(character) for character in piece)
 
 
 def has_wildcard(text: str) -> bool:
@@ -112,15 +125,13 @@ async def find_files(store: Store, uri: str) -> tuple[File, ...]:
         InvalidInput: there are none, or a folder holds something else.
     """
     path = input_location(store, uri)
-    size = None if uri.endswith("/") else await store.size(path)
-    if size is not None:
-        return (File(path, size, None),)
+    alone = None if uri.endswith("/") else await store.entry(path)
+    if alone is not None:
+        return (File(path, alone.size, None, _modified(alone)),)
     selection = Selection(path)
-    found = [
-        File(found, size, selection.name(found))
-        for found, size in await store.list(selection.folder)
-        if selection.takes(found)
-    ]
+    entries = await store.entries(selection.folder, selection.takes)
+    taken = await asyncio.to_thread(lambda: [entry for entry in entries if selection.takes(entry.path)])
+    found = [File(entry.path, entry.size, selection.name(entry.path), _modified(entry)) for entry in taken]
     if selection.pattern and not found:
         raise InvalidInput(f"There is no file that matches {uri}: check the pattern and the folder it names.")
     if uri.endswith("/") and not found:
@@ -130,6 +141,10 @@ async def find_files(store: Store, uri: str) -> tuple[File, ...]:
     if not selection.pattern:
         check_names(uri, (selection.name(file.path) for file in found))
     return tuple(found)
+
+
+def _modified(entry: Entry) -> int | None:
+    return None if _BROUGHT.fullmatch(entry.path) else int(entry.modified.timestamp())
 
 
 def check_names(folder: str, names: Iterable[str]) -> None:
@@ -200,6 +215,7 @@ async def open_input(store: Store, root: str, files: tuple[File, ...], pulse: Pu
         InvalidInput: compressed data is cut off or damaged.
     """
     several = len(files) > 1
+    names = _names(files)
     segments: list[Segment] = []
     start = 0
     for first in range(0, len(files), _LOOKS):
@@ -212,9 +228,22 @@ async def open_input(store: Store, root: str, files: tuple[File, ...], pulse: Pu
                 path, size = await _expanded_copy(store, root, number, file, pulse)
             if size:
                 end = start + size + feed
-                segments.append(Segment(path, start, end, _shown(file.name) if several and file.name else None, feed))
+                segments.append(Segment(path, start, end, names[number] if several else None, feed))
                 start = end
     return Input(store, segments)
+
+
+def _names(files: tuple[File, ...]) -> list[str | None]:
+    """Return what each file is called where a line of it is told: as its user calls it, unless two are called so."""
+    own = [_shown(_own_name(file)) if file.name else None for file in files]
+    often = Counter(own)
+    return [_shown(file.name) if file.name and often[name] > 1 else name for file, name in zip(files, own, strict=True)]
+
+
+def _own_name(file: File) -> str:
+    """Return what the user calls a file: a client puts a number before it, and a tilde for each slash."""
+    brought = _BROUGHT.fullmatch(file.path)
+    return brought[1].replace("~", "/") if brought and brought[1] else file.name or ""
 
 
 def _look(store: Store, file: File, several: bool) -> tuple[bool, bool]:
@@ -229,7 +258,7 @@ def _look(store: Store, file: File, several: bool) -> tuple[bool, bool]:
 
 async def _expanded_copy(store: Store, root: str, number: int, file: File, pulse: Pulse) -> tuple[str, int]:
     """Return path and size of a compressed file's expanded copy."""
-    made_of = hashlib.sha256(f"{file.size} {file.path}".encode()).hexdigest()[:16]
+    made_of = hashlib.sha256(f"{file.size} {file.modified} {file.path}".encode()).hexdigest()[:16]
     path = f"{copies_folder(root)}/{number:05d}-{made_of}.jsonl"
     size = await store.size(path)
     if size is None:

@@ -19,7 +19,7 @@ from .cut import Cut
 from .input import File, Selection, find_files, input_location, open_input
 from .prices import Prices, dollars
 from .providers import Provider, RowTokens
-from .records import PlanRecord, decode_plan, input_path, plan_path
+from .records import PlanRecord, decode_plan, input_path, plan_path, result_path
 from .resources import Resources
 
 #: The fields of a spec that its plan depends on.
@@ -51,26 +51,35 @@ class Plan:
 
     @step(RECALL)
     async def recall(self, request: PlanRequest, pulse: Pulse) -> Recalled:
-        """Return the plan that an earlier run of this batch made, for a batch that is to stop before it has one."""
+        """Return the plan that an earlier run of this batch made, for a batch that is to stop before it has one.
+
+        Raises:
+            ConfigurationError: something may have been bought by the plan, and this worker cannot reach the provider.
+        """
         try:
             return Recalled(plan=await self._plan(request, pulse, recall=True))
-        except (InvalidSpec, InvalidInput, ConfigurationError):
+        except (InvalidSpec, InvalidInput):
             return Recalled(plan=None)  # with such a plan nothing was ever submitted
 
     async def _plan(self, request: PlanRequest, pulse: Pulse, *, recall: bool) -> PlanSummary | None:
         store, spec = self._resources.store, request.spec
         check_batch_id(request.batch_id)
-        settings = self._resources.settings(spec.provider)
-        provider = self._resources.provider(spec.provider)
+        root = self._root(request)
+        plan = await self._old_plan(root, request)
+        bought = plan is not None and await self._may_have_bought(plan, root)
+        try:
+            settings = self._resources.settings(spec.provider)
+            provider = self._resources.provider(spec.provider)
+        except ConfigurationError:
+            if recall and not bought:
+                return None
+            raise
         if spec.endpoint not in provider.capabilities.endpoints:
             raise InvalidSpec(
                 f"Provider {spec.provider} cannot batch {spec.endpoint}: choose one of "
                 f"{', '.join(sorted(provider.capabilities.endpoints))}."
             )
         _check_params(spec)
-        root = store.path(spec.output) if spec.output else request.batch_id
-        if not root:
-            raise InvalidSpec(f"The output {spec.output} is the whole store: name a folder in it for this batch.")
         facts = ProviderFacts(
             name=spec.provider,
             kind=settings.kind,
@@ -82,16 +91,17 @@ class Plan:
             max_parallel_shards=settings.max_parallel_shards,
             max_enqueued_tokens=settings.max_enqueued_tokens,
         )
-        plan = await self._old_plan(root, request)
         asked = _asked(spec, settings.kind)
-        if plan is None or not await self._stands(plan, asked, root):
+        # A plan by which something may have been bought is kept, whatever the input, the provider's limits and the
+        # prices are by now: of a new one other shards would be looked for, and bought again.
+        if plan is None or not bought or plan.asked != asked:
             files = await self._input(request, root)
             digest = _digest(asked, files, provider)
             if plan is None or plan.spec_digest != digest:
                 if recall:
                     return None
                 plan = await self._cut(request, plan, provider, root, files, asked, digest, pulse)
-        _check(plan, spec, self._resources.prices(spec.provider))
+            _check(plan, spec, self._resources.prices(spec.provider))
         return PlanSummary(
             root=store.uri(root),
             rows=plan.rows,
@@ -114,10 +124,16 @@ class Plan:
     ) -> PlanRecord:
         """Read the input and write down how it is cut."""
         store = self._resources.store
+        source = await open_input(store, root, files, pulse)
+        await pulse.hold()  # another worker may have finished the plan, and the batch may be under way by it
         if old is not None:
             # Its shards are about to be replaced, so from here on it describes nothing; since when to search stays.
             await store.write(plan_path(root), _encode(msgspec.structs.replace(old, spec_digest="")))
-        source = await open_input(store, root, files, pulse)
+            await store.delete(result_path(root))
+            if old.asked != asked:
+                # They tell of other rows; of these nothing was ever bought, and the next plan is to be checked.
+                for path in await self._intents(root):
+                    await store.delete(path)
         if len(source.segments) > 1:
             await store.write(input_path(root), _encode(source.segments))
         cut = Cut(store, provider, request.spec, root, source, digest, pulse)
@@ -134,6 +150,7 @@ class Plan:
             problems=[str(problem) for problem in found.problems],
             asked=asked,
         )
+        await pulse.hold()
         await store.write(plan_path(root), _encode(plan))
         return plan
 
@@ -155,14 +172,25 @@ class Plan:
                 return files
         raise InvalidSpec(f"The batch would overwrite its own input {spec.input}: give it another output folder.")
 
-    async def _stands(self, old: PlanRecord, asked: str, root: str) -> bool:
-        """Return whether a plan is kept whatever the input and the provider's limits are by now.
+    def _root(self, request: PlanRequest) -> str:
+        """Return the path of the batch's folder."""
+        output = request.spec.output
+        root = self._resources.store.path(output) if output else request.batch_id
+        if not root:
+            raise InvalidSpec(f"The output {output} is the whole store: name a folder in it for this batch.")
+        return root
 
-        It is if anything may have been bought by it: of a new one other shards would be looked for, and bought again.
-        """
-        if not old.spec_digest or old.asked != asked:
+    async def _may_have_bought(self, old: PlanRecord, root: str) -> bool:
+        """Return whether a create may have been sent for one of a plan's shards, by a run that has not ended."""
+        if not old.spec_digest:  # its shards are replaced, or about to be
             return False
-        return any(path.endswith("/intent") for path, _ in await self._resources.store.list(f"{root}/shards"))
+        if await self._resources.store.size(result_path(root)) is not None:
+            return False  # it is all accounted for, and who starts the id again may well have put other rows there
+        return bool(await self._intents(root))
+
+    async def _intents(self, root: str) -> list[str]:
+        """Return the paths of the notes that creates were about to be sent (see `claims`)."""
+        return [path for path, _ in await self._resources.store.list(f"{root}/shards") if path.endswith("/intent")]
 
     async def _old_plan(self, root: str, request: PlanRequest) -> PlanRecord | None:
         try:
@@ -190,8 +218,8 @@ def _asked(spec: BatchSpec, kind: str) -> str:
 def _digest(asked: str, files: tuple[File, ...], provider: Provider) -> str:
     """Return what a plan depends on; another value means that it must be made anew."""
     able = provider.capabilities
-    sizes = [[file.path, file.size] for file in files]
-    return _sha256({"asked": asked, "files": sizes, "limits": [able.max_rows, able.max_bytes, able.max_tokens]})
+    seen = [[file.path, file.size, file.modified] for file in files]
+    return _sha256({"asked": asked, "files": seen, "limits": [able.max_rows, able.max_bytes, able.max_tokens]})
 
 
 def _sha256(facts: Any) -> str:

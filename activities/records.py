@@ -123,6 +123,10 @@ def copies_folder(root: str) -> str:
     return f"{root}/input"
 
 
+def result_path(root: str) -> str:
+    return f"{root}/result.json"
+
+
 def shard_path(root: str, shard: int) -> str:
     return f"{root}/{shard_folder(shard)}/shard.json"
 

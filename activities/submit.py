@@ -66,6 +66,7 @@ class Submit:
 
         Files of earlier generations are deleted first: a create that names one of them, and is still on its way, can
         then no longer succeed. Files of later ones stay: it is this step that is late then, and a batch may need them.
+        To fence, a newer file is made than any that is there, since a lost create may name any of them.
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
         record = await read_shard(self._resources.store, request.attempt)
@@ -74,14 +75,18 @@ class Submit:
         if not provider.capabilities.uploads or not rows:
             return Uploaded(file_id=None, rows=rows, bytes=record.bytes)
         digest = attempt_digest(record, picked)
-        name = file_name(request.attempt, digest, request.generation)
         found = await provider.find_files(file_prefix(request.attempt), request.since)
+        generation = request.generation
+        if request.fence:
+            generation = max([generation, *(file_generation(name, digest) + 1 for _, name in found)])
+            await _must_be_ours(pulse)  # its heir may have made one by now, which a create names
+        name = file_name(request.attempt, digest, generation)
         same = [file_id for file_id, found_name in found if found_name == name]
         for file_id, found_name in found:
-            if file_id not in same[:1] and file_generation(found_name, digest) <= request.generation:
+            if file_id not in same[:1] and file_generation(found_name, digest) <= generation:
                 await provider.delete_file(file_id)
         if same:
-            return Uploaded(file_id=same[0], rows=rows, bytes=record.bytes)
+            return Uploaded(file_id=same[0], generation=generation, rows=rows, bytes=record.bytes)
         async with open_content(
             self._resources.store,
             provider,
@@ -89,13 +94,13 @@ class Submit:
             request.spec,
             record,
             picked,
-            request.generation,
+            generation,
             pulse,
             self._resources.row_work,
         ) as content:
             await _must_be_ours(pulse)  # a file that comes when the attempt is over would never be deleted
             file_id = await provider.upload(content)
-            return Uploaded(file_id=file_id, rows=rows, bytes=content.size)
+            return Uploaded(file_id=file_id, generation=generation, rows=rows, bytes=content.size)
 
     @step(FIND)
     async def find(self, request: FindRequest, pulse: Pulse) -> Found:
@@ -124,7 +129,7 @@ class Submit:
                 strangers=strangers,
             )
         )
-        return Found(batch=batch, provisional=provisional)
+        return Found(batch=batch, provisional=provisional, intended=intent is not None)
 
     @step(CREATE)
     async def create(self, request: CreateRequest, pulse: Pulse) -> Created:

@@ -15,7 +15,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowQueryFailedError
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart, Place, ledger_id
+from ..contract.ledger import LEDGER_WORKFLOW, MIXED, Claim, LedgerStart, Place, ledger_id
 from ..contract.steps import (
     CENSUS,
     RELEASE,
@@ -70,7 +70,7 @@ class Turns:
         start = LedgerStart(
             account=request.account,
             provider=request.attempt.provider,
-            model=ledger.rpartition("/")[2] if not record.model else record.model,
+            model=record.model or MIXED,
             limit=limit,
         )
         handle = await activity.client().start_workflow(
@@ -84,16 +84,19 @@ class Turns:
             static_summary=f"queue of {request.attempt.provider}, {start.model}",
         )
         try:
-            place = await handle.query("place", claim.holder, result_type=Place, rpc_timeout=_ASK)
+            place: Place | None = await handle.query("place", claim.holder, result_type=Place, rpc_timeout=_ASK)
         except (RPCError, WorkflowQueryFailedError):
-            place = Place(granted=False, limit=limit)
+            place = None
         return Reserved(ledger=ledger, place=place)
 
     @step(RELEASE)
     async def release(self, request: ReleaseRequest, pulse: Pulse) -> None:
         """Give room back, or a place in the queue; a ledger that has ended needs none."""
+        ledger = request.ledger
+        if ledger is None:  # the answer to the claim is lost, and the claim may stand
+            ledger = ledger_id(request.account, (await read_shard(self._resources.store, request.attempt)).model)
         try:
-            await activity.client().get_workflow_handle(request.ledger).signal("release", request.holder)
+            await activity.client().get_workflow_handle(ledger).signal("release", request.attempt.marker)
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
@@ -111,6 +114,8 @@ class Turns:
                     if error.status != RPCStatusCode.NOT_FOUND:
                         raise
                     return True
+                except ValueError:
+                    return False  # a status that this SDK does not know, such as paused: it has not ended
             return found.status is not WorkflowExecutionStatus.RUNNING
 
         ended = await asyncio.gather(*(gone(workflow_id) for workflow_id in request.workflow_ids))

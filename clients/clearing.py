@@ -130,7 +130,7 @@ class Clearing:
             zip(roots, await self._each(roots, self._told, "Read the records of {} of {} folders."), strict=True)
         )
         readable = {root: facts for root, facts in told.items() if facts is not None}
-        batches = leftovers.batches(entries, told)
+        batches = await asyncio.to_thread(leftovers.batches, entries, told)
         ids = sorted({batch.id for batch in batches} | {facts.batch_id for facts in readable.values()})
         busy = await self._busy()
         asked = await self._each(ids, self._standing, "Asked Temporal about {} of {} batches.")
@@ -138,19 +138,9 @@ class Clearing:
             id: Standing(At.RUNNING) if id in busy else standing for id, standing in zip(ids, asked, strict=True)
         }
         fates = {batch.id: leftovers.fate(batch, standings[batch.id], now, self._rest) for batch in batches}
-        ripe = any(fate in (Fate.OVER, Fate.LOST) for fate in fates.values())
+        ripe = any(fate.ripe(self._results) for fate in fates.values())
         needed = await self._needed() if ripe else set()
-        findings = Findings(
-            piles=[
-                Pile(
-                    batch=batch,
-                    fate=fates[batch.id],
-                    removable=leftovers.removable(batch, fates[batch.id], results=self._results, needed=needed),
-                )
-                for batch in batches
-            ],
-            claims=leftovers.stale(leftovers.claims(entries), batches, fates, now, self._rest),
-        )
+        findings = await asyncio.to_thread(self._sorted_out, entries, batches, fates, needed, now)
         ended = {batch.id for batch in batches if batch.ended_at is not None}
         homes = {facts.batch_id: root for root, facts in readable.items()} | {
             batch.id: folder.root for batch in batches for folder in batch.folders if folder.root in readable
@@ -162,6 +152,23 @@ class Clearing:
             except DurabatchError as error:
                 findings.failures[name] = error.message
         return findings
+
+    def _sorted_out(
+        self, entries: list[Entry], batches: list[Batch], fates: dict[str, Fate], needed: set[str], now: datetime
+    ) -> Findings:
+        """Return what may go of the store. Takes a while where there is much: call it from a thread."""
+        results = self._results
+        return Findings(
+            piles=[
+                Pile(
+                    batch=batch,
+                    fate=fates[batch.id],
+                    removable=leftovers.removable(batch, fates[batch.id], results=results, needed=needed),
+                )
+                for batch in batches
+            ],
+            claims=leftovers.stale(leftovers.claims(entries), batches, fates, now, self._rest, results=results),
+        )
 
     async def _look_at(
         self,
@@ -202,7 +209,7 @@ class Clearing:
         total = sum(len(pile.removable) for pile in findings.piles) + len(findings.claims)
         word = _Word(self._say)
         for pile in findings.piles:
-            if not pile.removable:
+            if not pile.removable and pile.fate is not Fate.UNFINISHED:
                 continue
             if (await self._standing(pile.batch.id)).at is At.RUNNING:
                 removed.resumed.append(pile.batch.id)
@@ -220,8 +227,9 @@ class Clearing:
         return removed
 
     async def _remove(self, pile: Pile) -> None:
-        for folder in pile.batch.folders:
-            await self._unplan(folder.root)
+        if pile.removable:  # of others only what killed processes left is cleared away
+            for folder in pile.batch.folders:
+                await self._unplan(folder.root)
         # Records go last, one by one, so that a folder says whose it is to its end.
         last = [entry for entry in pile.removable if entry.path.endswith(("/plan.json", "/result.json"))]
         await self._each([entry for entry in pile.removable if entry not in last], self._delete)

@@ -59,7 +59,14 @@ def failed(failure: WorkflowFailureError) -> Ending:
     result = _result(first) if first.type == _BATCH_FAILED else None
     if result is None:
         return Ending(result=None, error=DurabatchError(_sentence(first)), submitted=None)
-    return Ending(result=result, error=_error(first, result), submitted=bool(result.provider_batches))
+    submitted = bool(result.provider_batches) or _cause(first).get("submitted") is True
+    return Ending(result=result, error=_error(first, result), submitted=submitted)
+
+
+def _cause(failure: ApplicationError) -> dict[str, Any]:
+    """Return what a failed batch tells beside its result: the code of the step's error, and which rows are wrong."""
+    detail = failure.details[1] if len(failure.details) > 1 else None
+    return detail if isinstance(detail, dict) else {}
 
 
 def _result(error: ApplicationError) -> BatchResult | None:
@@ -70,12 +77,9 @@ def _result(error: ApplicationError) -> BatchResult | None:
 
 
 def _error(failure: ApplicationError, result: BatchResult) -> DurabatchError:
-    """Return the error that the workflow's failure stands for, of the contract's own class where it names one.
-
-    Its second detail tells which step failed with which code, and which rows are wrong.
-    """
+    """Return the error that the workflow's failure stands for, of the contract's own class where it names one."""
     message = result.error or _sentence(failure)
-    cause = failure.details[1] if len(failure.details) > 1 and isinstance(failure.details[1], dict) else {}
+    cause = _cause(failure)
     if "problems" in cause:
         return _invalid_input(message, cause)
     return error_classes().get(str(cause.get("code")), DurabatchError)(message)

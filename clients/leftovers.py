@@ -25,14 +25,19 @@ LOST_REST = timedelta(days=10)
 CLAIMS, UPLOADS = "~claims", "durabatch~"
 
 #: Rows that a client brought (clients/requests.py), at the top of a folder: a file, or a folder of them.
-_INPUT = re.compile(r"input-[0-9a-f]{16}(\.[a-z.]+|/\d{5}-[^/]+)")
+_INPUT = re.compile(r"input-[0-9a-f]{16}(\.[a-z.]+|/\d{5,}-[^/]+)")
 #: What else the plan makes of an input: expanded copies of compressed files, and the list of several files.
-_MADE = re.compile(r"input/\d{5}-[0-9a-f]{16}\.jsonl|input\.json")
+_MADE = re.compile(r"input/\d{5,}-[0-9a-f]{16}\.jsonl|input\.json")
 _PART = re.compile(r"shards/\d+/(results|errors)\.[^/]+")
+_INTENT = re.compile(r"shards/\d+/attempt-\d+/intent")
 _ATTEMPT = re.compile(r"shards/(\d+)/attempt-(\d+)/")
 _UPLOAD = re.compile(r"durabatch~([^~/]+)~\d+~\d+~[^~]*~g\d+\.jsonl")
 _MANIFESTS = ("results.manifest.json", "errors.manifest.json")
 _RESULTS = ("results.jsonl", "errors.jsonl", *_MANIFESTS)
+#: What tells that a batch may have bought something: all that it writes but its plan, and where that is.
+_BOUGHT = re.compile(
+    r"(.+?)/(shards/\d+/(attempt-\d+/.+|settled\.json|(results|errors)\.[^/]+)|(results|errors)\.(jsonl|manifest\.json))"
+)
 
 
 class At(StrEnum):
@@ -78,6 +83,7 @@ class Batch:
     id: str
     ended_at: datetime | None  #: By its result.json; None where there is none.
     folders: tuple[Folder, ...]
+    bought: bool = False  #: Whether there is any trace of a purchase, be it in a folder that is not surely its own.
 
     @property
     def touched(self) -> datetime:
@@ -105,6 +111,11 @@ class Fate(StrEnum):
     OVER = "their batch ended long ago"
     LOST_LATELY = "their batch left no result, and they are young"
     LOST = "their batch left no result, and they are old"
+    UNFINISHED = "their batch left no result, and goes on with what it bought if it is started again"
+
+    def ripe(self, results: bool) -> bool:
+        """Whether anything may go; `results` says whether results may."""
+        return self in (Fate.OVER, Fate.LOST) or (self is Fate.UNFINISHED and results)
 
 
 def records(entries: Iterable[Entry]) -> list[str]:
@@ -123,7 +134,11 @@ def batches(entries: Iterable[Entry], told: Mapping[str, Told | None]) -> list[B
     facts_of = {root: facts for root, facts in told.items() if facts is not None}
     owners = {root: facts.batch_id for root, facts in facts_of.items() if _owned(root, facts)}
     found: dict[str, list[Entry]] = {}
+    bought: set[str] = set()
     for entry in entries:
+        if trace := _BOUGHT.fullmatch(entry.path):
+            facts = facts_of.get(trace[1])
+            bought.add(facts.batch_id if facts else trace[1])
         root = _root(entry.path, owners)
         first, _, rest = entry.path.partition("/")
         if root is None and first not in told and _INPUT.fullmatch(rest):
@@ -139,6 +154,7 @@ def batches(entries: Iterable[Entry], told: Mapping[str, Told | None]) -> list[B
             id=batch_id,
             ended_at=max((facts_of[f.root].ended_at for f in own if f.root in facts_of), key=_or_never, default=None),
             folders=tuple(own),
+            bought=batch_id in bought,
         )
         for batch_id, own in sorted(folders.items())
     ]
@@ -179,7 +195,9 @@ def fate(batch: Batch, standing: Standing, now: datetime, rest: timedelta) -> Fa
         return Fate.ANOTHERS
     if batch.ended_at is None:
         since = max(batch.touched, standing.ended_at or batch.touched)
-        return Fate.LOST if now - since >= max(rest, LOST_REST) else Fate.LOST_LATELY
+        if now - since < max(rest, LOST_REST):
+            return Fate.LOST_LATELY
+        return Fate.UNFINISHED if batch.bought else Fate.LOST
     since = max(batch.ended_at, standing.ended_at or batch.ended_at)
     return Fate.OVER if now - since >= rest else Fate.LATELY
 
@@ -187,32 +205,47 @@ def fate(batch: Batch, standing: Standing, now: datetime, rest: timedelta) -> Fa
 def removable(batch: Batch, fate: Fate, *, results: bool, needed: Collection[str] = ()) -> list[Entry]:
     """Return the objects of a batch that may go, in the order in which they go.
 
-    The records come last: a removal that is broken off leaves a folder that still says whose it is.
+    The records come last: a removal that is broken off leaves a folder that still says whose it is. Of a batch that may
+    have bought something and left no result nothing goes: without its plan and the rest it would buy it again.
 
     Args:
         results: whether its results, and with them the whole folder, may go too.
         needed: paths, or beginnings of paths that end in *, which batches that run read their rows from.
     """
-    if fate not in (Fate.OVER, Fate.LOST):
+    if not fate.ripe(results):
         return []
-    finished = any(folder.name(entry) in _RESULTS for folder in batch.folders for entry in folder.entries)
-    everything = results or (fate is Fate.LOST and not finished)
-    found = [
-        (rank, entry)
-        for folder in batch.folders
-        for entry in folder.entries
-        if (rank := _rank(folder, entry, everything)) is not None and not _needed(entry.path, needed)
-    ]
+    everything = results or fate is Fate.LOST
+    found = [ranked for folder in batch.folders for ranked in _ranked(folder, everything, needed)]
     return [entry for _, entry in sorted(found, key=lambda item: item[0])]
 
 
-def _rank(folder: Folder, entry: Entry, everything: bool) -> int | None:
-    """Return when an object goes, None if it stays."""
-    name = folder.name(entry)
+def _ranked(folder: Folder, everything: bool, needed: Collection[str]) -> Iterator[tuple[int, Entry]]:
+    """Yield the objects of a folder that go, each with when it goes."""
+    names = [folder.name(entry) for entry in folder.entries]
+    parts = not everything and any(name in _MANIFESTS for name in names)
+    # Few of those that are needed lie near this folder, and each object is compared with all that are left.
+    here = f"{folder.root}/"
+    begins = tuple(
+        begin
+        for begin in (one[:-1] for one in needed if one.endswith("*"))
+        if begin.startswith(here) or here.startswith(begin)
+    )
+    for name, entry in zip(names, folder.entries, strict=True):
+        rank = _rank(name, everything, parts)
+        if rank is not None and entry.path not in needed and not entry.path.startswith(begins):
+            yield rank, entry
+
+
+def _rank(name: str, everything: bool, parts: bool) -> int | None:
+    """Return when an object goes, None if it stays.
+
+    Args:
+        parts: whether the shards' own results are the batch's, and stay.
+    """
     if name.startswith("shards/"):
-        # Results in parts are the shards' own files.
-        parts = any(folder.name(other) in _MANIFESTS for other in folder.entries)
-        return None if parts and not everything and _PART.fullmatch(name) else 0
+        # Without the intents a batch that comes again would not search at Anthropic, nor know another account's.
+        stays = (_INTENT.fullmatch(name) and not everything) or (parts and _PART.fullmatch(name))
+        return None if stays else 0
     if _INPUT.fullmatch(name) or _MADE.fullmatch(name):
         return 0
     if not everything:
@@ -221,25 +254,27 @@ def _rank(folder: Folder, entry: Entry, everything: bool) -> int | None:
     return 1 if name in _RESULTS else last.get(name)
 
 
-def _needed(path: str, needed: Collection[str]) -> bool:
-    return any(path.startswith(one[:-1]) if one.endswith("*") else path == one for one in needed)
-
-
 def claims(entries: Iterable[Entry]) -> list[Entry]:
     """Return the claims among the objects of a store."""
     return [entry for entry in entries if entry.path.startswith(f"{CLAIMS}/")]
 
 
 def stale(
-    claimed: Iterable[Entry], batches: Iterable[Batch], fates: Mapping[str, Fate], now: datetime, rest: timedelta
+    claimed: Iterable[Entry],
+    batches: Iterable[Batch],
+    fates: Mapping[str, Fate],
+    now: datetime,
+    rest: timedelta,
+    *,
+    results: bool,
 ) -> list[Entry]:
-    """Return the claims that nobody needs: of batches that ended long ago, or of none that is known."""
+    """Return the claims that nobody needs: of batches of which something may go, or of none that is known."""
     owners = {hashlib.sha256(name.encode()).hexdigest()[:16]: batch.id for batch in batches for name in batch.markers}
     found = []
     for claim in claimed:
         owner = owners.get(claim.path.rpartition("~")[2])
         old = now - claim.modified >= max(rest, LOST_REST)
-        if old if owner is None else fates[owner] in (Fate.OVER, Fate.LOST):
+        if old if owner is None else fates[owner].ripe(results):
             found.append(claim)
     return found
 

@@ -53,7 +53,10 @@ _SUFFIXES = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
 class _Measured(NamedTuple):
     """What is known of a file that has been read once."""
 
-    digest: str  #: SHA-256 of its bytes, hexadecimal.
+    #: Of what is in it and how that is compressed: two compressions of the same rows may differ in a time. That of a
+    #: plain file is SHA-256 of its bytes, hexadecimal.
+    digest: str
+    raw: str  #: SHA-256 of its bytes, as it is.
     rows: int  #: Lines that are not blank, once it is expanded.
     size: int  #: Bytes, as it is.
     suffix: str  #: What a file of its kind is called.
@@ -74,7 +77,7 @@ class Rows:
     """The requests of one batch as bytes that have been read once: their digest is known, and where they are."""
 
     stem: str  #: What the batch may be called after.
-    digest: str  #: SHA-256 of the bytes, and of the names where there are several files; hexadecimal.
+    digest: str  #: Of what is in the files, and of the names where there are several; hexadecimal.
     count: int  #: Lines that are not blank.
     size: int  #: Bytes.
     files: tuple[LocalFile, ...] = ()  #: The local files that hold them, or
@@ -84,7 +87,8 @@ class Rows:
     def paths(self, batch_id: str) -> list[str]:
         """Return the paths of the local files in the store for a batch."""
         if self.folder:
-            return [f"{self._path(batch_id)}/{number:05d}-{file.name}" for number, file in enumerate(self.files)]
+            width = max(5, len(str(len(self.files) - 1)))  # so that they are in this order by their paths
+            return [f"{self._path(batch_id)}/{number:0{width}d}-{file.name}" for number, file in enumerate(self.files)]
         return [f"{self._path(batch_id)}{file.name}" for file in self.files]
 
     def _path(self, batch_id: str) -> str:
@@ -202,7 +206,7 @@ def _on_disk(path: Path) -> Rows:
         files=tuple(
             LocalFile(
                 file=file,
-                digest=one.digest,
+                digest=one.raw,
                 size=one.size,
                 name=_stored_name(name, one.suffix) if folder else one.suffix,
             )
@@ -220,7 +224,8 @@ def _joint_digest(names: list[str], found: list[_Measured]) -> str:
 
 def _stored_name(name: str, suffix: str) -> str:
     """Return what a file of a folder is called in the store, behind its number."""
-    safe = _UNSTORED.sub("-", name)
+    # The tilde is free for the slashes, so that the plan can tell rows by the name that the user knows.
+    safe = "~".join(_UNSTORED.sub("-", part) for part in name.split("/"))
     kept = safe.encode()[-_MAX_NAME:].decode(errors="ignore")
     return kept if is_jsonl(kept) else kept + suffix  # a pattern takes files of any name
 
@@ -342,6 +347,9 @@ def _stem(name: str) -> str:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[BinaryIO]:
+    if file.exists() and not file.is_file():
+        # What comes through a pipe can be read once only, and a file is looked at, measured and copied.
+        raise InvalidInput(f"The file {file} is no regular file: write the rows into one.")
     try:
         source = file.open("rb")
     except FileNotFoundError:
@@ -364,7 +372,7 @@ def _measure(pieces: Iterable[bytes], what: str) -> _Measured:
     Raises:
         InvalidInput: compressed data is cut off or damaged.
     """
-    digest, count, size = hashlib.sha256(), 0, 0
+    digest, inner, count, size = hashlib.sha256(), hashlib.sha256(), 0, 0
     head = b""
 
     def noted() -> Iterator[bytes]:
@@ -377,12 +385,16 @@ def _measure(pieces: Iterable[bytes], what: str) -> _Measured:
 
     begun = False  # whether the line under way holds anything yet
     for piece in expanded(noted(), what):
+        if compression(head):
+            inner.update(piece)
         first, *others = piece.split(b"\n")
         begun = begun or not _blank(first)
         for line in others:
             count += begun
             begun = not _blank(line)
-    return _Measured(digest.hexdigest(), count + begun, size, _SUFFIXES[compression(head)])
+    raw, kind = digest.hexdigest(), compression(head)
+    of_rows = hashlib.sha256(f"{kind} {inner.hexdigest()}".encode()).hexdigest() if kind else raw
+    return _Measured(of_rows, raw, count + begun, size, _SUFFIXES[kind])
 
 
 def _blank(line: bytes) -> bool:

@@ -6,6 +6,7 @@ a workflow that counts them: shards ask it for room before they submit, wait the
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Annotated
 
@@ -17,11 +18,16 @@ from ._base import Reply
 LEDGER_WORKFLOW = "DurabatchLedger"
 #: The model of shards whose rows name several.
 MIXED = "*"
+#: Characters of a model's name that a ledger's id holds as they are; Temporal's ids have 1,000 at most.
+_NAME = 200
 
 
 def ledger_id(account: str, model: str) -> str:
     """Return the workflow id of the ledger of an account and a model. No batch id has a slash."""
-    return f"durabatch-ledger/{account}/{model or MIXED}"
+    name = model or MIXED
+    if len(name) > _NAME:
+        name = f"{name[:_NAME]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"durabatch-ledger/{account}/{name}"
 
 
 class LedgerStart(Reply):
@@ -51,6 +57,7 @@ class Place(Reply):
     granted: Annotated[bool, Field(description="Whether it has its room.")]
     ahead: Annotated[int, Field(description="Holders that come before it.")] = 0
     in_use: Annotated[int, Field(description="Tokens that are given out.")] = 0
+    holders: Annotated[int, Field(description="Shards that have room.")] = 0
     limit: Annotated[int, Field(description="Tokens that may be given out.")] = 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -15,6 +16,8 @@ from .status import RETRYABLE_CLASSES, ErrorClass
 #: Rows given inline travel in Temporal's history, so they are for a handful started by hand (promise G6).
 MAX_INLINE_ROWS = 100
 MAX_INLINE_BYTES = 48 * 1024
+#: The params travel with every shard and every upload, and no payload may have more than 64 KiB (promise G6).
+MAX_PARAMS_BYTES = 32 * 1024
 
 
 class OnInvalidRow(StrEnum):
@@ -160,6 +163,13 @@ class BatchSpec(Record):
             raise ValueError("must be between 1 second and 28 days")
         return value
 
+    @field_validator("params")
+    @classmethod
+    def _bounded(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if len(json.dumps(value)) > MAX_PARAMS_BYTES:
+            raise ValueError("takes 32 KiB at most; put what is larger into the rows")
+        return value
+
     @field_validator("metadata")
     @classmethod
     def _small(cls, value: dict[str, str]) -> dict[str, str]:
@@ -174,8 +184,8 @@ class BatchSpec(Record):
         if self.requests is not None:
             if not 1 <= len(self.requests) <= MAX_INLINE_ROWS:
                 raise ValueError(f"requests takes 1 to {MAX_INLINE_ROWS} rows; put more into a file and give its URI")
-            if len(self.model_dump_json(include={"requests"}).encode()) > MAX_INLINE_BYTES:
-                raise ValueError("requests takes 48 KiB at most; put more into a file and give its URI")
+            if len(self.model_dump_json(include={"requests", "params"}).encode()) > MAX_INLINE_BYTES:
+                raise ValueError("requests and params take 48 KiB at most; put more into a file and give its URI")
         return self
 
     def settings(self) -> dict[str, Any]:

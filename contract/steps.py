@@ -104,10 +104,12 @@ class UploadRequest(Reply):
     generation: int  #: Counts the files of one attempt: a lost create is fenced off by deleting the file it names.
     since: datetime  #: Nothing older can be ours.
     spec: BatchSpec
+    fence: bool = False  #: Make a newer file than any that is there, and delete those.
 
 
 class Uploaded(Reply):
     file_id: str | None  #: None where the rows go inline.
+    generation: int = 0  #: The file's; 0 where there is none.
     rows: int
     bytes: int
 
@@ -140,6 +142,8 @@ class Snapshot(Reply):
 class Found(Reply):
     batch: Snapshot | None
     provisional: bool = False  #: The batch may be a stranger's until its results are seen.
+    #: A create of this attempt was about to be sent at some time, by this run or an earlier one, and may be on its way.
+    intended: bool = False
 
 
 class CreateAnswer(StrEnum):
@@ -264,12 +268,15 @@ class ReserveRequest(Reply):
 
 class Reserved(Reply):
     ledger: str  #: The workflow id of the ledger; where to give the room back.
-    place: Place
+    place: Place | None  #: Null where the ledger did not answer in time; the claim stands.
 
 
 class ReleaseRequest(Reply):
-    ledger: str
-    holder: str
+    """Gives an attempt's room back, or its place in the queue."""
+
+    attempt: Attempt
+    account: str
+    ledger: str | None = None  #: The workflow id of the ledger, where it is known.
 
 
 class CensusRequest(Reply):

@@ -36,11 +36,11 @@ from ..contract.steps import (
     Recalled,
     TidyRequest,
 )
-from .decisions import batch_status
+from .decisions import MENDABLE, batch_status
 from .fleet import Fleet
 from .shard import MAX_LISTED, Shard
 from .state import Carried, ShardOutcome, Untidy
-from .steering import LONG, Steering, StepFailed, Stopped, cause_of, go_on, history_is_long
+from .steering import LONG, PATIENCE, Steering, StepFailed, Stopped, cause_of, go_on, history_is_long
 from .telling import details, failure_words
 from .wishes import heed, read_cancel, read_spec
 
@@ -152,12 +152,14 @@ class BatchWorkflow:
         error: str | None = None
         try:
             plan = await self._plan(spec)
-            outcomes = await self._shards(spec, plan)
+            outcomes = await self._shards(_slim(spec, plan), plan)
             applied = await self._apply(plan)
         except Stopped:
             pass  # a cancel or the deadline came before there was a plan, so before there was anything to lose
         except StepFailed as failed:
-            error, self._cause = failed.message, cause_of(failed)
+            error = failed.message
+            outcomes = self._fleet.outcomes if self._fleet else outcomes
+            self._cause = {**cause_of(failed), "submitted": self._submitted()}
         result = self._settle_result(spec, outcomes, applied, error)
         await self._finish(spec, result, outcomes)
         return result
@@ -168,9 +170,19 @@ class BatchWorkflow:
             request = PlanRequest(batch_id=workflow.info().workflow_id, spec=spec, now=self._state.started_at)
             try:
                 self._state.plan = await self._make_plan(request)
-            except Stopped:
-                # A run before this one (it was reset, or terminated) may have bought something with its plan.
-                recalled = await self._steering.call(RECALL, request, Recalled, summary="was there a plan before?")
+            except (Stopped, StepFailed) as stop:
+                if isinstance(stop, StepFailed) and stop.code not in MENDABLE:
+                    raise
+                # A run before this one (it was reset, or terminated) may have bought something with its plan. Then
+                # what an operator can mend is waited out, as it always is once something is bought.
+                recalled = await self._steering.call(
+                    RECALL,
+                    request,
+                    Recalled,
+                    summary="was there a plan before?",
+                    submitted=True,
+                    give_up_at=self._steering.deadline_at + PATIENCE,
+                )
                 if recalled.plan is None:
                     raise
                 self._state.plan = recalled.plan
@@ -230,7 +242,7 @@ class BatchWorkflow:
         else:
             status = batch_status(counts, cancel is not None)
         refused = next((outcome.error for outcome in outcomes if outcome.error), None)
-        batches = [batch for outcome in outcomes for batch in outcome.batches]
+        batches = [batch for outcome in outcomes for batch in outcome.batches] or list(self._state.shard.batches)
         self._counts = counts
         return BatchResult(
             batch_id=workflow.info().workflow_id,
@@ -333,9 +345,21 @@ class BatchWorkflow:
             failed=plan.invalid_rows + (batch.failed if batch else 0),
         )
 
+    def _submitted(self) -> bool:
+        """Return whether anything may have been bought, for clients that would start another batch under this id."""
+        shard = self._state.shard
+        return self._fleet is not None or shard.attempt.upload_begun or bool(shard.records)
+
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
         self._tell()
 
     def _tell(self) -> None:
         workflow.set_current_details(details(self.progress()))
+
+
+def _slim(spec: BatchSpec, plan: PlanSummary) -> BatchSpec:
+    """Return the spec as shards and their steps need it: rows that came inline are in the store by now."""
+    if spec.requests is None:
+        return spec
+    return spec.model_copy(update={"requests": None, "input": f"{plan.root}/input.jsonl"})

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from itertools import count
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 
 from ..contract import BatchSpec, Counts, ShardCounts
 from ..contract.names import SHARD_WORKFLOW
@@ -23,9 +24,12 @@ from .state import ShardOutcome
 from .steering import PATIENCE, Steering, StepFailed
 
 #: Events of the batch's own history after which a nudge is not passed on to every child any more.
-_ROOM = 3_000
-#: How often all children together are started anew, should they be terminated.
-MAX_RESTARTS = 100
+_ROOM = 1_000
+#: Children whose start is asked for at a time: each brings its spec along, and a server takes 4 MB in one message.
+_STARTS = 20
+#: How often one child is started anew before the pauses in between grow to an hour.
+_OFTEN = 20
+_SELDOM = timedelta(hours=1)
 
 
 class Fleet:
@@ -44,7 +48,7 @@ class Fleet:
         self._changed = changed
         self._running = 0
         self._nudges = 0
-        self._restarts = 0
+        self._starts = asyncio.Semaphore(_STARTS)
         self._outcomes: dict[Run, ShardOutcome] = {}
 
     @property
@@ -71,6 +75,11 @@ class Fleet:
             f"their turn; the workflows {self._batch_id}/shards/… say what each is waiting for."
         )
 
+    @property
+    def outcomes(self) -> list[ShardOutcome]:
+        """What became of the shards that have ended, in order."""
+        return [self._outcomes[run] for run in sorted(self._outcomes, key=lambda run: run.first)]
+
     def nudge(self) -> None:
         """Have every shard that is under way ask its provider now."""
         if workflow.info().get_current_history_length() < _ROOM:
@@ -88,37 +97,47 @@ class Fleet:
         for end in ends:
             if isinstance(end, BaseException):
                 raise end  # only now: the others have come to their end
-        return [self._outcomes[run] for run in runs]
+        return self.outcomes
 
     async def _one(self, run: Run, slots: asyncio.Semaphore) -> None:
         async with slots:
             self._running += 1
-            try:
-                self._outcomes[run] = await self._followed(run)
-            finally:
-                self._running -= 1
-                self._changed()
+            self._outcomes[run] = await self._followed(run)
+            self._running -= 1
+            self._changed()
 
     async def _followed(self, run: Run) -> ShardOutcome:
         """Have a child bring the run to its end, and another one if somebody terminates it.
 
-        What the first one bought is found again by its marker, so nothing is bought twice. The new one has a name of
-        its own, because a child of an earlier run of this batch may still be closing under the old one.
+        What the first one bought is found again by its marker, so nothing is bought twice.
         """
         for number in count(1):
             try:
-                return await self._child(run, f"~{number}" if number > 1 else "")
+                return await self._child(run)
+            except WorkflowAlreadyStartedError:
+                why = await self._retire(run)
             except FailureError as error:
-                self._restarts += 1
-                why = f"The workflow of shard {run.first} ended before its rows had ({error.cause or error})."[:300]
-                if self._restarts > MAX_RESTARTS or workflow.now() >= self._steering.deadline_at + PATIENCE:
-                    raise StepFailed("unknown", why) from None
-            await self._steering.pause(
-                outage_delay(number, None), f"{why} Another one goes on with it.", until_stop=False, until_nudged=False
-            )
+                why = f"The workflow of shard {run.name} ended before its rows had ({error.cause or error})."[:300]
+            if workflow.now() >= self._steering.deadline_at + PATIENCE:
+                raise StepFailed("unknown", why) from None
+            delay = outage_delay(number, None) if number <= _OFTEN else _SELDOM
+            await self._steering.pause(delay, f"{why} Another one goes on with it.", until_stop=False)
         raise AssertionError("there is always another number")
 
-    async def _child(self, run: Run, suffix: str) -> ShardOutcome:
+    async def _retire(self, run: Run) -> str:
+        """Have a child of an earlier run of this batch, which was reset, leave its shards as they are.
+
+        Two that work on one shard would take each other's steps for mishaps.
+        """
+        handle = workflow.get_external_workflow_handle(self._id(run))
+        with suppress(FailureError):  # it has ended just now
+            await handle.signal("retire")
+        return f"The workflow of shard {run.name} still works for an earlier run of this batch."
+
+    def _id(self, run: Run) -> str:
+        return f"{self._batch_id}/shards/{run.name}"
+
+    async def _child(self, run: Run) -> ShardOutcome:
         request = ShardRequest(
             batch_id=self._batch_id,
             spec=self._spec,
@@ -128,15 +147,16 @@ class Fleet:
             deadline_at=self._steering.deadline_at,
             cancel=self._steering.cancel,
         )
-        child = await workflow.start_child_workflow(
-            SHARD_WORKFLOW,
-            request,
-            id=f"{self._batch_id}/shards/{run.name}{suffix}",
-            result_type=ShardOutcome,
-            # A parent that closes has its shards cancel at the provider; to terminate them orphans what is paid.
-            parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
-            static_summary=f"{'shard' if run.length == 1 else 'shards'} {run.name} of {self._batch_id}",
-        )
+        async with self._starts:
+            child = await workflow.start_child_workflow(
+                SHARD_WORKFLOW,
+                request,
+                id=self._id(run),
+                result_type=ShardOutcome,
+                # A parent that closes has its shards cancel at the provider; to terminate them orphans what is paid.
+                parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
+                static_summary=f"{'shard' if run.length == 1 else 'shards'} {run.name} of {self._batch_id}",
+            )
         told = request.cancel is not None
         while not child.done():
             await self._news(child, told)

@@ -24,11 +24,14 @@ from .steering import history_is_long
 ROUND = timedelta(minutes=5)
 #: Where nobody waits, holders that have gone do no harm, and are looked for once in so many rounds.
 QUIET_ROUNDS = 6
+#: How many of those who wait are looked at as well.
+FIRST = 20
 
 _COUNT = RetryPolicy(maximum_attempts=3)
 
 
-@workflow.defn(name=LEDGER_WORKFLOW)
+# A wrong start by hand is to fail, not to be stuck.
+@workflow.defn(name=LEDGER_WORKFLOW, failure_exception_types=[ValidationError])
 class LedgerWorkflow:
     """One account's queue for one model."""
 
@@ -44,15 +47,17 @@ class LedgerWorkflow:
             (Claim.model_validate(claim) for claim in waiting or ()),
         )
         self._news = bool(waiting)
-        self._counting = False
+        self._again: list[Claim] = []  # who has room and asks again: perhaps nobody told them
         self._over = False
 
     @workflow.signal(description="Ask for room: a claim, and the limit as the asking worker knows it")
     def reserve(self, claim: Any = None, limit: Any = None, *ignored: Any) -> None:
         try:
-            self._queue.reserve(Claim.model_validate(claim))
+            asked = Claim.model_validate(claim)
         except ValidationError:
             return  # sent by hand, and no claim: it must not leave the ledger stuck
+        if self._queue.reserve(asked) and not asked.held:
+            self._again.append(asked)
         if isinstance(limit, int) and limit > 0:
             self._queue.limit = limit  # the newest configuration holds
         self._news = True
@@ -94,19 +99,23 @@ class LedgerWorkflow:
             self._news = False
             await self._serve()
             if history_is_long():
-                await workflow.wait_condition(lambda: not self._counting and workflow.all_handlers_finished())
                 rounds.cancel()
+                await workflow.wait_condition(workflow.all_handlers_finished)
                 now = self._start.model_copy(update={"limit": self._queue.limit})
                 workflow.continue_as_new(args=[now, self._queue.holding, self._queue.page()])
 
     async def _serve(self) -> None:
         """Give room to those whose turn it is, and tell them; who is not there any more gives it back."""
-        while granted := self._queue.grant():
+        while granted := [*self._taken(), *self._queue.grant()]:
             there = await asyncio.gather(*(self._tell(claim) for claim in granted))
             for claim, heard in zip(granted, there, strict=True):
                 if not heard:
                     self._queue.release(claim.holder)
         workflow.set_current_details(self._details())
+
+    def _taken(self) -> list[Claim]:
+        again, self._again = self._again, []
+        return again
 
     async def _tell(self, claim: Claim) -> bool:
         handle = workflow.get_external_workflow_handle(claim.workflow_id)
@@ -121,6 +130,7 @@ class LedgerWorkflow:
         quiet = idle = 0
         while True:
             await workflow.sleep(ROUND, summary="look whether holders are still there")
+            self._news = True  # so that a history that grows by rounds alone is looked at, too
             if self._queue.empty:
                 idle += 1
                 if idle > 1:
@@ -133,12 +143,12 @@ class LedgerWorkflow:
                 await self._count()
 
     async def _count(self) -> None:
-        holders = {claim.workflow_id for claim in self._queue.holding}
-        self._counting = True
+        # And the first who wait: one that is gone would keep all others behind it.
+        claims = [*self._queue.holding, *self._queue.waiting[:FIRST]]
         try:
             found = await workflow.execute_activity(
                 CENSUS,
-                CensusRequest(workflow_ids=tuple(sorted(holders))),
+                CensusRequest(workflow_ids=tuple(sorted({claim.workflow_id for claim in claims}))),
                 result_type=Census,
                 start_to_close_timeout=timedelta(minutes=2),
                 retry_policy=_COUNT,
@@ -146,10 +156,8 @@ class LedgerWorkflow:
             )
         except ActivityError:
             return  # the next round tries again
-        finally:
-            self._counting = False
         gone = set(found.gone)
-        for claim in self._queue.holding:
+        for claim in [*self._queue.holding, *self._queue.waiting]:  # as they are now
             if claim.workflow_id in gone:
                 self._queue.release(claim.holder)
                 self._news = True

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from ..contract.ledger import Claim, Holder, Place
 from ..contract.names import batch_of
 
-#: Bytes of claims that a ledger holds, of each kind, so that it can be carried to a new run (promise G6 allows 64 KiB).
+#: Bytes of claims that a ledger holds, of each kind, so that it can be carried to a new run (promise G6 allows 64 KiB):
+#: some 300 that have room, and as many that wait.
 PAGE = 56 * 1024
 #: Lines of either kind that a view shows.
 SHOWN = 50
@@ -48,13 +49,14 @@ class Queue:
         """Whether nobody has room and nobody waits."""
         return not self._holding and not self._waiting
 
-    def reserve(self, claim: Claim) -> None:
-        """Take a claim in; the same holder keeps its place, or its room."""
+    def reserve(self, claim: Claim) -> bool:
+        """Take a claim in, and return whether it has room already; the same holder keeps its place, or its room."""
         if claim.holder in self._holding or claim.held:
             self._waiting.pop(claim.holder, None)
             self._give(claim)
-        else:
-            self._waiting[claim.holder] = claim
+            return True
+        self._waiting[claim.holder] = claim
+        return False
 
     def release(self, holder: str) -> None:
         """Take room back, or a claim that waits; an unknown holder is fine."""
@@ -83,6 +85,7 @@ class Queue:
             granted=holder in self._holding,
             ahead=order.index(holder) if holder in order else 0,
             in_use=self.in_use,
+            holders=len(self._holding),
             limit=self.limit,
         )
 

@@ -86,7 +86,7 @@ class Shard:
         """Take the attempt as far as it will go, from wherever it is."""
         state, turn = self.state.attempt, self._turn()
         try:
-            while not state.fetched:
+            while not state.fetched and not self.state.refused:
                 if state.batch is None:
                     self._changed(Phase.SUBMITTING)
                     await self._submission().run()

@@ -6,6 +6,7 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
 from temporalio import workflow
 
 from ..contract import BatchProgress, BatchSpec, CancelRequest, Counts, Phase, ShardCounts
@@ -41,7 +42,12 @@ class _Continue(Exception):
     """The history has grown long: go on in a new run."""
 
 
-@workflow.defn(name=SHARD_WORKFLOW)
+class _Retired(Exception):
+    """The batch was reset, and another workflow goes on with the shards."""
+
+
+# A wrong start by hand is to fail, not to be stuck.
+@workflow.defn(name=SHARD_WORKFLOW, failure_exception_types=[ValidationError])
 class ShardWorkflow:
     """Shards through the provider, one after another. BatchWorkflow starts it; nobody else needs to."""
 
@@ -49,6 +55,7 @@ class ShardWorkflow:
     def __init__(self, request: ShardRequest) -> None:
         self._request = request
         self._phase = Phase.UPLOADING
+        self._retired = False
         self._ended = request.ended
         self._done = request.done or ShardOutcome(settled=Settled())
         self._steering = Steering(request.deadline_at, self._tell)
@@ -66,6 +73,10 @@ class ShardWorkflow:
     @workflow.signal(description="Ask the provider now instead of at the next poll")
     def poll_now(self, *ignored: Any) -> None:
         self._steering.poll_now = True
+
+    @workflow.signal(description="Sent by a batch that was reset: leave the shards as they are, and end")
+    def retire(self, *ignored: Any) -> None:
+        self._retired = self._steering.poll_now = True
 
     @workflow.signal(description="Sent by the account's ledger: the turn of an attempt has come")
     def granted(self, holder: Any = None, *ignored: Any) -> None:
@@ -102,6 +113,8 @@ class ShardWorkflow:
     async def run(self, request: ShardRequest) -> ShardOutcome:
         try:
             return await heed(asyncio.create_task(self._live()), self._want_cancel)
+        except _Retired:
+            return self._done
         except _Continue:
             await workflow.wait_condition(workflow.all_handlers_finished)
             carried = request.model_copy(
@@ -137,6 +150,8 @@ class ShardWorkflow:
         return Shard(request.batch_id, self._steering, request.spec, request.plan, state, self._enter)
 
     async def _breathe(self) -> None:
+        if self._retired:
+            raise _Retired
         if history_is_long():
             raise _Continue
 

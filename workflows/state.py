@@ -24,6 +24,9 @@ class AttemptState(_State):
     uploaded: bool = False
     file_id: str | None = None
     doubt: bool = False  #: A create may be on its way whose answer is lost.
+    sure: bool = (
+        False  #: Whatever creates were intended are known to this run: its own, or others that were waited for.
+    )
     batch: Snapshot | None = None  #: The provider batch, once there is one.
     adopted: bool = False
     provisional: bool = False  #: The batch may be a stranger's until its results are seen.

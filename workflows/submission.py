@@ -8,6 +8,9 @@ it, or the worker dies before it could tell. So it is never repeated blindly:
 3. After a lost answer, wait until the provider's listing is sure to show the batch, and find again.
 4. If it is still not there, **fence**: delete the file that the lost create names, and upload another. A create that is
    still on its way, in a worker that was only paused, can then no longer run a row. Wait again, find again, and create.
+
+A run that finds the intent of a create in the store, and no batch, has not seen how that create went: the workflow was
+reset, or another one had begun. It goes on from 3.
 """
 
 from __future__ import annotations
@@ -72,6 +75,7 @@ class Submission:
         self._attempt = attempt
         self._state = state
         self._changed = changed
+        self._intended = False
         self._turn = Turn(steering, spec, plan, attempt, state)
         self._paid = (
             paid or state.doubt
@@ -87,6 +91,12 @@ class Submission:
         """
         deferrals = 0
         while not await self._find():
+            if self._intended and not self._state.sure:
+                # By a run before this one, or a workflow that was terminated: as if our own answer had been lost.
+                self._state.sure = self._state.doubt = self._paid = True
+                self._state.upload_begun = True  # that create names a file, and without it runs nothing
+                await self._settle("A create of an earlier run may be on its way.", timedelta(0))
+                continue
             if self._steering.stop():
                 return
             if self._state.doubt:
@@ -104,6 +114,8 @@ class Submission:
                 if not self._state.rows:  # every row of it was refused by the plan, so there is nothing to buy
                     return
                 await self._steering.breathe()
+            await self._turn.take()  # where a file was there already
+            self._state.sure = True  # from here on an intent is our own
             created = await self._create()
             if created.answer is CreateAnswer.CREATED and created.batch is not None:
                 self._state.batch = created.batch
@@ -128,13 +140,14 @@ class Submission:
         # Nobody may cut this short: a look that comes too early would buy the batch a second time.
         await self._steering.pause(delay, why, until_stop=False, until_nudged=False)
 
-    async def _upload(self) -> None:
+    async def _upload(self, fence: bool = False) -> None:
         request = UploadRequest(
             attempt=self._attempt,
             account=self._plan.provider.account,
             generation=self._state.generation,
             since=self._plan.planned_at,
             spec=self._spec,
+            fence=fence,
         )
         self._state.upload_begun = True
         uploaded = await self._steering.call(
@@ -148,6 +161,7 @@ class Submission:
             interrupts=True,
         )
         self._state.uploaded = True
+        self._state.generation = uploaded.generation or self._state.generation
         self._state.file_id = uploaded.file_id
         self._state.rows = uploaded.rows
 
@@ -168,6 +182,7 @@ class Submission:
             submitted=self._paid,
             give_up_at=self._steering.deadline_at + PATIENCE,
         )
+        self._intended = found.intended
         if found.batch is None:
             return False
         self._state.batch = found.batch
@@ -182,7 +197,7 @@ class Submission:
         if self._plan.provider.uploads:
             self._state.generation += 1
             self._state.uploaded = False
-            await self._upload()
+            await self._upload(fence=True)
 
     async def _create(self) -> Created:
         """Create once; whatever is not surely an answer counts as a lost one."""

@@ -7,16 +7,16 @@ from datetime import timedelta
 from temporalio import workflow
 
 from ..contract import BatchSpec
-from ..contract.ledger import Place
 from ..contract.steps import RELEASE, RESERVE, Attempt, PlanSummary, ReleaseRequest, Reserved, ReserveRequest
 from .state import AttemptState
 from .steering import Steering, StepFailed, Stopped
 
-#: How often a place in the queue is asked for anew. The ledger tells when the turn has come; this is for a ledger that
-#: somebody terminated, and for those beyond what a ledger carries to a new run.
+#: How often a place in the queue is asked for anew, ever less often. The ledger tells when the turn has come; this is
+#: for a signal that did not come through, for a ledger that was terminated, and for those beyond what a ledger carries.
 RENEW = timedelta(minutes=5)
-#: How long room is tried to be given back; the ledger finds out for itself when the workflow has ended.
-GIVE_BACK_PATIENCE = timedelta(minutes=30)
+RENEW_LONGEST = timedelta(hours=1)
+#: How long room is tried to be noted or given back; the ledger finds out for itself when the workflow has ended.
+PATIENCE = timedelta(minutes=30)
 
 
 class Turn:
@@ -37,13 +37,19 @@ class Turn:
         Raises:
             Stopped: a stop came first.
         """
+        asked = 0
         while self._wanted():
+            self._steering.granted = None
             reserved = await self._ask(held=False)
-            if reserved.place.granted:
+            if reserved.place is not None and reserved.place.granted:
                 self._state.room = True
                 return
-            await self._steering.pause(RENEW, self._waiting_words(reserved.place), until=self._granted)
-            if self._granted():
+            delay = min(RENEW * 2 ** min(asked, 10), RENEW_LONGEST) * (0.9 + 0.2 * workflow.random().random())
+            asked += 1
+            await self._steering.pause(delay, self._waiting_words(reserved), until=self._granted)
+            # The signal is only a hint: one that a reset replays may be of a turn that is long over. So the ledger is
+            # asked again, and the signal is believed where the ledger cannot be.
+            if reserved.place is None and self._granted():
                 self._state.room = True
                 return
             if self._steering.stop():
@@ -52,23 +58,31 @@ class Turn:
 
     async def note(self) -> None:
         """Have a provider batch counted that was there before it was asked for, from an earlier run for example."""
-        if self._wanted():
+        if not self._wanted():
+            return
+        try:
             await self._ask(held=True)
             self._state.room = True
+        except StepFailed as error:
+            self._steering.last_error = error.message  # to follow what is paid for matters more than to count it
 
     async def give_back(self) -> None:
         """Give the room back, or the place in the queue."""
-        ledger, self._state.ledger = self._state.ledger, None
-        if ledger is None:
+        if self._state.asked_at is None:
             return
-        request = ReleaseRequest(ledger=ledger, holder=self._attempt.marker)
-        give_up_at = workflow.now() + GIVE_BACK_PATIENCE
+        request = ReleaseRequest(attempt=self._attempt, account=self._plan.provider.account, ledger=self._state.ledger)
         try:
             await self._steering.call(
-                RELEASE, request, type(None), summary="give the room in the queue back", give_up_at=give_up_at
+                RELEASE,
+                request,
+                type(None),
+                summary="give the room in the queue back",
+                give_up_at=workflow.now() + PATIENCE,
             )
         except StepFailed as error:
             self._steering.last_error = error.message
+        self._state.asked_at = self._state.ledger = None
+        self._state.room = False
 
     def _wanted(self) -> bool:
         return self._plan.provider.max_enqueued_tokens is not None and not self._state.room
@@ -88,12 +102,20 @@ class Turn:
             held=held,
         )
         reserved = await self._steering.call(
-            RESERVE, request, Reserved, summary="ask for room in the account's queue", submitted=True, stops=not held
+            RESERVE,
+            request,
+            Reserved,
+            summary="ask for room in the account's queue",
+            submitted=True,
+            stops=not held,
+            give_up_at=workflow.now() + PATIENCE if held else None,
         )
         self._state.ledger = reserved.ledger
         return reserved
 
-    def _waiting_words(self, place: Place) -> str:
+    def _waiting_words(self, reserved: Reserved) -> str:
+        words, place = f"Waiting for its turn in the queue of provider {self._spec.provider}", reserved.place
+        if place is None:
+            return f"{words}; its ledger, the workflow {reserved.ledger}, does not answer: does a worker run for it?"
         ahead = f"{place.ahead:,} ahead of it" if place.ahead else "it is next"
-        use = f" ({place.in_use:,} of {place.limit:,} tokens are in use, {ahead})" if place.limit else ""
-        return f"Waiting for its turn in the queue of provider {self._spec.provider}{use}."
+        return f"{words} ({place.in_use:,} of {place.limit:,} tokens are in use by {place.holders:,} shards, {ahead})."

@@ -59,12 +59,13 @@ class Bucket(Backend):
         with cloud("write", self._uri(path)):
             obstore.put(self._store, path, data)
 
-    def size(self, path: str) -> int | None:
+    def entry(self, path: str) -> Entry | None:
         try:
             with cloud("look at", self._uri(path)):
-                return obstore.head(self._store, path)["size"]
+                meta = obstore.head(self._store, path)
         except ObjectNotFound:
             return None
+        return Entry(path, meta["size"], meta["last_modified"])
 
     def delete(self, path: str) -> None:
         with suppress(ObjectNotFound), cloud("delete", self._uri(path)):

@@ -29,6 +29,9 @@ _STRETCH = 32 * 1024 * 1024
 #: A temporary file that nobody has written to for this long, in seconds, belongs to a process that was killed.
 _ABANDONED = 24 * 3600
 
+#: Folders of which it is known what killed processes left in them; beyond that they are looked at once more.
+_KNOWN = 10_000
+
 
 def file_uri(path: str) -> str:
     """Return the URI of an absolute path."""
@@ -40,6 +43,8 @@ class Folder(Backend):
 
     def __init__(self, root: str) -> None:
         self._root = root
+        #: Temporary files in folders that were written to, which were too young to be cleared away.
+        self._young: dict[Path, list[Path]] = {}
 
     def _file(self, path: str) -> Path:
         return Path(self._root, path)
@@ -55,10 +60,10 @@ class Folder(Backend):
         with self.writer(path, durable=True) as out:
             out.write(data)
 
-    def size(self, path: str) -> int | None:
+    def entry(self, path: str) -> Entry | None:
         file = self._file(path)
         with disk("look at", self._uri(path)):
-            return file.stat().st_size if file.is_file() else None
+            return _entry(path, file.stat()) if file.is_file() else None
 
     def delete(self, path: str) -> None:
         # NotADirectoryError: a parent is a file, so the object is as absent as can be.
@@ -82,8 +87,7 @@ class Folder(Backend):
                     else:
                         # FileNotFoundError: deleted since, or a link to nowhere.
                         with suppress(FileNotFoundError):
-                            facts = entry.stat()
-                            found.append(Entry(path, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC)))
+                            found.append(_entry(path, entry.stat()))
         return found
 
     def stream(self, path: str, start: int, end: int | None, chunk: int) -> Iterator[bytes]:
@@ -160,7 +164,7 @@ class Folder(Backend):
         """Open a new file that takes its name when the block ends well, and leaves no trace otherwise."""
         uri, target = self._uri(path), self._file(path)
         with disk("write", uri):
-            temporary = _temporary(target.parent)
+            temporary = self._temporary(target.parent)
             file = temporary.open("xb", buffering=0)
         try:
             with file:
@@ -190,7 +194,7 @@ class Folder(Backend):
         with disk("read", self._uri(source)), origin.open("rb"):
             pass
         with disk("write", self._uri(target)):
-            temporary = _temporary(goal.parent)
+            temporary = self._temporary(goal.parent)
             if origin.is_symlink():
                 return False  # a link to a link would hang on what it points to
             try:
@@ -206,10 +210,21 @@ class Folder(Backend):
                 temporary.unlink(missing_ok=True)
         return True
 
+    def _temporary(self, folder: Path) -> Path:
+        """Make the folder where needed, clear away what killed processes left in it, and name a new temporary file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # A folder is listed once, as to list it at each write would take the square of the time.
+        found = self._young.get(folder)
+        left = _clear(_litter(folder) if found is None else found)
+        if found is None and len(self._young) >= _KNOWN:
+            self._young.clear()
+        self._young[folder] = left
+        return folder / f"{RESERVED}{secrets.token_hex(8)}"
+
     def prune(self, prefix: str) -> None:
         with disk("clear", self._uri(prefix)):
             for folder, _, _ in os.walk(self._file(prefix), topdown=False):
-                _clear(Path(folder))
+                _clear(_litter(Path(folder)))
                 with suppress(OSError):  # something is in it, or it is gone already
                     os.rmdir(folder)
 
@@ -221,19 +236,27 @@ def _write(file: FileIO, data: bytes | bytearray) -> None:
         view = view[file.write(view) :]
 
 
-def _temporary(folder: Path) -> Path:
-    """Make the folder where needed, clear away what killed processes left in it, and name a new temporary file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder)
-    return folder / f"{RESERVED}{secrets.token_hex(8)}"
+def _litter(folder: Path) -> list[Path]:
+    """Return the temporary files in a folder, whoever writes to them, or did."""
+    with suppress(PermissionError), os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.name.startswith(RESERVED)]
+    return []  # one may write into a folder that one may not list
 
 
-def _clear(folder: Path) -> None:
-    """Clear away what killed processes left in a folder."""
-    for old in folder.glob(f"{RESERVED}*"):
+def _clear(litter: list[Path]) -> list[Path]:
+    """Clear away what killed processes left, and return what may not have been left."""
+    young = []
+    for old in litter:
         with suppress(OSError):
             if old.stat().st_mtime < time.time() - _ABANDONED:
                 old.unlink()
+            else:
+                young.append(old)
+    return young
+
+
+def _entry(path: str, facts: os.stat_result) -> Entry:
+    return Entry(path, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
 
 
 def _sync_folder(folder: Path) -> None:

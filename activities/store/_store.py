@@ -135,21 +135,44 @@ class Store:
 
     async def size(self, path: str) -> int | None:
         """Return an object's size in bytes, None if there is no such object."""
-        return await self._run(self._backend.size, _check(path))
+        entry = await self.entry(path)
+        return entry.size if entry else None
+
+    async def entry(self, path: str) -> Entry | None:
+        """Return an object's size and when it was written, None if there is no such object."""
+        return await self._run(self._backend.entry, _check(path))
 
     async def delete(self, path: str) -> None:
         """Delete an object; one that is absent already is fine."""
         await self._run(self._backend.delete, _check(path))
 
-    async def entries(self, prefix: str = "") -> list[Entry]:
-        """Return every object below the folder prefix ("" for all), sorted by path."""
-        folder = prefix.removesuffix("/")
-        found = await self._run(self._backend.list, _check(folder) if folder else "")
-        return sorted(entry for entry in found if not _problem(entry.path))
+    async def entries(self, prefix: str = "", wanted: Callable[[str], bool] | None = None) -> list[Entry]:
+        """Return every object below the folder prefix ("" for all), sorted by path.
 
-    async def list(self, prefix: str = "") -> list[tuple[str, int]]:
-        """Return path and size in bytes of every object below the folder prefix ("" for all), sorted by path."""
-        return [(entry.path, entry.size) for entry in await self.entries(prefix)]
+        Objects of other programs may have names that no path can hold; they are passed over.
+
+        Args:
+            wanted: which objects must not be passed over, by path.
+
+        Raises:
+            InvalidSpec: an object that is wanted has such a name.
+        """
+        folder = prefix.removesuffix("/")
+        return await self._run(self._entries, _check(folder) if folder else "", wanted)
+
+    def _entries(self, folder: str, wanted: Callable[[str], bool] | None) -> list[Entry]:
+        found = []
+        for entry in sorted(self._backend.list(folder)):
+            problem = _problem(entry.path)
+            if problem is None:
+                found.append(entry)
+            elif wanted and not _is_temporary(entry.path) and wanted(entry.path):
+                raise InvalidSpec(f"The object {entry.path[:300]!r} cannot be read: its name {problem}; rename it.")
+        return found
+
+    async def list(self, prefix: str = "", wanted: Callable[[str], bool] | None = None) -> list[tuple[str, int]]:
+        """Return path and size in bytes of every object below the folder prefix ("" for all), as `entries`."""
+        return [(entry.path, entry.size) for entry in await self.entries(prefix, wanted)]
 
     async def prune(self, prefix: str) -> None:
         """Clear away what holds no object below the folder prefix. Nobody may be writing there."""
@@ -221,7 +244,8 @@ class Store:
         for source in sources:
             _check(source)
         if len(sources) == 1 and (sources[0] == target or self._backend.duplicate(target, sources[0])):
-            return self._backend.size(target) or 0
+            entry = self._backend.entry(target)
+            return entry.size if entry else 0
         return self._backend.join(target, sources, told)
 
     def put_file(self, path: str, file: Path) -> int:
@@ -247,13 +271,17 @@ def _problem(path: str) -> str | None:
         return "has an empty, . or .. segment"
     if _FORBIDDEN.search(path):
         return "has a control character, a backslash or a percent sign"
-    if any(segment.startswith(RESERVED) for segment in segments):
+    if _is_temporary(path):
         return f"has a segment that begins with {RESERVED}"
     try:
         path.encode()
     except UnicodeEncodeError:
         return "is not Unicode text"
     return None
+
+
+def _is_temporary(path: str) -> bool:
+    return any(segment.startswith(RESERVED) for segment in path.split("/"))
 
 
 def _check(path: str) -> str:

@@ -103,7 +103,7 @@ def facts(found: Findings, removed: Removed | None, rest: timedelta, results: bo
         "deleted": removed is not None,
         "older_than_seconds": rest.total_seconds(),
         "removable": [asdict(group) for group in _removable(found, rest, results)],
-        "kept": [asdict(group) for group in _kept(found)],
+        "kept": [asdict(group) for group in _kept(found, results)],
         "orphans": [
             {
                 "provider": orphan.provider,
@@ -122,7 +122,7 @@ def facts(found: Findings, removed: Removed | None, rest: timedelta, results: bo
 
 def text(found: Findings, removed: Removed | None, rest: timedelta, results: bool) -> str:
     """Return what was found, and what became of it, for a person."""
-    removable, kept = _removable(found, rest, results), _kept(found)
+    removable, kept = _removable(found, rest, results), _kept(found, results)
     lines = []
     if removable:
         lines += ["To be removed:" if removed else "Would be removed (with --delete):", *_table(removable)]
@@ -164,6 +164,9 @@ def _removable(found: Findings, rest: timedelta, results: bool) -> list[Group]:
     what = {
         Fate.OVER: f"{'all' if results else 'all but the results'} of batches that ended {_days(rest)} ago or earlier",
         Fate.LOST: f"all of batches that left no result, untouched for {_days(max(rest, LOST_REST))}",
+        Fate.UNFINISHED: (
+            f"all of batches that left no result, and what they bought, untouched for {_days(max(rest, LOST_REST))}"
+        ),
     }
     groups = []
     for fate, words in what.items():
@@ -176,11 +179,11 @@ def _removable(found: Findings, rest: timedelta, results: bool) -> list[Group]:
     return [group for group in groups if group.count]
 
 
-def _kept(found: Findings) -> list[Group]:
+def _kept(found: Findings, results: bool) -> list[Group]:
     from ..leftovers import Fate, Upload
 
     groups = []
-    for fate in (Fate.RUNS, Fate.LATELY, Fate.LOST_LATELY, Fate.ANOTHERS):
+    for fate in (fate for fate in Fate if not fate.ripe(results)):
         batches = [pile.batch for pile in found.piles if pile.fate is fate]
         entries = [entry for batch in batches for folder in batch.folders for entry in folder.entries]
         sizes = (entry.size for entry in entries)

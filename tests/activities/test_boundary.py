@@ -365,6 +365,41 @@ def test_a_pulse_that_stood_still_too_long_is_never_alive_again() -> None:
         assert not pulse.alive()
 
 
+async def test_a_thread_of_a_step_that_was_lost_ends_with_an_error_that_is_worth_another_try() -> None:
+    async def work(pulse: Pulse) -> None:
+        await in_thread(pulse, pulse.check)
+        pulse.beaten_at -= 60
+        await in_thread(pulse, pulse.check)
+
+    found = await failed(work)
+    assert (found.type, found.non_retryable) == ("provider_unavailable", False)
+    assert found.message == "The worker stood still, and another one may be doing this step by now."
+
+
+async def test_asking_whether_a_step_is_ours_keeps_the_place_where_another_attempt_would_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beats: list[Any] = []
+
+    class Client:
+        def get_async_activity_handle(self, task_token: bytes) -> Client:
+            return self
+
+        async def heartbeat(self, *details: Any) -> None:
+            beats.extend(details)
+
+    async def work(pulse: Pulse) -> None:
+        pulse.rows = 7
+        assert await pulse.confirm()
+
+    monkeypatch.setattr(activity, "client", Client)
+    running = environment()
+    place = {"cut": "0123", "shards": 4}
+    running.info = replace(running.info, heartbeat_details=[{"rows": 7, "bytes": 0, "place": place}])
+    await running.run(Steps(work).act, Question())
+    assert beats == [{"rows": 7, "bytes": 0, "place": place}]
+
+
 async def test_a_step_whose_event_loop_stood_still_knows_it() -> None:
     alive: list[bool] = []
 

@@ -6,6 +6,10 @@ import asyncio
 import dataclasses
 import gzip
 import json
+import os
+import time
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +24,18 @@ from durabatch.activities.input import Input, Selection, open_input
 from durabatch.activities.plan import Plan
 from durabatch.activities.providers import Provider
 from durabatch.activities.records import Segment
+from durabatch.activities.resources import Resources
 from durabatch.activities.rows import Row
 from durabatch.activities.store import Store
-from durabatch.contract import BatchSpec, OnInvalidRow
+from durabatch.contract import (
+    BatchSpec,
+    ConfigurationError,
+    Limits,
+    MissingKey,
+    OnInvalidRow,
+    ProviderUnavailable,
+    UnknownProvider,
+)
 from durabatch.contract.steps import PlanRequest
 
 BOM = b"\xef\xbb\xbf"
@@ -77,12 +90,26 @@ def problems(error: Any) -> list[str]:
         ("in/*/part-*.jsonl.gz", ["in/x/part-.jsonl.gz"], ["in/part-1.jsonl.gz", "in/x/y/part-1.jsonl.gz"]),
         ("in/[ab]*.jsonl", ["in/[ab]c.jsonl"], ["in/a.jsonl"]),
         ("*.jsonl", ["a.jsonl"], ["in/a.jsonl"]),
+        ("in/**.jsonl", ["in/a.jsonl"], ["in/x/a.jsonl", "in/.a.jsonl"]),
+        (
+            "in/a*b?c*d*/*x",
+            ["in/ab1cd/x", "in/a-bb-c-b.c-d-d-/yxx", "in/abbcd/x", "in/abc-b-cd/x"],
+            ["in/abcd/x", "in/ab1c/x", "in/ab1d-c/x", "in/xab1cd/x", "in/ab1cd/xy", "in/ab1/cd/x"],
+        ),
         ("in", ["in/a.jsonl", "in/x/y.txt"], ["in", "inner/a.jsonl", "in/_SUCCESS", "in/.x/a.jsonl", "in/_x/a.jsonl"]),
     ],
 )
 def test_a_selection_takes_what_it_says(pattern: str, taken: list[str], left: list[str]) -> None:
     takes = Selection(pattern).takes
     assert ([path for path in taken if not takes(path)], [path for path in left if takes(path)]) == ([], [])
+
+
+@pytest.mark.parametrize("pattern", ["in/" + "*" * 40 + "b", "in/" + "*a" * 40 + "*b", "/".join(["*a*a*"] * 30)])
+def test_many_wildcards_take_no_longer_than_few(pattern: str) -> None:
+    begun = time.process_time()
+    assert not Selection(pattern).takes("in/" + "a" * 200)
+    assert not Selection(pattern).takes("/".join(["a" * 30] * 29 + ["x"]))
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("uri", ["in/", "in", "in/*.*", "in/?-*", "*/*-part.*"])
@@ -228,6 +255,24 @@ async def test_bad_rows_are_told_by_file_and_line(desk: Any) -> None:
     index = desk.index()
     assert [row[0] for row in index] == ["a", "b", "c", "part-2.jsonl:3", "a", "d"]
     assert index[3][3]["file"] == "part-2.jsonl"
+
+
+async def test_rows_of_a_clients_files_are_told_by_the_names_that_the_user_knows(desk: Any) -> None:
+    folder = "b-1/input-0123456789abcdef"
+    names = ["00000-a.jsonl", "00001-sub~12345-b.jsonl", "00002-x-y.jsonl", "00003-x-y.jsonl"]
+    for name in names:
+        put(desk, f"{folder}/{name}", desk.jsonl(desk.chat(name), b"{"))
+    await desk.plan(input=f"{desk.store.url}/{folder}/", on_invalid_row=OnInvalidRow.FAIL_ROW)
+    refused = desk.index()[1::2]
+    # Two files that would be called the same keep their numbers.
+    told = ["a.jsonl", "sub/12345-b.jsonl", "00002-x-y.jsonl", "00003-x-y.jsonl"]
+    assert [row[0] for row in refused] == [f"{name}:2" for name in told]
+    assert [row[3]["file"] for row in refused] == told
+    # The names of a user's own folder are as they are.
+    for name in names:
+        put(desk, f"in/{name}", desk.jsonl(desk.chat(name), b"{"))
+    await desk.plan(input=desk.store.uri("in"))
+    assert [row[0] for row in desk.index()[1::2]] == [f"{name}:2" for name in names]
 
 
 async def test_a_file_that_is_alone_is_told_of_without_its_name(desk: Any) -> None:
@@ -470,11 +515,72 @@ async def test_an_input_that_changed_or_is_gone_replaces_no_plan_by_which_someth
     assert (await desk.refused(desk.plan())).type == "invalid_input"
 
 
+async def test_a_price_that_rose_refuses_no_plan_by_which_something_may_be_bought(desk: Any) -> None:
+    row = desk.chat("a", "word " * 1000)
+    half = Decimal(estimate_tokens(len(json.dumps(row)))) * Decimal("0.15") / 2 / 10**6
+    first = await desk.plan(row, max_cost_usd=half)
+    put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
+    await desk.reopen(batch_discount=0)
+    assert await desk.plan() == first
+    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == first
+    (desk.folder / "b-1/shards/00000/attempt-1/intent").unlink()
+    assert "more than max_cost_usd" in (await desk.refused(desk.plan())).message
+    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan is None
+
+
+@pytest.mark.parametrize("error", [MissingKey, UnknownProvider])
+async def test_a_plan_is_recalled_without_a_provider_only_if_nothing_can_be_bought_by_it(
+    desk: Any, error: type[ConfigurationError]
+) -> None:
+    def settings(name: str) -> Any:
+        raise error("No such luck.")
+
+    first = await desk.plan(desk.chat("a"))
+    able, unable = desk.resources, Resources(desk.store, settings)
+    assert (await desk.step(Plan(unable).recall, request(desk))).plan is None
+    put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
+    refused = await desk.refused(desk.step(Plan(unable).recall, request(desk)))
+    assert (refused.type, refused.message) == (error.code, "No such luck.")
+    assert (await desk.step(Plan(able).recall, request(desk))).plan == first
+    # Of another batch's folder nothing is told, and a batch that never planned bought nothing.
+    for batch_id in ("b-2", "b-3"):
+        desk.batch_id, desk.spec = batch_id, BatchSpec(provider="gpt", input=desk.spec.input, output=desk.spec.output)
+        assert (await desk.step(Plan(unable).recall, request(desk))).plan is None
+        desk.spec = BatchSpec(provider="gpt", input=desk.spec.input, output=desk.store.uri("b-1"))
+
+
+async def test_a_batch_that_has_ended_and_comes_again_with_other_rows_is_planned_anew(desk: Any) -> None:
+    await desk.reopen(max_rows=1)
+    await desk.plan(desk.chat("a"), desk.chat("b"))
+    await intend(desk)
+    put(desk, "b-1/result.json", b"{}")
+    assert (await desk.plan(desk.chat("c"), desk.chat("d"), desk.chat("e"))).rows == 3
+    # From here on it is under way again.
+    assert not (desk.folder / "b-1/result.json").exists()
+    assert (await desk.plan(desk.chat("f"))).rows == 3
+
+
 async def test_another_spec_replaces_a_plan_even_where_something_may_be_bought(desk: Any) -> None:
     await desk.reopen(max_rows=3)
     await desk.plan(*(desk.chat(f"r-{n}") for n in range(9)))
     await intend(desk)
     assert (await desk.plan(limits={"max_rows": 2})).shards == 5
+
+
+async def test_what_was_bought_for_other_rows_spares_no_plan_its_check(desk: Any) -> None:
+    await desk.reopen(max_rows=1)
+    await desk.plan(desk.chat("a"), desk.chat("b"))
+    await intend(desk)
+    for _ in range(2):
+        error = await desk.refused(desk.plan(desk.chat("a"), b"{", params={"seed": 1}))
+        assert error.type == "invalid_input"
+
+
+async def test_an_object_of_a_folder_whose_name_no_path_can_have_is_told(desk: Any) -> None:
+    put(desk, "in/a.jsonl", desk.jsonl(desk.chat("a")))
+    put(desk, "in/100%.jsonl", desk.jsonl(desk.chat("b")))
+    error = await desk.refused(desk.plan(input=desk.store.uri("in") + "/"))
+    assert error.type == "invalid_spec" and "rename it" in error.message
 
 
 async def test_a_plan_whose_replacement_was_broken_off_describes_nothing_any_more(desk: Any) -> None:
@@ -485,6 +591,103 @@ async def test_a_plan_whose_replacement_was_broken_off_describes_nothing_any_mor
     desk.now = desk.now.replace(year=desk.now.year + 1)
     again = await desk.plan(input=desk.store.uri("input.jsonl"))
     assert (again.shards, again.planned_at) == (2, first.planned_at)
+
+
+def mended(desk: Any, name: str, data: bytes) -> None:
+    """Replace an object some seconds later."""
+    file = desk.folder / name
+    before = file.stat().st_mtime
+    file.write_bytes(data)
+    os.utime(file, (before + 5, before + 5))
+
+
+@pytest.mark.parametrize("uri", ["in/a.jsonl", "in/", "in/*.jsonl"])
+@pytest.mark.parametrize("compress", [bytes, lambda data: gzip.compress(data, 0, mtime=0)], ids=["plain", "gzip"])
+async def test_an_input_that_was_mended_in_place_is_planned_anew(desk: Any, uri: str, compress: Any) -> None:
+    wrong, right = desk.jsonl(desk.chat("a"), b"[1]"), desk.jsonl(desk.chat("a"), b"   ")
+    put(desk, "in/a.jsonl", compress(wrong))
+    assert "not a JSON object" in (await desk.refused(desk.plan(input=f"{desk.store.url}/{uri}"))).message
+    mended(desk, "in/a.jsonl", compress(right))
+    assert len(compress(wrong)) == len(compress(right))
+    assert (await desk.plan()).rows == 1
+    assert await sent(desk) == [desk.jsonl(desk.chat("a"))]
+    put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
+    mended(desk, "in/a.jsonl", compress(wrong))
+    assert (await desk.plan()).rows == 1
+
+
+class Unlisted(Store):
+    """A store in which nobody may look around."""
+
+    async def entries(self, *arguments: Any, **options: Any) -> Any:
+        raise AssertionError("there is no need to list anything")
+
+
+async def test_for_a_copy_that_is_named_by_its_content_nothing_is_listed(desk: Any) -> None:
+    put(desk, "b-1/input-0123456789abcdef.jsonl", desk.jsonl(desk.chat("a")))
+    desk.resources = Resources(Unlisted.open(str(desk.folder)), desk._settings)
+    assert (await desk.plan(input=desk.store.uri("b-1/input-0123456789abcdef.jsonl"))).rows == 1
+
+
+@pytest.mark.parametrize("name", ["input-0123456789abcdef.jsonl", "input-0123456789abcdef/00000-a.jsonl"])
+async def test_the_copy_of_a_clients_file_is_the_same_whenever_it_was_made(desk: Any, name: str) -> None:
+    put(desk, f"b-1/{name}", desk.jsonl(desk.chat("a")))
+    await desk.plan(input=f"{desk.store.url}/b-1/{name.rpartition('00000')[0] or name}")
+    cut = desk.path("shard.json").stat().st_ino
+    mended(desk, f"b-1/{name}", desk.jsonl(desk.chat("a")))
+    await desk.plan()
+    assert desk.path("shard.json").stat().st_ino == cut
+
+
+# --- a step that is another worker's by now ---
+
+
+def written(desk: Any) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in (desk.folder / "b-1").rglob("*") if path.is_file()}
+
+
+class Stalling(Store):
+    """A store whose worker stands still, its event loop and all, while it reads a plan."""
+
+    async def read(self, path: str) -> bytes:
+        data = await super().read(path)
+        if path.endswith("plan.json"):
+            time.sleep(0.6)  # noqa: ASYNC251  as SIGSTOP would
+        return data
+
+
+async def test_a_step_that_was_given_away_replaces_no_plan(desk: Any) -> None:
+    await desk.plan(*(desk.chat(f"r-{n}") for n in range(6)), limits={"max_rows": 3})
+    before = written(desk)
+    spec = desk.spec.model_copy(update={"limits": Limits(max_rows=2)})
+    stalling = Resources(Stalling.open(str(desk.folder)), desk._settings)
+    error = await desk.refused(
+        desk.step(
+            Plan(stalling).plan,
+            PlanRequest(batch_id=desk.batch_id, spec=spec, now=desk.now),
+            heartbeat_timeout=timedelta(seconds=0.5),
+        )
+    )
+    await stalling.close()
+    assert (error.type, error.non_retryable) == ("provider_unavailable", False)
+    assert written(desk) == before
+    assert (await desk.plan(limits={"max_rows": 2})).shards == 3
+
+
+async def test_a_cut_that_was_given_away_ends_before_it_writes_again(desk: Any) -> None:
+    put(desk, "in/a.jsonl", desk.jsonl(*(desk.chat(f"r-{n}") for n in range(30)), desk.chat("r-3")))
+    bench = Bench(desk)
+    # It loses the step with the last row, and would read all of them again, since two have one id.
+    with pytest.raises(ProviderUnavailable, match="another one may be doing this step"):
+        await bench.cut(given_away_at=31)
+    read_once = bench.written()
+    # Nor does one begin, or go on.
+    for place in ({}, {"cut": "d" * 16, "shards": 2, "line": 20, "first": 1}):
+        with pytest.raises(ProviderUnavailable):
+            await bench.cut(place, given_away_at=0)
+    assert bench.written() == read_once
+    found, _, _ = await bench.cut()
+    assert found.invalid == 1  # a second reading tells of the id that stands twice
 
 
 def request(desk: Any) -> PlanRequest:
@@ -501,9 +704,11 @@ class Killed(BaseException):
 class Watched:
     """A provider that counts the rows it prepares, and dies when it has had enough."""
 
-    def __init__(self, provider: Provider, last: int | None = None) -> None:
+    def __init__(self, provider: Provider, pulse: Pulse, last: int | None, given_away_at: int | None) -> None:
         self._provider = provider
+        self._pulse = pulse
         self._last = last
+        self._given_away_at = given_away_at
         self.prepared: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -513,6 +718,7 @@ class Watched:
         if self._last is not None and len(self.prepared) == self._last:
             raise Killed
         self.prepared.append(row.custom_id)
+        self._pulse.over = len(self.prepared) == self._given_away_at
         return self._provider.prepare(row, spec)
 
 
@@ -527,12 +733,20 @@ class Bench:
         )
         self.digest = "d" * 64
 
-    async def cut(self, place: dict[str, Any] | None = None, last: int | None = None) -> tuple[Any, Watched, Pulse]:
-        """Return what was found, None where the worker died; what was prepared; and the pulse at the end."""
+    async def cut(
+        self, place: dict[str, Any] | None = None, last: int | None = None, given_away_at: int | None = None
+    ) -> tuple[Any, Watched, Pulse]:
+        """Return what was found, None where the worker died; what was prepared; and the pulse at the end.
+
+        Args:
+            given_away_at: the step is another worker's after so many rows.
+        """
         names = sorted(path.name for path in (self.desk.folder / "in").iterdir())
         files = tuple(InputFile(f"in/{name}", (self.desk.folder / "in" / name).stat().st_size, name) for name in names)
-        pulse, watched = Pulse(place=dict(place or {})), Watched(self.provider, last)
+        pulse = Pulse(place=dict(place or {}))
+        watched = Watched(self.provider, pulse, last, given_away_at)
         source = await open_input(self.desk.store, "b-1", files, pulse)
+        pulse.over = given_away_at == 0
         cut = Cut(self.desk.store, watched, self.spec, "b-1", source, self.digest, pulse)  # type: ignore[arg-type]
         try:
             return await asyncio.to_thread(cut.run), watched, pulse

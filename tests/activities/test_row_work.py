@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,12 +13,11 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from durabatch.activities.accounts import Accounts
 from durabatch.activities.resources import Resources
 from durabatch.activities.settle import Settle
 from durabatch.activities.store import Store
 from durabatch.contract import RetryPolicy
-from durabatch.contract.steps import Settled, SettleRequest
+from durabatch.contract.steps import SettleRequest
 
 THREADS = 2
 
@@ -59,33 +59,37 @@ async def test_a_step_that_waits_for_its_turn_goes_on_to_beat(desk: Any) -> None
     assert (await task).counts.total == 1
 
 
-async def test_no_more_threads_work_on_rows_than_are_useful(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+class Crowd(Store):
+    """A store that counts who reads an index at a time, and lets nobody go on before it is told to."""
+
+    active = most = 0
+    lock = threading.Lock()
+    go = threading.Event()
+
+    def stream(self, path: str, *arguments: Any, **options: Any) -> Iterator[bytes]:
+        if not path.endswith("rows.jsonl"):
+            return super().stream(path, *arguments, **options)
+        with Crowd.lock:
+            Crowd.active += 1
+            Crowd.most = max(Crowd.most, Crowd.active)
+        Crowd.go.wait(60)
+        with Crowd.lock:
+            Crowd.active -= 1
+        return super().stream(path, *arguments, **options)
+
+
+async def test_no_more_threads_work_on_rows_than_are_useful(desk: Any) -> None:
     await desk.plan(*(desk.chat(f"r-{n}") for n in range(8)), limits={"max_rows": 1})
-    active, most, lock, go = 0, 0, threading.Lock(), threading.Event()
-    settle = Accounts.settle
-
-    def counted(self: Accounts) -> Settled:
-        nonlocal active, most
-        with lock:
-            active += 1
-            most = max(most, active)
-        go.wait(60)
-        try:
-            return settle(self)
-        finally:
-            with lock:
-                active -= 1
-
-    monkeypatch.setattr(Accounts, "settle", counted)
+    desk.resources = Resources(Crowd.open(str(desk.folder)), desk._settings)
     tasks = []
     for desk.shard in range(8):
         tasks.append(asyncio.ensure_future(desk.settle("failed")))
-    while active < THREADS:
+    while Crowd.active < THREADS:
         await asyncio.sleep(0.01)
     await a_while()
-    go.set()
+    Crowd.go.set()
     assert [done.counts.total for done in await asyncio.gather(*tasks)] == [1] * 8
-    assert most == THREADS
+    assert Crowd.most == THREADS
 
 
 async def test_rows_that_are_rewritten_wait_and_rows_that_go_as_they_are_do_not(desk: Any) -> None:

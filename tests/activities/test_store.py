@@ -104,6 +104,17 @@ async def test_list_passes_over_objects_that_no_path_can_name(store: Store, s3_s
     assert await store.list() == [("good", 0)]
 
 
+async def test_an_object_that_is_wanted_is_not_passed_over_without_a_word(store: Store, s3_server: str) -> None:
+    await store.write("in/good", b"x")
+    for name in ("in/100%.jsonl", "in/.durabatch-0123456789abcdef", "100%"):
+        put_behind_its_back(store, s3_server, name)
+    with pytest.raises(
+        InvalidSpec, match=r"^The object 'in/100%\.jsonl' cannot be read: .* percent sign; rename it\.$"
+    ):
+        await store.list("in", lambda path: True)
+    assert await store.list("in", lambda path: path.endswith("/good")) == [("in/good", 1)]
+
+
 async def test_entries_tell_when_an_object_was_written(store: Store) -> None:
     began = datetime.now(UTC) - timedelta(seconds=2)  # a service may tell whole seconds only
     await store.write("a/1", b"x")
@@ -647,6 +658,25 @@ def test_a_killed_process_leaves_nothing_that_can_be_read(tmp_path: Path) -> Non
     os.utime(litter[0], (yesterday, yesterday))
     put(store, "other", b"")
     assert not litter[0].exists()
+
+
+def test_what_a_killed_process_left_is_cleared_away_and_a_folder_is_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scandir(path))
+    store = Store.open(str(tmp_path))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    litter = tmp_path / "a" / ".durabatch-0123456789abcdef"
+    litter.touch()
+    os.utime(litter, (0, 0))
+    for number in range(20):
+        put(store, f"a/{number}", b"")
+        put(store, f"b/{number}", b"")
+    assert not litter.exists()
+    assert listed == [str(tmp_path / "a"), str(tmp_path / "b")]
 
 
 def put_behind_its_back(store: Store, s3_server: str, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import hashlib
 import os
 import uuid
@@ -22,10 +23,12 @@ from durabatch.clients import TemporalUnavailable
 from durabatch.clients.clearing import Clearing, Findings, Removed
 from durabatch.clients.command.clearing import facts, text
 from durabatch.clients.leftovers import LOST_REST, Fate, Upload
+from durabatch.clients.requests import gathered
 from durabatch.contract import BatchNotFound, RowStatus
+from durabatch.workers import Settings
 from durabatch.workers.embedded import embedded
 
-from .conftest import Desk
+from .conftest import KEY, Desk
 
 COPY = "input-0123456789abcdef.jsonl"
 
@@ -90,9 +93,10 @@ async def test_a_look_changes_nothing_and_a_removal_leaves_the_results(desk: Des
     assert await names(desk) == before
     _, removed = await cleared(desk)
     assert removed.objects == sum(len(pile.removable) for pile in found.piles) > 5
-    left = ["errors.jsonl", "plan.json", "result.json", "results.jsonl"]
+    note = "shards/00000/attempt-1/intent"
+    left = ["errors.jsonl", "plan.json", "result.json", "results.jsonl", note]
     assert await names(desk) == [f"{id}/{name}" for name in left]
-    assert sorted(path.name for path in (folder(desk) / id).iterdir()) == left  # and no empty folder
+    assert sorted(path.name for path in (folder(desk) / id).iterdir()) == [*left[:-1], "shards"]  # and no empty folder
     assert [row.status async for row in desk.client.retrieve(id)] == [RowStatus.SUCCEEDED] * 2
     again, nothing = await cleared(desk)
     assert [pile.removable for pile in again.piles] == [[]]
@@ -119,6 +123,23 @@ async def test_a_batch_that_was_cleared_and_forgotten_is_not_bought_again(desk: 
     assert await desk.start(id=id) == id
     assert (await desk.client.result(id)).counts.succeeded == 2
     assert await desk.bought() == 1
+
+
+async def test_where_only_a_note_tells_what_was_bought_it_is_not_bought_again(idle: Desk, tmp_path: Path) -> None:
+    config = tmp_path / "claude.toml"
+    config.write_text(
+        f'[store]\nurl = "store"\n[providers.stand_in]\nkind = "anthropic"\napi_key_env = "KEY"\nsettle = "1s"\n'
+        f'base_url = "{idle.sandbox.url}"\n'
+    )
+    desk = Desk(idle.client, idle.sandbox, Settings.load(config, {"KEY": KEY}))
+    fields = {"model": "claude-haiku-4-5", "params": {"max_tokens": 10}}
+    async with desk.worker():
+        id = await ended(desk, **fields)
+        await cleared(desk)
+        await forgotten(desk, id)
+        await desk.start(id=id, **fields)
+        assert (await desk.client.result(id)).counts.succeeded == 2
+        assert await desk.bought() == 1
 
 
 async def test_a_removal_that_is_broken_off_is_finished_by_the_next_one(desk: Desk) -> None:
@@ -202,11 +223,83 @@ async def test_rows_of_a_start_that_never_came_go_when_they_are_old(idle: Desk) 
     assert await names(idle) == [f"{young}/{COPY}"]
 
 
+async def test_a_batch_that_was_terminated_and_forgotten_keeps_all_that_it_needs_to_go_on(desk: Desk) -> None:
+    await desk.sandbox.settings(batch_seconds=3600)
+    id = await desk.start(id=unique("terminated"))
+    await bought(desk, 1)
+    await desk.client.temporal.get_workflow_handle(id).terminate()
+    await forgotten(desk, id)
+    litter = folder(desk) / id / "shards" / "00000" / ".durabatch-litter"
+    litter.touch()
+    before = await names(desk)
+    for path in (*before, litter.relative_to(folder(desk))):
+        age(desk, str(path))
+    plan = await desk.client.store.read(f"{id}/plan.json")
+    found, removed = await cleared(desk)
+    assert (fates(found), removed.objects) == ({id: Fate.UNFINISHED}, 0)
+    assert (await names(desk), await desk.client.store.read(f"{id}/plan.json")) == (before, plan)
+    assert not litter.exists()
+    assert f"goes on with what it bought if it is started again: {id}" in text(found, removed, timedelta(0), False)
+    await desk.sandbox.settings(batch_seconds=0)
+    await desk.start(id=id)
+    assert (await desk.client.result(id)).counts.succeeded == 2
+    assert await desk.bought() == 1
+
+
+async def test_what_a_terminated_batch_bought_goes_by_the_users_word(desk: Desk) -> None:
+    await desk.sandbox.settings(batch_seconds=3600)
+    id = await desk.start(id=unique("terminated"))
+    await bought(desk, 1)
+    await desk.client.temporal.get_workflow_handle(id).terminate()
+    await forgotten(desk, id)
+    for path in await names(desk):
+        age(desk, path)
+    work = clearing(desk, results=True)
+    found = await work.look()
+    shown = text(found, None, timedelta(0), True)
+    assert f"all of batches that left no result, and what they bought, untouched for 10 days: {id}" in shown
+    assert "started again" not in shown.partition("Provider batches")[0]
+    await work.remove(found, orphans=False)
+    assert await names(desk) == []
+
+
+async def test_of_a_folder_that_was_brought_nothing_is_left(desk: Desk, tmp_path: Path) -> None:
+    brought = tmp_path / "brought"
+    brought.mkdir()
+    (brought / "one.jsonl").write_bytes(b'{"custom_id":"a","input":"x"}\n')
+    (brought / "two.jsonl.gz").write_bytes(gzip.compress(b'{"custom_id":"b","input":"y"}\n'))
+    id = await desk.start(brought, id=unique("folder"))
+    assert (await desk.client.result(id)).counts.succeeded == 2
+    there = await names(desk)
+    for part in ("/00000-one.jsonl", "/00001-two.jsonl.gz", f"{id}/input/00001-", f"{id}/input.json"):
+        assert any(part in path for path in there), part
+    await cleared(desk, results=True)
+    assert await names(desk) == []
+    assert list(folder(desk).iterdir()) == []
+
+
+async def test_a_folder_of_a_start_that_never_came_goes_when_it_is_old(idle: Desk, tmp_path: Path) -> None:
+    brought, id = tmp_path / "brought", unique("folder")
+    brought.mkdir()
+    (brought / "one.jsonl").write_bytes(b'{"custom_id":"a","input":"x"}\n')
+    (brought / "two.jsonl.gz").write_bytes(gzip.compress(b'{"custom_id":"b","input":"y"}\n'))
+    async with gathered(brought, idle.client.store) as rows:
+        await rows.put(idle.client.store, id)
+    assert len(await names(idle)) == 2
+    found, removed = await cleared(idle)
+    assert (fates(found), removed.objects) == ({id: Fate.LOST_LATELY}, 0)
+    for path in await names(idle):
+        age(idle, path)
+    found, removed = await cleared(idle)
+    assert (fates(found), removed.objects) == ({id: Fate.LOST}, 2)
+    assert await names(idle) == []
+
+
 async def test_results_in_parts_stay(desk: Desk) -> None:
     id = await ended(desk, limits={"max_rows": 1})
     await desk.client.store.write(f"{id}/results.manifest.json", b"{}")
     await cleared(desk)
-    kept = [path for path in await names(desk, id) if "/shards/" in path]
+    kept = [path for path in await names(desk, id) if "/shards/" in path and not path.endswith("/intent")]
     assert kept == [f"{id}/shards/{n:05d}/{name}.jsonl" for n in (0, 1) for name in ("errors", "results")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from durabatch.clients.requests import Rows, check_files, gathered
+from durabatch.clients.requests import LocalFile, Rows, check_files, gathered
 from durabatch.contract import InvalidInput, InvalidSpec
 
 from .conftest import Desk
@@ -54,7 +55,7 @@ async def test_a_local_folder_is_one_batch_in_the_order_of_its_files(desk: Desk,
     assert await texts(desk, id) == ["a", "b", "c", "d"]
     assert await desk.start(f"{data}/") == await desk.start(f"{data.as_uri()}/") == id
     stored = [path for path, _ in await desk.client.store.list(id) if f"{id}/input-" in path]
-    assert [path.rpartition("/")[2] for path in stored] == ["00000-a.jsonl.gz", "00001-b.jsonl", "00002-sub-d.ndjson"]
+    assert [path.rpartition("/")[2] for path in stored] == ["00000-a.jsonl.gz", "00001-b.jsonl", "00002-sub~d.ndjson"]
     # Compressed stays compressed.
     assert await desk.client.store.read(stored[0]) == (data / "a.jsonl.gz").read_bytes()
     assert await desk.bought() == 1
@@ -90,6 +91,45 @@ async def test_a_plain_file_is_stored_as_it_always_was(idle: Desk, tmp_path: Pat
     # Other values here would buy batches again that were bought before an upgrade.
     assert found.stem == "requests"
     assert found.paths("b-1") == [f"b-1/input-{found.digest[:16]}.jsonl"]
+
+
+def test_more_files_than_five_digits_count_stay_in_their_order() -> None:
+    file = LocalFile(file=Path("a.jsonl"), digest="", size=0, name="a.jsonl")
+    for count, first in ((100_000, "00000-a.jsonl"), (100_001, "000000-a.jsonl")):
+        paths = Rows(stem="x", digest="d" * 64, count=1, size=1, files=(file,) * count, folder=True).paths("b-1")
+        assert paths[0] == f"b-1/input-{'d' * 16}/{first}"
+        assert paths == sorted(paths)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+async def test_the_same_rows_compressed_again_are_the_same_batch(idle: Desk, tmp_path: Path, folder: bool) -> None:
+    file, found = tmp_path / "in" / "a.jsonl.gz", []
+    file.parent.mkdir()
+    data = [gzip.compress(rows("a", "b"), mtime=time) for time in (1, 2)]
+    for content in (*data, gzip.compress(rows("a", "c"), mtime=1), zstd(rows("a", "b")), rows("a", "b")):
+        file.write_bytes(content)
+        found.append(await gather(file.parent if folder else file, idle))
+        await found[-1].put(idle.client.store, f"b-{len(found)}")
+        assert [await idle.client.store.read(path) for path in found[-1].paths(f"b-{len(found)}")] == [content]
+    assert data[0] != data[1]
+    assert [one.digest == found[0].digest for one in found] == [True, True, False, False, False]
+    stored = [await gather(one.location(idle.client.store, f"b-{n}"), idle) for n, one in enumerate(found, 1)]
+    assert folder or [one.digest for one in stored] == [one.digest for one in found]
+
+
+async def test_a_pipe_is_refused_and_not_emptied(idle: Desk, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, rows("a"))
+    os.close(writing)
+    path = Path(f"/dev/fd/{reading}")
+    try:
+        with pytest.raises(InvalidInput) as caught:
+            check_files(path)
+        told = await refusal(path, idle)
+        assert os.read(reading, 1000) == rows("a")
+    finally:
+        os.close(reading)
+    assert caught.value.message == told == f"The file {path} is no regular file: write the rows into one."
 
 
 async def test_the_digest_of_a_folder_is_of_names_and_contents(idle: Desk, data: Path) -> None:

@@ -19,8 +19,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowHandle
-from temporalio.service import RPCError
 
 from durabatch.contract.ledger import ledger_id
 from durabatch.workflows.decisions import MAX_CHILDREN
@@ -182,10 +183,29 @@ async def shard_terminated(house: House) -> Handle:
     while len(await house.batches()) < 2:
         await asyncio.sleep(0.05)
     await house.client.get_workflow_handle(f"{handle.id}/shards/00001").terminate("recorded")
-    while not await _runs(house, f"{handle.id}/shards/00001~2"):
+    while (await house.client.get_workflow_handle(f"{handle.id}/shards/00001").describe()).close_time is not None:
         await asyncio.sleep(0.2)
     await house.admin.settings(finish_after_polls=0)
     return handle
+
+
+async def reset_with_children(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    handle = await house.start(4, limits={"max_rows": 2})
+    while len(await house.batches()) < 2:
+        await asyncio.sleep(0.05)
+    await house.client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=house.client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=handle.id),
+            reason="recorded",
+            workflow_task_finish_event_id=4,
+            request_id="recorded",
+        )
+    )
+    await asyncio.sleep(8)  # the old children have retired, and new ones have begun
+    await house.admin.settings(finish_after_polls=0)
+    return house.client.get_workflow_handle(handle.id)
 
 
 async def more_shards_than_children(house: House) -> Handle:
@@ -240,6 +260,7 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     several_shards,
     several_shards_canceled,
     shard_terminated,
+    reset_with_children,
     more_shards_than_children,
     waited_for_its_turn,
     canceled_before_its_turn,
@@ -247,14 +268,6 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
 #: Paths of a provider whose account may have 1,000 tokens enqueued, which two long rows are most of.
 BOUNDED = {"waited_for_its_turn", "canceled_before_its_turn"}
 LONG = "word " * 200
-
-
-async def _runs(house: House, workflow_id: str) -> bool:
-    try:
-        await house.client.get_workflow_handle(workflow_id).describe()
-    except RPCError:
-        return False
-    return True
 
 
 async def _asked(house: House, op: str) -> None:
@@ -279,6 +292,9 @@ async def _record(name: str, path: Callable[[House], Awaitable[Handle]], address
             runs = {last.run_id}
             if name == "continued_as_new":
                 runs.add(str(handle.first_execution_run_id))
+            if name == "reset_with_children" and what:  # the child that retired, and the one that followed
+                async for found in client.list_workflows(f"WorkflowId = '{workflow_id}'"):
+                    runs.add(str(found.run_id))
             for run, run_id in enumerate(sorted(runs, key=lambda found: found != handle.first_execution_run_id)):
                 history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
                 suffix = what + (f"-run-{run + 1}" if len(runs) > 1 else "")
@@ -291,6 +307,8 @@ async def _record(name: str, path: Callable[[House], Awaitable[Handle]], address
 async def _workflows(house: House, name: str, handle: Handle) -> list[tuple[str, str]]:
     """Return the workflows whose histories are kept, and how their files' names end."""
     found = [(handle.id, "")]
+    if name == "reset_with_children":
+        found.append((f"{handle.id}/shards/00000", "-child"))
     if name.startswith("several_shards"):
         found += [(f"{handle.id}/shards/{n:05d}", f"-shard-{n}") for n in range(3)]
     if name == "more_shards_than_children":  # the batch's own history is like the others', only long

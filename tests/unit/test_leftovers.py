@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -145,6 +146,13 @@ def test_without_results_only_what_can_be_made_again_goes() -> None:
     assert names(removable(batch(*WHOLE), Fate.OVER, results=False)) == [COPY, EXPANDED, "input.json", *SHARD]
 
 
+def test_the_notes_that_something_was_bought_stay_until_the_results_go() -> None:
+    note = "shards/00000/attempt-1/intent"
+    found = batch(note, *SHARD, "results.jsonl", "plan.json", "result.json")
+    assert names(removable(found, Fate.OVER, results=False)) == [*SHARD]
+    assert note in names(removable(found, Fate.OVER, results=True))
+
+
 def test_with_results_everything_goes_and_the_records_last() -> None:
     assert names(removable(batch(*WHOLE), Fate.OVER, results=True)) == [
         *(COPY, EXPANDED, "input.json", *SHARD, "results.jsonl", "errors.jsonl", "plan.json", "result.json")
@@ -166,10 +174,63 @@ def test_nothing_goes_of_a_batch_whose_time_has_not_come(kept: Fate) -> None:
     assert removable(batch(*WHOLE), kept, results=True) == []
 
 
-def test_of_a_lost_batch_everything_goes_but_finished_results() -> None:
-    assert names(removable(batch(COPY, *SHARD, "plan.json"), Fate.LOST, results=False)) == [COPY, *SHARD, "plan.json"]
-    finished = batch(COPY, *SHARD, "results.jsonl", "plan.json")
-    assert names(removable(finished, Fate.LOST, results=False)) == [COPY, *SHARD]
+PLANNED = (COPY, EXPANDED, "input.json", "shards/00000/rows.jsonl", "shards/00000/shard.json")
+
+
+def test_of_a_lost_batch_that_bought_nothing_everything_goes() -> None:
+    found = batch(*PLANNED, "plan.json", ended_at=None)
+    assert names(removable(found, Fate.LOST, results=False)) == [*PLANNED, "plan.json"]
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        "shards/00000/attempt-1/intent",
+        "shards/00012/attempt-3/rows.json",
+        "shards/00000/attempt-1/output.jsonl",
+        "shards/00000/attempt-1/error.jsonl",
+        "shards/123456/results.jsonl",
+        "shards/00000/settled.json",
+        "results.jsonl",
+        "results.manifest.json",
+    ],
+)
+@pytest.mark.parametrize("root", ["b", "deep/out"])
+def test_a_lost_batch_that_may_have_bought_something_keeps_all_that_it_needs_to_go_on(trace: str, root: str) -> None:
+    claim = entry(f"~claims/acc/msgbatch_1~{hashlib.sha256(b'b/0/1').hexdigest()[:16]}")
+    paths = {f"b/{COPY}", *(f"{root}/{name}" for name in (*PLANNED, "plan.json"))}
+
+    def find(*more: str) -> Batch:
+        (found,) = batches([entry(path) for path in sorted({*paths, *more})], {root: Told("b")})
+        return found
+
+    assert fate(find(), Standing(At.UNKNOWN), NOW, REST) is Fate.LOST
+    found = find(f"{root}/{trace}")
+    assert fate(found, Standing(At.ENDED, OLD), NOW, REST) is Fate.UNFINISHED
+    assert removable(found, Fate.UNFINISHED, results=False) == []
+    assert f"b/{COPY}" in {one.path for one in removable(found, Fate.UNFINISHED, results=True)}
+    if root == "b":
+        gone = names(removable(found, Fate.UNFINISHED, results=True))
+        assert set(gone) == {*PLANNED, trace, "plan.json"}
+        assert gone[-1] == "plan.json"
+    if trace.endswith("1/intent") and root == "b":
+        assert stale([claim], [found], {"b": Fate.UNFINISHED}, NOW, REST, results=False) == []
+        assert stale([claim], [found], {"b": Fate.UNFINISHED}, NOW, REST, results=True) == [claim]
+
+
+def test_what_batches_bought_is_not_taken_for_each_others() -> None:
+    entries = [
+        entry(path)
+        for path in (
+            "bought/plan.json",
+            "bought/shards/00000/attempt-1/intent",
+            "nothing/plan.json",
+            "nothing/mine/results.jsonl",
+            f"brought/{COPY}",
+        )
+    ]
+    found = batches(entries, {"bought": Told("bought"), "nothing": Told("nothing")})
+    assert {one.id: one.bought for one in found} == {"bought": True, "nothing": False, "brought": False}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +239,9 @@ def test_of_a_lost_batch_everything_goes_but_finished_results() -> None:
         "input-0123456789abcdef.jsonl.gz",
         "input-0123456789abcdef.jsonl.zst",
         "input-0123456789abcdef/00000-mine.jsonl",
+        "input-0123456789abcdef/100000-mine.jsonl.gz",
         "input/00001-0123456789abcdef.jsonl",
+        "input/100000-0123456789abcdef.jsonl",
         "input.json",
     ],
 )
@@ -195,6 +258,7 @@ def test_what_durabatch_did_not_write_stays(everything: bool) -> None:
         "input/rows.jsonl",
         "input/1.jsonl",
         "input-mine.jsonl",
+        "input-0123456789abcdef/1-mine.jsonl",
         "deep/results.jsonl",
         "plan.json.bak",
     )
@@ -204,10 +268,25 @@ def test_what_durabatch_did_not_write_stays(everything: bool) -> None:
 
 @pytest.mark.parametrize(
     ("needed", "stays"),
-    [({f"b/{COPY}"}, True), ({"b/input-*"}, True), ({"b/*"}, True), ({f"c/{COPY}", "b/other*", "b"}, False)],
+    [
+        ({f"b/{COPY}"}, True),
+        ({"b/input-*"}, True),
+        ({"b/*"}, True),
+        ({"*"}, True),
+        ({f"c/{COPY}", "b/other*", "b", "c/*"}, False),
+    ],
 )
 def test_rows_that_another_batch_reads_stay(needed: set[str], stays: bool) -> None:
     assert (removable(batch(COPY), Fate.LOST, results=True, needed=needed) == []) is stays
+
+
+def test_what_goes_of_a_batch_of_many_shards_is_found_in_no_time() -> None:
+    shards = [f"shards/{number:05d}/{name}" for number in range(2000) for name in ("shard.json", "rows.jsonl", "x")]
+    found = batch(*shards, "results.manifest.json")
+    needed = {f"other{number}/{name}" for number in range(1000) for name in ("input.jsonl", "input.jsonl/*")}
+    began = time.process_time()
+    assert len(removable(found, Fate.OVER, results=False, needed=needed)) == 6000
+    assert time.process_time() - began < 1  # and many seconds where each object is compared with all others
 
 
 # --- claims ---
@@ -220,10 +299,10 @@ def test_a_claim_goes_with_its_batch_or_when_nobody_knows_it_any_more() -> None:
     found = batch("shards/00003/attempt-2/intent")
     ours, unknown, young = claim("b/3/2"), claim("x/0/1"), claim("x/0/2", YOUNG)
     everything = [ours, unknown, young]
-    for kept in (Fate.RUNS, Fate.LATELY, Fate.LOST_LATELY, Fate.ANOTHERS):
-        assert stale(everything, [found], {"b": kept}, NOW, REST) == [unknown]
+    for kept in (Fate.RUNS, Fate.LATELY, Fate.LOST_LATELY, Fate.UNFINISHED, Fate.ANOTHERS):
+        assert stale(everything, [found], {"b": kept}, NOW, REST, results=False) == [unknown]
     for gone in (Fate.OVER, Fate.LOST):
-        assert stale(everything, [found], {"b": gone}, NOW, REST) == [ours, unknown]
+        assert stale(everything, [found], {"b": gone}, NOW, REST, results=False) == [ours, unknown]
 
 
 # --- at the provider ---

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
 from durabatch.clients.client import BatchClient
-from durabatch.contract import BatchStatus, Phase
+from durabatch.contract import BatchResult, BatchStatus, Phase
 from durabatch.workflows.decisions import MAX_CHILDREN
 from support.house import House
 
@@ -56,7 +57,7 @@ async def test_a_shard_whose_workflow_is_terminated_is_taken_up_and_nothing_is_b
         while len(await house.batches()) < 3:
             await asyncio.sleep(0.05)
         await house.client.get_workflow_handle(f"{handle.id}/shards/00001").terminate("by mistake")
-        while f"{handle.id}/shards/00001~2" not in await children(house, handle.id):
+        while (await children(house, handle.id))[f"{handle.id}/shards/00001"] < 2:
             await asyncio.sleep(0.2)
         await house.admin.settings(finish_after_polls=0)
         result = await handle.result()
@@ -64,22 +65,104 @@ async def test_a_shard_whose_workflow_is_terminated_is_taken_up_and_nothing_is_b
     assert len(await house.batches()) == 3
 
 
+async def reset(house: House, batch_id: str) -> WorkflowHandle[Any, BatchResult]:
+    """Have a batch begin anew, from its very first step."""
+    answer = await house.client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=house.client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=batch_id),
+            reason="once more",
+            workflow_task_finish_event_id=4,
+            request_id=f"reset-{batch_id}",
+        )
+    )
+    return house.client.get_workflow_handle(batch_id, run_id=answer.run_id, result_type=BatchResult)
+
+
+async def billed(house: House) -> Counter[int]:
+    """Return how often rows were billed, by how many rows."""
+    return Counter((await house.admin.ledger())["rows"].values())
+
+
+async def held(house: House) -> None:
+    """Wait until the provider holds a request that it was told to hold."""
+    while not any(fault["waiting"] for fault in await house.admin.faults()):
+        await asyncio.sleep(0.05)
+
+
 async def test_a_reset_batch_finds_what_its_children_bought(house: House) -> None:
     async with house.worker():
         handle = await house.start(6, limits={"max_rows": 2})
         assert (await handle.result()).counts.succeeded == 6
-        reset = await house.client.workflow_service.reset_workflow_execution(
-            ResetWorkflowExecutionRequest(
-                namespace=house.client.namespace,
-                workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=handle.result_run_id or ""),
-                reason="once more",
-                workflow_task_finish_event_id=4,
-                request_id="reset-1",
-            )
-        )
-        again = await house.client.get_workflow_handle(handle.id, run_id=reset.run_id).result()
-    assert again["counts"]["succeeded"] == 6
+        again = await (await reset(house, handle.id)).result()
+    assert again.counts.succeeded == 6
     assert len(await house.batches()) == 3
+
+
+async def test_children_of_a_batch_that_is_reset_leave_their_shards_to_new_ones(house: House) -> None:
+    await house.admin.settings(finish_after_polls=100_000, cancel_fraction=0.5)
+    async with house.worker():
+        handle = await house.start(6, limits={"max_rows": 2})
+        while len(await house.batches()) < 3:
+            await asyncio.sleep(0.05)
+        again = await reset(house, handle.id)
+        while sum((await children(house, handle.id)).values()) < 3:
+            await asyncio.sleep(0.2)
+        await again.signal("cancel")
+        result = await again.result()
+    # The old children did not take the cancel at the provider for a mishap that is worth another try.
+    assert (result.status, result.counts.succeeded, result.counts.canceled) == (BatchStatus.CANCELED, 3, 3)
+    assert [batch["status"] for batch in await house.batches()] == ["cancelled"] * 3
+    assert set(await billed(house)) == {1}
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_rows": 3}], ids=["one shard", "two shards"])
+async def test_a_batch_that_is_reset_while_a_create_is_on_its_way_buys_once(
+    house: House, limits: dict[str, int]
+) -> None:
+    await house.admin.fault("batches.create", "hold_before", times=1)
+    async with house.worker():
+        handle = await house.start(6, limits=limits)
+        await held(house)
+        again = await reset(house, handle.id)
+        # The create arrives when the new run has looked for it, and has not found it.
+        await asyncio.sleep(1.5)
+        await house.admin.clear()
+        result = await again.result()
+    assert result.counts.succeeded == 6
+    assert await billed(house) == Counter({1: 6})
+
+
+async def test_a_shard_that_is_terminated_while_its_create_is_on_its_way_is_bought_once(house: House) -> None:
+    await house.admin.fault("batches.create", "hold_before", times=1)
+    async with house.worker():
+        handle = await house.start(4, limits={"max_rows": 2})
+        await held(house)
+        for number in range(2):
+            await house.client.get_workflow_handle(f"{handle.id}/shards/{number:05d}").terminate("by mistake")
+        await asyncio.sleep(7)  # the new children have looked by now
+        await house.admin.clear()
+        result = await handle.result()
+    assert result.counts.succeeded == 4
+    assert await billed(house) == Counter({1: 4})
+
+
+async def test_rows_given_inline_are_not_carried_to_every_child(house: House) -> None:
+    provider = house.settings.provider("sandbox").model_copy(update={"max_parallel_shards": 200})
+    house.settings = house.settings.with_provider(provider)
+    rows = [{"custom_id": f"r{n}", "input": "x" * 1000} for n in range(40)]
+    async with house.worker():
+        handle = await house.start(1, input=None, requests=rows, limits={"max_rows": 1})
+        result = await handle.result()
+        history = await handle.fetch_history()
+    assert result.counts.succeeded == 40
+    started = [
+        event
+        for event in history.events
+        if event.event_type == EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED
+    ]
+    assert len(started) == 40
+    assert max(event.ByteSize() for event in started) < 4096
 
 
 async def test_a_failed_shard_does_not_fail_its_siblings(house: House) -> None:

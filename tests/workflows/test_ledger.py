@@ -194,6 +194,25 @@ async def test_room_of_a_batch_that_was_terminated_is_found_and_given_to_the_nex
     assert result.status is BatchStatus.COMPLETED
 
 
+async def test_one_that_is_gone_and_whose_turn_is_next_keeps_nobody_waiting(fast_bounded: House) -> None:
+    house = fast_bounded
+    await house.admin.settings(**SLOW)
+    async with house.worker():
+        first = await house.start([TEXT])
+        await house.until(first, lambda p: p.provider_batch_id)
+        gone = await house.start([TEXT, TEXT, TEXT])
+        await house.until(gone, lambda p: p.waiting_for)
+        small = await house.start([TEXT])
+        await house.until(small, lambda p: p.waiting_for and "1 ahead" in p.waiting_for)
+        await gone.terminate("it never gives its place back")
+        handle = await house.start([TEXT], provider="claude", model="claude-haiku-4-5", deadline="30m")
+        await handle.result()  # the server skips time while this waits; the first one is still under way
+        seen = await view(house)
+        assert (seen.holders, seen.waiting) == (2, 0)
+        await house.admin.settings(finish_after_polls=0)
+        assert (await small.result()).status is BatchStatus.COMPLETED
+
+
 async def test_a_ledger_that_nobody_needs_ends_by_itself(fast_bounded: House) -> None:
     house = fast_bounded
     async with house.worker():
