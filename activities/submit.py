@@ -193,7 +193,9 @@ class Submit:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await Claims(self._resources.store, request.attempt, request.account).release()
         if provider.capabilities.uploads:
-            for file_id, _ in await provider.find_files(file_prefix(request.attempt), request.since):
+            found = await provider.find_files(file_prefix(request.attempt), request.since)
+            known = [request.file_id] if request.file_id else []
+            for file_id in dict.fromkeys([*known, *(file_id for file_id, _ in found)]):
                 await provider.delete_file(file_id)
 
 

@@ -229,6 +229,7 @@ class TidyRequest(Reply):
     attempt: Attempt
     account: str
     since: datetime
+    file_id: str | None = None  #: A file of it that is known; a listing may show it too late.
 
 
 class ApplyRequest(Reply):

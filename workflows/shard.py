@@ -315,7 +315,12 @@ class Shard:
                 until_stop=False,
                 until_nudged=False,
             )
-        request = TidyRequest(attempt=self._here(), account=self._plan.provider.account, since=self._plan.planned_at)
+        request = TidyRequest(
+            attempt=self._here(),
+            account=self._plan.provider.account,
+            since=self._plan.planned_at,
+            file_id=state.file_id,
+        )
         try:
             await self._steering.call(TIDY, request, type(None), summary="tidy up", give_up_at=workflow.now())
         except StepFailed:

@@ -118,4 +118,5 @@ class Turn:
         if place is None:
             return f"{words}; its ledger, the workflow {reserved.ledger}, does not answer: does a worker run for it?"
         ahead = f"{place.ahead:,} ahead of it" if place.ahead else "it is next"
-        return f"{words} ({place.in_use:,} of {place.limit:,} tokens are in use by {place.holders:,} shards, {ahead})."
+        shards = "1 shard" if place.holders == 1 else f"{place.holders:,} shards"
+        return f"{words} ({place.in_use:,} of {place.limit:,} tokens are in use by {shards}, {ahead})."

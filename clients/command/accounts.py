@@ -144,7 +144,7 @@ def full(account: Account) -> str:
     for view in account.ledgers:
         lines.append(f"\n{view.model}: {view.in_use:,} of {view.limit:,} tokens in use")
         lines += _holders("have room", view.holders, view.holding)
-        lines += _holders("wait, the next one first", view.waiting, view.queue)
+        lines += _holders("wait, the next one first" if view.waiting else "wait", view.waiting, view.queue)
     return "\n".join(lines)
 
 

@@ -143,8 +143,9 @@ class Desk:
         request = CreateRequest(**self._where, file_id=uploaded.file_id, rows=uploaded.rows, spec=self.spec)
         return await self.step(Submit(self.resources).create, request, **info)
 
-    async def tidy(self) -> None:
-        await self.step(Submit(self.resources).tidy, TidyRequest(**self._where, since=self.now))
+    async def tidy(self, file_id: str | None = None) -> None:
+        request = TidyRequest(**self._where, since=self.now, file_id=file_id)
+        await self.step(Submit(self.resources).tidy, request)
 
     async def poll(self, batch_id: str) -> Snapshot:
         request = BatchRequest(**self._where, provider_batch_id=batch_id)

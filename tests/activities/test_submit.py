@@ -439,6 +439,14 @@ async def test_tidying_up_removes_every_file_of_the_attempt_and_no_other(desk: A
     assert gone == {f"durabatch~b-1~0~1~{digest}~g{generation}.jsonl" for generation in (4, 9)}
 
 
+async def test_a_file_that_the_listing_does_not_show_yet_is_removed_too(planned: Any, sandbox: Any) -> None:
+    await sandbox.settings(list_lag_lists=2)
+    uploaded = await planned.upload()
+    await planned.tidy(uploaded.file_id)
+    await sandbox.settings(list_lag_lists=0)
+    assert all(file["deleted"] for file in (await sandbox.ledger())["files"])
+
+
 async def test_tidying_up_where_nothing_is_does_nothing(planned: Any, sandbox: Any) -> None:
     await planned.tidy()
     assert "files.delete" not in await requests(sandbox)
