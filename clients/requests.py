@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import glob
 import hashlib
 import json
-import os
 import re
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..activities.compression import HEAD_BYTES, compression, expanded
 from ..activities.input import (
-    Selection,
-    check_names,
     find_files,
     has_wildcard,
     input_location,
-    is_hidden,
     is_jsonl,
     wild_path,
 )
 from ..activities.store import Store
 from ..contract import InvalidInput, InvalidSpec
+from .local_files import PIECE, Measured, local_files, measure, measure_file, opened
 
 #: A request by its id: a prompt, a list of chat messages, or a whole body.
 Body = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
@@ -37,7 +31,6 @@ Body = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
 #: or as the URI of such in the store.
 Requests = Mapping[str, Body] | Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | str | Path
 
-_PIECE = 1024 * 1024
 #: Rows after which others on the event loop get their turn; about 5 ms.
 _BREATH = 1000
 #: Digits of the content's SHA-256 in an object's name: 64 bits, beyond any accident.
@@ -47,19 +40,6 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _UNSTORED = re.compile(r"[^\w.,+=@() -]")
 #: Bytes of it that are kept; file systems take 255.
 _MAX_NAME = 200
-_SUFFIXES = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
-
-
-class _Measured(NamedTuple):
-    """What is known of a file that has been read once."""
-
-    #: Of what is in it and how that is compressed: two compressions of the same rows may differ in a time. That of a
-    #: plain file is SHA-256 of its bytes, hexadecimal.
-    digest: str
-    raw: str  #: SHA-256 of its bytes, as it is.
-    rows: int  #: Lines that are not blank, once it is expanded.
-    size: int  #: Bytes, as it is.
-    suffix: str  #: What a file of its kind is called.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +94,8 @@ class Rows:
 
 def _copy(store: Store, path: str, local: LocalFile) -> None:
     digest = hashlib.sha256()
-    with _opened(local.file) as source, store.writer(path) as out:
-        while piece := source.read(_PIECE):
+    with opened(local.file) as source, store.writer(path) as out:
+        while piece := source.read(PIECE):
             digest.update(piece)
             out.write(piece)
         if digest.hexdigest() != local.digest:
@@ -123,25 +103,6 @@ def _copy(store: Store, path: str, local: LocalFile) -> None:
             raise InvalidInput(
                 f"The file {local.file} changed while it was being read: give it again when it is whole."
             )
-
-
-def check_files(requests: str | Path) -> None:
-    """See that local requests can be read and are not empty, before anything is started for them.
-
-    Args:
-        requests: the path of a file, a folder or a pattern.
-
-    Raises:
-        InvalidInput: they cannot, or they are.
-    """
-    path = Path(requests).expanduser()
-    files, folder = _local_files(path)
-    filled = False
-    for file, _ in files:
-        with _opened(file) as source:
-            filled = bool(source.read(1)) or filled
-    if not filled:
-        raise InvalidInput(f"{'The folder' if folder else 'The file'} {path} is empty: it holds no requests.")
 
 
 @asynccontextmanager
@@ -178,7 +139,7 @@ async def _stored(uri: str, store: Store) -> Rows:
     """Read what a URI in the store names."""
     files = await find_files(store, uri)
     found = [
-        await asyncio.to_thread(_measure, store.stream(file.path), f"The file {store.uri(file.path)}") for file in files
+        await asyncio.to_thread(measure, store.stream(file.path), f"The file {store.uri(file.path)}") for file in files
     ]
     alone, path = files[0].name is None, input_location(store, uri)
     names = [file.name or "" for file in files]
@@ -195,8 +156,8 @@ async def _stored(uri: str, store: Store) -> Rows:
 
 def _on_disk(path: Path) -> Rows:
     """Read a local file, a folder of them, or those that a pattern matches."""
-    files, folder = _local_files(path)
-    found = [_measure_file(file) for file, _ in files]
+    files, folder = local_files(path)
+    found = [measure_file(file) for file, _ in files]
     names = [name for _, name in files]
     return Rows(
         stem=_stem(path.as_posix() if folder else path.name),
@@ -216,7 +177,7 @@ def _on_disk(path: Path) -> Rows:
     )
 
 
-def _joint_digest(names: list[str], found: list[_Measured]) -> str:
+def _joint_digest(names: list[str], found: list[Measured]) -> str:
     """Return a digest of several files' names and contents."""
     facts = [[name, one.digest] for name, one in zip(names, found, strict=True)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -228,37 +189,6 @@ def _stored_name(name: str, suffix: str) -> str:
     safe = "~".join(_UNSTORED.sub("-", part) for part in name.split("/"))
     kept = safe.encode()[-_MAX_NAME:].decode(errors="ignore")
     return kept if is_jsonl(kept) else kept + suffix  # a pattern takes files of any name
-
-
-def _local_files(path: Path) -> tuple[list[tuple[Path, str]], bool]:
-    """Return the local files that a path names, with their names, in order; and whether it names a folder or a pattern.
-
-    Raises:
-        InvalidInput: there are none, or a folder holds something else or cannot be read.
-    """
-    if os.path.isdir(path):
-        # followlinks: what a linked folder holds must not be left out without a word.
-        walked = os.walk(path, onerror=_unreadable, followlinks=True)
-        below = [Path(folder, name) for folder, _, names in walked for name in names]
-        found = [(file, file.relative_to(path).as_posix()) for file in below]
-        found = [(file, name) for file, name in found if not is_hidden(name)]
-        check_names(str(path), sorted(name for _, name in found))
-        if not found:
-            raise InvalidInput(f"The folder {path} is empty: it holds no files of requests.")
-    elif has_wildcard(str(path)) and not os.path.exists(path):
-        selection = Selection(path.as_posix())
-        # In a pattern only * and ? stand for others.
-        matching = [Path(name) for name in glob.glob(str(path).replace("[", "[[]"))]
-        found = [(file, selection.name(file.as_posix())) for file in matching if not file.is_dir()]
-        if not found:
-            raise InvalidInput(f"No file matches {path}: check the pattern, and put it in quotes in a shell.")
-    else:
-        return [(path, path.name)], False
-    return sorted(found, key=lambda one: one[1]), True
-
-
-def _unreadable(error: OSError) -> None:
-    raise InvalidInput(f"The folder {error.filename} cannot be read: {error.strerror}.") from None
 
 
 def _filled(rows: Rows, what: str) -> Rows:
@@ -343,59 +273,3 @@ def _stem(name: str) -> str:
         if stem := _UNSAFE.sub("-", part.split(".")[0]).strip("-._")[:80].rstrip("-._"):
             return stem
     return "requests"
-
-
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    if file.exists() and not file.is_file():
-        # What comes through a pipe can be read once only, and a file is looked at, measured and copied.
-        raise InvalidInput(f"The file {file} is no regular file: write the rows into one.")
-    try:
-        source = file.open("rb")
-    except FileNotFoundError:
-        raise InvalidInput(f"There is no file {file}.") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "the name is not usable"
-        raise InvalidInput(f"The file {file} cannot be read: {reason}.") from None
-    with source:
-        yield source
-
-
-def _measure_file(file: Path) -> _Measured:
-    with _opened(file) as source:
-        return _measure(iter(lambda: source.read(_PIECE), b""), f"The file {file}")
-
-
-def _measure(pieces: Iterable[bytes], what: str) -> _Measured:
-    """Read a file, expanding it where it is compressed.
-
-    Raises:
-        InvalidInput: compressed data is cut off or damaged.
-    """
-    digest, inner, count, size = hashlib.sha256(), hashlib.sha256(), 0, 0
-    head = b""
-
-    def noted() -> Iterator[bytes]:
-        nonlocal head, size
-        for piece in pieces:
-            digest.update(piece)
-            size += len(piece)
-            head = head or piece[:HEAD_BYTES]
-            yield piece
-
-    begun = False  # whether the line under way holds anything yet
-    for piece in expanded(noted(), what):
-        if compression(head):
-            inner.update(piece)
-        first, *others = piece.split(b"\n")
-        begun = begun or not _blank(first)
-        for line in others:
-            count += begun
-            begun = not _blank(line)
-    raw, kind = digest.hexdigest(), compression(head)
-    of_rows = hashlib.sha256(f"{kind} {inner.hexdigest()}".encode()).hexdigest() if kind else raw
-    return _Measured(of_rows, raw, count + begun, size, _SUFFIXES[kind])
-
-
-def _blank(line: bytes) -> bool:
-    return not line or line.isspace()

@@ -185,7 +185,9 @@ class BatchSpec(Record):
             if not 1 <= len(self.requests) <= MAX_INLINE_ROWS:
                 raise ValueError(f"requests takes 1 to {MAX_INLINE_ROWS} rows; put more into a file and give its URI")
             if len(self.model_dump_json(include={"requests", "params"}).encode()) > MAX_INLINE_BYTES:
-                raise ValueError("requests and params take 48 KiB at most; put more into a file and give its URI")
+                raise ValueError(
+                    "requests takes 48 KiB at most, params included; put more into a file and give its URI"
+                )
         return self
 
     def settings(self) -> dict[str, Any]:

@@ -8,25 +8,20 @@ from temporalio import workflow
 
 from ..contract import BatchSpec, ErrorClass, Phase, ProviderBatch, RowStatus
 from ..contract.steps import (
-    CANCEL,
-    FETCH,
-    POLL,
     SETTLE,
     TIDY,
     Attempt,
     AttemptRecord,
-    BatchRequest,
-    Fetched,
-    FetchRequest,
     PlanSummary,
     Settled,
     SettleRequest,
     Snapshot,
     TidyRequest,
 )
-from .decisions import LATE, absent_class, outage_delay, poll_delay, queue_was_full
+from .decisions import absent_class, outage_delay, queue_was_full
+from .following import Following
 from .state import AttemptState, ShardOutcome, ShardState, Untidy
-from .steering import LONG, PATIENCE, Steering, StepFailed, Stopped
+from .steering import LONG, Steering, StepFailed, Stopped
 from .submission import Refused, Submission
 from .turn import Turn
 
@@ -34,11 +29,8 @@ from .turn import Turn
 MAX_LOSSES = 3
 #: A whole shard's rows are refused when the provider's queue had no room for it this often in a row (10 minutes each).
 MAX_WAITS = 1000
-
 #: Provider batches of a shard, or of a run of shards, that are told of; the store has the others.
 MAX_LISTED = 100
-
-_NOT_FOUND = frozenset({"provider_not_found"})
 
 
 class Shard:
@@ -94,12 +86,13 @@ class Shard:
                         break
                     await turn.note()
                     await self._steering.breathe()
-                await self._poll_to_the_end(state)
+                following = self._following()
+                await following.to_its_end()
                 await turn.give_back()  # before the results come home: others may go on meanwhile
                 if state.lost:
                     break
                 await self._steering.breathe()
-                await self._fetch(state)
+                await following.fetch()
                 await self._steering.breathe()
         except Stopped:
             pass
@@ -110,112 +103,12 @@ class Shard:
     def _turn(self) -> Turn:
         return Turn(self._steering, self._spec, self._plan, self._here(), self.state.attempt)
 
+    def _following(self) -> Following:
+        return Following(self._steering, self._spec, self._plan, self._here(), self.state.attempt, self._changed)
+
     def _submission(self) -> Submission:
         paid = bool(self.state.records)
         return Submission(self._steering, self._spec, self._plan, self._here(), self.state.attempt, paid, self._changed)
-
-    async def _poll_to_the_end(self, state: AttemptState) -> None:
-        """Ask, ever less often, until the provider is done; when told to stop, cancel there and wait for its end."""
-        self._changed(Phase.POLLING)
-        while state.batch is not None and not state.batch.status.ended:
-            stop = self._steering.stop()
-            if stop and state.stopped is None:
-                if not await self._look(state):  # it may have ended meanwhile, and then nothing is to be cancelled
-                    return
-                if state.provisional and not state.batch.status.ended:
-                    # It may be somebody else's: it is not ours to cancel, and its end will tell whose it was.
-                    state.stopped = stop
-                elif not state.batch.status.ended:
-                    await self._cancel(state, stop)
-                continue
-            if state.stopped and workflow.now() >= self._steering.deadline_at + PATIENCE:
-                self._steering.last_error = "The provider never ended the batch that it was asked to cancel."
-                return
-            why = self._waiting_words(state)
-            delay = poll_delay(self._spec.poll, state.polls, workflow.random().random())
-            await self._steering.pause(delay, why, until_stop=state.stopped is None)
-            if self._steering.stop() and state.stopped is None:
-                continue
-            if not await self._look(state):
-                return
-            state.polls += 1
-            self._changed(Phase.POLLING)
-            await self._steering.breathe()
-
-    async def _look(self, state: AttemptState) -> bool:
-        """Ask the provider; return whether it still knows the batch."""
-        unknown_since = 0
-        while state.batch is not None:
-            try:
-                state.batch = await self._steering.call(
-                    POLL,
-                    self._about(state.batch),
-                    Snapshot,
-                    summary=f"poll {state.polls + 1}",
-                    submitted=True,
-                    passes=_NOT_FOUND,
-                    give_up_at=self._steering.deadline_at + PATIENCE,
-                )
-                return True
-            except StepFailed as error:
-                if error.code != "provider_not_found":
-                    raise  # past all patience: it may have run, so nothing of it is ever submitted again
-                submitted = state.submitted_at or workflow.now()
-                if workflow.now() - submitted >= LATE:
-                    state.lost = True
-                    self._steering.last_error = f"The provider lost its batch {state.batch.id}."
-                    return False
-                unknown_since += 1
-                await self._steering.pause(
-                    outage_delay(unknown_since, None),
-                    f"The provider does not show its new batch {state.batch.id} yet.",
-                    until_stop=False,
-                )
-        return False
-
-    async def _cancel(self, state: AttemptState, stop: RowStatus) -> None:
-        assert state.batch is not None
-        try:
-            state.batch = await self._steering.call(
-                CANCEL,
-                self._about(state.batch),
-                Snapshot,
-                summary="cancel at the provider",
-                submitted=True,
-                passes=_NOT_FOUND,
-                give_up_at=self._steering.deadline_at + PATIENCE,
-            )
-        except StepFailed as error:
-            self._steering.last_error = error.message
-        state.stopped = stop
-        state.polls = 0  # its end is near: ask often again
-        self._changed(Phase.POLLING)
-
-    async def _fetch(self, state: AttemptState) -> None:
-        """Bring home what is finished, whatever the batch ended as; let it go if it turns out to be a stranger's."""
-        batch = state.batch
-        assert batch is not None
-        if batch.output is None and batch.errors is None:
-            state.fetched = True
-            return
-        self._changed(Phase.FETCHING)
-        request = FetchRequest(
-            attempt=self._here(), account=self._plan.provider.account, batch=batch, provisional=state.provisional
-        )
-        fetched = await self._steering.call(
-            FETCH,
-            request,
-            Fetched,
-            summary=f"fetch {batch.id}",
-            timeout=LONG,
-            submitted=True,
-            give_up_at=max(workflow.now(), self._steering.deadline_at) + PATIENCE,
-        )
-        if fetched.stranger:
-            state.strangers = (*state.strangers, batch.id)
-            state.batch, state.adopted, state.provisional, state.polls = None, False, False, 0
-        else:
-            state.fetched, state.lines = True, fetched.rows
 
     def _closed(self) -> bool:
         """Return whether the attempt was written down, by a run before this one."""
@@ -334,19 +227,6 @@ class Shard:
             shard=self.state.shard,
             number=self.state.attempt.number,
         )
-
-    def _about(self, batch: Snapshot) -> BatchRequest:
-        return BatchRequest(attempt=self._here(), account=self._plan.provider.account, provider_batch_id=batch.id)
-
-    def _waiting_words(self, state: AttemptState) -> str:
-        batch = state.batch
-        assert batch is not None
-        if state.stopped and state.provisional:
-            return f"The batch {batch.id} may be another's, so it is not cancelled; its results will tell."
-        if state.stopped:
-            return f"{self._spec.provider} is ending the batch ({batch.raw_status})."
-        done = f", {batch.completed + batch.failed:,} of {batch.total:,} rows" if batch.total else ""
-        return f"{self._spec.provider} is working ({batch.raw_status}{done})."
 
 
 def _absent_words(absent: ErrorClass, batch: Snapshot, lost: bool, given_up: str | None) -> str:

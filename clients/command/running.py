@@ -279,7 +279,7 @@ def _local(input: str) -> Iterator[str | Path]:
     import sys
     import tempfile
 
-    from ..requests import check_files
+    from ..local_files import check_files
 
     if input != "-":
         if "://" not in input:

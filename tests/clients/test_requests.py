@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import zstandard
 
-from durabatch.clients.requests import LocalFile, Rows, check_files, gathered
+from durabatch.clients.local_files import check_files
+from durabatch.clients.requests import LocalFile, Rows, gathered
 from durabatch.contract import InvalidInput, InvalidSpec
 
 from .conftest import Desk
