@@ -18,6 +18,7 @@ from durabatch.contract.errors import error_classes
 from durabatch.contract.steps import Snapshot
 from durabatch.workflows.decisions import (
     HOPELESS,
+    MAX_CHILDREN,
     MENDABLE,
     OUTAGE_LONGEST,
     absent_class,
@@ -25,6 +26,7 @@ from durabatch.workflows.decisions import (
     outage_delay,
     poll_delay,
     queue_was_full,
+    runs_of,
     waits_out,
 )
 
@@ -236,3 +238,21 @@ def test_a_snapshot_knows_whether_it_is_final() -> None:
         ProviderStatus.EXPIRED,
         ProviderStatus.CANCELED,
     }
+
+
+@pytest.mark.parametrize("shards", [1, 2, 199, 200, 201, 399, 400, 401, 9_999, 10_000, 10_001, 90_000])
+def test_any_number_of_shards_is_shared_by_few_children(shards: int) -> None:
+    runs = runs_of(shards)
+    assert len(runs) <= MAX_CHILDREN
+    taken = [number for run in runs for number in range(run.first, run.last + 1)]
+    assert taken == list(range(shards))  # each once, in order
+    lengths = [run.length for run in runs]
+    assert set(lengths[:-1]) <= {lengths[0]} and lengths[-1] <= lengths[0]
+    # A start, its confirmation and the end, and three events of a workflow task after each (promise G6).
+    assert len(runs) * 3 * 4 <= 4_000
+
+
+def test_up_to_as_many_shards_as_children_each_has_one_and_its_number_for_a_name() -> None:
+    assert [run.name for run in runs_of(3)] == ["00000", "00001", "00002"]
+    assert {run.length for run in runs_of(MAX_CHILDREN)} == {1}
+    assert [run.name for run in runs_of(MAX_CHILDREN + 1)][:2] == ["00000-00001", "00002-00003"]
