@@ -6,7 +6,7 @@ import hashlib
 import json
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,14 @@ _WRITTEN = ("plan.json", "input.json", "results.jsonl", "errors.jsonl", "result.
 _WRITTEN_BELOW = ("shards/", "input/")
 
 _encode = msgspec.json.Encoder().encode
+
+
+class _MadeOf(NamedTuple):
+    """What a plan depends on, as digests."""
+
+    asked: str  #: What the spec asks for.
+    input: str  #: That, and the files that it finds.
+    digest: str  #: All that, and how much the provider takes at a time.
 
 
 class Plan:
@@ -66,7 +74,7 @@ class Plan:
         check_batch_id(request.batch_id)
         root = self._root(request)
         plan = await self._old_plan(root, request)
-        bought = plan is not None and await self._may_have_bought(plan, root)
+        bought = plan is not None and await self._may_have_bought(plan, root, request.execution)
         try:
             settings = self._resources.settings(spec.provider)
             provider = self._resources.provider(spec.provider)
@@ -96,12 +104,16 @@ class Plan:
         # prices are by now: of a new one other shards would be looked for, and bought again.
         if plan is None or not bought or plan.asked != asked:
             files = await self._input(request, root)
-            digest = _digest(asked, files, provider)
-            if plan is None or plan.spec_digest != digest:
+            made_of = _MadeOf(asked, _same_input(asked, files), _digest(asked, files, provider))
+            if plan is None or not await self._still_holds(plan, made_of, root):
                 if recall:
                     return None
-                plan = await self._cut(request, plan, provider, root, files, asked, digest, pulse)
+                plan = await self._cut(request, plan, provider, root, files, made_of, pulse)
             _check(plan, spec, self._resources.prices(spec.provider))
+        if plan.execution != request.execution:
+            plan = msgspec.structs.replace(plan, execution=request.execution)
+            await pulse.hold()
+            await store.write(plan_path(root), _encode(plan))
         return PlanSummary(
             root=store.uri(root),
             rows=plan.rows,
@@ -118,8 +130,7 @@ class Plan:
         provider: Provider,
         root: str,
         files: tuple[File, ...],
-        asked: str,
-        digest: str,
+        made_of: _MadeOf,
         pulse: Pulse,
     ) -> PlanRecord:
         """Read the input and write down how it is cut."""
@@ -130,25 +141,27 @@ class Plan:
             # Its shards are about to be replaced, so from here on it describes nothing; since when to search stays.
             await store.write(plan_path(root), _encode(msgspec.structs.replace(old, spec_digest="")))
             await store.delete(result_path(root))
-            if old.asked != asked:
+            if old.asked != made_of.asked:
                 # They tell of other rows; of these nothing was ever bought, and the next plan is to be checked.
                 for path in await self._intents(root):
                     await store.delete(path)
         if len(source.segments) > 1:
             await store.write(input_path(root), _encode(source.segments))
-        cut = Cut(store, provider, request.spec, root, source, digest, pulse)
+        cut = Cut(store, provider, request.spec, root, source, made_of.digest, pulse)
         async with self._resources.row_work:
             found = await in_thread(pulse, cut.run)
         plan = PlanRecord(
             batch_id=request.batch_id,
-            spec_digest=digest,
+            spec_digest=made_of.digest,
             planned_at=old.planned_at if old else request.now.isoformat(),
             rows=found.rows,
             invalid_rows=found.invalid,
             shards=found.shards,
             tokens=dict(found.tokens),
             problems=[str(problem) for problem in found.problems],
-            asked=asked,
+            asked=made_of.asked,
+            input=made_of.input,
+            execution=request.execution,
         )
         await pulse.hold()
         await store.write(plan_path(root), _encode(plan))
@@ -180,13 +193,22 @@ class Plan:
             raise InvalidSpec(f"The output {output} is the whole store: name a folder in it for this batch.")
         return root
 
-    async def _may_have_bought(self, old: PlanRecord, root: str) -> bool:
-        """Return whether a create may have been sent for one of a plan's shards, by a run that has not ended."""
+    async def _may_have_bought(self, old: PlanRecord, root: str, execution: str) -> bool:
+        """Return whether this batch may have sent a create for one of a plan's shards."""
         if not old.spec_digest:  # its shards are replaced, or about to be
             return False
-        if await self._resources.store.size(result_path(root)) is not None:
-            return False  # it is all accounted for, and who starts the id again may well have put other rows there
+        # A reset means the rows of the start that it resets, whatever lies there by now. Another start of the id, once
+        # all of that one is accounted for, means what lies there now.
+        reset = old.execution == execution != ""
+        if not reset and await self._resources.store.size(result_path(root)) is not None:
+            return False
         return bool(await self._intents(root))
+
+    async def _still_holds(self, old: PlanRecord, made_of: _MadeOf, root: str) -> bool:
+        """Return whether a plan describes these rows, and cuts them as they are to be cut, or were when bought."""
+        if old.spec_digest == made_of.digest:
+            return True
+        return old.spec_digest != "" and old.input == made_of.input and bool(await self._intents(root))
 
     async def _intents(self, root: str) -> list[str]:
         """Return the paths of the notes that creates were about to be sent (see `claims`)."""
@@ -215,11 +237,19 @@ def _asked(spec: BatchSpec, kind: str) -> str:
     return _sha256({"spec": spec.model_dump(mode="json", include=_PLANNED), "kind": kind})
 
 
+def _same_input(asked: str, files: tuple[File, ...]) -> str:
+    """Return the digest of what was asked for and of the files that were found."""
+    return _sha256({"asked": asked, "files": _seen(files)})
+
+
 def _digest(asked: str, files: tuple[File, ...], provider: Provider) -> str:
-    """Return what a plan depends on; another value means that it must be made anew."""
+    """Return the digest of all that a plan depends on."""
     able = provider.capabilities
-    seen = [[file.path, file.size, file.modified] for file in files]
-    return _sha256({"asked": asked, "files": seen, "limits": [able.max_rows, able.max_bytes, able.max_tokens]})
+    return _sha256({"asked": asked, "files": _seen(files), "limits": [able.max_rows, able.max_bytes, able.max_tokens]})
+
+
+def _seen(files: tuple[File, ...]) -> list[list[Any]]:
+    return [[file.path, file.size, file.modified] for file in files]
 
 
 def _sha256(facts: Any) -> str:

@@ -94,6 +94,8 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     tokens: dict[str, int]  #: Estimated input tokens by model.
     problems: list[str]  #: The first rows that cannot be sent, and why.
     asked: str = ""  #: Digest of what was asked for, whatever the input and the provider's limits were then.
+    input: str = ""  #: Digest of that and of the files that were found; "" in what older versions wrote.
+    execution: str = ""  #: The run that was started and last went by this plan; "" in what older versions wrote.
 
 
 class SettledRecord(Settled):

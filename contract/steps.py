@@ -59,6 +59,9 @@ class PlanRequest(Reply):
     batch_id: str
     spec: BatchSpec
     now: datetime  #: The workflow's time, UTC.
+    #: The run that the workflow was started as: a reset and a continue-as-new keep it, a new start of the id does not;
+    #: "" is what older versions tell.
+    execution: str = ""
 
 
 class PlanSummary(Reply):

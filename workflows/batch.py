@@ -167,7 +167,13 @@ class BatchWorkflow:
     async def _plan(self, spec: BatchSpec) -> PlanSummary:
         self._enter(Phase.PLANNING)
         if self._state.plan is None:
-            request = PlanRequest(batch_id=workflow.info().workflow_id, spec=spec, now=self._state.started_at)
+            info = workflow.info()
+            request = PlanRequest(
+                batch_id=info.workflow_id,
+                spec=spec,
+                now=self._state.started_at,
+                execution=info.original_execution_run_id,
+            )
             try:
                 self._state.plan = await self._make_plan(request)
             except (Stopped, StepFailed) as stop:

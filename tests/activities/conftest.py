@@ -81,6 +81,7 @@ class Desk:
         self.batch_id = "b-1"
         self.spec = BatchSpec(provider="gpt", input=self.store.uri("input.jsonl"))
         self.now = datetime.now(UTC)
+        self.execution = "run-1"
         self.summary: PlanSummary
         self.shard, self.number = 0, 1
         self.tries = 1  #: What Temporal says of the next steps.
@@ -113,7 +114,7 @@ class Desk:
         if rows or source is not None:
             (self.folder / "input.jsonl").write_bytes(jsonl(*rows) if source is None else source)
         self.spec = BatchSpec(**{**self.spec.model_dump(exclude_unset=True), **fields})
-        request = PlanRequest(batch_id=self.batch_id, spec=self.spec, now=self.now)
+        request = PlanRequest(batch_id=self.batch_id, spec=self.spec, now=self.now, execution=self.execution)
         self.summary = await self.step(Plan(self.resources).plan, request)
         return self.summary
 

@@ -554,10 +554,51 @@ async def test_a_batch_that_has_ended_and_comes_again_with_other_rows_is_planned
     await desk.plan(desk.chat("a"), desk.chat("b"))
     await intend(desk)
     put(desk, "b-1/result.json", b"{}")
+    desk.execution = "run-2"
     assert (await desk.plan(desk.chat("c"), desk.chat("d"), desk.chat("e"))).rows == 3
     # From here on it is under way again.
     assert not (desk.folder / "b-1/result.json").exists()
     assert (await desk.plan(desk.chat("f"))).rows == 3
+
+
+async def test_a_batch_that_has_ended_and_comes_again_with_the_same_rows_keeps_its_plan(desk: Any) -> None:
+    await desk.reopen(max_rows=1)
+    first = await desk.plan(desk.chat("a"), desk.chat("b"))
+    put(desk, "b-1/result.json", b"{}")
+    await desk.reopen(max_rows=2)
+    desk.execution = "run-2"
+    await intend(desk)
+    assert await desk.plan() == first  # cut as it was bought, and not as it would be now
+    (desk.folder / "b-1/shards/00001/attempt-1/intent").unlink()
+    assert (await desk.plan()).shards == 1
+
+
+async def test_a_batch_that_has_ended_and_is_reset_keeps_its_plan_whatever_lies_there_by_now(desk: Any) -> None:
+    await desk.reopen(max_rows=1)
+    first = await desk.plan(desk.chat("a"), desk.chat("b"))
+    await intend(desk)
+    put(desk, "b-1/result.json", b"{}")
+    desk.execution = "run-2"  # the same rows again: it goes by the plan that there is
+    assert await desk.plan() == first
+
+    await desk.reopen(max_rows=2)
+    assert await desk.plan(desk.chat("c"), desk.chat("d"), desk.chat("e")) == first
+    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == first
+    desk.execution = "run-3"
+    assert (await desk.plan()).rows == 3
+
+
+@pytest.mark.parametrize("told", [("", ""), ("run-1", ""), ("", "run-2")])
+async def test_a_start_that_older_versions_tell_nothing_of_is_taken_for_another_one(
+    desk: Any, told: tuple[str, str]
+) -> None:
+    await desk.reopen(max_rows=1)
+    desk.execution, after = told
+    await desk.plan(desk.chat("a"), desk.chat("b"))
+    await intend(desk)
+    put(desk, "b-1/result.json", b"{}")
+    desk.execution = after
+    assert (await desk.plan(desk.chat("c"))).rows == 1
 
 
 async def test_another_spec_replaces_a_plan_even_where_something_may_be_bought(desk: Any) -> None:
@@ -691,7 +732,7 @@ async def test_a_cut_that_was_given_away_ends_before_it_writes_again(desk: Any) 
 
 
 def request(desk: Any) -> PlanRequest:
-    return PlanRequest(batch_id=desk.batch_id, spec=desk.spec, now=desk.now)
+    return PlanRequest(batch_id=desk.batch_id, spec=desk.spec, now=desk.now, execution=desk.execution)
 
 
 # --- going on ---

@@ -121,6 +121,18 @@ async def test_a_reset_to_before_the_submit_adopts_what_was_paid_for(house: Hous
     await billed_once(house)
 
 
+async def test_a_reset_after_the_end_adopts_what_was_paid_for_though_other_rows_lie_there_by_now(house: House) -> None:
+    async with house.worker():
+        handle = await house.start(3)
+        first = await handle.result()
+        (house.store / "in" / f"{handle.id}.jsonl").write_text('{"custom_id": "other", "input": "Other."}\n')
+        await reset_to_the_start(house, handle)
+        again = await house.client.get_workflow_handle(handle.id, result_type=BatchResult).result()
+    assert again.counts == first.counts
+    assert [row["custom_id"] for row in house.results(handle.id)] == ["r0", "r1", "r2"]
+    await billed_once(house)
+
+
 async def test_a_cancel_that_comes_after_a_reset_and_before_the_plan_still_reaches_the_provider(house: House) -> None:
     await house.admin.settings(finish_after_polls=100_000, cancel_fraction=0.34)
     async with house.worker():
