@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -12,6 +11,7 @@ from temporalio.service import RPCError
 
 from ..contract import BatchProgress, Phase, ShardCounts
 from ..contract.names import SHARD_WORKFLOW
+from .abreast import abreast
 
 #: One that does not answer at once is left out: its shards count as under way.
 _QUERY = timedelta(seconds=2)
@@ -27,19 +27,17 @@ async def with_children(
         for child in description.raw_description.pending_children
         if child.workflow_type_name == SHARD_WORKFLOW
     ]
-    free = asyncio.Semaphore(_PARALLEL)
 
     async def ask(workflow_id: str) -> BatchProgress | None:
-        async with free:
-            try:
-                answer = await client.get_workflow_handle(workflow_id).query(
-                    "progress", result_type=dict, rpc_timeout=_QUERY
-                )
-                return BatchProgress.model_validate(answer)
-            except (RPCError, WorkflowQueryFailedError, ValidationError):
-                return None
+        try:
+            answer = await client.get_workflow_handle(workflow_id).query(
+                "progress", result_type=dict, rpc_timeout=_QUERY
+            )
+            return BatchProgress.model_validate(answer)
+        except (RPCError, WorkflowQueryFailedError, ValidationError):
+            return None
 
-    answers = await asyncio.gather(*(ask(workflow_id) for workflow_id in pending))
+    answers = await abreast(ask, pending, _PARALLEL)
     # One that has ended meanwhile is in the batch's own counts, or will be the next time.
     return joined(batch, [answer for answer in answers if answer is not None and answer.phase is not Phase.ENDED])
 

@@ -27,6 +27,7 @@ from ..contract.errors import ObjectNotFound
 from ..contract.names import SHARD_WORKFLOW, batch_of, check_batch_id
 from ..contract.steps import Attempt
 from . import leftovers
+from .abreast import abreast
 from .connection import translated
 from .leftovers import Adrift, At, Batch, Fate, Standing, Told, Upload
 from .starting import spec_of
@@ -354,20 +355,10 @@ class Clearing:
         """Do something with every item, some at a time, and return what came of it in the items' order."""
         word, done = _Word(self._say), list[R]()
         for start in range(0, len(items), _PARALLEL * 8):
-            done += await self._some(items[start : start + _PARALLEL * 8], work)
+            done += await abreast(work, items[start : start + _PARALLEL * 8], _PARALLEL)
             if words:
                 word(words.format(f"{len(done):,}", f"{len(items):,}"))
         return done
-
-    @staticmethod
-    async def _some(items: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
-        room = asyncio.Semaphore(_PARALLEL)
-
-        async def one(item: T) -> R:
-            async with room:
-                return await work(item)
-
-        return await asyncio.gather(*(one(item) for item in items))
 
 
 class _Word:

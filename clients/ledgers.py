@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
 from temporalio.client import Client, WorkflowExecution, WorkflowQueryFailedError
@@ -10,6 +9,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..contract import DurabatchError
 from ..contract.ledger import LEDGER_WORKFLOW, LedgerView
+from .abreast import abreast
 
 #: A worker answers a query in milliseconds; one that replays a long history first may need seconds.
 _QUERY = timedelta(seconds=5)
@@ -26,13 +26,7 @@ async def ledgers(client: Client) -> list[LedgerView]:
     """
     query = f"WorkflowType = '{LEDGER_WORKFLOW}' AND ExecutionStatus = 'Running'"
     running = [execution async for execution in client.list_workflows(query)]
-    room = asyncio.Semaphore(_PARALLEL)
-
-    async def ask(execution: WorkflowExecution) -> LedgerView | None:
-        async with room:
-            return await _view(client, execution)
-
-    views = await asyncio.gather(*(ask(execution) for execution in running))
+    views = await abreast(lambda execution: _view(client, execution), running, _PARALLEL)
     return sorted((view for view in views if view), key=lambda view: (view.provider, view.account, view.model))
 
 

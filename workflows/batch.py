@@ -36,12 +36,13 @@ from ..contract.steps import (
     Recalled,
     TidyRequest,
 )
-from .decisions import MENDABLE, batch_status
+from .decisions import MENDABLE
+from .ending import batch_result
 from .fleet import Fleet
-from .shard import MAX_LISTED, Shard
+from .shard import Shard
 from .state import Carried, ShardOutcome, Untidy
 from .steering import LONG, PATIENCE, Steering, StepFailed, Stopped, cause_of, go_on, history_is_long
-from .telling import details, failure_words
+from .telling import details
 from .wishes import heed, read_cancel, read_spec
 
 #: How long a user's completion handler may take, tries included, before the batch ends without it.
@@ -160,7 +161,17 @@ class BatchWorkflow:
             error = failed.message
             outcomes = self._fleet.outcomes if self._fleet else outcomes
             self._cause = {**cause_of(failed), "submitted": self._submitted()}
-        result = self._settle_result(spec, outcomes, applied, error)
+        result = batch_result(
+            workflow.info().workflow_id,
+            self._state,
+            cancel=self._steering.cancel,
+            outcomes=outcomes,
+            applied=applied,
+            error=error,
+            now=workflow.now(),
+            metadata=spec.metadata,
+        )
+        self._counts = result.counts
         await self._finish(spec, result, outcomes)
         return result
 
@@ -232,41 +243,6 @@ class BatchWorkflow:
         request = ApplyRequest(batch_id=workflow.info().workflow_id, root=plan.root, shards=plan.shards, rows=plan.rows)
         return await self._steering.call(
             APPLY, request, Applied, summary="merge the shards in input order", timeout=LONG, submitted=True
-        )
-
-    def _settle_result(
-        self, spec: BatchSpec, outcomes: list[ShardOutcome], applied: Applied | None, error: str | None
-    ) -> BatchResult:
-        cancel = self._steering.cancel
-        plan = self._state.plan
-        rows = plan.rows if plan else 0
-        counts = applied.counts if applied else Counts(total=rows, failed=rows)
-        if error is not None:
-            status = BatchStatus.FAILED
-        elif applied is None:
-            status = BatchStatus.CANCELED if cancel else BatchStatus.EXPIRED
-        else:
-            status = batch_status(counts, cancel is not None)
-        refused = next((outcome.error for outcome in outcomes if outcome.error), None)
-        batches = [batch for outcome in outcomes for batch in outcome.batches] or list(self._state.shard.batches)
-        self._counts = counts
-        return BatchResult(
-            batch_id=workflow.info().workflow_id,
-            status=status,
-            counts=counts,
-            usage=applied.usage if applied else BatchResult.model_fields["usage"].default,
-            cost_usd=applied.cost_usd if applied else None,
-            list_cost_usd=applied.list_cost_usd if applied else None,
-            results=applied.results if applied else None,
-            errors=applied.errors if applied else None,
-            provider_batches=tuple(batches[:MAX_LISTED]),
-            strays=applied.strays if applied else BatchResult.model_fields["strays"].default,
-            started_at=self._state.started_at,
-            ended_at=workflow.now(),
-            error=error or refused or (failure_words(applied) if applied and status is BatchStatus.FAILED else None),
-            cancel_reason=cancel.reason if cancel else None,
-            canceled_by=cancel.requested_by if cancel else None,
-            metadata=spec.metadata,
         )
 
     async def _finish(self, spec: BatchSpec, result: BatchResult, outcomes: list[ShardOutcome]) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from temporalio import workflow
 
-from ..contract import BatchSpec, Phase, RowStatus
+from ..contract import Phase, RowStatus
 from ..contract.steps import (
     CANCEL,
     FETCH,
     POLL,
-    Attempt,
     BatchRequest,
     Fetched,
     FetchRequest,
-    PlanSummary,
     Snapshot,
 )
 from .decisions import LATE, outage_delay, poll_delay
-from .state import AttemptState
-from .steering import LONG, PATIENCE, Steering, StepFailed
+from .ongoing import Ongoing
+from .steering import LONG, PATIENCE, StepFailed
 
 _NOT_FOUND = frozenset({"provider_not_found"})
 
@@ -28,21 +24,11 @@ _NOT_FOUND = frozenset({"provider_not_found"})
 class Following:
     """One attempt's provider batch on its way to the end."""
 
-    def __init__(
-        self,
-        steering: Steering,
-        spec: BatchSpec,
-        plan: PlanSummary,
-        attempt: Attempt,
-        state: AttemptState,
-        changed: Callable[[Phase], None],
-    ) -> None:
-        self._steering = steering
-        self._spec = spec
-        self._plan = plan
-        self._attempt = attempt
-        self._state = state
-        self._changed = changed
+    def __init__(self, ongoing: Ongoing) -> None:
+        self._ongoing = ongoing
+        self._state = ongoing.state
+        self._steering = ongoing.steering
+        self._changed = ongoing.changed
 
     async def to_its_end(self) -> None:
         """Ask, ever less often, until the provider is done; when told to stop, cancel there and wait for its end."""
@@ -63,7 +49,7 @@ class Following:
                 self._steering.last_error = "The provider never ended the batch that it was asked to cancel."
                 return
             why = self._waiting_words()
-            delay = poll_delay(self._spec.poll, state.polls, workflow.random().random())
+            delay = poll_delay(self._ongoing.spec.poll, state.polls, workflow.random().random())
             await self._steering.pause(delay, why, until_stop=state.stopped is None)
             if self._steering.stop() and state.stopped is None:
                 continue
@@ -134,7 +120,10 @@ class Following:
             return
         self._changed(Phase.FETCHING)
         request = FetchRequest(
-            attempt=self._attempt, account=self._plan.provider.account, batch=batch, provisional=state.provisional
+            attempt=self._ongoing.attempt,
+            account=self._ongoing.provider.account,
+            batch=batch,
+            provisional=state.provisional,
         )
         fetched = await self._steering.call(
             FETCH,
@@ -152,7 +141,9 @@ class Following:
             state.fetched, state.lines = True, fetched.rows
 
     def _about(self, batch: Snapshot) -> BatchRequest:
-        return BatchRequest(attempt=self._attempt, account=self._plan.provider.account, provider_batch_id=batch.id)
+        return BatchRequest(
+            attempt=self._ongoing.attempt, account=self._ongoing.provider.account, provider_batch_id=batch.id
+        )
 
     def _waiting_words(self) -> str:
         state = self._state
@@ -161,6 +152,6 @@ class Following:
         if state.stopped and state.provisional:
             return f"The batch {batch.id} may be another's, so it is not cancelled; its results will tell."
         if state.stopped:
-            return f"{self._spec.provider} is ending the batch ({batch.raw_status})."
+            return f"{self._ongoing.spec.provider} is ending the batch ({batch.raw_status})."
         done = f", {batch.completed + batch.failed:,} of {batch.total:,} rows" if batch.total else ""
-        return f"{self._spec.provider} is working ({batch.raw_status}{done})."
+        return f"{self._ongoing.spec.provider} is working ({batch.raw_status}{done})."

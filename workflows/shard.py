@@ -20,6 +20,7 @@ from ..contract.steps import (
 )
 from .decisions import absent_class, outage_delay, queue_was_full
 from .following import Following
+from .ongoing import Ongoing
 from .state import AttemptState, ShardOutcome, ShardState, Untidy
 from .steering import LONG, Steering, StepFailed, Stopped
 from .submission import Refused, Submission
@@ -76,17 +77,18 @@ class Shard:
 
     async def _attempt_phases(self) -> None:
         """Take the attempt as far as it will go, from wherever it is."""
-        state, turn = self.state.attempt, self._turn()
+        ongoing = self._ongoing()
+        state, turn = ongoing.state, Turn(ongoing)
         try:
             while not state.fetched and not self.state.refused:
                 if state.batch is None:
                     self._changed(Phase.SUBMITTING)
-                    await self._submission().run()
+                    await Submission(ongoing, paid=bool(self.state.records)).run()
                     if state.batch is None:
                         break
                     await turn.note()
                     await self._steering.breathe()
-                following = self._following()
+                following = Following(ongoing)
                 await following.to_its_end()
                 await turn.give_back()  # before the results come home: others may go on meanwhile
                 if state.lost:
@@ -100,15 +102,8 @@ class Shard:
             self.state.refused = error.message
         await turn.give_back()
 
-    def _turn(self) -> Turn:
-        return Turn(self._steering, self._spec, self._plan, self._here(), self.state.attempt)
-
-    def _following(self) -> Following:
-        return Following(self._steering, self._spec, self._plan, self._here(), self.state.attempt, self._changed)
-
-    def _submission(self) -> Submission:
-        paid = bool(self.state.records)
-        return Submission(self._steering, self._spec, self._plan, self._here(), self.state.attempt, paid, self._changed)
+    def _ongoing(self) -> Ongoing:
+        return Ongoing(self._here(), self.state.attempt, self._spec, self._plan, self._steering, self._changed)
 
     def _closed(self) -> bool:
         """Return whether the attempt was written down, by a run before this one."""

@@ -24,9 +24,8 @@ class AttemptState(_State):
     uploaded: bool = False
     file_id: str | None = None
     doubt: bool = False  #: A create may be on its way whose answer is lost.
-    sure: bool = (
-        False  #: Whatever creates were intended are known to this run: its own, or others that were waited for.
-    )
+    #: Whatever creates were intended are known to this run: its own, or others that were waited for.
+    sure: bool = False
     batch: Snapshot | None = None  #: The provider batch, once there is one.
     adopted: bool = False
     provisional: bool = False  #: The batch may be a stranger's until its results are seen.
@@ -63,7 +62,6 @@ class Carried(_State):
     deadline_at: datetime
     plan: PlanSummary | None = None
     shard: ShardState = ShardState()
-    settled: Settled | None = None
     cancel: CancelRequest | None = None
     last_error: str | None = None
     poll_now: bool = False

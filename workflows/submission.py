@@ -15,30 +15,27 @@ reset, or another one had begun. It goes on from 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from ..contract import BatchSpec, Phase
+from ..contract import Phase
 from ..contract.steps import (
     CREATE,
     FIND,
     UPLOAD,
-    Attempt,
     CreateAnswer,
     Created,
     CreateRequest,
     FindRequest,
     Found,
-    PlanSummary,
     Uploaded,
     UploadRequest,
 )
 from .decisions import outage_delay
-from .state import AttemptState
-from .steering import LONG, PATIENCE, SHORT, Steering, Trouble
+from .ongoing import Ongoing
+from .steering import LONG, PATIENCE, SHORT, Trouble
 from .turn import Turn
 
 #: Failures of the create step that are known to come before the call to the provider.
@@ -57,29 +54,20 @@ class Refused(Exception):
 
 
 class Submission:
-    """One attempt's way to its provider batch."""
+    """One attempt's way to its provider batch.
 
-    def __init__(
-        self,
-        steering: Steering,
-        spec: BatchSpec,
-        plan: PlanSummary,
-        attempt: Attempt,
-        state: AttemptState,
-        paid: bool,
-        changed: Callable[[Phase], None],
-    ) -> None:
-        self._steering = steering
-        self._spec = spec
-        self._plan = plan
-        self._attempt = attempt
-        self._state = state
-        self._changed = changed
+    Args:
+        paid: whether this batch has already cost something, so that mendable errors are waited out.
+    """
+
+    def __init__(self, ongoing: Ongoing, paid: bool) -> None:
+        self._ongoing = ongoing
+        self._state = ongoing.state
+        self._steering = ongoing.steering
+        self._changed = ongoing.changed
         self._intended = False
-        self._turn = Turn(steering, spec, plan, attempt, state)
-        self._paid = (
-            paid or state.doubt
-        )  # whether this batch has already cost something, so that mendable errors are waited out
+        self._turn = Turn(ongoing)
+        self._paid = paid or self._state.doubt
 
     async def run(self) -> None:
         """Bring the attempt to a provider batch, created or adopted; or to none, if a stop came first.
@@ -135,18 +123,18 @@ class Submission:
 
     async def _settle(self, reason: str, at_least: timedelta) -> None:
         """Wait until the provider's listing is sure to show whatever it has taken."""
-        delay = max(self._plan.provider.settle, at_least)
+        delay = max(self._ongoing.provider.settle, at_least)
         why = f"{reason} The batch may exist: looking for it before anything is paid again."
         # Nobody may cut this short: a look that comes too early would buy the batch a second time.
         await self._steering.pause(delay, why, until_stop=False, until_nudged=False)
 
     async def _upload(self, fence: bool = False) -> None:
         request = UploadRequest(
-            attempt=self._attempt,
-            account=self._plan.provider.account,
+            attempt=self._ongoing.attempt,
+            account=self._ongoing.provider.account,
             generation=self._state.generation,
-            since=self._plan.planned_at,
-            spec=self._spec,
+            since=self._ongoing.plan.planned_at,
+            spec=self._ongoing.spec,
             fence=fence,
         )
         self._state.upload_begun = True
@@ -154,7 +142,7 @@ class Submission:
             UPLOAD,
             request,
             Uploaded,
-            summary=f"upload shard {self._attempt.shard}, attempt {self._attempt.number}",
+            summary=f"upload shard {self._ongoing.attempt.shard}, attempt {self._ongoing.attempt.number}",
             timeout=LONG,
             submitted=self._paid,
             stops=True,
@@ -167,9 +155,9 @@ class Submission:
 
     async def _find(self) -> bool:
         request = FindRequest(
-            attempt=self._attempt,
-            account=self._plan.provider.account,
-            since=self._plan.planned_at,
+            attempt=self._ongoing.attempt,
+            account=self._ongoing.provider.account,
+            since=self._ongoing.plan.planned_at,
             rows=self._state.rows,
             strangers=self._state.strangers,
         )
@@ -194,7 +182,7 @@ class Submission:
         return True
 
     async def _fence(self) -> None:
-        if self._plan.provider.uploads:
+        if self._ongoing.provider.uploads:
             self._state.generation += 1
             self._state.uploaded = False
             await self._upload(fence=True)
@@ -202,16 +190,16 @@ class Submission:
     async def _create(self) -> Created:
         """Create once; whatever is not surely an answer counts as a lost one."""
         request = CreateRequest(
-            attempt=self._attempt,
-            account=self._plan.provider.account,
+            attempt=self._ongoing.attempt,
+            account=self._ongoing.provider.account,
             file_id=self._state.file_id,
             rows=self._state.rows,
-            spec=self._spec,
+            spec=self._ongoing.spec,
         )
-        timeout = SHORT if self._plan.provider.uploads else LONG
+        timeout = SHORT if self._ongoing.provider.uploads else LONG
         try:
             return await self._steering.call_once(
-                CREATE, request, Created, summary=f"create {self._attempt.marker}", timeout=timeout
+                CREATE, request, Created, summary=f"create {self._ongoing.attempt.marker}", timeout=timeout
             )
         except ActivityError as error:
             trouble = Trouble(error)

@@ -6,10 +6,9 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from ..contract import BatchSpec
-from ..contract.steps import RELEASE, RESERVE, Attempt, PlanSummary, ReleaseRequest, Reserved, ReserveRequest
-from .state import AttemptState
-from .steering import Steering, StepFailed, Stopped
+from ..contract.steps import RELEASE, RESERVE, ReleaseRequest, Reserved, ReserveRequest
+from .ongoing import Ongoing
+from .steering import StepFailed, Stopped
 
 #: How often a place in the queue is asked for anew, ever less often. The ledger tells when the turn has come; this is
 #: for a signal that did not come through, for a ledger that was terminated, and for those beyond what a ledger carries.
@@ -22,14 +21,10 @@ PATIENCE = timedelta(minutes=30)
 class Turn:
     """Room for one attempt among the tokens that its account may have enqueued; nothing where there is no limit."""
 
-    def __init__(
-        self, steering: Steering, spec: BatchSpec, plan: PlanSummary, attempt: Attempt, state: AttemptState
-    ) -> None:
-        self._steering = steering
-        self._spec = spec
-        self._plan = plan
-        self._attempt = attempt
-        self._state = state
+    def __init__(self, ongoing: Ongoing) -> None:
+        self._ongoing = ongoing
+        self._state = ongoing.state
+        self._steering = ongoing.steering
 
     async def take(self) -> None:
         """Wait until there is room.
@@ -70,7 +65,9 @@ class Turn:
         """Give the room back, or the place in the queue."""
         if self._state.asked_at is None:
             return
-        request = ReleaseRequest(attempt=self._attempt, account=self._plan.provider.account, ledger=self._state.ledger)
+        request = ReleaseRequest(
+            attempt=self._ongoing.attempt, account=self._ongoing.provider.account, ledger=self._state.ledger
+        )
         try:
             await self._steering.call(
                 RELEASE,
@@ -85,20 +82,20 @@ class Turn:
         self._state.room = False
 
     def _wanted(self) -> bool:
-        return self._plan.provider.max_enqueued_tokens is not None and not self._state.room
+        return self._ongoing.provider.max_enqueued_tokens is not None and not self._state.room
 
     def _granted(self) -> bool:
-        return self._steering.granted == self._attempt.marker
+        return self._steering.granted == self._ongoing.attempt.marker
 
     async def _ask(self, *, held: bool) -> Reserved:
         self._state.asked_at = self._state.asked_at or workflow.now()
         request = ReserveRequest(
-            attempt=self._attempt,
-            account=self._plan.provider.account,
+            attempt=self._ongoing.attempt,
+            account=self._ongoing.provider.account,
             workflow_id=workflow.info().workflow_id,
             since=self._state.asked_at,
-            priority=self._spec.priority,
-            fairness_key=self._spec.fairness_key or "",
+            priority=self._ongoing.spec.priority,
+            fairness_key=self._ongoing.spec.fairness_key or "",
             held=held,
         )
         reserved = await self._steering.call(
@@ -114,7 +111,7 @@ class Turn:
         return reserved
 
     def _waiting_words(self, reserved: Reserved) -> str:
-        words, place = f"Waiting for its turn in the queue of provider {self._spec.provider}", reserved.place
+        words, place = f"Waiting for its turn in the queue of provider {self._ongoing.spec.provider}", reserved.place
         if place is None:
             return f"{words}; its ledger, the workflow {reserved.ledger}, does not answer: does a worker run for it?"
         ahead = f"{place.ahead:,} ahead of it" if place.ahead else "it is next"

@@ -218,7 +218,8 @@ async def test_a_ledger_that_nobody_needs_ends_by_itself(fast_bounded: House) ->
     async with house.worker():
         await (await house.start([TEXT])).result()
         await house.admin.settings(**SLOW)
-        await (await house.start([TEXT], provider="claude", model="claude-haiku-4-5", deadline="1h")).result()
+        idle = {"provider": "claude", "model": "claude-haiku-4-5", "deadline": "1h", "poll": {"first": "10m"}}
+        await (await house.start([TEXT], **idle)).result()
         await house.admin.settings(finish_after_polls=0)
         description = await ledger(house).describe()
         assert description.status is WorkflowExecutionStatus.COMPLETED
