@@ -32,7 +32,7 @@ SEED ?= 1
 BATCHES ?= 60
 
 chaos: setup ## Kill at every step boundary, then KILLS=200 times at random with SEED=1
-	pytest tests/chaos/matrix.py
+	pytest -o faulthandler_timeout=900 tests/chaos/matrix.py
 	python tests/chaos/soak.py --kills $(KILLS) --seed $(SEED) --batches $(BATCHES)
 
 bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (some minutes)

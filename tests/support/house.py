@@ -17,6 +17,7 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from durabatch.contract import BatchProgress, BatchResult, BatchSpec
@@ -55,6 +56,19 @@ def dev_server(**dynamic: int | str) -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         finally:
             server.terminate()
+
+
+async def time_skipping() -> WorkflowEnvironment:
+    """Start a real time-skipping server. The SDK waits 5 seconds for it, which a busy machine may need twice."""
+    for tries_left in (3, 2, 1, 0):
+        try:
+            return await WorkflowEnvironment.start_time_skipping(
+                test_server_existing_path=binary("temporal-test-server"), data_converter=pydantic_data_converter
+            )
+        except RuntimeError as error:
+            if not tries_left or "did not start" not in str(error):
+                raise
+    raise AssertionError
 
 
 @dataclass

@@ -6,10 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.testing import WorkflowEnvironment
 
-from support.house import House, binary, connect, dev_server, open_house
+from support.house import House, connect, dev_server, open_house, time_skipping
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +28,6 @@ async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
 @pytest.fixture
 async def fast_house(tmp_path: Path) -> AsyncIterator[House]:
     """A house on the time-skipping server, where a day passes in seconds, without a worker."""
-    env = await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=binary("temporal-test-server"), data_converter=pydantic_data_converter
-    )
+    env = await time_skipping()
     async with env, open_house(env.client, tmp_path, {"settle": "60s", "timeout": "5s"}) as house:
         yield house

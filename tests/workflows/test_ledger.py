@@ -22,6 +22,8 @@ pytestmark = pytest.mark.timeout(110)
 TEXT = "word " * 200
 LIMIT = 1000
 SLOW = {"finish_after_polls": 100_000}
+#: Looks that are far apart, where hours are skipped: each costs as much time as it does in earnest.
+SELDOM = {"first": "5m", "maximum": "10m"}
 
 
 @pytest.fixture
@@ -198,14 +200,14 @@ async def test_one_that_is_gone_and_whose_turn_is_next_keeps_nobody_waiting(fast
     house = fast_bounded
     await house.admin.settings(**SLOW)
     async with house.worker():
-        first = await house.start([TEXT])
+        first = await house.start([TEXT], poll=SELDOM)
         await house.until(first, lambda p: p.provider_batch_id)
         gone = await house.start([TEXT, TEXT, TEXT])
         await house.until(gone, lambda p: p.waiting_for)
-        small = await house.start([TEXT])
+        small = await house.start([TEXT], poll=SELDOM)
         await house.until(small, lambda p: p.waiting_for and "1 ahead" in p.waiting_for)
         await gone.terminate("it never gives its place back")
-        handle = await house.start([TEXT], provider="claude", model="claude-haiku-4-5", deadline="30m")
+        handle = await house.start([TEXT], provider="claude", model="claude-haiku-4-5", deadline="30m", poll=SELDOM)
         await handle.result()  # the server skips time while this waits; the first one is still under way
         seen = await view(house)
         assert (seen.holders, seen.waiting) == (2, 0)
@@ -218,7 +220,7 @@ async def test_a_ledger_that_nobody_needs_ends_by_itself(fast_bounded: House) ->
     async with house.worker():
         await (await house.start([TEXT])).result()
         await house.admin.settings(**SLOW)
-        idle = {"provider": "claude", "model": "claude-haiku-4-5", "deadline": "1h", "poll": {"first": "10m"}}
+        idle = {"provider": "claude", "model": "claude-haiku-4-5", "deadline": "1h", "poll": SELDOM}
         await (await house.start([TEXT], **idle)).result()
         await house.admin.settings(finish_after_polls=0)
         description = await ledger(house).describe()

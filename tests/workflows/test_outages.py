@@ -166,6 +166,20 @@ async def test_at_the_deadline_rows_are_submitted_again_where_the_spec_says_so(f
     assert [batch.rows for batch in result.provider_batches] == [10, 5]
 
 
+async def test_at_the_deadline_rows_that_could_not_be_submitted_yet_are_submitted_where_the_spec_says_so(
+    fast_house: House,
+) -> None:
+    outage = await fast_house.admin.fault("files.create", "status", status=503)
+    async with fast_house.worker():
+        handle = await fast_house.start(3, deadline="2h", retry={"max_attempts": 9, "after_deadline": True})
+        ending = asyncio.create_task(handle.result())  # time is skipped only while somebody waits for the end
+        await fast_house.until(handle, lambda p: p.attempt > 1)
+        await fast_house.admin.clear(outage["id"])
+        result = await ending
+    assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 3)
+    assert [row["attempts"] for row in fast_house.results(handle.id)] == [1, 1, 1]
+
+
 async def test_a_batch_that_ended_just_before_the_deadline_is_not_cancelled(fast_house: House) -> None:
     # Polls after 20 and 40 hours find it unfinished; the look at the deadline, before anything is cancelled, does not.
     await fast_house.admin.settings(finish_after_polls=2)
