@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 test: setup ## Run all tests
 	@# A file's tests stay in one process, because they share the servers that they start. More processes than cores:
 	@# most of the time goes into waiting for servers.
-	pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
+	pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
 
 # How much is killed, what decides it, and how many batches at least.
 KILLS ?= 200

@@ -7,7 +7,7 @@ import pytest
 from .abreast import Runs
 from .alone import ALONE as APART
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.mark.parametrize("name", sorted(APART))

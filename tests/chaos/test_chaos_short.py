@@ -7,7 +7,7 @@ import pytest
 from .abreast import Runs
 from .scenarios import SCENARIOS as TOGETHER
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.mark.parametrize("name", sorted(TOGETHER))

@@ -19,8 +19,6 @@ from temporalio.worker import Worker
 from durabatch.contract import BatchResult, BatchSpec, BatchStatus, Phase
 from support.house import House
 
-pytestmark = pytest.mark.timeout(90)
-
 
 @workflow.defn(sandboxed=False)  # its module imports pytest
 class Parent:

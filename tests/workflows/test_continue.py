@@ -15,8 +15,6 @@ from durabatch.contract import BatchStatus
 from durabatch.contract.ledger import ledger_id
 from support.house import House, connect, dev_server, open_house
 
-pytestmark = pytest.mark.timeout(110)
-
 
 @pytest.fixture(scope="module")
 def restless() -> Iterator[str]:

@@ -17,8 +17,6 @@ from durabatch.contract import BatchResult, BatchStatus, Phase
 from durabatch.workflows.decisions import MAX_CHILDREN
 from support.house import House
 
-pytestmark = pytest.mark.timeout(115)
-
 
 async def children(house: House, batch_id: str) -> Counter[str]:
     """Return the ids of the children that a batch has started, by how often."""

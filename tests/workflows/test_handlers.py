@@ -14,8 +14,6 @@ from durabatch.contract import BatchResult, BatchStatus, ConfigurationError
 from durabatch.workers import BatchPlugin
 from support.house import House
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @workflow.defn(sandboxed=False)  # its module imports pytest
 class Handler:

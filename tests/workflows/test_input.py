@@ -13,8 +13,6 @@ from temporalio.exceptions import ApplicationError
 from durabatch.contract import BatchStatus
 from support.house import House
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.mark.parametrize(
     ("arguments", "words"),

@@ -16,8 +16,6 @@ from durabatch.contract.ledger import LEDGER_WORKFLOW, ledger_id
 from durabatch.workflows import LedgerWorkflow
 from support.house import House, connect, open_house
 
-pytestmark = pytest.mark.timeout(110)
-
 #: A row of so many bytes is estimated at about 300 tokens, and counted by the provider at a little less.
 TEXT = "word " * 200
 LIMIT = 1000

@@ -12,8 +12,6 @@ from temporalio.exceptions import ApplicationError
 from durabatch.contract import BatchStatus, Phase
 from support.house import House
 
-pytestmark = pytest.mark.timeout(60)
-
 
 async def test_a_batch_ends_with_one_result_for_each_request_in_input_order(house: House) -> None:
     async with house.worker():

@@ -12,8 +12,6 @@ from temporalio.exceptions import ApplicationError
 from durabatch.contract import BatchResult, BatchStatus
 from support.house import KEY, House
 
-pytestmark = pytest.mark.timeout(90)
-
 
 async def test_an_outage_of_six_hours_is_only_a_wait(fast_house: House) -> None:
     # Four quick tries and then one wait of at most 10 minutes: 160 refused requests are more than six hours.

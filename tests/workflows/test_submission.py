@@ -18,8 +18,6 @@ from durabatch.contract import BatchResult, BatchStatus
 from durabatch.workers import Settings
 from support.house import KEY, House
 
-pytestmark = pytest.mark.timeout(90)
-
 
 async def billed_once(house: House) -> None:
     ledger = await house.admin.ledger()
