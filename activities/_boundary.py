@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
+import tempfile
 import threading
 import time
 import traceback
@@ -19,10 +21,12 @@ from temporalio.client import AsyncActivityCancelledError
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError
 
-from ..contract import DurabatchError, InvalidInput, ProviderError, ProviderUnavailable
+from ..contract import DurabatchError, InvalidInput, ProviderError, ProviderUnavailable, StoreError
+from ..contract.steps import CREATE
 
 #: A provider's Retry-After up to this is waited out inside the activity's own retries.
 SHORT_WAIT = timedelta(seconds=30)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 Self = TypeVar("Self")
 Request = TypeVar("Request", bound=BaseModel)
@@ -135,6 +139,10 @@ def step(
                 raise failure(error) from None
             except (asyncio.CancelledError, ApplicationError):
                 raise
+            except OSError as error:
+                # Not of a create: a store's error there says that nothing was sent, and this one does not know.
+                full = error.errno in _NO_SPACE and name != CREATE
+                raise (failure(_full()) if full else _defect(name, error)) from None
             except Exception as error:
                 raise _defect(name, error) from None
 
@@ -165,6 +173,14 @@ def failure(error: DurabatchError) -> ApplicationError:
         next_retry_delay=wait,
         # An outage is expected: it is told in the batch's progress, not counted as a fault of the worker's.
         category=ApplicationErrorCategory.BENIGN if error.retryable else ApplicationErrorCategory.UNSPECIFIED,
+    )
+
+
+def _full() -> StoreError:
+    # The store's own errors are told by the store; what is left are the files that a step keeps beside it.
+    return StoreError(
+        f"The worker's disk is full where it keeps temporary files ({tempfile.gettempdir()}): free some space there, "
+        "or set TMPDIR to a folder that has some."
     )
 
 

@@ -59,8 +59,8 @@ class PlanRequest(Reply):
     batch_id: str
     spec: BatchSpec
     now: datetime  #: The workflow's time, UTC.
-    #: The run that the workflow was started as: a reset and a continue-as-new keep it, a new start of the id does not;
-    #: "" is what older versions tell.
+    #: The run that the workflow was started as: a reset keeps it, a new start of the id does not; "" is what older
+    #: versions tell.
     execution: str = ""
 
 

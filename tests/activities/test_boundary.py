@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -54,6 +56,12 @@ class Steps:
         await self._work(pulse)
         return request
 
+    @step(contract.CREATE)
+    async def create(self, request: Question, pulse: Pulse) -> Question:
+        """Buy."""
+        await self._work(pulse)
+        return request
+
 
 def environment(heartbeat: float | None = 60.0) -> ActivityEnvironment:
     found = ActivityEnvironment()
@@ -62,9 +70,9 @@ def environment(heartbeat: float | None = 60.0) -> ActivityEnvironment:
     return found
 
 
-async def failed(work: Callable[[Pulse], Awaitable[Any]]) -> ApplicationError:
+async def failed(work: Callable[[Pulse], Awaitable[Any]], name: str = "act") -> ApplicationError:
     with pytest.raises(ApplicationError) as caught:
-        await environment().run(Steps(work).act, Question())
+        await environment().run(getattr(Steps(work), name), Question())
     return caught.value
 
 
@@ -149,6 +157,16 @@ async def test_an_unexpected_errors_words_stay_here(error: Exception) -> None:
     assert found.__cause__ is None
     assert SECRET not in found.message + repr(found.details)
     assert not found.non_retryable  # it may be one worker's own trouble
+
+
+async def test_a_full_disk_is_told_with_where_it_is_full() -> None:
+    work = raises(OSError(errno.ENOSPC, "No space left on device"))
+    found = await failed(work)
+    assert (found.type, found.non_retryable) == ("store_error", False)
+    assert tempfile.gettempdir() in found.message and "TMPDIR" in found.message
+    # Whether a create was sent by then, it does not say: there it stays what it is, and the batch is looked for.
+    found = await failed(work, "create")
+    assert found.type == "OSError"
 
 
 async def test_the_cause_of_an_error_stays_here() -> None:
