@@ -219,9 +219,9 @@ class Run:
 
 
 async def run_batch(
-    lab: Lab, provider: SandboxAdmin, sandbox_process: Process, source: Path, poll: dict[str, Any], kills: int = 0
+    lab: Lab, provider: SandboxAdmin, sandbox_process: Process, source: Path, kills: int = 0, **spec: Any
 ) -> Run:
-    """Bring a file of the store through a fresh worker, killing it on the way so many times.
+    """Bring a file of the store, with these fields of its spec, through a fresh worker, killing it so many times.
 
     The worker is killed when a third, two thirds, … of the shards have ended.
     """
@@ -233,7 +233,7 @@ async def run_batch(
         client = BatchClient(lab.client, str(lab.store), task_queue=queue)
         used = worker.cpu, sandbox_process.cpu, lab.server.cpu
         began = time.perf_counter()
-        batch_id = await client.create(source.as_uri(), provider="sandbox", id=queue, model=MODEL, poll=poll)
+        batch_id = await client.create(source.as_uri(), provider="sandbox", id=queue, model=MODEL, **spec)
         end = asyncio.ensure_future(client.result(batch_id))
         for number in range(kills):
             await _shards_ended(client, batch_id, (number + 1) / (kills + 1), end)

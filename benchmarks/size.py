@@ -1,6 +1,7 @@
 """The size: time and memory per row, from ten thousand rows to a million, through one worker process.
 
     python benchmarks/size.py 10000 100000 1000000 --kill 2
+    python benchmarks/size.py 2000 --shard-rows 1 --row-bytes 200    # what a shard costs, without its rows
 
 Every result is checked, in order, and the sandbox's ledger: each provider batch was bought once, each row billed once.
 With --kill, the largest size runs once more, and its worker is killed so many times on the way.
@@ -22,15 +23,18 @@ from rows import make_rows, wrong_bill, wrong_rows
 POLL = {"first": "0.2s", "factor": 1.5, "maximum": "2s"}
 
 
-async def one(lab: Lab, rows: int, row_bytes: int, kills: int = 0) -> tuple[Run, dict[str, Any]]:
+async def one(
+    lab: Lab, rows: int, row_bytes: int, limits: dict[str, int], kills: int = 0
+) -> tuple[Run, dict[str, Any]]:
     """Bring so many rows through a fresh worker, check them, and clear up; return also what the histories tell."""
     source = lab.store / "in" / f"rows-{rows}.jsonl"
     if not source.exists():
         make_rows(source, rows, row_bytes)
     async with sandbox(lab.folder) as (provider, process):
-        run = await run_batch(lab, provider, process, source, POLL, kills)
+        run = await run_batch(lab, provider, process, source, kills, poll=POLL, limits=limits)
         say(f"{rows:,} rows{f', {kills} kills' if kills else ''}: {run.seconds:.1f} s, {run.peak / MIB:.0f} MiB")
-        wrong = wrong_bill(await provider.ledger(), rows)
+        ledger = await provider.ledger()
+        wrong = wrong_bill(ledger, rows)
         sandbox_peak = process.peak
     folder = lab.store / run.result.batch_id
     wrong += wrong_rows(folder / "results.jsonl", rows)
@@ -38,16 +42,21 @@ async def one(lab: Lab, rows: int, row_bytes: int, kills: int = 0) -> tuple[Run,
         raise SystemExit("\n".join([f"{run.result.counts.succeeded} of {rows} rows succeeded", *wrong]))
     shutil.rmtree(folder)
     told = await histories(lab.client, run.result.batch_id)
-    return run, {"steps": step_seconds(told), "history": size(told), "sandbox_peak": sandbox_peak}
+    return run, {
+        "shards": len(ledger["batches"]),
+        "steps": step_seconds(told),
+        "history": size(told),
+        "sandbox_peak": sandbox_peak,
+    }
 
 
 def facts(rows: int, found: list[tuple[Run, dict[str, Any]]]) -> dict[str, Any]:
     """Return what is told of one size."""
     runs = [run for run, _ in found]
-    (last, told) = found[-1]
+    told = found[-1][1]
     return {
         "rows": rows,
-        "shards": len(last.result.provider_batches),
+        "shards": told["shards"],
         "seconds": spread([run.seconds for run in runs]),
         "microseconds_per_row": spread([run.seconds / rows * 1e6 for run in runs], 1),
         "worker_cpu_microseconds_per_row": spread([run.worker_cpu / rows * 1e6 for run in runs], 1),
@@ -61,15 +70,17 @@ def facts(rows: int, found: list[tuple[Run, dict[str, Any]]]) -> dict[str, Any]:
     }
 
 
-async def measure(sizes: list[int], row_bytes: int, times: int, kills: int, folder: Path | None) -> dict[str, Any]:
+async def measure(
+    sizes: list[int], row_bytes: int, limits: dict[str, int], times: int, kills: int, folder: Path | None
+) -> dict[str, Any]:
     found: dict[int, list[tuple[Run, dict[str, Any]]]] = {rows: [] for rows in sizes}
     killed: dict[str, Any] | None = None
     async with open_lab(folder) as lab:
         for _ in range(times):
             for rows in sizes:
-                found[rows].append(await one(lab, rows, row_bytes))
+                found[rows].append(await one(lab, rows, row_bytes, limits))
         if kills:
-            run, told = await one(lab, sizes[-1], row_bytes, kills)
+            run, told = await one(lab, sizes[-1], row_bytes, limits, kills)
             killed = {
                 "rows": sizes[-1],
                 "kills": run.kills,
@@ -77,7 +88,7 @@ async def measure(sizes: list[int], row_bytes: int, times: int, kills: int, fold
                 "worker_peak_mib": round(run.peak / MIB, 1),
                 "history": told["history"],
                 "results": "one for each row, in order",
-                "provider_batches": len(run.result.provider_batches),
+                "provider_batches": told["shards"],
                 "adopted": sum(batch.adopted for batch in run.result.provider_batches),
                 "bought_twice": 0,  # looked up in the sandbox's ledger; anything else ends the benchmark
             }
@@ -108,12 +119,17 @@ def main() -> None:
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("rows", type=int, nargs="*", default=[10_000, 100_000], help="sizes")
     parser.add_argument("--row-bytes", type=int, default=1_000)
+    parser.add_argument(
+        "--shard-rows", type=int, metavar="N", help="cut shards after so many rows, for many small ones"
+    )
     parser.add_argument("--times", type=int, default=1, help="how often each size runs, in turn")
     parser.add_argument("--kill", type=int, default=0, metavar="N", help="run the largest size with so many kills, too")
     parser.add_argument("--scratch", type=Path, help="where the files go: about 6 GB for a million rows")
     given = parser.parse_args()
     sizes = sorted(given.rows)
-    publish("size", asyncio.run(measure(sizes, given.row_bytes, given.times, given.kill, given.scratch)), given.out)
+    limits = {"max_rows": given.shard_rows} if given.shard_rows else {}
+    found = asyncio.run(measure(sizes, given.row_bytes, limits, given.times, given.kill, given.scratch))
+    publish("shards" if limits else "size", found, given.out)
 
 
 if __name__ == "__main__":
