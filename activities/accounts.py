@@ -214,12 +214,8 @@ class Accounts:
         retry = set(self._request.retry.classes)
         found = []
         for number, past in enumerate(self._absent):
-            if number in self._refusals:
-                continue
             last = past.absent if past else self._classes[number]
-            if past is None and self._statuses[number] is None:
-                last = ErrorClass.EXPIRED  # never sent: a deadline that was renewed since came first
-            if last in retry:
+            if last in retry and number not in self._refusals:
                 found.append(number)
         return found
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..contract import BatchSpec, ConfigurationError, InvalidInput, InvalidSpec, OnInvalidRow
-from ..contract.errors import ObjectNotFound
+from ..contract.errors import ObjectNotFound, StoreError
 from ..contract.names import check_batch_id
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
 from ._boundary import Pulse, in_thread, step
@@ -110,10 +110,7 @@ class Plan:
                     return None
                 plan = await self._cut(request, plan, provider, root, files, made_of, pulse)
             _check(plan, spec, self._resources.prices(spec.provider))
-        if plan.execution != request.execution:
-            plan = msgspec.structs.replace(plan, execution=request.execution)
-            await pulse.hold()
-            await store.write(plan_path(root), _encode(plan))
+        await self._take_up(plan, request, root, pulse)
         return PlanSummary(
             root=store.uri(root),
             rows=plan.rows,
@@ -122,6 +119,20 @@ class Plan:
             planned_at=datetime.fromisoformat(plan.planned_at),
             provider=facts,
         )
+
+    async def _take_up(self, plan: PlanRecord, request: PlanRequest, root: str, pulse: Pulse) -> None:
+        """Note which start goes by a plan, and that it has not ended."""
+        store, known = self._resources.store, request.execution in ("", plan.execution)
+        if known and await store.size(result_path(root)) is None:
+            return
+        await pulse.hold()
+        # While it lies there, everything looks accounted for, also what this start may buy.
+        await store.delete(result_path(root))
+        now = await self._old_plan(root, request)
+        if now is None or now.spec_digest != plan.spec_digest:
+            raise StoreError(f"The folder of batch {request.batch_id} was cleared up while it was planned.")
+        if not known:
+            await store.write(plan_path(root), _encode(msgspec.structs.replace(plan, execution=request.execution)))
 
     async def _cut(
         self,
@@ -164,6 +175,12 @@ class Plan:
             execution=request.execution,
         )
         await pulse.hold()
+        try:
+            _check(plan, request.spec, self._resources.prices(request.spec.provider))
+        except InvalidInput:
+            # Nothing may ever be bought by it: not when it comes again, and notes of an earlier plan lie there.
+            await store.write(plan_path(root), _encode(msgspec.structs.replace(plan, spec_digest="")))
+            raise
         await store.write(plan_path(root), _encode(plan))
         return plan
 

@@ -68,9 +68,8 @@ def unanswered(
         status, kind = RowStatus.FAILED, past.absent
         message = past.message or _ENDED_THERE.get(kind, _UNANSWERED)
     else:
-        # Why it is unfinished: as the batch ended, or else as the provider said. That a row was never sent, and nothing
-        # ended the batch, means that a deadline was renewed, and that such rows are not to be tried again.
-        status = request.unfinished or (RowStatus.FAILED if past else RowStatus.EXPIRED)
+        # Why it is unfinished: as the batch ended, or else as the provider said.
+        status = request.unfinished or RowStatus.FAILED
         kind, message = _UNFINISHED[status]
         message = request.message or message
         if past is not None and status is RowStatus.FAILED:

@@ -64,6 +64,9 @@ class Shard:
         while True:
             if not self._closed():
                 await self._attempt_phases()
+                if self._goes_on_unsent():
+                    await self._steering.breathe()
+                    continue
                 self._close_attempt()
                 await self._tidy()
             settled = await self._settle()
@@ -104,6 +107,22 @@ class Shard:
 
     def _ongoing(self) -> Ongoing:
         return Ongoing(self._here(), self.state.attempt, self._spec, self._plan, self._steering, self._changed)
+
+    def _goes_on_unsent(self) -> bool:
+        """Renew a deadline that kept the attempt from being submitted, where the spec says so; return whether it did.
+
+        The same attempt goes on, and whatever doubt there is about its create. As another attempt, its rows could be
+        bought under two numbers: a later run of the batch looks for the lower one first, finds nothing, and buys it.
+        """
+        attempt = self.state.attempt
+        nothing_to_send = attempt.uploaded and not attempt.rows
+        if attempt.batch is not None or nothing_to_send or self._steering.stop() is not RowStatus.EXPIRED:
+            return False
+        if not (self._spec.retry.after_deadline and self._may_retry()):
+            return False
+        self.state.tries += 1
+        self._steering.deadline_at = workflow.now() + self._spec.deadline
+        return True
 
     def _closed(self) -> bool:
         """Return whether the attempt was written down, by a run before this one."""

@@ -573,6 +573,34 @@ async def test_a_batch_that_has_ended_and_comes_again_with_the_same_rows_keeps_i
     assert (await desk.plan()).shards == 1
 
 
+@pytest.mark.parametrize("mended", [False, True])
+async def test_a_plan_that_was_refused_is_refused_again_whatever_was_bought_before_it(desk: Any, mended: bool) -> None:
+    await desk.reopen(max_rows=1)
+    await desk.plan(desk.chat("a"), desk.chat("b"))
+    await intend(desk)
+    put(desk, "b-1/result.json", b"{}")
+    for desk.execution in ("run-2", "run-2", "run-3", "run-1"):
+        error = await desk.refused(desk.plan(desk.chat("c"), b"{", desk.chat("e")))
+        assert error.type == "invalid_input"
+        assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan is None
+    if mended:
+        assert (await desk.plan(desk.chat("c"), desk.chat("e"))).rows == 2
+
+
+async def test_a_batch_that_goes_on_by_its_plan_does_not_look_ended(desk: Any) -> None:
+    await desk.reopen(max_rows=1)
+    first = await desk.plan(desk.chat("a"), desk.chat("b"))
+    await intend(desk)
+    for execution in ("run-1", "run-2"):
+        put(desk, "b-1/result.json", b"{}")
+        desk.execution = execution
+        assert await desk.plan() == first
+        assert not (desk.folder / "b-1/result.json").exists()
+    # So what it buys from here on is not taken for accounted for.
+    desk.execution = "run-3"
+    assert await desk.plan(desk.chat("c")) == first
+
+
 async def test_a_batch_that_has_ended_and_is_reset_keeps_its_plan_whatever_lies_there_by_now(desk: Any) -> None:
     await desk.reopen(max_rows=1)
     first = await desk.plan(desk.chat("a"), desk.chat("b"))
@@ -580,10 +608,12 @@ async def test_a_batch_that_has_ended_and_is_reset_keeps_its_plan_whatever_lies_
     put(desk, "b-1/result.json", b"{}")
     desk.execution = "run-2"  # the same rows again: it goes by the plan that there is
     assert await desk.plan() == first
+    put(desk, "b-1/result.json", b"{}")
 
     await desk.reopen(max_rows=2)
     assert await desk.plan(desk.chat("c"), desk.chat("d"), desk.chat("e")) == first
     assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == first
+    put(desk, "b-1/result.json", b"{}")
     desk.execution = "run-3"
     assert (await desk.plan()).rows == 3
 

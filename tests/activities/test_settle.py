@@ -435,18 +435,6 @@ async def test_rows_that_were_never_submitted_end_as_the_batch_did(three: Any, u
     assert (settled.usage.input_tokens, settled.cost_usd) == (0, "0")
 
 
-async def test_rows_that_were_not_submitted_before_a_deadline_that_was_renewed_go_into_the_next_attempt(
-    three: Any,
-) -> None:
-    three.sent = [AttemptRecord(number=1, provider_batch_id=None)]
-    settled = await three.settle()
-    assert (settled.retry_rows, settled.counts.settled) == (3, 0)
-    # Unless such rows are not to be tried again: then it was that deadline that ended them.
-    settled = await three.settle(retry=RetryPolicy(classes=(ErrorClass.SERVER_ERROR,), after_deadline=True))
-    assert (settled.retry_rows, settled.counts.expired) == (0, 3)
-    assert {row["error"]["message"] for row in three.rows()} == {EXPIRED_HERE}
-
-
 UNANSWERED = "The provider's batch ended without an answer to this row."
 CANCELED_HERE = "The batch was cancelled before this row was finished."
 EXPIRED_HERE = "The batch's deadline came before this row was finished."
