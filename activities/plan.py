@@ -152,10 +152,6 @@ class Plan:
             # Its shards are about to be replaced, so from here on it describes nothing; since when to search stays.
             await store.write(plan_path(root), _encode(msgspec.structs.replace(old, spec_digest="")))
             await store.delete(result_path(root))
-            if old.asked != made_of.asked:
-                # They tell of other rows; of these nothing was ever bought, and the next plan is to be checked.
-                for path in await self._intents(root):
-                    await store.delete(path)
         if len(source.segments) > 1:
             await store.write(input_path(root), _encode(source.segments))
         cut = Cut(store, provider, request.spec, root, source, made_of.digest, pulse)
@@ -178,9 +174,16 @@ class Plan:
         try:
             _check(plan, request.spec, self._resources.prices(request.spec.provider))
         except InvalidInput:
-            # Nothing may ever be bought by it: not when it comes again, and notes of an earlier plan lie there.
-            await store.write(plan_path(root), _encode(msgspec.structs.replace(plan, spec_digest="")))
+            # Nothing may ever be bought by it: not when it comes again, and notes of an earlier plan lie there. Those
+            # stay, and what they were made for: that one may come again, too.
+            asked = old.asked if old else plan.asked
+            await store.write(plan_path(root), _encode(msgspec.structs.replace(plan, spec_digest="", asked=asked)))
             raise
+        if old is not None and old.asked != plan.asked:
+            # They tell of other rows. Of these nothing was ever bought, and should this one be planned again, it is
+            # to be checked again.
+            for path in await self._intents(root):
+                await store.delete(path)
         await store.write(plan_path(root), _encode(plan))
         return plan
 

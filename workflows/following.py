@@ -137,6 +137,7 @@ class Following:
         if fetched.stranger:
             state.strangers = (*state.strangers, batch.id)
             state.batch, state.adopted, state.provisional, state.polls = None, False, False, 0
+            state.stopped = None  # nothing was cancelled, and what comes in its place is not being ended
         else:
             state.fetched, state.lines = True, fetched.rows
 

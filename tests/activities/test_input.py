@@ -573,6 +573,25 @@ async def test_a_batch_that_has_ended_and_comes_again_with_the_same_rows_keeps_i
     assert (await desk.plan()).shards == 1
 
 
+async def test_a_plan_that_was_refused_leaves_the_notes_of_what_was_bought_before_it(desk: Any) -> None:
+    await desk.reopen(max_rows=1)
+    first = await desk.plan(desk.chat("a"), desk.chat("b"))
+    await intend(desk)
+    note = desk.folder / "b-1/shards/00001/attempt-1/intent"
+    rows = desk.jsonl(desk.chat("a"), desk.chat("b"))
+    put(desk, "other.jsonl", desk.jsonl(desk.chat("c"), desk.chat("d")) + b"{")
+    wanted = desk.spec.input
+    for _ in range(2):
+        await desk.refused(desk.plan(input=desk.store.uri("other.jsonl")))
+        assert note.exists()
+    put(desk, "other.jsonl", rows)
+    assert (await desk.plan(input=desk.store.uri("other.jsonl"))).rows == 2  # a good one: they are not of its rows
+    assert not note.exists()
+    await intend(desk)
+    await desk.refused(desk.plan(input=wanted, max_cost_usd=Decimal("0.000000001")))
+    assert (await desk.plan(input=wanted, max_cost_usd=None)).shards == first.shards
+
+
 @pytest.mark.parametrize("mended", [False, True])
 async def test_a_plan_that_was_refused_is_refused_again_whatever_was_bought_before_it(desk: Any, mended: bool) -> None:
     await desk.reopen(max_rows=1)

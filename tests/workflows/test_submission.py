@@ -322,6 +322,27 @@ async def test_a_strangers_batch_that_was_adopted_is_let_go_and_neither_cancelle
     assert set(ledger["rows"].values()) == {1}
 
 
+async def test_a_stranger_that_outlasts_the_deadline_keeps_no_cancel_from_what_is_bought_after_it(house: House) -> None:
+    stranger = Anthropic(api_key=KEY, base_url=house.sandbox.url, max_retries=0)
+    await house.admin.settings(finish_after_polls=100_000)
+    await house.admin.fault("batches.create", "reset", times=1)
+    again = {"max_attempts": 9, "after_deadline": True}
+    async with house.worker():
+        handle = await house.start(3, provider="claude", model="claude-sonnet-4-5", deadline="5s", retry=again)
+        await house.until(handle, lambda p: p.waiting_for and "may exist" in p.waiting_for)
+        params = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "mine"}]}
+        requests = [{"custom_id": f"stranger-{n}", "params": params} for n in range(3)]
+        theirs = await asyncio.to_thread(lambda: stranger.messages.batches.create(requests=requests))  # type: ignore[arg-type]
+        await house.until(handle, lambda p: p.waiting_for and "may be another's" in p.waiting_for)
+        await asyncio.to_thread(lambda: stranger.messages.batches.cancel(theirs.id))
+        await house.until(handle, lambda p: p.provider_batch_id not in (None, theirs.id))
+        await handle.signal("cancel")
+        result = await handle.result()
+    stranger.close()
+    assert result.status is BatchStatus.CANCELED
+    assert [batch["status"] for batch in await house.batches()] == ["cancelled", "cancelled"]
+
+
 async def test_a_batch_that_was_cancelled_at_anthropic_is_canceled_and_never_completed(house: House) -> None:
     await house.admin.settings(finish_after_polls=1000, cancel_fraction=0.34)
     async with house.worker():
