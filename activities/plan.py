@@ -109,7 +109,8 @@ class Plan:
                 if recall:
                     return None
                 plan = await self._cut(request, plan, provider, root, files, made_of, pulse)
-            _check(plan, spec, self._resources.prices(spec.provider))
+            else:
+                _check(plan, spec, self._resources.prices(spec.provider))
         await self._take_up(plan, request, root, pulse)
         return PlanSummary(
             root=store.uri(root),

@@ -67,6 +67,15 @@ async def deadline_and_again(house: House) -> Handle:
     return handle
 
 
+async def deadline_before_the_submit(house: House) -> Handle:
+    outage = await house.admin.fault("batches.create", "reset")
+    handle = await house.start(6, deadline="3s", retry={"max_attempts": 20, "after_deadline": True})
+    first = (await house.progress(handle)).deadline_at
+    await house.until(handle, lambda p: p.deadline_at != first)
+    await house.admin.clear(outage["id"])
+    return handle
+
+
 async def canceled_while_polling(house: House) -> Handle:
     await house.admin.settings(**SLOW)
     handle = await house.start(6)
@@ -243,6 +252,7 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     expired_with_partials,
     deadline,
     deadline_and_again,
+    deadline_before_the_submit,
     canceled_while_polling,
     canceled_by_temporal,
     canceled_while_uploading,
