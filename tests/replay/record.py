@@ -25,7 +25,7 @@ from temporalio.client import WorkflowHandle
 
 from durabatch.contract.ledger import ledger_id
 from durabatch.workflows.decisions import MAX_CHILDREN
-from support.house import KEY, House, connect, dev_server, open_house
+from support.house import KEY, House, asked, connect, dev_server, open_house
 
 STACK_TRACE = re.compile(r'"stackTrace":"(?:[^"\\]|\\.)*"')
 HISTORIES = Path(__file__).parent / "histories"
@@ -325,7 +325,8 @@ async def _workflows(house: House, name: str, handle: Handle) -> list[tuple[str,
         found = [(f"{handle.id}/shards/00000-00001", "-child")]
     if name in BOUNDED:
         ledger = ledger_id(house.settings.provider("sandbox").fingerprint, "gpt-4o-mini")
-        while (await house.client.get_workflow_handle(ledger).query("ledger"))["holders"]:
+        kept = house.client.get_workflow_handle(ledger)
+        while (await asked(lambda: kept.query("ledger")))["holders"]:
             await asyncio.sleep(0.1)
         found.append((ledger, "-ledger"))
     return found

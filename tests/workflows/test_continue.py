@@ -13,7 +13,7 @@ from temporalio.client import Client, WorkflowFailureError
 
 from durabatch.contract import BatchStatus
 from durabatch.contract.ledger import ledger_id
-from support.house import House, connect, dev_server, open_house
+from support.house import House, asked, connect, dev_server, open_house
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,8 @@ async def test_a_ledger_carries_who_has_room_and_who_waits(restless: str, tmp_pa
             handles = [await house.start([text, text]) for _ in range(6)]
             results = await asyncio.gather(*(handle.result() for handle in handles))
             ledger = ledger_id(house.settings.provider("sandbox").fingerprint, "gpt-4o-mini")
-            while (view := await client.get_workflow_handle(ledger).query("ledger"))["holders"]:
+            kept = client.get_workflow_handle(ledger)
+            while (view := await asked(lambda: kept.query("ledger")))["holders"]:
                 await asyncio.sleep(0.1)
         assert {result.status for result in results} == {BatchStatus.COMPLETED}
         assert [batch["status"] for batch in await house.batches()] == ["completed"] * 6
