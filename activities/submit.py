@@ -127,6 +127,7 @@ class Submit:
                 rows=_rows(record, picked),
                 since=since,
                 strangers=strangers,
+                sent=request.sent or intent is not None,
             )
         )
         return Found(batch=batch, provisional=provisional, intended=intent is not None)

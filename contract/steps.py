@@ -123,6 +123,7 @@ class FindRequest(Reply):
     since: datetime  #: Nothing older can be ours.
     rows: int
     strangers: tuple[str, ...] = ()  #: Candidates that turned out to be somebody else's.
+    sent: bool = True  #: Whether this run may have sent a create already.
 
 
 class Snapshot(Reply):

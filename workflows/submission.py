@@ -160,6 +160,7 @@ class Submission:
             since=self._ongoing.plan.planned_at,
             rows=self._state.rows,
             strangers=self._state.strangers,
+            sent=self._state.sure,
         )
         # Not ended by a stop: whether something is paid for must be known before the batch may end.
         found = await self._steering.call(

@@ -125,6 +125,7 @@ class Wanted:
     rows: int
     since: datetime
     strangers: Sequence[str] = field(default=())  #: Batches that are known to be somebody else's.
+    sent: bool = True  #: Whether a create of ours may have been sent; the search is as thorough as it can be then.
 
     @property
     def seal(self) -> str:

@@ -18,6 +18,7 @@ from ..rows import Row
 from . import openai_results, openai_rows
 from .base import Capabilities, Content, Creation, Download, MarkedBatch, Outcome, StoredFile, Wanted
 from .http import Http
+from .listing import Listed, Listing
 from .settings import ProviderSettings
 
 #: Limits of a batch: https://platform.openai.com/docs/guides/batch (50,000 requests, 200 MB).
@@ -51,6 +52,7 @@ class OpenAIProvider:
     def __init__(self, settings: ProviderSettings) -> None:
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         self._http = Http(settings, {"Authorization": f"Bearer {key}"}, explain)
+        self._listing = Listing(self._listed, settings.settle)
         self._capabilities = Capabilities(
             search=Search.MARKER,
             uploads=True,
@@ -149,6 +151,8 @@ class OpenAIProvider:
             return
 
     async def find(self, wanted: Wanted) -> Snapshot | None:
+        if not wanted.sent and not await self._listing.shows(wanted.marker, wanted.since - CLOCK_SLACK):
+            return None
         oldest = (wanted.since - CLOCK_SLACK).timestamp()
         found = None
         async for item in self._pages("/batches", {"limit": 100}):
@@ -213,6 +217,10 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         await self._http.close()
+
+    async def _listed(self) -> AsyncIterator[Listed]:
+        async for item in self._pages("/batches", {"limit": 100}):
+            yield Listed(item.get("created_at", 0), (item.get("metadata") or {}).get(MARKER_KEY))
 
     async def _pages(self, path: str, params: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Yield a listing's items, page after page; whoever iterates stops when it has seen enough."""

@@ -136,8 +136,8 @@ class Desk:
         request = UploadRequest(**self._where, generation=generation, since=self.now, spec=self.spec)
         return await self.step(Submit(self.resources).upload, request)
 
-    async def find(self, rows: int = 0) -> Found:
-        request = FindRequest(**self._where, since=self.now, rows=rows)
+    async def find(self, rows: int = 0, sent: bool = False) -> Found:
+        request = FindRequest(**self._where, since=self.now, rows=rows, sent=sent)
         return await self.step(Submit(self.resources).find, request)
 
     async def create(self, uploaded: Uploaded, **info: Any) -> Created:

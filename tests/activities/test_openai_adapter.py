@@ -252,6 +252,20 @@ async def test_a_batch_is_found_behind_a_full_page_of_others(gpt: Provider, sand
     assert (await sandbox.ledger(summary=True))["requests"]["batches.list"] == 2
 
 
+async def test_a_batch_that_nobody_told_of_is_found(gpt: Provider, sandbox: Sandbox) -> None:
+    file_id = await upload(gpt, "Hi.")
+    batch = await create(gpt, file_id)
+    for number in range(100):
+        await create(gpt, file_id, marker=f"b-2/{number}/1")
+    # Whoever made it left no word of it: it is found all the same.
+    found = await gpt.find(wanted(sent=False))
+    assert found is not None and found.id == batch.id
+    assert await gpt.find(wanted(sent=False, digest="another one's")) is None
+    assert await gpt.find(wanted(sent=False, marker="b-3/0/1")) is None
+    await create(gpt, file_id, marker="b-3/0/1")
+    assert await gpt.find(wanted(sent=False, marker="b-3/0/1")) is not None
+
+
 async def test_a_batch_whose_answer_was_lost_is_found(gpt: Provider, sandbox: Sandbox) -> None:
     file_id = await upload(gpt, "Hi.")
     await sandbox.fault("batches.create", "lost_answer", times=1)

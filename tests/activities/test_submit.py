@@ -264,6 +264,29 @@ async def test_a_listing_that_is_late_shows_the_batch_in_the_end(planned: Any, s
     assert seen[-1] is not None and seen[-1].id == created.batch.id
 
 
+@pytest.mark.parametrize("noted", [True, False])
+async def test_where_a_create_may_have_been_sent_the_whole_listing_is_read(
+    planned: Any, sandbox: Any, noted: bool
+) -> None:
+    await planned.reopen(settle=timedelta(0))
+    await sandbox.settings(list_lag_lists=2)
+    created = await planned.create(await planned.upload())
+    await sandbox.settings(list_lag_lists=0)
+    if not noted:
+        planned.path("attempt-1/intent").unlink()
+    await asyncio.sleep(1.1)  # a second later, as a listing tells time
+    mine, planned.number = planned.number, 9
+    planned.path("attempt-9").mkdir()
+    planned.path("attempt-9/rows.json").write_text("[0]")
+    await planned.create(await planned.upload())
+    planned.path("attempt-9/intent").unlink()
+    assert (await planned.find()).batch is not None  # which has read the listing, and not seen ours
+    planned.number = mine
+    # Later than `settle` says: only where nothing is known to be sent is it not looked for so far back.
+    seen = [(await planned.find(sent=not noted)).batch for _ in range(2)]
+    assert seen[-1] is not None and seen[-1].id == created.batch.id
+
+
 # --- create ---
 
 

@@ -1,0 +1,63 @@
+"""The markers of an account's batches, so that a search need not read a whole listing again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+#: Markers that are kept, of 100 bytes or so each; with more than that the listing is read from its beginning again.
+_MOST = 100_000
+
+
+class Listed(NamedTuple):
+    """One batch of a listing."""
+
+    created_at: float  #: Seconds since 1970, by the provider's clock.
+    marker: str | None
+
+
+@dataclass
+class _Known:
+    markers: set[str] = field(default_factory=set)
+    first: float = math.inf  #: Every batch created from here on is known …
+    last: float = -math.inf  #: … up to here; later ones may still appear.
+
+
+class Listing:
+    """Which markers an account's batches carry, kept up to date by the newest part of the provider's listing.
+
+    A batch's marker never changes, and once `settle` has passed since its creation every listing shows it. So what lies
+    further back than that needs no second look.
+
+    Args:
+        read: begins to read the listing, newest first.
+        settle: how long until a listing surely shows a new batch.
+    """
+
+    def __init__(self, read: Callable[[], AsyncIterator[Listed]], settle: timedelta) -> None:
+        self._read = read
+        self._settle = settle.total_seconds()
+        self._known = _Known()
+
+    async def shows(self, marker: str, since: datetime) -> bool:
+        """Return whether a batch that was created since then carries this marker, as a listing of now tells."""
+        if len(self._known.markers) > _MOST:
+            self._known = _Known()
+        known, wanted = self._known, since.timestamp()
+        oldest = known.last if known.first <= wanted else wanted
+        newest = oldest
+        found = set[str]()
+        async for batch in self._read():
+            if batch.created_at < oldest:
+                break
+            newest = max(newest, batch.created_at)
+            if batch.marker:
+                found.add(batch.marker)
+        # Not before here: a listing that broke off has a hole. Others may have read on meanwhile, which does no harm.
+        known.markers |= found
+        known.first = min(known.first, wanted)
+        known.last = max(known.last, oldest, math.floor(newest - self._settle))
+        return marker in known.markers
