@@ -345,6 +345,16 @@ async def test_a_create_that_succeeds_returns_the_batch(planned: Any, sandbox: A
     assert batch["metadata"]["durabatch_rows"] == planned.record()["digest"]
 
 
+async def test_a_batch_that_buys_something_does_not_look_ended(planned: Any) -> None:
+    """A workflow that is reset to a point behind its plan goes on beside the result of the run before."""
+    (planned.folder / "b-1/result.json").write_text("{}")
+    await planned.create(await planned.upload())
+    assert not (planned.folder / "b-1/result.json").exists()
+    await planned.plan(planned.chat("x", "Something else now."))  # terminated, and started again
+    assert planned.summary.rows == 3
+    assert (await planned.find()).batch is not None
+
+
 @pytest.mark.parametrize("status", [429, 500])
 async def test_how_long_the_provider_wants_to_be_left_alone_is_told(planned: Any, sandbox: Any, status: int) -> None:
     uploaded = await planned.upload()
