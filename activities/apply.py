@@ -105,6 +105,7 @@ class Apply:
     async def finish(self, request: FinishRequest, pulse: Pulse) -> None:
         """Write result.json."""
         path = result_path(self._resources.store.path(request.root))
+        await pulse.hold()  # a batch that was reset meanwhile may be buying something, which this one does not tell of
         await self._resources.store.write(path, request.result.model_dump_json(indent=2).encode() + b"\n")
 
 

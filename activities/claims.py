@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from ..contract.errors import ObjectNotFound
 from ..contract.steps import Attempt
-from .records import result_path
 from .store import Store
 
 #: No batch id has a tilde, so this is no batch's folder.
@@ -41,7 +40,6 @@ class Claims:
 
     def __init__(self, store: Store, attempt: Attempt, account: str) -> None:
         self._store = store
-        self._result = result_path(store.path(attempt.root))
         self._intent = f"{store.path(attempt.root)}/{attempt.folder}/intent"
         self._account = account
         self._folder = f"{_CLAIMS}/{account}"
@@ -49,8 +47,6 @@ class Claims:
 
     async def intend(self, now: datetime) -> bool:
         """Note that a create is about to be sent; the earliest note stands. Return whether this one is the first."""
-        # A run that was reset finds the result of the one before. While it lies there, everything looks accounted for.
-        await self._store.delete(self._result)
         if await self.intended() is not None:
             return False
         await self._store.write(self._intent, f"{now.isoformat()} {self._account}".encode())

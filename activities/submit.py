@@ -38,7 +38,7 @@ from ._boundary import Pulse, step
 from .claims import Claims
 from .content import file_generation, file_name, file_prefix, open_content
 from .providers import Creation, Wanted
-from .records import ShardRecord, attempt_digest, read_picked, read_shard
+from .records import ShardRecord, attempt_digest, read_picked, read_shard, result_path
 from .resources import Resources
 
 #: What a create's failure means. Anything else that goes wrong is a fault of ours, and means nothing was sent.
@@ -170,7 +170,13 @@ class Submit:
     async def _create_once(self, request: CreateRequest, creation: Creation, pulse: Pulse) -> Created:
         """Send the create: with an intent written before it, and a claim after it where nobody can search exactly."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
-        claims = Claims(self._resources.store, request.attempt, request.account)
+        store, attempt = self._resources.store, request.attempt
+        claims = Claims(store, attempt, request.account)
+        result = result_path(store.path(attempt.root))
+        if await store.size(result) is not None:
+            # A run that was reset goes on beside the result of the one before, by which all looks accounted for.
+            await _must_be_ours(pulse)
+            await store.delete(result)
         first = await claims.intend(datetime.now(UTC))
         await _must_be_ours(pulse)
         try:

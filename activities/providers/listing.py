@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,6 +25,13 @@ class _Known:
     markers: set[str] = field(default_factory=set)
     first: float = math.inf  #: Every batch created from here on is known …
     last: float = -math.inf  #: … up to here; later ones may still appear.
+
+    def join(self, first: float, last: float) -> None:
+        """Take in what was read from one moment to another; others may have read as well meanwhile."""
+        if first <= self.last and self.first <= last:
+            self.first, self.last = min(self.first, first), max(self.last, last)
+        else:  # between the two lies what nobody has read for good
+            self.first, self.last = first, last
 
 
 class Listing:
@@ -56,8 +64,8 @@ class Listing:
             newest = max(newest, batch.created_at)
             if batch.marker:
                 found.add(batch.marker)
-        # Not before here: a listing that broke off has a hole. Others may have read on meanwhile, which does no harm.
+        # Not before here: a listing that broke off has a hole.
         known.markers |= found
-        known.first = min(known.first, wanted)
-        known.last = max(known.last, oldest, math.floor(newest - self._settle))
+        # A batch that a provider dates to the future says nothing about those that are made until then.
+        known.join(oldest, max(oldest, math.floor(min(newest, time.time()) - self._settle)))
         return marker in known.markers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -74,6 +75,24 @@ async def test_a_plan_later_than_all_that_is_listed_leaves_no_hole() -> None:
     shown.batches += [(3000, "b/0/1"), (9000, "c/0/1")]
     assert await listing.shows("c/0/1", at(8000))
     assert await listing.shows("b/0/1", at(2000))
+
+
+async def test_what_may_still_appear_between_two_readings_is_not_taken_for_known() -> None:
+    shown = Shown((1000, "a/0/1"), (5000, "b/0/1"))
+    listing = Listing(shown, timedelta(seconds=3000))
+    assert not await listing.shows("none", at(4000))
+    assert not await listing.shows("late/0/1", at(900))
+    shown.batches.append((2500, "late/0/1"))  # within 3,000 s, as promised
+    assert await listing.shows("late/0/1", at(900))
+
+
+async def test_a_batch_dated_to_the_future_hides_none() -> None:
+    now = time.time()
+    shown = Shown((now + 10**6, "a/0/1"))
+    listing = Listing(shown, SETTLE)
+    assert not await listing.shows("b/0/1", at(now - 1000))
+    shown.batches.append((now, "b/0/1"))
+    assert await listing.shows("b/0/1", at(now - 1000))
 
 
 async def test_a_listing_that_breaks_off_is_read_again() -> None:

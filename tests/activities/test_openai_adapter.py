@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -49,8 +50,10 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 
 @asynccontextmanager
-async def account(sandbox: Sandbox, key: str) -> AsyncIterator[Provider]:
-    settings = ProviderSettings(name="gpt", kind="openai", base_url=f"{sandbox.url}/v1", api_key=SecretStr(key))
+async def account(sandbox: Sandbox, key: str, **options: Any) -> AsyncIterator[Provider]:
+    settings = ProviderSettings(
+        name="gpt", kind="openai", base_url=f"{sandbox.url}/v1", api_key=SecretStr(key), **options
+    )
     provider = open_provider(settings)
     try:
         yield provider
@@ -264,6 +267,20 @@ async def test_a_batch_that_nobody_told_of_is_found(gpt: Provider, sandbox: Sand
     assert await gpt.find(wanted(sent=False, marker="b-3/0/1")) is None
     await create(gpt, file_id, marker="b-3/0/1")
     assert await gpt.find(wanted(sent=False, marker="b-3/0/1")) is not None
+
+
+async def test_where_nothing_was_sent_what_was_read_once_is_not_read_again(sandbox: Sandbox) -> None:
+    async with account(sandbox, "sk-test", settle=timedelta(0)) as gpt:
+        file_id = await upload(gpt, "Hi.")
+        for number in range(100):
+            await create(gpt, file_id, marker=f"b-2/{number}/1")
+        await asyncio.sleep(1.1)  # a second later, as a listing tells time
+        await create(gpt, file_id, marker="b-2/100/1")
+        for looks in (2, 3, 4):
+            assert await gpt.find(wanted(sent=False)) is None
+            assert (await sandbox.ledger(summary=True))["requests"]["batches.list"] == looks
+        assert await gpt.find(wanted()) is None
+        assert (await sandbox.ledger(summary=True))["requests"]["batches.list"] == 6
 
 
 async def test_a_batch_whose_answer_was_lost_is_found(gpt: Provider, sandbox: Sandbox) -> None:

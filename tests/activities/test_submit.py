@@ -394,6 +394,8 @@ async def test_another_account_is_never_used(planned: Any, sandbox: Any) -> None
 async def test_a_worker_that_stood_still_creates_nothing(planned: Any, sandbox: Any) -> None:
     """Another worker may have its step by now, so it must not buy the batch a second time."""
     uploaded = await planned.upload()
+    result = planned.folder / "b-1/result.json"
+    result.write_text("the other worker has brought the batch to its end")
 
     async def stand_still() -> None:
         await asyncio.sleep(0)  # until the step has begun and waits for the store
@@ -405,6 +407,7 @@ async def test_a_worker_that_stood_still_creates_nothing(planned: Any, sandbox: 
     assert (created.answer, created.code) == (CreateAnswer.DEFERRED, "provider_unavailable")
     assert created.reason == "The worker stood still before it could submit; nothing was sent."
     assert await batches(sandbox) == []
+    assert result.exists()
 
 
 @pytest.fixture
