@@ -20,7 +20,7 @@ from .rows import RowRefused, parse
 from .store import Store
 
 #: Bytes read at a time on the way to the provider.
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 
 
 def file_prefix(attempt: Attempt) -> str:

@@ -139,7 +139,7 @@ def _store(spool: BinaryIO, store: Store, path: str, pulse: Pulse) -> None:
     end = spool.tell()
     spool.seek(0)
     with store.writer(path) as out:
-        while chunk := spool.read(1 << 20):
+        while chunk := spool.read(1 << 18):
             pulse.check()
             out.write(chunk)
     spool.seek(end)

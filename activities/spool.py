@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import FileIO
 
 #: Bytes gathered before they go to the disk.
-_BUFFER = 1 << 20
+_BUFFER = 1 << 18
 
 
 class Spool:
