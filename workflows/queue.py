@@ -50,10 +50,19 @@ class Queue:
         return not self._holding and not self._waiting
 
     def reserve(self, claim: Claim) -> bool:
-        """Take a claim in, and return whether it has room already; the same holder keeps its place, or its room."""
+        """Take a claim in, and return whether it has room already; the same holder keeps its place, or its room.
+
+        A workflow has one attempt under way, so its newest claim takes the place of one that it never gave back.
+        """
+        others = [other for other in self._of(claim.workflow_id) if other.holder != claim.holder]
+        if any(other.since > claim.since for other in others):
+            return False  # it comes late, from an attempt that is over
+        for other in others:
+            self.release(other.holder)
         if claim.holder in self._holding or claim.held:
             self._waiting.pop(claim.holder, None)
-            self._give(claim)
+            if claim.holder in self._holding or self._bytes + _size(claim) <= PAGE:
+                self._give(claim)  # beyond a page it goes uncounted: the provider has it, whatever is counted here
             return True
         self._waiting[claim.holder] = claim
         return False
@@ -98,6 +107,10 @@ class Queue:
                 break
             kept.append(claim)
         return kept
+
+    def _of(self, workflow_id: str) -> list[Claim]:
+        both = (*self._holding.values(), *self._waiting.values())
+        return [claim for claim in both if claim.workflow_id == workflow_id]
 
     def _give(self, claim: Claim) -> None:
         before = self._holding.get(claim.holder)

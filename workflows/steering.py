@@ -40,7 +40,7 @@ PATIENCE = timedelta(days=7)
 #: A run of a workflow ends at this many events and goes on as a new one (promise G6 allows 4,000), or when the server
 #: suggests it. It ends at no fewer than these: a new run has to get something done first, or it would never.
 _MAX_EVENTS = 3_000
-_MIN_EVENTS = 10
+_MIN_EVENTS = 9
 
 
 def history_is_long() -> bool:

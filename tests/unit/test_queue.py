@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic_core import to_json
 
 from durabatch.contract.ledger import Claim
 from durabatch.workflows.queue import PAGE, Queue
@@ -61,9 +62,8 @@ def test_a_lower_priority_number_comes_first() -> None:
 def test_a_batch_with_many_shards_lets_others_have_their_turn() -> None:
     queue = Queue(20)
     for shard in range(4):
-        queue.reserve(
-            Claim(holder=f"big/{shard}/1", workflow_id="big", tokens=10, since=NOON + timedelta(seconds=shard))
-        )
+        since = NOON + timedelta(seconds=shard)
+        queue.reserve(Claim(holder=f"big/{shard}/1", workflow_id=f"big/shards/{shard}", tokens=10, since=since))
     queue.reserve(claim("small", 10, 5))
     assert [one.holder for one in queue.grant()] == ["big/0/1", "small/0/1"]
 
@@ -120,6 +120,28 @@ def test_what_the_provider_has_already_is_counted_whatever_the_limit() -> None:
     queue.reserve(claim("found", 25, 1, held=True))
     assert queue.in_use == 35
     assert queue.place("found/0/1").granted
+
+
+def test_what_a_workflow_never_gave_back_is_free_when_its_next_attempt_asks() -> None:
+    queue = asked(10, claim("a", 10))
+    queue.grant()
+    second = claim("a", 6, 5).model_copy(update={"holder": "a/0/2"})
+    queue.reserve(second)
+    assert names(queue.grant()) == ["a"]
+    assert (queue.in_use, queue.place("a/0/1").granted, queue.place("a/0/2").granted) == (6, False, True)
+    queue.reserve(claim("a", 10))  # the first attempt's word again, from a worker that was paused
+    assert (queue.in_use, queue.waiting) == (6, [])
+
+
+def test_what_is_adopted_is_carried_in_a_page_at_most() -> None:
+    queue = asked(10)
+    for number in range(1000):
+        queue.reserve(claim(f"found-{number}", 1, held=True))
+    assert 200 < len(queue.holding) < 1000
+    assert len(to_json(queue.holding)) <= 64 * 1024
+    for number in range(1000):
+        queue.release(f"found-{number}/0/1")
+    assert queue.empty
 
 
 def test_giving_back_what_nobody_has_changes_nothing() -> None:

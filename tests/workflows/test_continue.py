@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.contrib.pydantic import pydantic_data_converter
 
-from durabatch.contract import BatchStatus
+from durabatch.contract import BatchProgress, BatchSpec, BatchStatus, Counts, ShardCounts
 from durabatch.contract.ledger import ledger_id
+from durabatch.contract.names import SHARD_WORKFLOW
+from durabatch.contract.steps import PlanSummary
+from durabatch.workflows.shard_workflow import ShardRequest
+from durabatch.workflows.state import ShardOutcome
 from support.house import House, asked, connect, dev_server, open_house
 
 
@@ -51,8 +57,8 @@ async def test_every_phase_of_a_batch_can_be_the_last_of_its_run(moving: House) 
     assert (result.status, result.counts.succeeded, result.counts.failed) == (BatchStatus.COMPLETED, 3, 1)
     assert [batch.marker for batch in result.provider_batches] == [f"{handle.id}/0/1", f"{handle.id}/0/2"]
     assert [batch["marker"] for batch in await moving.batches()] == [f"{handle.id}/0/1", f"{handle.id}/0/2"]
-    # Each of two attempts: after its upload, its create, each of four polls, and its fetch; and one between the two.
-    assert await runs(moving.client, handle.id) >= 14
+    # Each of two attempts: after its upload, its create, each of four polls and its fetch; between them; and the end.
+    assert await runs(moving.client, handle.id) >= 16
 
 
 @pytest.mark.parametrize("fault", ["lost_answer", "reset"])
@@ -143,6 +149,48 @@ async def test_shards_continue_and_their_batch_does_not_notice(moving: House) ->
     )
     assert await runs(moving.client, handle.id) == 1
     assert await runs(moving.client, f"{handle.id}/shards/00001") > 8
+
+
+async def test_a_run_of_shards_goes_on_between_two_of_them(moving: House) -> None:
+    """As where a batch has thousands of shards: one child takes several of them, one after another."""
+    texts: list[Any] = [f"row {n}" for n in range(6)]
+    texts[1] = "[[sandbox:invalid_request]]"
+    async with moving.worker():
+        batch = await moving.start(texts, limits={"max_rows": 2})
+        await batch.result()
+        request = ShardRequest(
+            batch_id=batch.id,
+            spec=BatchSpec(provider="sandbox", input=f"{moving.store.as_uri()}/in/{batch.id}.jsonl"),
+            plan=await planned(batch),
+            shard=0,
+            last=2,
+            deadline_at=datetime.now(UTC) + timedelta(hours=1),
+        )
+        for path in moving.store.glob(f"{batch.id}/shards/*/settled.json"):
+            path.unlink()
+        child = await moving.client.start_workflow(
+            SHARD_WORKFLOW, request, id=f"{batch.id}/again", task_queue=moving.task_queue, result_type=ShardOutcome
+        )
+        outcome: ShardOutcome = await child.result()
+        progress = await child.query("progress", result_type=BatchProgress)
+    assert outcome.settled.counts == Counts(total=6, succeeded=5, failed=1)
+    assert [one.marker for one in outcome.batches] == [f"{batch.id}/{shard}/1" for shard in range(3)]
+    assert progress.shards == ShardCounts(total=3, ended=3)
+    assert len(await moving.batches()) == 3  # found by their markers, and not bought again
+    assert len(list(moving.store.glob(f"{batch.id}/shards/*/settled.json"))) == 3
+    # Each of three shards: after its adoption, after its fetch, and at its end.
+    assert await runs(moving.client, child.id) >= 9
+
+
+async def planned(handle: WorkflowHandle[Any, Any]) -> PlanSummary:
+    """Return the plan that a batch went by."""
+    for event in (await handle.fetch_history()).events:
+        if event.HasField("activity_task_completed_event_attributes"):
+            payloads = event.activity_task_completed_event_attributes.result.payloads
+            plan: PlanSummary
+            [plan] = await pydantic_data_converter.decode(payloads, [PlanSummary])
+            return plan
+    raise AssertionError("it has no plan")
 
 
 async def test_a_deadline_that_was_renewed_is_carried(moving: House) -> None:

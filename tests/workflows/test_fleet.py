@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from durabatch.clients.client import BatchClient
 from durabatch.contract import BatchResult, BatchStatus, Phase
 from durabatch.workflows.decisions import MAX_CHILDREN
-from support.house import House
+from support.house import House, connect
 
 
 async def children(house: House, batch_id: str) -> Counter[str]:
@@ -46,6 +47,23 @@ async def test_more_shards_than_children_share_them_and_come_back_in_order(house
     assert len(result.provider_batches) == 100
     assert len(history.events) <= 4000
     assert max(event.ByteSize() for event in history.events) < 64 * 1024
+
+
+async def test_shards_are_spread_over_all_workers_of_the_queue(house: House, server: str) -> None:
+    second = replace(house, client=await connect(server))
+    async with (
+        house.worker(identity="one", max_concurrent_activities=1),
+        second.worker(identity="two", max_concurrent_activities=1),
+    ):
+        handle = await house.start(12, limits={"max_rows": 1})
+        result = await handle.result()
+        who = set()
+        for child in await children(house, handle.id):
+            history = await house.client.get_workflow_handle(child).fetch_history()
+            who |= {event.activity_task_started_event_attributes.identity for event in history.events}
+    assert result.counts.succeeded == 12
+    assert who == {"", "one", "two"}  # "" where an event is of another kind
+    assert len(await house.batches()) == 12
 
 
 async def test_a_shard_whose_workflow_is_terminated_is_taken_up_and_nothing_is_bought_twice(house: House) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,16 @@ async def empty(house: House) -> LedgerView:
 
 
 async def test_fifty_batches_that_exceed_the_limit_twenty_times_all_complete_and_none_is_refused(
-    bounded: House,
+    bounded: House, server: str
 ) -> None:
     await bounded.admin.settings(**SLOW)
-    async with bounded.worker():
-        handles = [await bounded.start([f"{n} {TEXT}", TEXT[:500]]) for n in range(50)]
+    second = replace(bounded, client=await connect(server))
+    async with bounded.worker(), second.worker():
+        handles = [await bounded.start([f"{n} {TEXT}", TEXT[:640]]) for n in range(50)]
         await bounded.until(handles[0], lambda p: p.waiting_for or p.provider_batch_id)  # so there is a ledger
         while (now := await view(bounded)).holders + now.waiting < 50:
             await asyncio.sleep(0.1)
-        assert now.in_use + now.waiting_tokens >= 20 * LIMIT
+        assert now.in_use + now.waiting_tokens >= 20 * LIMIT  # by our estimate
         await bounded.admin.settings(finish_after_polls=0)
         running = asyncio.gather(*(handle.result() for handle in handles))
         seen = now.in_use
@@ -68,6 +70,7 @@ async def test_fifty_batches_that_exceed_the_limit_twenty_times_all_complete_and
         results = await running
         left = await empty(bounded)
     assert [result.status for result in results] == [BatchStatus.COMPLETED] * 50
+    assert sum(result.usage.input_tokens for result in results) >= 20 * LIMIT  # by the provider's own count
     assert [batch["status"] for batch in await bounded.batches()] == ["completed"] * 50  # each created once
     assert 0 < seen <= LIMIT
     assert (left.in_use, left.limit, left.waiting_tokens) == (0, LIMIT, 0)
@@ -125,6 +128,21 @@ async def test_a_batch_of_a_higher_priority_has_its_turn_first(bounded: House) -
         await asyncio.gather(*(handle.result() for handle in (holder, usual, urgent)))
     markers = [batch["marker"] for batch in await bounded.batches()]
     assert markers == [f"{holder.id}/0/1", f"{urgent.id}/0/1", f"{usual.id}/0/1"]
+
+
+async def test_those_who_share_a_fairness_key_share_one_turn(bounded: House) -> None:
+    await bounded.admin.settings(**SLOW)
+    async with bounded.worker():
+        holder = await bounded.start([TEXT, TEXT], fairness_key="team-a")
+        await bounded.until(holder, lambda p: p.provider_batch_id)
+        again = await bounded.start([TEXT, TEXT], fairness_key="team-a")
+        await bounded.until(again, lambda p: p.waiting_for)
+        other = await bounded.start([TEXT, TEXT], fairness_key="team-b")
+        await bounded.until(other, lambda p: p.waiting_for)
+        assert [one.holder for one in (await view(bounded)).queue] == [f"{other.id}/0/1", f"{again.id}/0/1"]
+        for handle in (again, other, holder):
+            await handle.signal("cancel")
+        await asyncio.gather(*(handle.result() for handle in (again, other, holder)))
 
 
 async def test_the_queue_outlives_its_worker(bounded: House) -> None:
