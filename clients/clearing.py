@@ -266,7 +266,10 @@ class Clearing:
             word = _Word(self._say)
             for file in files:
                 owner = leftovers.uploader(file.name)
-                if owner and (await self._standing(owner)).at is not At.RUNNING:
+                if owner and (await self._standing(owner)).at is At.RUNNING:
+                    if owner not in removed.resumed:
+                        removed.resumed.append(owner)
+                elif owner:
                     await provider.delete_file(file.id)
                     removed.files += 1
                     word(f"Removed {removed.files:,} files at {name}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from temporalio.client import Client, WorkflowExecution, WorkflowQueryFailedError
@@ -17,28 +18,58 @@ _QUERY = timedelta(seconds=5)
 _PARALLEL = 8
 
 
+@dataclass(frozen=True, kw_only=True)
+class SilentLedger:
+    """A ledger that runs and does not say what it holds."""
+
+    id: str  #: The workflow's.
+    account: str  #: As its id tells it; empty if that tells none.
+    model: str
+    task_queue: str
+    problem: str  #: What is wrong, and what to do about it.
+
+
 async def ledgers(client: Client) -> list[LedgerView]:
     """Return what every ledger that runs says of itself, by account and model.
 
     Raises:
-        DurabatchError: no worker answers for one of them.
+        DurabatchError: one of them does not answer; `answers` returns the others even so.
+        RPCError: Temporal does not answer.
+    """
+    views, silent = await answers(client)
+    if silent:
+        raise DurabatchError(silent[0].problem)
+    return views
+
+
+async def answers(client: Client) -> tuple[list[LedgerView], list[SilentLedger]]:
+    """Return what the ledgers that run say of themselves, by account and model, and those that do not answer.
+
+    Raises:
         RPCError: Temporal does not answer.
     """
     query = f"WorkflowType = '{LEDGER_WORKFLOW}' AND ExecutionStatus = 'Running'"
     running = [execution async for execution in client.list_workflows(query)]
-    views = await abreast(lambda execution: _view(client, execution), running, _PARALLEL)
-    return sorted((view for view in views if view), key=lambda view: (view.provider, view.account, view.model))
+    told = await abreast(lambda execution: _answer(client, execution), running, _PARALLEL)
+    views = [one for one in told if isinstance(one, LedgerView)]
+    silent = [one for one in told if isinstance(one, SilentLedger)]
+    return (
+        sorted(views, key=lambda view: (view.provider, view.account, view.model)),
+        sorted(silent, key=lambda one: one.id),
+    )
 
 
-async def _view(client: Client, execution: WorkflowExecution) -> LedgerView | None:
-    """Return a ledger's answer, None if it has ended since it was listed."""
+async def _answer(client: Client, execution: WorkflowExecution) -> LedgerView | SilentLedger | None:
+    """Return a ledger's answer, or why there is none; None if it has ended since it was listed."""
     handle = client.get_workflow_handle(execution.id)
     try:
         view: LedgerView = await handle.query("ledger", result_type=LedgerView, rpc_timeout=_QUERY)
     except WorkflowQueryFailedError as error:
-        raise DurabatchError(
-            f"The ledger {execution.id} cannot answer ({error}): the worker's version may be older than this client's."
-        ) from None
+        return _silent(
+            execution,
+            f"The ledger {execution.id} on task queue {execution.task_queue!r} cannot answer ({error}): the worker's "
+            "version may be older than this client's; update the worker.",
+        )
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
             return None
@@ -46,8 +77,15 @@ async def _view(client: Client, execution: WorkflowExecution) -> LedgerView | No
             *(RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.FAILED_PRECONDITION),
         ):
             raise
-        raise DurabatchError(
+        return _silent(
+            execution,
             f"No worker answers for the ledger {execution.id} on task queue {execution.task_queue!r}: start one with "
-            "`durabatch worker`."
-        ) from None
+            "`durabatch worker`.",
+        )
     return view
+
+
+def _silent(execution: WorkflowExecution, problem: str) -> SilentLedger:
+    # As `ledger_id` makes it; a model's name may have slashes, an account's digest has none.
+    _, account, model = (*execution.id.split("/", 2), "", "")[:3]
+    return SilentLedger(id=execution.id, account=account, model=model, task_queue=execution.task_queue, problem=problem)

@@ -29,11 +29,14 @@ from ..contract import (
     BatchProgress,
     BatchResult,
     BatchStatus,
+    InvalidSpec,
+    ObjectNotFound,
     Phase,
     ResultRow,
     StoreError,
     steps,
 )
+from ..contract.names import check_batch_id
 from .children import with_children
 from .connection import PASSING
 from .ending import Ending, ending
@@ -241,6 +244,20 @@ async def _status(client: Client, execution: WorkflowExecution) -> Status:
     handle = client.get_workflow_handle(execution.id, run_id=execution.run_id, result_type=BatchResult)
     result: BatchResult = await handle.result()
     return result.status.value
+
+
+async def kept_result(store: Store, batch_id: str) -> BatchResult | None:
+    """Return the result in a batch's own folder in the store, None if there is none.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    try:
+        check_batch_id(batch_id)
+        result = BatchResult.model_validate_json(await store.read(f"{batch_id}/result.json"))
+    except (InvalidSpec, ObjectNotFound, ValidationError):
+        return None
+    return result if result.batch_id == batch_id else None
 
 
 async def rows(store: Store, uri: str) -> AsyncGenerator[ResultRow]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ...activities.providers.settings import ProviderSettings
     from ...contract.ledger import Holder, LedgerView
     from ...workers.settings import Settings
+    from ..ledgers import SilentLedger
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +38,7 @@ async def _providers(name: str | None, as_json: bool) -> None:
     from ...contract import MissingKey
 
     settings = read_settings()
-    views, note, settings = await _ledgers(settings)
+    views, silent, note, settings = await _ledgers(settings)
     if name is not None:
         try:
             settings.provider(name)  # says which there are, if this one is not among them
@@ -45,18 +47,21 @@ async def _providers(name: str | None, as_json: bool) -> None:
     accounts, others = sorted_out(settings, views)
     if name is not None:
         accounts, others = [account for account in accounts if account.settings.name == name], []
+        silent = [one for one in silent if any(account.settings.owns(one.account) for account in accounts)]
     if as_json:
-        put_json(facts(accounts, others, note))
+        put_json(facts(accounts, others, note, silent))
         return
-    put(table(accounts, others) if name is None else "\n".join(full(account) for account in accounts))
+    shown = [table(accounts, others)] if name is None else [full(account, silent) for account in accounts]
+    put("\n".join([*shown, *(one.problem for one in silent)]))
     if note:
         say(note)
 
 
-async def _ledgers(settings: Settings) -> tuple[list[LedgerView], str | None, Settings]:
-    """Return what the ledgers tell, or why nothing is known of them; and settings that know the stand-in too."""
+async def _ledgers(settings: Settings) -> tuple[list[LedgerView], list[SilentLedger], str | None, Settings]:
+    """Return what the ledgers tell and which are silent, or why none is known; and settings with the stand-in too."""
     from ...contract import DurabatchError
-    from ..connection import Embed
+    from ..connection import Embed, translated
+    from ..ledgers import answers
     from . import stand_in
     from .session import session
 
@@ -64,9 +69,11 @@ async def _ledgers(settings: Settings) -> tuple[list[LedgerView], str | None, Se
         async with session(Embed.RUNNING, settings) as opened:
             if opened.embedded:
                 settings = stand_in.known(settings)
-            return await opened.client.ledgers(), None, settings
+            with translated(opened.connection.client):
+                views, silent = await answers(opened.connection.client)
+            return views, silent, None, settings
     except DurabatchError as error:
-        return [], f"The ledgers are not known. {error.message}", settings
+        return [], [], f"The ledgers are not known. {error.message}", settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +94,9 @@ def sorted_out(settings: Settings, views: list[LedgerView]) -> tuple[list[Accoun
     return accounts, [view for view in views if view.account not in known]
 
 
-def facts(accounts: list[Account], others: list[LedgerView], note: str | None) -> dict[str, Any]:
+def facts(
+    accounts: list[Account], others: list[LedgerView], note: str | None, silent: Sequence[SilentLedger] = ()
+) -> dict[str, Any]:
     """Return everything for a program."""
     return {
         "providers": [
@@ -103,6 +112,7 @@ def facts(accounts: list[Account], others: list[LedgerView], note: str | None) -
             for account in accounts
         ],
         "other_ledgers": [view.model_dump(mode="json") for view in others],
+        "silent_ledgers": [asdict(one) for one in silent],
         "note": note,
     }
 
@@ -131,7 +141,7 @@ def _cells(view: LedgerView) -> tuple[str, str, str, str, str]:
     return f"{view.limit:,}", view.model, f"{view.in_use:,}", f"{view.holders:,}", waiting
 
 
-def full(account: Account) -> str:
+def full(account: Account, silent: Sequence[SilentLedger] = ()) -> str:
     """Return everything about one provider: who has room, and who waits."""
     settings = account.settings
     lines = [
@@ -139,7 +149,7 @@ def full(account: Account) -> str:
         f"Key       {_key(settings)}; account {settings.fingerprint}",
         f"Limit     {f'{settings.max_enqueued_tokens:,} tokens' if settings.max_enqueued_tokens else 'none'}",
     ]
-    if not account.ledgers:
+    if not account.ledgers and not silent:  # one that is silent may hold anything
         lines.append("No shard has room in its queue, and none waits.")
     for view in account.ledgers:
         lines.append(f"\n{view.model}: {view.in_use:,} of {view.limit:,} tokens in use")

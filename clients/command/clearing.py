@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,8 @@ import typer
 from .terminal import carry_out, put, put_json, say
 
 if TYPE_CHECKING:
+    from ...activities.providers.settings import ProviderSettings
+    from ...workers.settings import Settings
     from ..clearing import Findings, Removed
 
 #: Batches that are named before a count stands for the rest.
@@ -56,19 +59,33 @@ async def _gc(
 
     async with session() as opened:
         settings = opened.settings
-        asked = (
-            [settings.provider(provider)] if provider else [one for one in settings.providers.values() if one.api_key]
-        )
+        asked, not_asked = _providers(settings, provider)
         clearing = Clearing(opened.connection.client, opened.client.store, asked, rest=rest, results=results, say=say)
         found = await clearing.look()
         removed = await clearing.remove(found, orphans=cancel_orphans) if delete else None
     if as_json:
-        put_json(facts(found, removed, rest, results))
+        put_json(facts(found, removed, rest, results, not_asked))
     else:
-        put(text(found, removed, rest, results))
+        put(text(found, removed, rest, results, not_asked))
     for message in found.failures.values():
         say(f"error: {message}")
     return int(bool(found.failures))
+
+
+def _providers(settings: Settings, name: str | None) -> tuple[list[ProviderSettings], dict[str, str]]:
+    """Return the providers to look at, and why the others cannot be asked; with a name, that one or its error."""
+    from ...contract import MissingKey
+
+    asked: list[ProviderSettings] = []
+    not_asked: dict[str, str] = {}
+    for each in [name] if name else settings.providers:
+        try:
+            asked.append(settings.provider(each))
+        except MissingKey as error:
+            if name:
+                raise
+            not_asked[each] = error.message
+    return asked, not_asked
 
 
 def _duration(text: str) -> timedelta:
@@ -97,7 +114,13 @@ class Group:
     batches: list[str]
 
 
-def facts(found: Findings, removed: Removed | None, rest: timedelta, results: bool) -> dict[str, Any]:
+def facts(
+    found: Findings,
+    removed: Removed | None,
+    rest: timedelta,
+    results: bool,
+    not_asked: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Return what was found for a program."""
     return {
         "deleted": removed is not None,
@@ -117,15 +140,28 @@ def facts(found: Findings, removed: Removed | None, rest: timedelta, results: bo
         ],
         "removed": asdict(removed) if removed else None,
         "failures": found.failures,
+        "not_asked": dict(not_asked),
     }
 
 
-def text(found: Findings, removed: Removed | None, rest: timedelta, results: bool) -> str:
+def text(
+    found: Findings,
+    removed: Removed | None,
+    rest: timedelta,
+    results: bool,
+    not_asked: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Return what was found, and what became of it, for a person."""
-    removable, kept = _removable(found, rest, results), _kept(found, results)
+    again = frozenset(removed.resumed) if removed else frozenset[str]()
+    removable, kept = _removable(found, rest, results, again), _kept(found, results)
+    # A provider that failed on the way may still have some of its files.
+    partly = [group for group in removable if removed and group.place in found.failures]
+    wholly = [group for group in removable if group not in partly]
     lines = []
-    if removable:
-        lines += ["To be removed:" if removed else "Would be removed (with --delete):", *_table(removable)]
+    if wholly:
+        lines += ["Removed:" if removed else "Would be removed (with --delete):", *_table(wholly)]
+    if partly:
+        lines += ["Not all removed, as the provider failed:", *_table(partly)]
     if kept:
         lines += ["Stays:", *_table(kept)]
     if found.orphans:
@@ -144,6 +180,7 @@ def text(found: Findings, removed: Removed | None, rest: timedelta, results: boo
         lines.append(_outcome(removed))
     elif not removable:
         lines.append("There is nothing to remove.")
+    lines += [f"Not asked: {reason}" for reason in not_asked.values()]
     return "\n".join(lines)
 
 
@@ -158,8 +195,9 @@ def _outcome(removed: Removed) -> str:
     return f"{said}."
 
 
-def _removable(found: Findings, rest: timedelta, results: bool) -> list[Group]:
-    from ..leftovers import LOST_REST, Fate, Upload
+def _removable(found: Findings, rest: timedelta, results: bool, again: frozenset[str] = frozenset()) -> list[Group]:
+    """Return what may go, without what is of batches that run again."""
+    from ..leftovers import LOST_REST, Fate, Upload, uploader
 
     what = {
         Fate.OVER: f"{'all' if results else 'all but the results'} of batches that ended {_days(rest)} ago or earlier",
@@ -170,12 +208,13 @@ def _removable(found: Findings, rest: timedelta, results: bool) -> list[Group]:
     }
     groups = []
     for fate, words in what.items():
-        piles = [pile for pile in found.piles if pile.fate is fate and pile.removable]
+        piles = [pile for pile in found.piles if pile.fate is fate and pile.removable and pile.batch.id not in again]
         entries = [entry for pile in piles for entry in pile.removable]
         groups.append(_group("store", words, "object", (entry.size for entry in entries), [p.batch.id for p in piles]))
     groups.append(_group("store", "claims of batches that have ended", "object", (one.size for one in found.claims)))
     for name, uploads in found.uploads.items():
-        groups.append(_group(name, Upload.LEFT, "file", (file.bytes for file in uploads.get(Upload.LEFT, []))))
+        files = [file for file in uploads.get(Upload.LEFT, []) if uploader(file.name) not in again]
+        groups.append(_group(name, Upload.LEFT, "file", (file.bytes for file in files)))
     return [group for group in groups if group.count]
 
 

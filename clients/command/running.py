@@ -44,6 +44,13 @@ Deadline = Annotated[str | None, typer.Option(metavar="DURATION", help="How long
 MaxAttempts = Annotated[int | None, typer.Option(help="How often a row is submitted at most.")]
 MaxRows = Annotated[int | None, typer.Option("--max-rows-per-shard", help="Rows of one provider batch at most.")]
 MaxCost = Annotated[float | None, typer.Option(help="Refuse the batch if its input alone is estimated to cost more.")]
+Priority = Annotated[
+    int | None,
+    typer.Option(help="Whose turn is first where an account's queue is full: 1 first, 5 last; 3 by default."),
+]
+FairnessKey = Annotated[
+    str | None, typer.Option(help="Batches with one key, such as a tenant, share one turn among all keys.")
+]
 PollFirst = Annotated[str | None, typer.Option(metavar="DURATION", help="Wait before the provider is asked first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Output = Annotated[
@@ -73,6 +80,8 @@ def run(
     max_attempts: MaxAttempts = None,
     max_rows_per_shard: MaxRows = None,
     max_cost_usd: MaxCost = None,
+    priority: Priority = None,
+    fairness_key: FairnessKey = None,
     poll_first: PollFirst = "1s",
     json_: Json = False,
 ) -> None:
@@ -93,6 +102,8 @@ def run(
         max_attempts,
         max_rows_per_shard,
         max_cost_usd,
+        priority,
+        fairness_key,
         poll_first,
     )
     _check_output(output)
@@ -113,6 +124,8 @@ def submit(
     max_attempts: MaxAttempts = None,
     max_rows_per_shard: MaxRows = None,
     max_cost_usd: MaxCost = None,
+    priority: Priority = None,
+    fairness_key: FairnessKey = None,
     poll_first: PollFirst = None,
     json_: Json = False,
 ) -> None:
@@ -130,6 +143,8 @@ def submit(
         max_attempts,
         max_rows_per_shard,
         max_cost_usd,
+        priority,
+        fairness_key,
         poll_first,
     )
     with _local(input) as requests:
@@ -237,6 +252,8 @@ def _fields(
     max_attempts: int | None,
     max_rows: int | None,
     max_cost_usd: float | None,
+    priority: int | None,
+    fairness_key: str | None,
     poll_first: str | None,
 ) -> dict[str, Any]:
     """Return the fields of the spec that were given; the others keep the spec's own defaults."""
@@ -251,6 +268,8 @@ def _fields(
         "limits": None if max_rows is None else {"max_rows": max_rows},
         # By way of text, so that 0.1 stays 0.1.
         "max_cost_usd": None if max_cost_usd is None else str(max_cost_usd),
+        "priority": priority,
+        "fairness_key": fairness_key,
         "poll": None if poll_first is None else {"first": poll_first},
     }
     return {name: value for name, value in given.items() if value is not None}

@@ -89,6 +89,20 @@ async def test_an_invoke_can_take_its_batch_with_it(desk: Desk) -> None:
     assert result.cancel_reason == "the caller was cancelled"
 
 
+async def test_results_outlive_what_temporal_remembers(desk: Desk, tmp_path: Path) -> None:
+    id, forgotten = unique("known"), unique("forgotten")
+    assert (await desk.client.invoke({"a": "x", "b": "y"}, **desk.fields(id=id))).succeeded
+    folder = tmp_path / "store" / id
+    told = (folder / "result.json").read_text()
+    folder.rename(tmp_path / "store" / forgotten)
+    result = tmp_path / "store" / forgotten / "result.json"
+    result.write_text(told.replace(id, forgotten))
+    assert [row.custom_id async for row in desk.client.retrieve(forgotten)] == ["a", "b"]
+    result.write_text(told)  # another batch's
+    with pytest.raises(BatchNotFound):
+        await desk.client.results_uri(forgotten)
+
+
 async def test_cancel_tells_why_and_by_whom_and_only_while_there_is_something_to_cancel(desk: Desk) -> None:
     await desk.sandbox.settings(batch_seconds=3600)
     id = await desk.start(id=unique("cancel"))

@@ -335,6 +335,7 @@ async def test_what_a_terminated_batch_left_at_the_provider_is_found_and_cancell
     shown = text(found, removed, timedelta(0), False)
     print(shown)
     assert "1 file" in shown and "uploads of batches that do not run" in shown
+    assert shown.startswith("Removed:\n") and "To be removed" not in shown
     assert "Removed 0 objects from the store, 1 file at providers." in shown
     found = await clearing(desk).look()
     assert found.uploads == {"stand_in": {}}
@@ -391,6 +392,43 @@ async def test_nothing_is_removed_when_temporal_does_not_answer(desk: Desk, tmp_
     with pytest.raises(TemporalUnavailable):
         await cleared(there, results=True)
     assert await names(desk) == before
+
+
+async def test_an_upload_of_a_batch_that_was_started_again_since_the_look_is_left_alone(desk: Desk) -> None:
+    await desk.sandbox.settings(batch_seconds=3600)
+    id = await desk.start(id=unique("again"))
+    await bought(desk, 1)
+    await desk.client.temporal.get_workflow_handle(id).terminate()
+    await cleared(desk, orphans=True)
+    await desk.sandbox.settings(batch_seconds=0)
+    work = clearing(desk)
+    while Upload.LEFT not in (found := await work.look()).uploads["stand_in"]:
+        await asyncio.sleep(0.05)
+    handle = await desk.client.temporal.start_workflow("BatchWorkflow", {}, id=id, task_queue="nobody-works-here")
+    removed = await work.remove(found, orphans=False)
+    assert (removed.resumed, removed.files) == ([id], 0)
+    shown = text(found, removed, timedelta(0), False)
+    assert "uploads of batches that do not run" not in shown and "left alone, as they run again" in shown
+    await handle.terminate()
+
+
+async def test_files_that_a_provider_would_not_remove_are_not_called_removed(desk: Desk) -> None:
+    await desk.sandbox.settings(batch_seconds=3600)
+    id = await desk.start(id=unique("terminated"))
+    await bought(desk, 1)
+    await desk.client.temporal.get_workflow_handle(id).terminate()
+    await cleared(desk, orphans=True)
+    await desk.sandbox.settings(batch_seconds=0)
+    work = clearing(desk)
+    while Upload.LEFT not in (found := await work.look()).uploads["stand_in"]:
+        await asyncio.sleep(0.05)
+    await desk.sandbox.revoke(KEY)
+    removed = await work.remove(found, orphans=False)
+    shown = text(found, removed, timedelta(0), False)
+    assert "refuses the key (401)" in found.failures["stand_in"]
+    assert (
+        shown.startswith("Not all removed, as the provider failed:\n  stand_in  1 file") and "\nRemoved:" not in shown
+    )
 
 
 async def test_a_provider_that_does_not_answer_is_told_and_the_store_is_cleared(desk: Desk) -> None:

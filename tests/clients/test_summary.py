@@ -148,7 +148,18 @@ def test_progress_tells_why_nothing_moves() -> None:
 
 def test_every_option_reaches_the_spec() -> None:
     fields = _fields(
-        "/v1/responses", "m", ["n=1", "stop=END", 'x={"y":[1]}'], ["team=a=b"], True, "1h30m", 3, 100, 0.1, "2s"
+        "/v1/responses",
+        "m",
+        ["n=1", "stop=END", 'x={"y":[1]}'],
+        ["team=a=b"],
+        True,
+        "1h30m",
+        3,
+        100,
+        0.1,
+        1,
+        "tenant-a",
+        "2s",
     )
     spec = BatchSpec(provider="p", input="x", **fields)
     assert (spec.endpoint, spec.model) == ("/v1/responses", "m")
@@ -157,6 +168,7 @@ def test_every_option_reaches_the_spec() -> None:
     assert spec.on_invalid_row is OnInvalidRow.FAIL_ROW
     assert spec.deadline == timedelta(minutes=90)
     assert (spec.retry.max_attempts, spec.limits.max_rows, spec.max_cost_usd) == (3, 100, Decimal("0.1"))
+    assert (spec.priority, spec.fairness_key) == (1, "tenant-a")
     assert spec.poll.first == timedelta(seconds=2)
     # What was not given is left to the spec, whose defaults may change.
-    assert _fields(None, None, None, None, False, None, None, None, None, None) == {}
+    assert _fields(None, None, None, None, False, None, None, None, None, None, None, None) == {}

@@ -320,6 +320,19 @@ BAD = {
     "a missing key": (["run", "row.jsonl", "--provider", "openai"], "the environment variable OPENAI_API_KEY"),
     "an id that is no id": (["run", "row.jsonl", *COMMON, "--id", "a/b"], "The batch id 'a/b' cannot be used"),
     "no duration": (["run", "row.jsonl", *COMMON, "--deadline", "soon"], "deadline: must be a duration"),
+    "no such turn": (
+        ["run", "row.jsonl", *COMMON, "--priority", "9"],
+        "priority: Input should be less than or equal to 5",
+    ),
+    "no turn": (
+        ["submit", "row.jsonl", *COMMON, "--priority", "0"],
+        "priority: Input should be greater than or equal to",
+    ),
+    "an empty key": (
+        ["run", "row.jsonl", *COMMON, "--fairness-key", ""],
+        "fairness_key: String should have at least 1",
+    ),
+    "a long key": (["submit", "row.jsonl", *COMMON, "--fairness-key", "k" * 65], "fairness_key: String should have at"),
     "an input elsewhere": (["run", "s3://other/rows.jsonl", *COMMON], "is outside the store"),
     "an unknown batch": (["status", "nobody-knows"], "There is no batch 'nobody-knows'"),
     "an unknown batch's results": (["results", "nobody-knows"], "There is no batch 'nobody-knows'"),
@@ -346,13 +359,29 @@ def test_what_is_wrong_is_told_in_a_sentence_and_nothing_is_submitted(desk: Plac
 
 
 @pytest.mark.parametrize(
-    "arguments", [["bogus"], ["run"], ["run", "x", *COMMON, "--param", "x"], ["list", "--limit", "0"]]
+    "arguments",
+    [
+        ["bogus"],
+        ["run"],
+        ["run", "x", *COMMON, "--param", "x"],
+        ["run", "x", *COMMON, "--priority", "first"],
+        ["list", "--limit", "0"],
+    ],
 )
 def test_a_wrong_command_line_is_told_with_its_usage(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "x").write_text(ROW)
     ended = Place(tmp_path, SandboxAdmin("")).run(*arguments)
     assert ended.code == 2
     assert "Usage:" in ended.err
+
+
+def test_whose_turn_is_first_can_be_given(desk: Place) -> None:
+    rows = desk.rows("Whose turn is it?", name="turn.jsonl")
+    for subcommand in ("run", "submit"):
+        given = (*COMMON, "--id", f"turn-{subcommand}", "--priority", "1", "--fairness-key", "tenant-a")
+        ended = desk.run(subcommand, rows, *given)
+        assert ended.code == 0, ended.err
+    assert desk.run("watch", "turn-submit").code == 0
 
 
 def test_without_a_temporal_it_is_told_how_to_get_one(tmp_path: Path) -> None:
@@ -443,6 +472,7 @@ def test_gc_shows_first_and_removes_when_it_is_told_to(desk: Place) -> None:
     assert sorted(folder.rglob("*")) == before
     ended = desk.run("gc", "--older-than", "0s", "--delete", "--provider", "stub")
     assert (ended.code, "Removed " in ended.out) == (0, True), ended.err
+    assert ended.out.startswith("Removed:\n") and "To be removed" not in ended.out
     # Of the shard only the note stays that something was bought: it keeps the batch from being bought again.
     left = ["errors.jsonl", "intent", "plan.json", "result.json", "results.jsonl"]
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == left
@@ -465,6 +495,20 @@ def test_a_wrong_gc_is_told_with_its_usage(tmp_path: Path, arguments: list[str],
     ended = Place(tmp_path, SandboxAdmin("")).run("gc", *arguments)
     assert ended.code == 2
     assert words in " ".join(ended.err.split())
+
+
+def test_gc_names_the_providers_that_nobody_asked_for_want_of_a_key(desk: Place) -> None:
+    ended = desk.run("gc")
+    told = "The provider 'anthropic' has no key: the environment variable ANTHROPIC_API_KEY is not set or empty."
+    assert (ended.code, f"Not asked: {told}\n" in ended.out) == (0, True), ended.err
+    assert "'stub'" not in ended.out
+    shown = desk.run("gc", "--json").facts
+    assert (sorted(shown["not_asked"]), shown["failures"]) == (["anthropic", "openai"], {})
+    assert shown["not_asked"]["anthropic"] == told
+    # Who names one provider knows that no other is asked; and one that has no key is an error then.
+    assert desk.run("gc", "--json", "--provider", "stub").facts["not_asked"] == {}
+    keyless = desk.run("gc", "--provider", "anthropic")
+    assert (keyless.code, keyless.out, f"error: {told}\n" in keyless.err) == (1, "", True)
 
 
 def test_gc_says_which_provider_could_not_be_asked(desk: Place) -> None:
