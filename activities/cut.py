@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,7 +29,7 @@ from .store import Store
 
 #: How many rows that cannot be sent are told one by one; the others are counted.
 MAX_PROBLEMS = 100
-#: Ids are told apart by 64-bit hashes in this many pieces: 8 bytes a row, and one piece at a time is sorted.
+#: Ids are told apart by 64-bit hashes in this many pieces: 8 bytes a row, and one piece at a time is searched.
 _PIECES = 256
 #: Shards that are made safe at a time: each one by itself, as it is closed, takes several times as long.
 _SYNCED = 500
@@ -89,6 +89,48 @@ class _Reading:
             self.found.problems.append(refusal)
 
 
+class Firsts:
+    """Where each id that may stand twice stood first, in 28 bytes an id: it may be true of every id of an input.
+
+    Args:
+        pieces: the hashes of ids that occur more than once, piece by piece, each one sorted.
+    """
+
+    def __init__(self, pieces: list[array[int]]) -> None:
+        self._hashes = array("q")
+        self._starts = [0]
+        for piece in pieces:
+            self._hashes.extend(piece)
+            self._starts.append(len(self._hashes))
+        # One of each for each hash; a line of 0 means that none was seen.
+        self._lines = array("q", [0]) * len(self._hashes)
+        self._digests = array("q", [0]) * len(self._hashes)
+        self._files = array("I", [0]) * len(self._hashes)
+        self._names: list[str | None] = []  #: Of the files, in the order in which they are read.
+        self._others: dict[str, str] = {}  #: Ids that share their hash with another one: hardly ever any.
+
+    def see(self, custom_id: str, line: Line) -> str | None:
+        """Return the place where the id stood first, and None if that is here."""
+        number = hash(custom_id)
+        piece = number % _PIECES
+        end = self._starts[piece + 1]
+        at = bisect_left(self._hashes, number, self._starts[piece], end)
+        if at == end or self._hashes[at] != number:
+            return None
+        digest = int.from_bytes(hashlib.blake2b(custom_id.encode(), digest_size=8).digest(), signed=True)
+        if not self._lines[at]:
+            if not self._names or self._names[-1] != line.file:
+                self._names.append(line.file)
+            self._lines[at], self._digests[at], self._files[at] = line.number, digest, len(self._names) - 1
+            return None
+        if self._digests[at] == digest:
+            return place(self._lines[at], self._names[self._files[at]])
+        if custom_id in self._others:
+            return self._others[custom_id]
+        self._others[custom_id] = line.place
+        return None
+
+
 class _NotThere(Exception):
     """What an earlier run of the step is said to have closed is not, or not wholly, in the store."""
 
@@ -123,12 +165,14 @@ class Cut:
     def run(self) -> Found:
         """Read the input; read it once more if two rows share an id, now knowing which."""
         reading = self._go_on() or self._begin()
-        self._read(reading, {})
-        if doubtful := _twice(reading.hashes):
+        self._read(reading, None)
+        doubtful = _twice(reading.hashes)
+        if any(doubtful):
             del reading  # two of them would be twice the memory
-            repeated = self._repeated(doubtful)
+            firsts = Firsts(doubtful)
+            del doubtful
             reading = self._begin()
-            self._read(reading, repeated)
+            self._read(reading, firsts)
         self._sync(reading.found.shards)
         return reading.found
 
@@ -191,8 +235,8 @@ class Cut:
         found.tokens.update(record.models)
         reading.end = record.end
 
-    def _read(self, reading: _Reading, repeated: dict[int, str]) -> None:
-        """Cut the shards. `repeated` maps the offset of a second id's line to the place of the first one's."""
+    def _read(self, reading: _Reading, firsts: Firsts | None) -> None:
+        """Cut the shards; the first time, gather the ids, and the second time refuse those that stand twice."""
         found = reading.found
         shard: _Shard | None = None
         with contextlib.ExitStack() as stack:
@@ -202,8 +246,9 @@ class Cut:
                 if not found.rows % 1024:
                     self._pulse.check()
                 found.rows += 1
-                custom_id, prepared, model, refusal = self._prepare(line, reading, repeated)
-                reading.add_id(custom_id)
+                custom_id, prepared, model, refusal = self._prepare(line, reading, firsts)
+                if firsts is None:
+                    reading.add_id(custom_id)
                 if refusal is not None:
                     reading.add_refusal(refusal)
                 tokens = estimate_tokens(len(prepared)) if prepared else 0
@@ -222,15 +267,13 @@ class Cut:
                 self._close(shard, reading, stack)
 
     def _prepare(
-        self, line: Line, reading: _Reading, repeated: dict[int, str]
+        self, line: Line, reading: _Reading, firsts: Firsts | None
     ) -> tuple[str, bytes, str | None, Refusal | None]:
         """Return the row's id, the row as it is sent, the model it asks for, and why it cannot be sent."""
         try:
             if not line.data:
                 raise RowRefused(None, f"has {line.length:,} bytes, more than the {self._max_bytes:,} a batch may have")
-            row = parse(line.data)
-            if line.offset in repeated:
-                raise RowRefused("custom_id", f"is the same as on {repeated[line.offset]}", row.custom_id)
+            row = parse(line.data) if firsts is None else _parse_once(line, firsts)
             prepared = self._provider.prepare(row, self._spec)
             if len(prepared) + 1 > self._max_bytes:
                 raise RowRefused(None, f"has more than the {self._max_bytes:,} bytes a batch may have", row.custom_id)
@@ -311,30 +354,28 @@ class Cut:
             "first": reading.first.line if reading.first else 0,
         }
 
-    def _repeated(self, doubtful: set[int]) -> dict[int, str]:
-        """Return for the offset of each second and later line of one id the place of the first."""
-        first: dict[str, str] = {}
-        repeated: dict[int, str] = {}
-        for count, line in enumerate(self._input.lines(self._max_bytes)):
-            if not count % 1024:
-                self._pulse.check()
-            try:
-                custom_id = parse(line.data).custom_id if line.data else None
-            except RowRefused as refused:
-                custom_id = refused.custom_id  # it has a result, too
-            if custom_id is None or hash(custom_id) not in doubtful:
-                continue
-            if custom_id in first:
-                repeated[line.offset] = first[custom_id]
-            else:
-                first[custom_id] = line.place
-        return repeated
+
+def _parse_once(line: Line, firsts: Firsts) -> Row:
+    """Return the request on a line, as `parse` does, and refuse it if its id stood on another one before."""
+    try:
+        row = parse(line.data)
+    except RowRefused as refused:
+        if refused.custom_id is not None:
+            firsts.see(refused.custom_id, line)  # it has a result, too
+        raise
+    if (first := firsts.see(row.custom_id, line)) is not None:
+        raise RowRefused("custom_id", f"is the same as on {first}", row.custom_id)
+    return row
 
 
-def _twice(pieces: list[array[int]]) -> set[int]:
-    """Return the hashes that occur more than once, holding one sorted piece at a time."""
-    found: set[int] = set()
+def _twice(pieces: list[array[int]]) -> list[array[int]]:
+    """Return the hashes that occur more than once, sorted, piece by piece; empties each piece on the way."""
+    found = []
     for piece in pieces:
-        ordered = sorted(piece)
-        found.update(one for one, other in pairwise(ordered) if one == other)
+        seen: set[int] = set()
+        again: set[int] = set()
+        for number in piece:
+            (again if number in seen else seen).add(number)
+        del piece[:]
+        found.append(array("q", sorted(again)))
     return found

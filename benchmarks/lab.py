@@ -257,9 +257,13 @@ async def run_batch(
 
 
 async def _shards_ended(client: BatchClient, batch_id: str, share: float, end: asyncio.Future[BatchResult]) -> None:
+    deadline = time.monotonic() + _PATIENCE
     while not end.done():
         shards = (await client.status(batch_id)).shards
         if shards.total and shards.ended >= shards.total * share:
             return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"After {_PATIENCE:.0f} s only {shards.ended} of {shards.total} shards have ended.")
         await asyncio.sleep(0.1)
+    end.result()  # a batch that failed says why
     raise RuntimeError("The batch has ended before the worker could be killed: take more rows.")

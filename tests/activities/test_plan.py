@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tracemalloc
+from array import array
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from durabatch.activities.cut import Firsts
 from durabatch.activities.estimate import estimate_tokens
+from durabatch.activities.rows import Line
 from durabatch.contract import BatchSpec, OnInvalidRow
 
 BOM = b"\xef\xbb\xbf"
@@ -313,6 +316,29 @@ async def test_ids_that_differ_are_not_confused(desk: Any) -> None:
     assert summary.invalid_rows == 0
 
 
+class Same(str):
+    """An id whose hash is that of every other one."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return 7
+
+
+def test_ids_with_the_same_hash_are_not_confused() -> None:
+    pieces = [array("q") for _ in range(256)]
+    pieces[7].append(7)
+    firsts = Firsts(pieces)
+    found = [
+        firsts.see(Same(name), Line(number, number * 10, 5, b"", file))
+        for number, (name, file) in enumerate(
+            [("a", "x"), ("b", "x"), ("b", "x"), ("a", "y"), ("c", "y"), ("b", "y"), ("c", "y"), ("a", "y")], 1
+        )
+    ]
+    assert found == [None, None, "x line 2", "x line 1", None, "x line 2", "y line 5", "x line 1"]
+    assert firsts.see("d", Line(9, 90, 5, b"")) is None
+
+
 # --- shards ---
 
 
@@ -556,16 +582,31 @@ async def test_a_limit_on_costs_holds_for_a_provider_that_takes_several_models(d
 # --- memory ---
 
 
+async def bytes_a_row(desk: Any, often: int) -> float:
+    """Return how much each row adds to a plan's peak of memory, where every id stands so often in the input."""
+    sizes = (4_000, 24_000)
+    text = b"Hi. " * 100  # so that the buffers, which hold whole pieces of the input, are full in both sizes
+    peaks = []
+    for rows in (1_000, *sizes):  # the first one only fills the caches
+        desk.batch_id = f"b-{rows}"
+        with (desk.folder / "input.jsonl").open("wb") as out:
+            for number in range(rows):
+                out.write(b'{"custom_id":"r-%d","input":"%b"}\n' % (number % (rows // often), text))
+        tracemalloc.start()
+        try:
+            summary = await desk.plan(model="m", limits={"max_rows": 500}, on_invalid_row=OnInvalidRow.FAIL_ROW)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert (summary.rows, summary.invalid_rows) == (rows, rows - rows // often)
+    return (peaks[2] - peaks[1]) / (sizes[1] - sizes[0])
+
+
 async def test_a_plan_of_many_rows_takes_little_memory(desk: Any) -> None:
-    with (desk.folder / "input.jsonl").open("wb") as out:
-        for number in range(30_000):
-            out.write(b'{"custom_id":"r-%d","input":"Hi."}\n' % number)
-    tracemalloc.start()
-    try:
-        summary = await desk.plan(model="gpt-4o-mini", limits={"max_rows": 10_000})
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert (summary.rows, summary.shards) == (30_000, 3)
-    # Buffers, and 8 bytes a row: 300,000 rows take 9 MB. A hundred bytes more of each row would show.
-    assert peak < 7 << 20
+    # 8 bytes and what an array has in reserve. The ids themselves, or a set of their hashes, are 100 and more.
+    assert await bytes_a_row(desk, often=1) <= 30
+
+
+async def test_ids_that_stand_twice_take_little_memory(desk: Any) -> None:
+    # For every second row 28 bytes more. A dict of these ids is 100 and more for each row.
+    assert await bytes_a_row(desk, often=2) <= 30
