@@ -16,7 +16,6 @@ from ..activities.store import Store
 from ..contract import (
     TASK_QUEUE,
     BatchNotFinished,
-    BatchNotFound,
     BatchProgress,
     BatchResult,
     CancelRequest,
@@ -188,19 +187,20 @@ class BatchClient:
     async def results_uri(self, id: str, *, errors: bool = False) -> str:
         """Return where the results of a batch that has ended are, or those of them that did not succeed.
 
-        Temporal forgets a batch some days after its end. Then its `result.json` tells, in its folder in the store.
+        Temporal forgets a batch some days after its end. Then the `result.json` in its own folder in the store tells.
 
         Raises:
             as `retrieve`.
         """
-        try:
-            with translated(self.temporal, id):
+        with translated(self.temporal, id):
+            try:
                 ended = await ending(self.temporal, await reading.found(self.temporal, id))
-        except BatchNotFound:
-            result = await reading.kept_result(self.store, id)
-            if result is None:
-                raise
-            ended = Ending(result=result, error=None, submitted=None)
+            except RPCError as error:
+                result = await reading.kept_result(self.store, id) if error.status == RPCStatusCode.NOT_FOUND else None
+                if result is None:
+                    raise
+                why = DurabatchError(result.error) if result.error else None
+                ended = Ending(result=result, error=why, submitted=None)
         if ended is None:
             raise BatchNotFinished(f"The batch {id!r} has not ended yet; `status` tells where it is.")
         uri = ended.result and (ended.result.errors if errors else ended.result.results)

@@ -52,13 +52,12 @@ class Queue:
     def reserve(self, claim: Claim) -> bool:
         """Take a claim in, and return whether it has room already; the same holder keeps its place, or its room.
 
-        A workflow has one attempt under way, so its newest claim takes the place of one that it never gave back.
+        A workflow has one attempt under way, so a claim takes the place of one for another attempt, which was never
+        given back. Not the later `since` counts: a workflow that is reset goes back to an earlier attempt.
         """
-        others = [other for other in self._of(claim.workflow_id) if other.holder != claim.holder]
-        if any(other.since > claim.since for other in others):
-            return False  # it comes late, from an attempt that is over
-        for other in others:
-            self.release(other.holder)
+        for other in self._of(claim.workflow_id):
+            if other.holder != claim.holder:
+                self.release(other.holder)
         if claim.holder in self._holding or claim.held:
             self._waiting.pop(claim.holder, None)
             if claim.holder in self._holding or self._bytes + _size(claim) <= PAGE:
