@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from array import array
-from bisect import bisect_left
 from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from ..contract import BatchSpec
 from ..contract.errors import ObjectNotFound
 from ._boundary import Pulse
 from .estimate import estimate_tokens
+from .ids import Firsts, Ids
 from .input import Input
 from .providers import Provider
 from .records import Refusal, ShardRecord, index_path, input_path, read_index, read_shard_now, shard_path
@@ -29,8 +28,6 @@ from .store import Store
 
 #: How many rows that cannot be sent are told one by one; the others are counted.
 MAX_PROBLEMS = 100
-#: Ids are told apart by 64-bit hashes in this many pieces: 8 bytes a row, and one piece at a time is searched.
-_PIECES = 256
 #: Shards that are made safe at a time: each one by itself, as it is closed, takes several times as long.
 _SYNCED = 500
 
@@ -74,61 +71,15 @@ class _Reading:
 
     def __init__(self) -> None:
         self.found = Found()
-        self.hashes = [array("q") for _ in range(_PIECES)]
+        self.ids = Ids()
         self.first: _First | None = None
         self.end = 0  #: The byte behind the last row of the last closed shard.
         self.line = 0  #: The number of that row's line.
-
-    def add_id(self, custom_id: str) -> None:
-        number = hash(custom_id)
-        self.hashes[number % _PIECES].append(number)
 
     def add_refusal(self, refusal: Refusal) -> None:
         self.found.invalid += 1
         if len(self.found.problems) < MAX_PROBLEMS:
             self.found.problems.append(refusal)
-
-
-class Firsts:
-    """Where each id that may stand twice stood first, in 28 bytes an id: it may be true of every id of an input.
-
-    Args:
-        pieces: the hashes of ids that occur more than once, piece by piece, each one sorted.
-    """
-
-    def __init__(self, pieces: list[array[int]]) -> None:
-        self._hashes = array("q")
-        self._starts = [0]
-        for piece in pieces:
-            self._hashes.extend(piece)
-            self._starts.append(len(self._hashes))
-        # One of each for each hash; a line of 0 means that none was seen.
-        self._lines = array("q", [0]) * len(self._hashes)
-        self._digests = array("q", [0]) * len(self._hashes)
-        self._files = array("I", [0]) * len(self._hashes)
-        self._names: list[str | None] = []  #: Of the files, in the order in which they are read.
-        self._others: dict[str, str] = {}  #: Ids that share their hash with another one: hardly ever any.
-
-    def see(self, custom_id: str, line: Line) -> str | None:
-        """Return the place where the id stood first, and None if that is here."""
-        number = hash(custom_id)
-        piece = number % _PIECES
-        end = self._starts[piece + 1]
-        at = bisect_left(self._hashes, number, self._starts[piece], end)
-        if at == end or self._hashes[at] != number:
-            return None
-        digest = int.from_bytes(hashlib.blake2b(custom_id.encode(), digest_size=8).digest(), signed=True)
-        if not self._lines[at]:
-            if not self._names or self._names[-1] != line.file:
-                self._names.append(line.file)
-            self._lines[at], self._digests[at], self._files[at] = line.number, digest, len(self._names) - 1
-            return None
-        if self._digests[at] == digest:
-            return place(self._lines[at], self._names[self._files[at]])
-        if custom_id in self._others:
-            return self._others[custom_id]
-        self._others[custom_id] = line.place
-        return None
 
 
 class _NotThere(Exception):
@@ -166,7 +117,7 @@ class Cut:
         """Read the input; read it once more if two rows share an id, now knowing which."""
         reading = self._go_on() or self._begin()
         self._read(reading, None)
-        doubtful = _twice(reading.hashes)
+        doubtful = reading.ids.doubtful()
         if any(doubtful):
             del reading  # two of them would be twice the memory
             firsts = Firsts(doubtful)
@@ -222,7 +173,7 @@ class Cut:
         for row in read_index(self._store, index_path(self._root, shard)):
             start, end = start if rows else row.offset, row.offset + row.length
             rows += 1
-            reading.add_id(row.custom_id)
+            reading.ids.add(row.custom_id)
             if row.refusal is not None:
                 reading.add_refusal(row.refusal)
             elif reading.first is None:
@@ -248,7 +199,7 @@ class Cut:
                 found.rows += 1
                 custom_id, prepared, model, refusal = self._prepare(line, reading, firsts)
                 if firsts is None:
-                    reading.add_id(custom_id)
+                    reading.ids.add(custom_id)
                 if refusal is not None:
                     reading.add_refusal(refusal)
                 tokens = estimate_tokens(len(prepared)) if prepared else 0
@@ -366,16 +317,3 @@ def _parse_once(line: Line, firsts: Firsts) -> Row:
     if (first := firsts.see(row.custom_id, line)) is not None:
         raise RowRefused("custom_id", f"is the same as on {first}", row.custom_id)
     return row
-
-
-def _twice(pieces: list[array[int]]) -> list[array[int]]:
-    """Return the hashes that occur more than once, sorted, piece by piece; empties each piece on the way."""
-    found = []
-    for piece in pieces:
-        seen: set[int] = set()
-        again: set[int] = set()
-        for number in piece:
-            (again if number in seen else seen).add(number)
-        del piece[:]
-        found.append(array("q", sorted(again)))
-    return found

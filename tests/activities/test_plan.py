@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from durabatch.activities.cut import Firsts
 from durabatch.activities.estimate import estimate_tokens
+from durabatch.activities.ids import Firsts
 from durabatch.activities.rows import Line
 from durabatch.contract import BatchSpec, OnInvalidRow
 
