@@ -394,9 +394,10 @@ async def test_nothing_is_removed_when_temporal_does_not_answer(desk: Desk, tmp_
     assert await names(desk) == before
 
 
-async def test_an_upload_of_a_batch_that_was_started_again_since_the_look_is_left_alone(desk: Desk) -> None:
+async def left_behind(desk: Desk) -> tuple[str, Clearing, Findings]:
+    """Leave a terminated batch's upload at the provider; return the batch's id, and what a look finds."""
     await desk.sandbox.settings(batch_seconds=3600)
-    id = await desk.start(id=unique("again"))
+    id = await desk.start(id=unique("left"))
     await bought(desk, 1)
     await desk.client.temporal.get_workflow_handle(id).terminate()
     await cleared(desk, orphans=True)
@@ -404,6 +405,11 @@ async def test_an_upload_of_a_batch_that_was_started_again_since_the_look_is_lef
     work = clearing(desk)
     while Upload.LEFT not in (found := await work.look()).uploads["stand_in"]:
         await asyncio.sleep(0.05)
+    return id, work, found
+
+
+async def test_an_upload_of_a_batch_that_was_started_again_since_the_look_is_left_alone(desk: Desk) -> None:
+    id, work, found = await left_behind(desk)
     handle = await desk.client.temporal.start_workflow("BatchWorkflow", {}, id=id, task_queue="nobody-works-here")
     removed = await work.remove(found, orphans=False)
     assert (removed.resumed, removed.files) == ([id], 0)
@@ -413,15 +419,7 @@ async def test_an_upload_of_a_batch_that_was_started_again_since_the_look_is_lef
 
 
 async def test_files_that_a_provider_would_not_remove_are_not_called_removed(desk: Desk) -> None:
-    await desk.sandbox.settings(batch_seconds=3600)
-    id = await desk.start(id=unique("terminated"))
-    await bought(desk, 1)
-    await desk.client.temporal.get_workflow_handle(id).terminate()
-    await cleared(desk, orphans=True)
-    await desk.sandbox.settings(batch_seconds=0)
-    work = clearing(desk)
-    while Upload.LEFT not in (found := await work.look()).uploads["stand_in"]:
-        await asyncio.sleep(0.05)
+    _, work, found = await left_behind(desk)
     await desk.sandbox.revoke(KEY)
     removed = await work.remove(found, orphans=False)
     shown = text(found, removed, timedelta(0), False)
