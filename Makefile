@@ -7,7 +7,7 @@ STAMP := $(VENV)/.durabatch-setup
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test chaos bench bench-size lint format schemas constraints demo clean
+.PHONY: help setup test test-all chaos bench bench-size lint format schemas constraints demo clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,10 +21,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --editable '.[all]' --group dev --constraint constraints.txt
 	@touch $@
 
-test: setup ## Run all tests
-	@# A file's tests stay in one process, because they share the servers that they start. More processes than cores:
-	@# most of the time goes into waiting for servers.
-	pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
+# A file's tests stay in one process, because they share the servers that they start. More processes than cores: most of
+# the time goes into waiting for servers.
+PYTEST := pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
+
+test: setup ## Run the tests, all but the longest (some minutes)
+	$(PYTEST) -m 'not slow'
+
+test-all: setup ## Run all tests: every reset point, kill matrices, generated answers
+	$(PYTEST)
 
 # How much is killed, what decides it, and how many batches at least.
 KILLS ?= 200
