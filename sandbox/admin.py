@@ -129,6 +129,7 @@ def _batches(state: State) -> list[dict[str, Any]]:
             "status": batch.status,
             "input_file_id": batch.input_file_id,
             "rows": batch.rows,
+            "first_row": batch.first_row,
             "rows_billed": batch.tally.succeeded if batch.status.ended else 0,
             "created_at": batch.created_at,
             "cancel_requested": batch.cancel_fraction is not None,

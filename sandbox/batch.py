@@ -41,6 +41,13 @@ class LineError(msgspec.Struct, kw_only=True):
     param: str | None = None
 
 
+class RowName(msgspec.Struct, kw_only=True):
+    """What a row is called: by the client, and in the ledger."""
+
+    custom_id: str
+    billed_as: str
+
+
 class Outcome(msgspec.Struct, kw_only=True, frozen=True):
     """How a `batch_outcome` fault makes a batch end."""
 
@@ -76,6 +83,7 @@ class Batch(msgspec.Struct, kw_only=True):
     output_expires_seconds: int | None = None
     status: Status = Status.VALIDATING
     rows: int = 0
+    first_row: RowName | None = None  # once the rows have been read
     model: str | None = None
     input_tokens: int = 0
     polls: int = 0

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .errors import Protocol, Refusal
 
 _OPENING = "[[sandbox:"
-_MARKER = re.compile(r"\[\[sandbox:([a-z_]+)(?:=(\d+))?((?: [a-z_]+=\d+(?:\.\d+)?)*)\]\]")
+_MARKER = re.compile(r"\[\[sandbox:([a-z_]+)(?:=([\w.-]+))?((?: [a-z_]+=\d+(?:\.\d+)?)*)\]\]")
 
 #: Rows that are answered, and whose lines come out wrong.
 LINE_FAULTS = frozenset({"missing", "duplicate", "malformed", "unknown"})
@@ -64,6 +64,7 @@ class Directions(NamedTuple):
     times: int | None = None  # only the first so many submissions misbehave; None: all
     delay_seconds: float = 0.0  # of live calls
     output_tokens: int | None = None
+    billed_as: str | None = None  # the name under which the ledger counts the row, instead of its id
 
     def without_misbehaviour(self) -> Directions:
         """What is left for a submission that behaves."""
@@ -85,7 +86,9 @@ def read_markers(text: str) -> Directions:
             directions = directions._replace(misbehaviour=name, times=times)
         elif name == "slow":
             directions = directions._replace(delay_seconds=float(given.get("seconds", "1")))
-        elif name == "tokens" and value:
+        elif name == "billed_as" and value:
+            directions = directions._replace(billed_as=value)
+        elif name == "tokens" and value.isdecimal():
             directions = directions._replace(output_tokens=int(value))
     return directions
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from .batch import RowName
 from .errors import Protocol, Refusal, missing
 from .markers import FAILURES, LINE_FAULTS, Directions, read_markers
 from .prompt import MESSAGES, read_prompt
@@ -34,6 +35,7 @@ class Answer(NamedTuple):
     fate: Fate
     lines: list[bytes]
     reply: Reply | None = None
+    billed_as: str | None = None  # None: under its id
 
 
 #: Says which submission of a row this is, counted from 1, by what stays the same when it is submitted again.
@@ -82,7 +84,17 @@ class Rows:
         tier = "default" if self._openai else "batch"
         answer = reply(self._endpoint, body, prompt, directions, created=self._created, tier=tier)
         lines = self._lines(custom_id, self._succeeded(custom_id, answer), wanted)
-        return Answer(custom_id, Fate.SUCCEEDED, lines, answer)
+        return Answer(custom_id, Fate.SUCCEEDED, lines, answer, directions.billed_as)
+
+    def name(self, line: bytes) -> RowName:
+        """A row's id, and the name under which it is billed."""
+        row = _decode(line)
+        custom_id: str = row["custom_id"]
+        try:
+            text = read_prompt(self._endpoint, row[self._body]).text
+        except Refusal:
+            return RowName(custom_id=custom_id, billed_as=custom_id)
+        return RowName(custom_id=custom_id, billed_as=read_markers(text).billed_as or custom_id)
 
     def leftover(self, line: bytes, fate: Fate) -> Answer:
         """A row that the batch's end overtook."""

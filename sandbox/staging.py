@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from .batch import Batch, Status, Tally
+from .batch import Batch, RowName, Status, Tally
 from .errors import Protocol
 from .lines import Lines
 from .rows import Answer, Fate, Rows, Submissions
@@ -48,8 +48,10 @@ def shuffled(rows: int) -> list[int]:
     return order
 
 
-def stage(batch: Batch, source: Path, target: Stage, submissions: Submissions, keep_on: Callable[[], None]) -> Tally:
-    """Answer the rows of a batch; what was staged before is overwritten.
+def stage(
+    batch: Batch, source: Path, target: Stage, submissions: Submissions, keep_on: Callable[[], None]
+) -> tuple[Tally, RowName]:
+    """Answer the rows of a batch; what was staged before is overwritten. Returns what they cost, and the first's name.
 
     Args:
         batch: The batch; its `finished_rows` and `end` say how far it gets.
@@ -69,6 +71,7 @@ def stage(batch: Batch, source: Path, target: Stage, submissions: Submissions, k
         target.error.open("wb", _BUFFER) as error,
         target.billed.open("wb", _BUFFER) as billed,
     ):
+        first = rows.name(lines[0])
         for place, index in enumerate(shuffled(len(lines))):
             if place % 256 == 0:
                 keep_on()
@@ -81,7 +84,7 @@ def stage(batch: Batch, source: Path, target: Stage, submissions: Submissions, k
             _write(answer, output if not openai or answer.fate is Fate.SUCCEEDED else error)
             _count(answer, tally, billed)
         tally.output_bytes, tally.error_bytes = output.tell(), error.tell()
-    return tally
+    return tally, first
 
 
 def _write(answer: Answer, file: BinaryIO) -> None:
@@ -96,4 +99,4 @@ def _count(answer: Answer, tally: Tally, billed: BinaryIO) -> None:
         tally.input_tokens += answer.reply.input_tokens
         tally.output_tokens += answer.reply.output_tokens
         tally.reasoning_tokens += answer.reply.reasoning_tokens
-        billed.write(msgspec.json.encode(answer.custom_id) + b"\n")
+        billed.write(msgspec.json.encode(answer.billed_as or answer.custom_id) + b"\n")

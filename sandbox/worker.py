@@ -163,11 +163,11 @@ class Worker:
             return self._state.submit(batch.account, custom_id, batch.id)
 
         source = self._state.file_path(batch.input_file_id)
-        tally = stage(batch, source, stage_of(self._state.folder, batch.id), submission, self._keep_on)
+        tally, first = stage(batch, source, stage_of(self._state.folder, batch.id), submission, self._keep_on)
         with self._state.transaction():
             current = self._state.batch(batch.id)
             if current and (current.finished_rows, current.end) == (batch.finished_rows, batch.end):
-                current.staged, current.tally = True, tally
+                current.staged, current.tally, current.first_row = True, tally, first
                 self._state.save_batch(current)
 
     def _end(self, batch_id: str) -> None:

@@ -57,13 +57,24 @@ async def audit(lab: Lab, ended: dict[Order, BatchResult]) -> Tally:
 async def _settled_ledger(lab: Lab, ended: Iterable[Order]) -> dict[str, Any]:
     """Return the ledger once the provider has looked at all of these: a late create may only just have come."""
     names = {order.batch_id for order in ended}
+    accounts = {_account(order) for order in ended}
     for _ in range(100):
         ledger = await lab.ledger()
-        mine = [batch for batch in ledger["batches"] if str(batch["marker"]).partition("/")[0] in names]
+        mine = [
+            batch
+            for batch in ledger["batches"]
+            if str(batch["marker"]).partition("/")[0] in names
+            or (batch["protocol"] == "anthropic" and batch["account"] in accounts)
+        ]
         if all(batch["status"] in _ENDED for batch in mine):
             break
         await asyncio.sleep(0.1)
     return ledger
+
+
+def _account(order: Order) -> str:
+    """Return what the sandbox's ledger calls the account that pays for an order."""
+    return hashlib.sha256(order.key.encode()).hexdigest()[:8]
 
 
 class _Book:
@@ -73,21 +84,29 @@ class _Book:
         self.order = order
         self.result = result
         self.tally = tally
-        self.account = hashlib.sha256(order.key.encode()).hexdigest()[:8]
+        self.account = _account(order)
         self.ledger = ledger
-        # Anthropic's batches have no markers: there, a crew's account has one batch of ours, of one attempt.
-        self.marked = order.provider != "claude"
+        self.uploads = order.provider != "claude"
         self.mine = [
-            {**batch, "marker": batch["marker"] if self.marked else f"{order.batch_id}/0/1"}
-            for batch in ledger["batches"]
-            if (str(batch["marker"]).startswith(f"{order.batch_id}/") if self.marked else self._pays(batch))
+            {**batch, "marker": marker} for batch in ledger["batches"] if (marker := self._marker(batch)) is not None
         ]
         self.by_marker: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for batch in self.mine:
             self.by_marker[batch["marker"]].append(batch)
 
-    def _pays(self, batch: dict[str, Any]) -> bool:
-        return bool(batch["account"] == self.account and batch["protocol"] == "anthropic")
+    def _marker(self, batch: dict[str, Any]) -> str | None:
+        """Return what tells an attempt's provider batch from all others, None if it is not of this order."""
+        if batch["protocol"] != "anthropic":
+            marker = str(batch["marker"])
+            return marker if marker.startswith(f"{self.order.batch_id}/") else None
+        # Anthropic's batches have no markers: the ids of their rows carry a name that each attempt has for itself, and
+        # the rows' texts say whose they are.
+        first = batch["first_row"]
+        if batch["account"] != self.account or first is None:
+            return None
+        if first["billed_as"].rpartition("-")[0] != self.order.batch_id:
+            return None
+        return f"{self.order.batch_id}/{first['custom_id'].rpartition('-')[0]}"
 
     def wrong(self, words: str) -> None:
         self.tally.violations.append(f"{self.order.batch_id}: {words}")
@@ -112,14 +131,14 @@ class _Book:
         told = {batch.id for batch in self.result.provider_batches}
         if unknown := told - {batch["id"] for batch in self.mine}:
             self.wrong(f"the result names provider batches that are not in the ledger: {unknown}")
-        if not self.marked:
-            return
         attempts = len(self.by_marker)
         for row in self.order.rows:
             times = self.billed(row.custom_id)
             if times > (attempts if row.paid_again else 1):
                 self.tally.rows_twice += 1
                 self.wrong(f"{row.custom_id} ({row.marker}) was billed {times} times")
+        if not self.uploads:
+            return
         mine = f"durabatch~{self.order.batch_id}~"
         left = [f for f in self.ledger["files"] if f["filename"].startswith(mine) and not f["deleted"]]
         left = [f for f in left if f["purpose"] == "batch"]
@@ -164,8 +183,6 @@ class _Book:
         if status != ENDS[row.marker] and not stopped:
             self.tally.rows_lost += 1
             self.wrong(f"{row.custom_id} ({row.marker}) is {status}: {got['error']}")
-        if not self.marked:
-            return
         if status == "canceled" and self.billed(row.custom_id) and not row.paid_again:
             self.tally.rows_lost += 1
             self.wrong(f"{row.custom_id} was paid for and its result thrown away")

@@ -34,10 +34,12 @@ class Row:
     custom_id: str
     canary: str
     marker: str
+    named: bool = False  #: Whether the text says what the row is called, for a protocol in which its id does not.
 
     @property
     def text(self) -> str:
-        return f"{self.canary} is what this is about. {self.marker}".strip()
+        name = f"[[sandbox:billed_as={self.custom_id}]]" if self.named else ""
+        return f"{self.canary} is what this is about. {self.marker}{name}".strip()
 
     @property
     def paid_again(self) -> bool:
@@ -61,7 +63,10 @@ class Order:
         name = name or f"chaos-{uuid.uuid4().hex[:10]}"
         return cls(
             batch_id=name,
-            rows=tuple(Row(f"{name}-{n}", f"Canary{name[-10:]}x{n}x", markers.get(n, "")) for n in range(rows)),
+            rows=tuple(
+                Row(f"{name}-{n}", f"Canary{name[-10:]}x{n}x", markers.get(n, ""), named=provider == "claude")
+                for n in range(rows)
+            ),
             key=key,
             provider=provider,
         )
