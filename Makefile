@@ -31,14 +31,14 @@ test: setup ## Run the tests, all but the longest (some minutes)
 test-all: setup ## Run all tests: every reset point, kill matrices, generated answers
 	$(PYTEST)
 
-# How much is killed, what decides it, and how many batches at least.
-KILLS ?= 200
+# How much is disturbed, what decides it, and how many batches at least.
+DISTURBANCES ?= 200
 SEED ?= 1
 BATCHES ?= 60
 
-chaos: setup ## Kill at every step boundary, then KILLS=200 times at random with SEED=1
+chaos: setup ## Kill at every step boundary, then disturb at random DISTURBANCES=200 times with SEED=1
 	pytest -o faulthandler_timeout=900 tests/chaos/matrix.py
-	python tests/chaos/soak.py --kills $(KILLS) --seed $(SEED) --batches $(BATCHES)
+	python tests/chaos/soak.py --disturbances $(DISTURBANCES) --seed $(SEED) --batches $(BATCHES)
 
 bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (some minutes)
 	python benchmarks/batch_path.py --out

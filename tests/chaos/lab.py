@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import aiohttp
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, TerminatedError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from durabatch.contract import BatchProgress, BatchResult, BatchSpec, CancelRequest
@@ -272,13 +272,16 @@ class Crew:
         return self.lab.client.get_workflow_handle(order.batch_id, result_type=BatchResult)
 
     async def result(self, order: Order) -> BatchResult:
-        """Wait for a batch's end; a failed one has a result as well."""
-        try:
-            return await self.lab.ask(self.handle(order).result)
-        except WorkflowFailureError as error:
-            if isinstance(error.cause, ApplicationError) and error.cause.details:
-                return BatchResult.model_validate(error.cause.details[0])
-            raise
+        """Wait for a batch's end; a failed one has a result as well, and one that was reset goes on in another run."""
+        while True:
+            try:
+                return await self.lab.ask(self.handle(order).result)
+            except WorkflowFailureError as error:
+                if isinstance(error.cause, ApplicationError) and error.cause.details:
+                    return BatchResult.model_validate(error.cause.details[0])
+                newest = await self.lab.ask(self.handle(order).describe)
+                if not isinstance(error.cause, TerminatedError) or newest.status is WorkflowExecutionStatus.TERMINATED:
+                    raise
 
     async def cancel(self, order: Order) -> None:
         await self.lab.ask(lambda: self.handle(order).signal("cancel", CancelRequest(requested_by="chaos")))

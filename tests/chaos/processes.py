@@ -75,6 +75,10 @@ class Held:
         """The same without waiting for it."""
         self._send(signal.SIGKILL)
 
+    def stop(self) -> None:
+        """SIGTERM: it is asked to end, and says goodbye."""
+        self._send(signal.SIGTERM)
+
     def pause(self) -> None:
         """SIGSTOP: it stands still, with its connections open, and knows nothing of it."""
         self._send(signal.SIGSTOP)

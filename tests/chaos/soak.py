@@ -1,10 +1,12 @@
-"""The long run: batches wave upon wave, and something killed every few seconds, until enough has been killed.
+"""The long run: batches wave upon wave at both protocols, and something disturbed every few seconds.
 
-    python tests/chaos/soak.py --kills 200 --seed 1
+    python tests/chaos/soak.py --disturbances 200 --seed 1
 
-Prints one JSON object of figures. Exits with 1 if any promise was broken, and says which, with the seed and the batch;
-the lab's folder, with the logs and the histories of these batches, then stays. The seed decides what is ordered, what
-is killed and in which order; the moments themselves depend on the machine.
+Workers are killed, stopped and paused, servers are killed, workflows are reset, activities are paused and reset, until
+there was enough of it; network faults come on top and are not counted. Prints one JSON object of figures. Exits with 1
+if any promise was broken, and says which, with the seed and the batch; the lab's folder, with the logs and the
+histories of these batches, then stays. The seed decides what is ordered, what is disturbed and in which order; the
+moments themselves depend on the machine.
 """
 
 from __future__ import annotations
@@ -30,6 +32,14 @@ from temporalio.service import RPCError
 
 from chaos.check import Tally, audit
 from chaos.lab import Crew, Lab, open_lab
+from chaos.operator import (
+    pause_activity,
+    pending_activity,
+    reset_activity,
+    reset_points,
+    reset_workflow,
+    unpause_activity,
+)
 from chaos.orders import ENDS, Order
 from chaos.processes import Held
 from chaos.scenarios import Ended
@@ -62,22 +72,27 @@ OPS = (
     "batches.retrieve",
     "batches.list",
     "batches.cancel",
+    "batches.results",
 )
 #: What is done, and how often of a hundred times.
 WEIGHTS = {
-    "worker_killed": 50,
-    "workers_killed_while_held": 10,
-    "worker_paused": 12,
-    "server_killed": 5,
-    "sandbox_killed": 6,
-    "network_fault": 17,
+    "worker_killed": 26,
+    "workers_killed_while_held": 8,
+    "worker_stopped": 8,
+    "worker_paused": 10,
+    "workflow_reset": 14,
+    "activity_paused": 10,
+    "activity_reset": 4,
+    "server_killed": 4,
+    "sandbox_killed": 4,
+    "network_fault": 12,
 }
 #: Batches under way at a time, and workers.
 ABREAST = 8
 WORKERS = 3
 #: Tokens that the account may have enqueued: about half of what is ordered abreast, so that some always wait.
 TOKENS = 6_000
-#: Seconds between two kills, and the longest time that a batch is waited for once the killing has ended.
+#: Seconds between two disturbances, and the longest time that a batch is waited for once they have ended.
 PACE = (0.6, 3.0)
 PATIENCE = 300.0
 
@@ -85,13 +100,13 @@ PATIENCE = 300.0
 class Soak:
     """One run."""
 
-    def __init__(self, lab: Lab, kills: int, batches: int, seed: int) -> None:
+    def __init__(self, lab: Lab, disturbances: int, batches: int, seed: int) -> None:
         self.lab = lab
-        self.kills = kills
+        self.wanted = disturbances
         self.least = batches
         self.seed = seed
         self.dice = random.Random(seed)
-        self.orders = random.Random(f"{seed}/orders")  # apart, so that a kill more or less changes no order
+        self.orders = random.Random(f"{seed}/orders")  # apart, so that a disturbance more changes no order
         self.done = Counter[str]()
         self.crew: Crew = lab.crew(WORKERS, max_enqueued_tokens=str(TOKENS))
         self.under_way: dict[Order, asyncio.Task[Any]] = {}
@@ -100,14 +115,14 @@ class Soak:
         self.all_orders: list[Order] = []
         self.violations: list[str] = []
         self._wakings: dict[int, asyncio.Task[None]] = {}
-        self._releases: list[asyncio.Task[None]] = []
+        self._releases: list[asyncio.Task[Any]] = []
 
     async def run(self) -> Tally:
         # A listing shows a new batch half a second late: less than the settle time, and as real ones do.
         await self.lab.admin.settings(batch_seconds=2, cancel_polls=1, list_lag_seconds=0.5)
         buyer = asyncio.create_task(self._buy())
         nurse = asyncio.create_task(self._nurse())
-        while self.killed < self.kills and not buyer.done():
+        while self.disturbed < self.wanted and not buyer.done():
             await asyncio.sleep(self.dice.uniform(*PACE))
             await self._hurt()
             self._say()
@@ -122,21 +137,21 @@ class Soak:
         return tally
 
     @property
-    def killed(self) -> int:
-        """How often something was killed; pauses and network faults come on top."""
+    def disturbed(self) -> int:
+        """How often something was done to somebody; network faults come on top."""
         for what, kind in (("kill", "worker_killed_at_step"), ("stop", "worker_paused_at_step")):
             self.done[kind] = len(list(self.lab.folder.glob(f"spent-{what}-*")))
-        return sum(times for kind, times in self.done.items() if "killed" in kind)
+        return sum(times for kind, times in self.done.items() if kind != "network_fault")
 
     def _say(self) -> None:
-        words = f"{self.killed}/{self.kills} kills, {len(self.ended)} batches ended, {len(self.under_way)} under way"
-        print(words, file=sys.stderr, flush=True)
+        batches = f"{len(self.ended)} batches ended, {len(self.under_way)} under way"
+        print(f"{self.disturbed}/{self.wanted} disturbances, {batches}", file=sys.stderr, flush=True)
 
     # --- what is ordered ---
 
     async def _buy(self) -> None:
-        """Keep batches under way for as long as there is killing, and until there were enough."""
-        while self.killed < self.kills or self.started < self.least:
+        """Keep batches under way for as long as they are disturbed, and until there were enough."""
+        while self.disturbed < self.wanted or self.started < self.least:
             if len(self.under_way) < ABREAST:
                 await self._order()
             await asyncio.sleep(0.1)
@@ -146,7 +161,8 @@ class Soak:
         rows = draw.randint(20, 200)
         worse = [marker for marker in ENDS if marker]
         markers = {n: draw.choice(worse) for n in range(rows) if draw.random() < 0.06}
-        order = self.crew.order(rows, markers, f"soak-{self.seed}-{self.started:04d}")
+        provider = ("sandbox", "claude")[self.started % 2]
+        order = self.crew.order(rows, markers, f"soak-{self.seed}-{self.started:04d}", provider)
         limits = {"max_rows": max(10, rows // 3)} if draw.random() < 0.2 else {}
         if draw.random() < 0.4:
             what = draw.choice(("kill", "kill", "kill", "stop"))
@@ -173,13 +189,68 @@ class Soak:
 
     async def _hurt(self) -> None:
         kind = self.dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        await getattr(self, f"_{kind}")()
-        self.done[kind] += 1
+        if await getattr(self, f"_{kind}")() is not False:  # there was somebody to do it to
+            self.done[kind] += 1
 
     async def _worker_killed(self) -> None:
         while not (fit := self.crew.fit):
             await asyncio.sleep(0.05)
         await self.dice.choice(fit).kill()
+
+    async def _worker_stopped(self) -> None:
+        """As a deployment does it: asked to end, with its work handed over."""
+        while not (fit := self.crew.fit):
+            await asyncio.sleep(0.05)
+        self.dice.choice(fit).stop()
+
+    async def _workflow_reset(self) -> bool:
+        """An operator resets a batch, or one of its shards, to any task of its history, or to the last one."""
+        workflow_id = await self._somewhere()
+        try:
+            points = await reset_points(self.lab.client, workflow_id)
+            point = points[-1] if self.dice.random() < 0.3 else self.dice.choice(points)
+            await reset_workflow(self.lab.client, workflow_id, point)
+        except (RPCError, IndexError):  # it has not begun, has ended, or the server refuses this point
+            return False
+        return True
+
+    async def _activity_paused(self) -> bool:
+        """An operator pauses an activity, and lets it go on some time later."""
+        workflow_id = await self._somewhere()
+        try:
+            activity_id = await pending_activity(self.lab.client, workflow_id, self.dice)
+            if activity_id is None:
+                return False
+            await pause_activity(self.lab.client, workflow_id, activity_id)
+        except RPCError:
+            return False
+        seconds = self.dice.uniform(0.2, 8)
+
+        async def go_on() -> None:
+            await asyncio.sleep(seconds)
+            with contextlib.suppress(RPCError):  # it has ended meanwhile
+                await self.lab.ask(lambda: unpause_activity(self.lab.client, workflow_id, activity_id))
+
+        self._releases.append(asyncio.create_task(go_on()))
+        return True
+
+    async def _activity_reset(self) -> bool:
+        workflow_id = await self._somewhere()
+        try:
+            activity_id = await pending_activity(self.lab.client, workflow_id, self.dice)
+            if activity_id is None:
+                return False
+            await reset_activity(self.lab.client, workflow_id, activity_id)
+        except RPCError:
+            return False
+        return True
+
+    async def _somewhere(self) -> str:
+        """Return the workflow of a batch that is under way, or of one of its shards."""
+        while not self.under_way:
+            await asyncio.sleep(0.05)
+        batch_id = self.dice.choice(list(self.under_way)).batch_id
+        return batch_id if self.dice.random() < 0.6 else f"{batch_id}/shards/{self.dice.randrange(4):05d}"
 
     async def _worker_paused(self) -> None:
         while not (fit := self.crew.fit):
@@ -202,7 +273,7 @@ class Soak:
 
     async def _workers_killed_while_held(self) -> None:
         """Kill all workers while the provider holds a request of one of them, and let it go at some time after."""
-        op, kind = self.dice.choice(OPS), self.dice.choice(("hold", "hold_before"))
+        op, kind = self.dice.choice(OPS[:-1]), self.dice.choice(("hold", "hold_before"))
         if self.dice.random() < 0.5:
             op = "batches.create"
         seconds = self.dice.uniform(0, 8)
@@ -234,7 +305,7 @@ class Soak:
         kind = self.dice.choice(("lost_answer", "reset", "status", "lost_answer_status", "truncate"))
         options: dict[str, Any] = {"times": self.dice.randint(1, 2)}
         if kind == "truncate":
-            op, options["fraction"] = "files.content", self.dice.random()
+            op, options["fraction"] = self.dice.choice(("files.content", "batches.results")), self.dice.random()
         if kind.endswith("status"):
             options["status"] = self.dice.choice((500, 502, 503, 504))
         await self.lab.ask(lambda: self.lab.admin.fault(op, kind, **options))
@@ -281,15 +352,15 @@ class Soak:
                 (self.lab.folder / f"{order.batch_id}.json").write_text(history.to_json())
 
 
-async def soak(kills: int, batches: int, seed: int) -> int:
+async def soak(disturbances: int, batches: int, seed: int) -> int:
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="durabatch-soak-"))
     async with open_lab(folder) as lab:
-        run = Soak(lab, kills, batches, seed)
+        run = Soak(lab, disturbances, batches, seed)
         tally = await run.run()
         run.violations = tally.violations
         await run.keep_histories()
-    figures = {"seed": seed, "kills": run.killed, "by_kind": dict(run.done), **asdict(tally)}
+    figures = {"seed": seed, "disturbances": run.disturbed, "by_kind": dict(run.done), **asdict(tally)}
     figures["violations"] = len(tally.violations)
     figures["seconds"] = round(time.monotonic() - began)
     print(json.dumps(figures))
@@ -303,15 +374,15 @@ async def soak(kills: int, batches: int, seed: int) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Kill things at random and see whether the promises hold.")
-    parser.add_argument("--kills", type=int, default=200, help="how many kills")
+    parser = argparse.ArgumentParser(description="Disturb things at random and see whether the promises hold.")
+    parser.add_argument("--disturbances", type=int, default=200, help="how many, network faults apart")
     parser.add_argument("--batches", type=int, default=60, help="how many batches at least")
-    parser.add_argument("--seed", type=int, default=1, help="what decides the orders and the kills")
+    parser.add_argument("--seed", type=int, default=1, help="what decides the orders and the disturbances")
     given = parser.parse_args()
     # The client's core says on stdout that the server is away.
     quiet = LoggingConfig(filter=TelemetryFilter(core_level="ERROR", other_level="ERROR"))
     Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=quiet)))
-    return asyncio.run(soak(given.kills, given.batches, given.seed))
+    return asyncio.run(soak(given.disturbances, given.batches, given.seed))
 
 
 if __name__ == "__main__":

@@ -75,8 +75,23 @@ class _Inbound(ActivityInboundInterceptor):
                 return
 
 
+_STOPPED = asyncio.Event()
+
+
+async def _until_stopped(worker: Worker) -> None:
+    """Work until SIGTERM, as a deployment sends it: activities under way are cancelled after a moment's grace."""
+    running = asyncio.create_task(worker.run())
+    stopped = asyncio.create_task(_STOPPED.wait())
+    await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        await worker.shutdown()
+    stopped.cancel()
+    await running
+
+
 async def work(folder: Path, order: dict[str, str]) -> None:
     """Be a worker, whatever becomes of the server."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _STOPPED.set)
     settings = Settings.load(folder / order["config"], {"KEY": order["key"]})
     while True:
         try:
@@ -92,10 +107,15 @@ async def work(folder: Path, order: dict[str, str]) -> None:
                 max_concurrent_activity_task_polls=2,
                 # How soon a workflow is given to another worker than the one that has it in its cache, and is dead.
                 sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+                graceful_shutdown_timeout=timedelta(seconds=0.5),
             )
-            await worker.run()
+            await _until_stopped(worker)
+            if _STOPPED.is_set():
+                return
         except (RPCError, RuntimeError) as error:
             print(f"{os.getpid()}: {error}", file=sys.stderr, flush=True)
+            if _STOPPED.is_set():
+                return
             await asyncio.sleep(0.2)
 
 
