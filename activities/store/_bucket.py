@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from ...contract import ConfigurationError, ObjectNotFound
@@ -58,6 +59,14 @@ class Bucket(Backend):
     def write(self, path: str, data: bytes) -> None:
         with cloud("write", self._uri(path)):
             obstore.put(self._store, path, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        with cloud("write", self._uri(path)):
+            try:
+                obstore.put(self._store, path, data, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
 
     def entry(self, path: str) -> Entry | None:
         try:

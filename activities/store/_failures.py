@@ -72,6 +72,8 @@ def _cause(error: Exception) -> str:
     if "169.254." in text:
         # The address of a cloud machine's own credentials: obstore asks it when the environment holds none.
         return "no credentials; set the storage service's usual environment variables"
+    if status and status[1] == "501":
+        return f"the storage service does not offer what Durabatch needs, such as If-None-Match on a write ({answer})"
     if status:
         return f"the storage service answered {answer}"
     if "Connection refused" in text or "HTTP error" in text:

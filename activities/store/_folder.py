@@ -23,6 +23,9 @@ _SAFE = "/:@!$&'()*+,;="
 #: Files that are made safe at a time.
 _SYNCS = 16
 
+#: What the system says where a file system has no hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
 #: Bytes that the kernel copies at a time.
 _STRETCH = 32 * 1024 * 1024
 
@@ -59,6 +62,24 @@ class Folder(Backend):
     def write(self, path: str, data: bytes) -> None:
         with self.writer(path, durable=True) as out:
             out.write(data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        target = self._file(path)
+        with disk("write", self._uri(path)):
+            if target.exists():
+                return False
+            temporary = self._temporary(target.parent)
+            try:
+                with temporary.open("xb", buffering=0) as file:
+                    _write(file, data)
+                    os.fsync(file.fileno())
+                made = _named(temporary, target)
+                if made:
+                    _sync_folder(target.parent)
+            finally:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+        return made
 
     def entry(self, path: str) -> Entry | None:
         file = self._file(path)
@@ -234,6 +255,26 @@ def _write(file: FileIO, data: bytes | bytearray) -> None:
     while view:
         # A raw write may take less than it is given, for example when the disk is nearly full.
         view = view[file.write(view) :]
+
+
+def _named(temporary: Path, target: Path) -> bool:
+    """Give a whole file its name, unless there is one of that name; return whether it has it now."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Where the file system has no links (FAT, some network shares) a new file is opened by its own name, and a
+        # process that is killed in between leaves a part of it.
+        try:
+            with target.open("xb", buffering=0) as file:
+                _write(file, temporary.read_bytes())
+                os.fsync(file.fileno())
+        except FileExistsError:
+            return False
+    return True
 
 
 def _litter(folder: Path) -> list[Path]:

@@ -133,6 +133,15 @@ class Store:
         """Make or replace a small object, all or nothing."""
         await self._run(self._backend.write, _check(path), data)
 
+    async def create(self, path: str, data: bytes) -> bool:
+        """Make a small object, all or nothing, unless there is one already; of any number of callers one succeeds.
+
+        Returns:
+            Whether this call made it. False is certain to mean that there is one; where a cloud's answer was lost and
+            the request was repeated, it may be this call's own. Data that no other caller writes can tell.
+        """
+        return await self._run(self._backend.create, _check(path), data)
+
     async def size(self, path: str) -> int | None:
         """Return an object's size in bytes, None if there is no such object."""
         entry = await self.entry(path)
@@ -186,7 +195,7 @@ class Store:
         """
         path, probe = f"{RESERVED}check-{secrets.token_hex(8)}", secrets.token_bytes(16)
         try:
-            await self._run(self._backend.write, path, probe)
+            await self._run(self._backend.create, path, probe)
             seen = await self._run(self._backend.read, path)
             await self._run(self._backend.delete, path)
         except StoreError as error:

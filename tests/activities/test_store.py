@@ -81,6 +81,66 @@ async def test_an_empty_object_is_an_object(store: Store) -> None:
     assert list(store.stream("empty")) == []
 
 
+async def test_create_makes_an_object_and_never_replaces_one(store: Store) -> None:
+    assert await store.create(ODD, b"one")
+    assert not await store.create(ODD, b"two")
+    assert await store.read(ODD) == b"one"
+    await store.delete(ODD)
+    assert await store.create(ODD, b"")
+    await store.write(ODD, b"three")
+    assert not await store.create(ODD, b"four")
+    assert raw_names(store) == [ODD]
+
+
+RACE = """
+import asyncio, sys
+from durabatch.activities.store import Store
+
+async def race(url, name):
+    store = Store.open(url)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    paths = [f"deep/{number}/note" for number in range(40)]
+    won = await asyncio.gather(*(store.create(path, name.encode()) for path in paths))
+    print(*(path for path, made in zip(paths, won) if made), flush=True)
+
+asyncio.run(race(*sys.argv[1:]))
+"""
+
+
+def test_of_processes_that_create_the_same_object_exactly_one_succeeds(tmp_path: Path) -> None:
+    # In a folder only: the stand-in for S3 looks and writes in two steps, where the real one has them in one.
+    store = Store.open(str(tmp_path))
+    names = ("a" * 300, "b" * 200, "c" * 100)
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, store.url, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in names
+    ]
+    assert [racer.stdout.readline() for racer in racers if racer.stdout] == ["ready\n"] * 3
+    for racer in racers:  # all are waiting: off they go at the same time
+        assert racer.stdin
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    won = [racer.communicate()[0].split() for racer in racers]
+    assert sorted(path for paths in won for path in paths) == sorted(f"deep/{n}/note" for n in range(40))
+    for name, paths in zip(names, won, strict=True):
+        for path in paths:
+            assert get(store, path) == name.encode()
+
+
+async def test_create_works_on_a_disk_that_has_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    store = Store.open(str(tmp_path))
+    assert await store.create("a/b", b"one")
+    assert not await store.create("a/b", b"two")
+    assert (await store.read("a/b"), raw_names(store)) == (b"one", ["a/b"])
+
+
 async def test_a_deleted_object_is_gone_and_may_be_deleted_again(store: Store) -> None:
     await store.write("a/b", b"x")
     await store.delete("a/b")
