@@ -52,7 +52,7 @@ class _Shard:
         self.number = number
         self.start = self.end = start
         self.line = 0  # of the last row, in its file
-        self.rows = self.sendable = self.bytes = self.tokens = 0
+        self.rows = self.sendable = self.bytes = self.tokens = self.inputs = 0
         self.models: dict[str, int] = {}
         self.verbatim = True
         self.hash = hashlib.sha256()
@@ -110,6 +110,7 @@ class Cut:
         self._max_bytes = min(limits.max_bytes or able.max_bytes, able.max_bytes)
         caps = [cap for cap in (limits.max_tokens, able.max_tokens) if cap is not None]
         self._max_tokens = min(caps) if caps else None
+        self._max_inputs = able.max_inputs.get(spec.endpoint)
         self._one_model = able.one_model
         self._models: dict[tuple[str, bytes | None], str | None] = {}
 
@@ -197,13 +198,13 @@ class Cut:
                 if not found.rows % 1024:
                     self._pulse.check()
                 found.rows += 1
-                custom_id, prepared, model, refusal = self._prepare(line, reading, firsts)
+                custom_id, prepared, model, inputs, refusal = self._prepare(line, reading, firsts)
                 if firsts is None:
                     reading.ids.add(custom_id)
                 if refusal is not None:
                     reading.add_refusal(refusal)
                 tokens = estimate_tokens(len(prepared)) if prepared else 0
-                if shard is None or self._full(shard, len(prepared), tokens):
+                if shard is None or self._full(shard, len(prepared), tokens, inputs):
                     if shard is not None:
                         self._close(shard, reading, stack)
                     shard = _Shard(found.shards, line.offset)
@@ -214,13 +215,15 @@ class Cut:
                 row: list[Any] = [custom_id, line.offset, line.length]
                 index.write(_encode(row if refusal is None else [*row, refusal]) + b"\n")
                 self._add(shard, line, prepared, tokens, model, refusal is None)
+                shard.inputs += inputs
             if shard is not None:
                 self._close(shard, reading, stack)
 
     def _prepare(
         self, line: Line, reading: _Reading, firsts: Firsts | None
-    ) -> tuple[str, bytes, str | None, Refusal | None]:
-        """Return the row's id, the row as it is sent, the model it asks for, and why it cannot be sent."""
+    ) -> tuple[str, bytes, str | None, int, Refusal | None]:
+        """Return the row's id, the row as it is sent, its model, its counted inputs, and why it cannot be sent."""
+        inputs = 0
         try:
             if not line.data:
                 raise RowRefused(None, f"has {line.length:,} bytes, more than the {self._max_bytes:,} a batch may have")
@@ -228,6 +231,11 @@ class Cut:
             prepared = self._provider.prepare(row, self._spec)
             if len(prepared) + 1 > self._max_bytes:
                 raise RowRefused(None, f"has more than the {self._max_bytes:,} bytes a batch may have", row.custom_id)
+            if self._max_inputs is not None:
+                inputs = self._provider.inputs_of(prepared)
+                if inputs > self._max_inputs:
+                    reason = f"has {inputs:,} inputs, more than the {self._max_inputs:,} a batch may have"
+                    raise RowRefused("body.input", reason, row.custom_id)
             model = self._model_of(row, prepared)
             if reading.first is None:
                 reading.first = _First(line.number, line.file, model)
@@ -241,8 +249,8 @@ class Cut:
         except RowRefused as refused:
             # Each row has a result, so one without an id of its own is named by its line.
             name = refused.custom_id or f"{line.file or 'line'}:{line.number}"
-            return name, b"", None, Refusal(line.number, refused.field, refused.reason, line.file)
-        return row.custom_id, prepared, model, None
+            return name, b"", None, 0, Refusal(line.number, refused.field, refused.reason, line.file)
+        return row.custom_id, prepared, model, inputs, None
 
     def _model_of(self, row: Row, prepared: bytes) -> str | None:
         # Rows that name the same model ask for the same one, so few of them are read once more.
@@ -251,11 +259,12 @@ class Cut:
             self._models[named] = self._provider.model_of(prepared)
         return self._models[named]
 
-    def _full(self, shard: _Shard, size: int, tokens: int) -> bool:
+    def _full(self, shard: _Shard, size: int, tokens: int, inputs: int) -> bool:
         return (
             shard.rows >= self._max_rows
             or shard.bytes + size + 1 > self._max_bytes
             or (self._max_tokens is not None and shard.sendable > 0 and shard.tokens + tokens > self._max_tokens)
+            or (self._max_inputs is not None and shard.inputs + inputs > self._max_inputs)
         )
 
     def _add(self, shard: _Shard, line: Line, prepared: bytes, tokens: int, model: str | None, sendable: bool) -> None:

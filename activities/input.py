@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from ..contract import InvalidInput, InvalidSpec
 from ._boundary import Pulse, in_thread
-from .compression import HEAD_BYTES, compression, expanded
+from .compression import compression, expanded
+from .formats import SAMPLE, check_format, checked
 from .records import Segment, ShardRecord, copies_folder, read_segments
 from .rows import Line, lines
 from .store import Entry, Store
@@ -212,7 +213,7 @@ async def open_input(store: Store, root: str, files: tuple[File, ...], pulse: Pu
     """Return the files as one input, compressed ones by their expanded copies, which are made where they are missing.
 
     Raises:
-        InvalidInput: compressed data is cut off or damaged.
+        InvalidInput: compressed data is cut off or damaged, or a file is no JSONL at all.
     """
     several = len(files) > 1
     names = _names(files)
@@ -248,9 +249,10 @@ def _own_name(file: File) -> str:
 
 def _look(store: Store, file: File, several: bool) -> tuple[bool, bool]:
     """Return whether a file is compressed, and whether it needs a line feed behind it."""
-    head = b"".join(store.stream(file.path, 0, HEAD_BYTES))
+    head = b"".join(store.stream(file.path, 0, SAMPLE))
     if compression(head):
         return True, False
+    check_format(head, file.size <= SAMPLE, f"The file {store.uri(file.path)}")
     if not several or not file.size:
         return False, False
     return False, b"".join(store.stream(file.path, file.size - 1, file.size)) != b"\n"
@@ -270,7 +272,8 @@ async def _expanded_copy(store: Store, root: str, number: int, file: File, pulse
 def _expand(store: Store, file: File, path: str, pulse: Pulse) -> int:
     last = b"\n"
     with store.writer(path) as out:
-        for data in expanded(store.stream(file.path), f"The file {store.uri(file.path)}"):
+        what = f"The file {store.uri(file.path)}"
+        for data in checked(expanded(store.stream(file.path), what), what):
             pulse.check()
             pulse.bytes += len(data)
             out.write(data)

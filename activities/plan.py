@@ -104,7 +104,7 @@ class Plan:
         # prices are by now: of a new one other shards would be looked for, and bought again.
         if plan is None or not bought or plan.asked != asked:
             files = await self._input(request, root)
-            made_of = _MadeOf(asked, _same_input(asked, files), _digest(asked, files, provider))
+            made_of = _MadeOf(asked, _same_input(asked, files), _digest(asked, files, provider, spec.endpoint))
             if plan is None or not await self._still_holds(plan, made_of, root):
                 if recall:
                     return None
@@ -263,10 +263,13 @@ def _same_input(asked: str, files: tuple[File, ...]) -> str:
     return _sha256({"asked": asked, "files": _seen(files)})
 
 
-def _digest(asked: str, files: tuple[File, ...], provider: Provider) -> str:
+def _digest(asked: str, files: tuple[File, ...], provider: Provider, endpoint: str) -> str:
     """Return the digest of all that a plan depends on."""
     able = provider.capabilities
-    return _sha256({"asked": asked, "files": _seen(files), "limits": [able.max_rows, able.max_bytes, able.max_tokens]})
+    limits = [able.max_rows, able.max_bytes, able.max_tokens]
+    if (inputs := able.max_inputs.get(endpoint)) is not None:
+        limits.append(inputs)
+    return _sha256({"asked": asked, "files": _seen(files), "limits": limits})
 
 
 def _seen(files: tuple[File, ...]) -> list[list[Any]]:

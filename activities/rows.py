@@ -55,6 +55,7 @@ class Row(NamedTuple):
     body: msgspec.Raw  #: The body, the params, or the input.
     url: str | None
     data: bytes  #: The whole line.
+    plain: bool = True  #: Whether the line may go on as it is: it has no field beside the request that says null.
     model: bytes | None = None  #: The model it names, as JSON; None where it names none.
 
 
@@ -83,6 +84,8 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _HALF_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
+#: Unicode's category Cc, which never grows: what may stand in an id must not depend on Python's tables.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: A field's name may be told if it is a name: somebody's text may stand in its place.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
@@ -170,14 +173,14 @@ def parse(data: bytes) -> Row:
     except (msgspec.DecodeError, RecursionError) as error:
         raise RowRefused(None, _cause(error, data)) from None
     custom_id = _check_id(found.custom_id)
-    name, value = _content(found, custom_id)
-    if not isinstance(found.method, msgspec.UnsetType) and found.method != "POST":
+    name, value, plain = _content(found, custom_id)
+    if found.method != "POST" and found.method is not None and not isinstance(found.method, msgspec.UnsetType):
         raise RowRefused("method", "must be POST", custom_id)
     url = None if isinstance(found.url, msgspec.UnsetType) else found.url
     if url is not None and not isinstance(url, str):
         raise RowRefused("url", "must be a string", custom_id)
     model = _check_names(data, custom_id, name, value)
-    return Row(custom_id, _SHAPES[name], value, url, data, model)
+    return Row(custom_id, _SHAPES[name], value, url, data, plain, model)
 
 
 _SHAPES: dict[str, Literal["openai", "anthropic", "short"]] = {
@@ -187,17 +190,21 @@ _SHAPES: dict[str, Literal["openai", "anthropic", "short"]] = {
 }
 
 
-def _content(found: _Any, custom_id: str) -> tuple[str, msgspec.Raw]:
-    """Return the one field of three that holds the request, and its name."""
+def _content(found: _Any, custom_id: str) -> tuple[str, msgspec.Raw, bool]:
+    """Return the one field of three that holds the request: its name, its value, and whether the others are absent.
+
+    A null is as good as absent: programs that write tables have a column for each of the three.
+    """
     body, params, short = found.body, found.params, found.input
     if isinstance(body, msgspec.Raw) and params is short is msgspec.UNSET:
-        return "body", body
+        return "body", body, True
     values = (("body", body), ("params", params), ("input", short))
-    have = [(name, value) for name, value in values if isinstance(value, msgspec.Raw)]
+    given = [(name, value) for name, value in values if isinstance(value, msgspec.Raw)]
+    have = [(name, value) for name, value in given if bytes(value) != b"null"]
     if len(have) != 1:
         names = " and ".join(name for name, _ in have) or "none of them"
         raise RowRefused(None, f"needs exactly one of body, params or input, and has {names}", custom_id)
-    return have[0]
+    return *have[0], len(given) == 1
 
 
 def _check_id(custom_id: Any) -> str:
@@ -207,15 +214,15 @@ def _check_id(custom_id: Any) -> str:
         raise RowRefused("custom_id", "must be a string that is not empty")
     if len(custom_id) > MAX_ID_CHARACTERS:
         raise RowRefused("custom_id", f"has more than {MAX_ID_CHARACTERS} characters", _shown(custom_id))
-    if not custom_id.isprintable():
+    # isprintable is the quick look: it knows all of them, and many characters more that are fine.
+    if not custom_id.isprintable() and _CONTROL.search(custom_id):
         raise RowRefused("custom_id", "holds a control character", _shown(custom_id))
     return custom_id
 
 
 def _shown(custom_id: str) -> str:
     """Return an id that cannot be used as one that can."""
-    beginning = custom_id[:40]
-    shown = beginning if beginning.isprintable() else ascii(beginning)[1:-1]
+    shown = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], custom_id[:40])
     return shown if len(custom_id) <= 40 else shown + "…"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..activities.compression import HEAD_BYTES, compression, expanded
+from ..activities.formats import checked
 from ..activities.input import Selection, check_names, has_wildcard, is_hidden
 from ..contract import InvalidInput
 
@@ -31,21 +32,33 @@ class Measured(NamedTuple):
     suffix: str  #: What a file of its kind is called.
 
 
+def local_path(requests: str | Path) -> Path:
+    """Return a path, with `~` for the home folder, unless a file is called so or there is no such user."""
+    path = Path(requests)
+    try:
+        return path if os.path.lexists(path) else path.expanduser()
+    except (RuntimeError, ValueError):  # no such user; a name that no file can have, of which opening it tells
+        return path
+
+
 def check_files(requests: str | Path) -> None:
-    """See that local requests can be read and are not empty, before anything is started for them.
+    """See that local requests can be read and may be some, before anything is started for them.
 
     Args:
         requests: the path of a file, a folder or a pattern.
 
     Raises:
-        InvalidInput: they cannot, or they are.
+        InvalidInput: they cannot, they are empty, or a file is no JSONL at all.
     """
-    path = Path(requests).expanduser()
+    path = local_path(requests)
     files, folder = local_files(path)
     filled = False
     for file, _ in files:
         with opened(file) as source:
-            filled = bool(source.read(1)) or filled
+            what = f"The file {file}"
+            for piece in checked(expanded(iter(lambda: source.read(PIECE), b""), what), what):
+                filled = filled or bool(piece)
+                break
     if not filled:
         raise InvalidInput(f"{'The folder' if folder else 'The file'} {path} is empty: it holds no requests.")
 
@@ -106,7 +119,7 @@ def measure_file(file: Path) -> Measured:
     """Read a local file.
 
     Raises:
-        InvalidInput: it cannot be read, or its compressed data is cut off or damaged.
+        InvalidInput: it cannot be read, its compressed data is cut off or damaged, or it is no JSONL at all.
     """
     with opened(file) as source:
         return measure(iter(lambda: source.read(PIECE), b""), f"The file {file}")
@@ -116,7 +129,7 @@ def measure(pieces: Iterable[bytes], what: str) -> Measured:
     """Read a file, expanding it where it is compressed.
 
     Raises:
-        InvalidInput: compressed data is cut off or damaged.
+        InvalidInput: compressed data is cut off or damaged, or it is no JSONL at all.
     """
     digest, inner, count, size = hashlib.sha256(), hashlib.sha256(), 0, 0
     head = b""
@@ -130,7 +143,7 @@ def measure(pieces: Iterable[bytes], what: str) -> Measured:
             yield piece
 
     begun = False  # whether the line under way holds anything yet
-    for piece in expanded(noted(), what):
+    for piece in checked(expanded(noted(), what), what):
         if compression(head):
             inner.update(piece)
         first, *others = piece.split(b"\n")

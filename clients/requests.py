@@ -23,7 +23,7 @@ from ..activities.input import (
 )
 from ..activities.store import Store
 from ..contract import InvalidInput, InvalidSpec
-from .local_files import PIECE, Measured, local_files, measure, measure_file, opened
+from .local_files import PIECE, Measured, local_files, local_path, measure, measure_file, opened
 
 #: A request by its id: a prompt, a list of chat messages, or a whole body.
 Body = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
@@ -263,7 +263,7 @@ def _local(requests: str | Path) -> Path:
     if isinstance(requests, str) and requests.startswith("file://"):
         # A question mark is a wildcard here, and not the beginning of a query.
         return Path(unquote(urlsplit(requests.replace("?", "%3F")).path))
-    return Path(requests).expanduser()
+    return local_path(requests)
 
 
 def _stem(name: str) -> str:

@@ -83,6 +83,9 @@ class AnthropicProvider:
     def model_of(self, prepared: bytes) -> str | None:
         return anthropic_rows.model_of(prepared)
 
+    def inputs_of(self, prepared: bytes) -> int:
+        return 1  # no endpoint of Anthropic's limits them
+
     def outcome(self, line: bytes) -> Outcome:
         return anthropic_rows.outcome(line)
 

@@ -6,7 +6,7 @@ have done it without our hearing so; every other failure of it means that nothin
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -28,6 +28,8 @@ class Capabilities:
     max_rows: int  #: Rows of one provider batch.
     max_bytes: int  #: Bytes of one provider batch's rows.
     max_tokens: int | None = field(default=None, kw_only=True)  #: Estimated input tokens of one provider batch.
+    #: Inputs of one provider batch at an endpoint where a row may hold many; endpoints without such a limit are absent.
+    max_inputs: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     keeps_ids: bool  #: Whether the provider sees the user's own ids, or others that are mapped back.
     one_model: bool  #: Whether all rows of a provider batch must name the same model.
 
@@ -183,6 +185,10 @@ class Provider(Protocol):
 
     def model_of(self, prepared: bytes) -> str | None:
         """Return the model that a prepared row asks for."""
+        ...
+
+    def inputs_of(self, prepared: bytes) -> int:
+        """Return how many inputs a prepared row holds, at an endpoint where they are limited."""
         ...
 
     def outcome(self, line: bytes) -> Outcome:

@@ -24,6 +24,8 @@ from .settings import ProviderSettings
 #: Limits of a batch: https://platform.openai.com/docs/guides/batch (50,000 requests, 200 MB).
 MAX_ROWS = 50_000
 MAX_BYTES = 200 * 1000 * 1000
+#: Inputs over all rows of a batch (the `openai` package, BatchCreateParams.endpoint).
+MAX_EMBEDDING_INPUTS = 50_000
 #: Files remove themselves after this long at the latest (the API takes 1 hour to 30 days), should we not come back.
 FILE_LIFE = timedelta(days=30)
 #: Clocks differ, so a search looks a little further back than the batch is old.
@@ -53,6 +55,7 @@ class OpenAIProvider:
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         self._http = Http(settings, {"Authorization": f"Bearer {key}"}, explain)
         self._listing = Listing(self._listed, settings.settle)
+        self._azure = openai_rows.is_azure(settings.url)
         self._capabilities = Capabilities(
             search=Search.MARKER,
             uploads=True,
@@ -60,6 +63,7 @@ class OpenAIProvider:
             max_rows=min(settings.max_rows or MAX_ROWS, MAX_ROWS),
             max_bytes=min(settings.max_bytes or MAX_BYTES, MAX_BYTES),
             max_tokens=settings.max_enqueued_tokens,
+            max_inputs={openai_rows.EMBEDDINGS: MAX_EMBEDDING_INPUTS},
             keeps_ids=True,
             one_model=True,
         )
@@ -69,10 +73,10 @@ class OpenAIProvider:
         return self._capabilities
 
     def prepare(self, row: Row, spec: BatchSpec) -> bytes:
-        return openai_rows.prepare(row, spec)
+        return openai_rows.prepare(row, spec, azure=self._azure)
 
     def wire(self, prepared: bytes, custom_id: str) -> bytes:
-        # Any printable id is taken here, so rows keep theirs.
+        # Any id is taken here, so rows keep theirs.
         return prepared
 
     def join(self, row: bytes | None, first: bool) -> bytes:
@@ -86,6 +90,9 @@ class OpenAIProvider:
 
     def model_of(self, prepared: bytes) -> str | None:
         return openai_rows.model_of(prepared)
+
+    def inputs_of(self, prepared: bytes) -> int:
+        return openai_rows.inputs_of(prepared)
 
     def outcome(self, line: bytes) -> Outcome:
         return openai_results.outcome(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,6 +21,12 @@ REQUIRED = {
 }
 #: Moderations name a default model themselves; everything else needs one.
 _MODEL_OPTIONAL = {"/v1/moderations"}
+#: Where inputs are counted as well as rows, since one row may hold many of them.
+EMBEDDINGS = "/v1/embeddings"
+CHAT = "/v1/chat/completions"
+#: Where Azure lives: its clouds, and its own front for other people's names. Its rows say /chat/completions
+#: (https://learn.microsoft.com/azure/ai-services/openai/how-to/batch), while its create takes either form.
+_AZURE = re.compile(r".+\.(azure\.(com|us|cn)|azure-api\.net)")
 
 
 class _Body(msgspec.Struct):
@@ -43,6 +50,14 @@ class _Line(msgspec.Struct):
     body: _Body
 
 
+class _Input(msgspec.Struct):
+    input: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Embedding(msgspec.Struct):
+    body: _Input
+
+
 class _Head(msgspec.Struct):
     method: str | None = None
 
@@ -51,33 +66,47 @@ _head = msgspec.json.Decoder(_Head).decode
 _body = msgspec.json.Decoder(_Body).decode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _line = msgspec.json.Decoder(_Line).decode
+_embedding = msgspec.json.Decoder(_Embedding).decode
+_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 #: How nearly every line begins; the others are read once more.
-_USUAL = re.compile(rb'\{\s*"custom_id"\s*:\s*"[^"\\]*"\s*,\s*"method"\s*:')
+_USUAL = re.compile(rb'\{\s*"custom_id"\s*:\s*"[^"\\]*"\s*,\s*"method"\s*:\s*"')
 
 
-def prepare(row: Row, spec: BatchSpec) -> bytes:
+def is_azure(base_url: str) -> bool:
+    """Return whether a server is one of Azure's."""
+    return _AZURE.fullmatch(urlsplit(base_url).hostname or "") is not None
+
+
+def prepare(row: Row, spec: BatchSpec, *, azure: bool = False) -> bytes:
     """Return the row as a line of an input file.
 
     A line that needs nothing added goes through byte for byte.
+
+    Args:
+        row: the request.
+        spec: the batch's, whose model and params fill the gaps.
+        azure: whether the provider is Azure, where a chat's url is /chat/completions.
 
     Raises:
         RowRefused: it would be refused, or would mean something else than the spec says.
     """
     if row.shape == "anthropic":
         raise RowRefused("params", "is Anthropic's form, and this provider takes OpenAI's: body", row.custom_id)
-    if row.url is not None and row.url != spec.endpoint:
+    # One path has two forms: OpenAI's, and Azure's without /v1. Whichever a row has, the provider gets its own.
+    if row.url is not None and row.url != spec.endpoint and f"/v1{row.url}" != spec.endpoint:
         raise RowRefused("url", f"differs from the batch's endpoint {spec.endpoint}", row.custom_id)
+    url = CHAT.removeprefix("/v1") if azure and spec.endpoint == CHAT else spec.endpoint
     if row.shape == "short":
         body = _short(row, spec)
-        return _encode(_Wire(row.custom_id, "POST", spec.endpoint, body))
+        return _encode(_Wire(row.custom_id, "POST", url, body))
     found = _checked(row.body, row.custom_id)
     needs_model = found.model is None and spec.model is not None
     body = _merged(_fields(row.body), spec) if needs_model or spec.params else row.body
     _complete(found, row.custom_id, spec)
-    if body is row.body and row.url is not None and (_USUAL.match(row.data) or _head(row.data).method):
+    if body is row.body and row.url == url and row.plain and (_USUAL.match(row.data) or _head(row.data).method):
         return row.data
-    return _encode(_Wire(row.custom_id, "POST", spec.endpoint, body))
+    return _encode(_Wire(row.custom_id, "POST", url, body))
 
 
 def _short(row: Row, spec: BatchSpec) -> msgspec.Raw:
@@ -135,3 +164,12 @@ def _complete(body: _Body, custom_id: str, spec: BatchSpec) -> None:
 def model_of(prepared: bytes) -> str | None:
     """Return the model that a prepared row asks for."""
     return _line(prepared).body.model
+
+
+def inputs_of(prepared: bytes) -> int:
+    """Return how many inputs an embedding row holds: a text or a list of tokens is one, a list holds one each."""
+    value = _embedding(prepared).body.input
+    if first_byte(value) != b"[":
+        return 1
+    items = _list(value)
+    return len(items) if items and first_byte(items[0]) in (b'"', b"[") else 1

@@ -33,6 +33,7 @@ from durabatch.contract import (
     Limits,
     MissingKey,
     OnInvalidRow,
+    ProviderStatus,
     ProviderUnavailable,
     UnknownProvider,
 )
@@ -429,6 +430,28 @@ async def test_compressed_data_that_is_not_whole_is_refused_by_file_and_leaves_n
     assert (await desk.plan()).rows == 501
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd], ids=["plain", "gzip", "zstd"])
+@pytest.mark.parametrize("uri", ["in/b.jsonl", "in/", "in/*"])
+async def test_a_file_that_is_no_jsonl_is_refused_by_name_wherever_it_comes_from(
+    desk: Any, uri: str, compress: Any
+) -> None:
+    rows = [desk.chat(f"Sesame-{n}") for n in range(3)]
+    put(desk, "in/a.jsonl", desk.jsonl(desk.chat("a")))
+    for data, name in (
+        (json.dumps(rows, indent=1).encode(), "one JSON array"),
+        (desk.jsonl(*rows).decode().encode("utf-16"), "UTF-16 text"),
+        (b"PK\x03\x04" + b"\0" * 100, "a zip archive"),
+    ):
+        put(desk, "in/b.jsonl", compress(data))
+        # Not even where wrong rows may fail alone: there is no row in it.
+        plan = desk.plan(input=f"{desk.store.url}/{uri}", on_invalid_row=OnInvalidRow.FAIL_ROW)
+        error = await desk.refused(plan)
+        assert error.type == "invalid_input"
+        assert error.message.startswith(f"The file {desk.store.uri('in/b.jsonl')} is {name}, and not JSONL: ")
+        assert "Sesame" not in error.message
+        assert not list((desk.folder / "b-1").rglob("*.jsonl"))
+
+
 async def test_an_expanded_copy_is_made_once(desk: Any) -> None:
     put(desk, "input.jsonl", gzip.compress(desk.jsonl(desk.chat("a"), desk.chat("b"))))
     await desk.plan()
@@ -453,6 +476,47 @@ async def test_a_shard_fits_into_the_providers_queue(desk: Any, provider: str) -
     assert cuts(desk) == [["r-0"], ["r-1"], ["r-2"], ["r-3"], ["r-4"]]
     await desk.plan(limits={"max_tokens": 10**6})  # what the spec allows beyond the provider's
     assert cuts(desk) == [["r-0", "r-1"], ["r-2"], ["r-3"], ["r-4"]]
+
+
+EMBEDDINGS = "/v1/embeddings"
+
+
+def embedding(custom_id: str, given: Any) -> dict[str, Any]:
+    body = {"model": "text-embedding-3-small", "input": given}
+    return {"custom_id": custom_id, "method": "POST", "url": EMBEDDINGS, "body": body}
+
+
+async def test_a_shard_has_no_more_embedding_inputs_than_a_batch_may_have(desk: Any) -> None:
+    texts, tokens = ["word"] * 1000, [[1, 2]] * 1000
+    rows = [embedding(f"e-{n}", tokens if n % 2 else texts) for n in range(60)]
+    await desk.plan(*rows, endpoint=EMBEDDINGS)
+    assert [len(shard) for shard in cuts(desk)] == [50, 10]
+    await desk.plan(*rows[:50], embedding("one", "word"), embedding("list", list(range(1000))), endpoint=EMBEDDINGS)
+    assert [len(shard) for shard in cuts(desk)] == [50, 2]
+    desk.shard = 0
+    batch = (await desk.create(await desk.upload())).batch
+    while batch.status is ProviderStatus.SUBMITTED:
+        batch = await desk.poll(batch.id)
+    assert batch.status is not ProviderStatus.FAILED  # the provider has counted, too
+
+
+async def test_an_embedding_row_of_too_many_inputs_is_refused_by_name(desk: Any) -> None:
+    row = embedding("much", [""] * 50_001)
+    error = await desk.refused(desk.plan(embedding("a", "word"), row, endpoint=EMBEDDINGS))
+    [problem] = problems(error)
+    assert problem == "line 2, body.input: has 50,001 inputs, more than the 50,000 a batch may have"
+    await desk.plan(on_invalid_row=OnInvalidRow.FAIL_ROW)
+    assert (desk.summary.rows, desk.summary.invalid_rows) == (2, 1)
+
+
+async def test_chats_named_as_at_azure_are_planned(desk: Any) -> None:
+    row = {**desk.chat("a"), "url": "/chat/completions"}
+    await desk.plan(row)
+    assert [json.loads(data) for data in await sent(desk)] == [desk.chat("a")]
+    await desk.reopen(base_url="https://x.openai.azure.com/openai/v1")
+    desk.batch_id = "b-2"
+    await desk.plan(row)
+    assert desk.record()["verbatim"]
 
 
 async def test_a_shard_tells_the_model_that_all_its_rows_ask_for(desk: Any) -> None:

@@ -187,6 +187,39 @@ async def test_a_folder_that_is_no_input_is_told(idle: Desk, tmp_path: Path) -> 
     assert await refusal(linked, idle) == f"There is no file {linked}/a.jsonl."
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd], ids=["plain", "gzip", "zstd"])
+async def test_a_local_file_that_is_no_jsonl_is_named_before_anything_is_started(
+    idle: Desk, tmp_path: Path, compress: Any
+) -> None:
+    array = b"[" + rows("a", "b").replace(b"\n", b",\n")[:-2] + b"]"
+    folder = folder_of(tmp_path / "folder", a__jsonl=rows("c"), b__jsonl=compress(array))
+    expected = f"The file {folder}/b.jsonl is one JSON array, and not JSONL: "
+    for path in (folder, folder / "b.jsonl", folder / "*.jsonl"):
+        assert (await refusal(path, idle)).startswith(expected)
+        with pytest.raises(InvalidInput) as caught:
+            check_files(path)
+        assert caught.value.message.startswith(expected)
+    await idle.client.store.write("mine/b.jsonl", compress(array))
+    with pytest.raises(InvalidInput, match="is one JSON array"):
+        await idle.start(f"{idle.client.store.url}/mine/")
+
+
+async def test_a_file_whose_name_begins_with_a_tilde_is_that_file(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "a.jsonl").write_bytes(rows("h"))
+    folder = folder_of(tmp_path / "folder", **{"~x__jsonl": rows("a"), "~": rows("b"), "~y~z__jsonl": rows("c")})
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(home))
+    for given, names in (("~x.jsonl", "a"), ("~", "b"), ("~*.jsonl", "ac"), ("~/a.jsonl", "h"), (folder / "*", "bac")):
+        check_files(given)
+        assert await texts(desk, await desk.start(given)) == list(names)
+    with pytest.raises(InvalidInput, match=r"There is no file ~none\.jsonl"):
+        await desk.start("~none.jsonl")
+
+
 def test_files_are_checked_before_anything_is_started(tmp_path: Path, data: Path) -> None:
     check_files(data)
     check_files(str(data / "*.jsonl"))

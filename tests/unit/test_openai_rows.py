@@ -54,6 +54,58 @@ def test_a_line_without_method_or_url_gets_them(gone: str) -> None:
     assert found == {"custom_id": "a", "method": "POST", "url": URL, "body": body}
 
 
+@pytest.mark.parametrize("field", ["params", "input", "method", "url"])
+def test_a_field_that_says_null_is_not_sent(field: str) -> None:
+    data = line()[:-1].replace(f'"{field}"'.encode(), b'"note"') + f', "{field}": null}}'.encode()
+    assert set(sent(data)) == {"custom_id", "method", "url", "body"}
+    whole = b'{"custom_id":"a","method":null,"url":"/v1/chat/completions","body":{"model":"m","messages":[]}}'
+    assert sent(whole)["method"] == "POST"
+
+
+def test_a_row_that_names_its_path_as_azure_does_is_sent_as_the_provider_names_it() -> None:
+    short, body = b'{"custom_id": "a", "input": "Hi."}', {"model": "m", "messages": SAY_HI}
+    for data in (line(), line(url="/chat/completions"), line(url=None), short):
+        for azure, url in ((False, URL), (True, "/chat/completions")):
+            found = json.loads(openai_rows.prepare(parse(data), spec(model="m"), azure=azure))
+            assert found == {"custom_id": "a", "method": "POST", "url": url, "body": body}
+    row = parse(line(url="/chat/completions"))
+    assert openai_rows.prepare(row, spec(), azure=True) is row.data
+    # What is known of Azure's chats is not known of its other paths.
+    other = parse(line(url="/embeddings", body={"model": "m", "input": "Hi."}))
+    assert b'"/v1/embeddings"' in openai_rows.prepare(other, spec(endpoint="/v1/embeddings"), azure=True)
+
+
+@pytest.mark.parametrize("url", ["/completions", "chat/completions", "/v1", "", "/v1/v1/chat/completions"])
+def test_a_row_of_another_path_is_refused_at_azure_too(url: str) -> None:
+    with pytest.raises(RowRefused, match="differs from the batch's endpoint"):
+        openai_rows.prepare(parse(line(url=url)), spec(), azure=True)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "azure"),
+    [
+        ("https://x.openai.azure.com/openai/v1", True),
+        ("https://x.services.ai.azure.com/openai/v1", True),
+        ("https://x.openai.azure.us/openai/v1", True),
+        ("https://corp.azure-api.net/openai/v1", True),
+        ("https://api.openai.com/v1", False),
+        ("https://api.groq.com/openai/v1", False),
+        ("https://azure.com.example.org/v1", False),
+        ("http://127.0.0.1:9000/v1", False),
+    ],
+)
+def test_azure_is_known_by_its_host(base_url: str, azure: bool) -> None:
+    assert openai_rows.is_azure(base_url) is azure
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [("word", 1), ([], 1), ([1, 2, 3], 1), (["a", "b"], 2), ([[1, 2], [3], [4]], 3), ([""], 1), (None, 1), (17, 1)],
+)
+def test_the_inputs_of_an_embedding_row_are_counted(given: Any, count: int) -> None:
+    assert openai_rows.inputs_of(line(body={"model": "m", "input": given})) == count
+
+
 def test_the_specs_model_and_params_lie_under_the_rows_own() -> None:
     body = {"model": None, "messages": SAY_HI, "temperature": 0.1}
     found = sent(line(body=body), model="gpt", params={"temperature": 1, "seed": 7})
