@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from temporalio import activity
-from temporalio.client import WorkflowExecutionStatus, WorkflowQueryFailedError
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowQueryFailedError
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -29,6 +30,7 @@ from ..contract.steps import (
 )
 from ._boundary import Pulse, in_thread, step
 from .estimate import estimate_tokens
+from .recall import recall
 from .records import ShardRecord, index_path, read_index, read_picked, read_shard
 from .resources import Resources
 from .store import Store
@@ -44,6 +46,7 @@ class Turns:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
+        self._beginning = asyncio.Lock()
 
     @step(RESERVE)
     async def reserve(self, request: ReserveRequest, pulse: Pulse) -> Reserved:
@@ -73,16 +76,9 @@ class Turns:
             model=record.model or MIXED,
             limit=limit,
         )
-        handle = await activity.client().start_workflow(
-            LEDGER_WORKFLOW,
-            args=[start, [], []],
-            id=ledger,
-            task_queue=activity.info().task_queue,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            start_signal="reserve",
-            start_signal_args=[claim, limit],
-            static_summary=f"queue of {request.attempt.provider}, {start.model}",
-        )
+        handle = activity.client().get_workflow_handle(ledger)
+        if not await _signalled(handle, "reserve", claim, limit):
+            await self._begin(handle, start, "reserve", claim, limit)
         try:
             place: Place | None = await handle.query("place", claim.holder, result_type=Place, rpc_timeout=_ASK)
         except (RPCError, WorkflowQueryFailedError):
@@ -91,15 +87,13 @@ class Turns:
 
     @step(RELEASE)
     async def release(self, request: ReleaseRequest, pulse: Pulse) -> None:
-        """Give room back, or a place in the queue; a ledger that has ended needs none."""
+        """Give room back, or a place in the queue; a ledger that has ended by itself needs none."""
         ledger = request.ledger
         if ledger is None:  # the answer to the claim is lost, and the claim may stand
             ledger = ledger_id(request.account, (await read_shard(self._resources.store, request.attempt)).model)
-        try:
-            await activity.client().get_workflow_handle(ledger).signal("release", request.attempt.marker)
-        except RPCError as error:
-            if error.status != RPCStatusCode.NOT_FOUND:
-                raise
+        handle = activity.client().get_workflow_handle(ledger)
+        if not await _signalled(handle, "release", request.attempt.marker):
+            await self._begin(handle, None, "release", request.attempt.marker)
 
     @step(CENSUS)
     async def census(self, request: CensusRequest, pulse: Pulse) -> Census:
@@ -120,6 +114,40 @@ class Turns:
 
         ended = await asyncio.gather(*(gone(workflow_id) for workflow_id in request.workflow_ids))
         return Census(gone=tuple(name for name, is_gone in zip(request.workflow_ids, ended, strict=True) if is_gone))
+
+    async def _begin(
+        self, handle: WorkflowHandle[Any, Any], start: LedgerStart | None, signal: str, *arguments: Any
+    ) -> None:
+        """Start a ledger with a signal and with what the one before it held; without a start, only if it held any."""
+        async with self._beginning:  # of many who find it gone, one reads what it held
+            if await _signalled(handle, signal, *arguments):
+                return
+            before = await recall(activity.client(), handle.id)
+            if start is None:
+                if not before.holding and not before.waiting:
+                    return
+                start = before.start
+            await activity.client().start_workflow(
+                LEDGER_WORKFLOW,
+                args=[start, before.holding, before.waiting],
+                id=handle.id,
+                task_queue=activity.info().task_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                start_signal=signal,
+                start_signal_args=arguments,
+                static_summary=f"queue of {start.provider}, {start.model}",
+            )
+
+
+async def _signalled(handle: WorkflowHandle[Any, Any], signal: str, *arguments: Any) -> bool:
+    """Send a signal to a ledger; return whether it runs."""
+    try:
+        await handle.signal(signal, args=arguments)
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise
+        return False
+    return True
 
 
 def _tokens(store: Store, attempt: Attempt, record: ShardRecord, picked: set[int]) -> int:

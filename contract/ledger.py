@@ -7,7 +7,9 @@ a workflow that counts them: shards ask it for room before they submit, wait the
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from datetime import datetime
+from itertools import islice
 from typing import Annotated
 
 from pydantic import Field
@@ -18,6 +20,11 @@ from ._base import Reply
 LEDGER_WORKFLOW = "DurabatchLedger"
 #: The model of shards whose rows name several.
 MIXED = "*"
+#: Bytes of claims that a ledger holds, of each kind, so that they can be carried to a new run (promise G6 allows
+#: 64 KiB): some 300 that have room, and as many that wait.
+PAGE = 56 * 1024
+#: Lines of either kind that a view shows.
+SHOWN = 50
 #: Characters of a model's name that a ledger's id holds as they are; Temporal's ids have 1,000 at most.
 _NAME = 200
 
@@ -50,6 +57,22 @@ class Claim(Reply):
     fairness_key: Annotated[str, Field(description="Those with one key share one turn among all keys.")] = ""
     held: Annotated[bool, Field(description="The provider has it already: it is counted, whatever the limit.")] = False
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes as JSON, at most."""
+        return len(self.holder) + len(self.workflow_id) + 4 * len(self.fairness_key) + 150
+
+
+def page(claims: Iterable[Claim]) -> list[Claim]:
+    """Return the first claims, as many as fit into a page."""
+    kept, size = [], 0
+    for claim in claims:
+        size += claim.size
+        if size > PAGE:
+            break
+        kept.append(claim)
+    return kept
+
 
 class Place(Reply):
     """Where a holder stands with a ledger."""
@@ -67,6 +90,12 @@ class Holder(Reply):
     holder: Annotated[str, Field(description="The attempt's marker.")]
     tokens: Annotated[int, Field(description="Its tokens.")]
     since: Annotated[datetime, Field(description="When it asked, UTC.")]
+
+
+def shown(claims: Iterable[Claim]) -> tuple[Holder, ...]:
+    """Return the first claims as a view shows them."""
+    first = islice(claims, SHOWN)
+    return tuple(Holder(holder=claim.holder, tokens=claim.tokens, since=claim.since) for claim in first)
 
 
 class LedgerView(Reply):

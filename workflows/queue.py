@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from ..contract.ledger import Claim, Holder, Place
-from ..contract.names import batch_of
-
-#: Bytes of claims that a ledger holds, of each kind, so that it can be carried to a new run (promise G6 allows 64 KiB):
-#: some 300 that have room, and as many that wait.
-PAGE = 56 * 1024
-#: Lines of either kind that a view shows.
-SHOWN = 50
+from ..contract.ledger import PAGE, Claim, Place, page
+from .line import Line
 
 
 class Queue:
@@ -21,13 +14,22 @@ class Queue:
     Whose turn is next: the lowest priority number; among those, whoever shares a fairness key with the fewest tokens
     given out (a batch without one is its own key); among those, who asked first. Nobody overtakes the next one, however
     small, so a large shard is never starved by smaller ones of its priority. A shard larger than the limit goes alone.
+
+    A workflow task has two seconds, however many wait. So an event costs comparisons that grow with the logarithm of
+    their number, and `grant` gives room to no more than a page holds: some 350.
     """
 
     def __init__(self, limit: int, holding: Iterable[Claim] = (), waiting: Iterable[Claim] = ()) -> None:
         self.limit = limit
-        self._holding = {claim.holder: claim for claim in holding}
-        self._waiting = {claim.holder: claim for claim in waiting}
-        self._bytes = sum(_size(claim) for claim in self._holding.values())
+        self._holding: dict[str, Claim] = {}
+        self._line = Line()
+        self._workflows: dict[str, set[str]] = {}  # the holders of each: one as a rule
+        self._in_use = 0
+        self._bytes = 0
+        for claim in holding:
+            self._hold(claim)
+        for claim in waiting:
+            self._wait(claim)
 
     @property
     def holding(self) -> list[Claim]:
@@ -35,19 +37,34 @@ class Queue:
         return list(self._holding.values())
 
     @property
-    def waiting(self) -> list[Claim]:
+    def waiting(self) -> Iterator[Claim]:
         """Those that wait, in the order in which they would have their turn if nobody came and nobody went."""
-        return sorted(self._waiting.values(), key=self._rank())
+        return iter(self._line)
 
     @property
     def in_use(self) -> int:
         """Tokens given out."""
-        return sum(claim.tokens for claim in self._holding.values())
+        return self._in_use
+
+    @property
+    def holders(self) -> int:
+        """How many have room."""
+        return len(self._holding)
+
+    @property
+    def waiters(self) -> int:
+        """How many wait."""
+        return len(self._line)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """What those who wait ask for."""
+        return self._line.tokens
 
     @property
     def empty(self) -> bool:
         """Whether nobody has room and nobody waits."""
-        return not self._holding and not self._waiting
+        return not self._workflows
 
     def reserve(self, claim: Claim) -> bool:
         """Take a claim in, and return whether it has room already; the same holder keeps its place, or its room.
@@ -55,92 +72,76 @@ class Queue:
         A workflow has one attempt under way, so a claim takes the place of one for another attempt, which was never
         given back. Not the later `since` counts: a workflow that is reset goes back to an earlier attempt.
         """
-        for other in self._of(claim.workflow_id):
-            if other.holder != claim.holder:
-                self.release(other.holder)
-        if claim.holder in self._holding or claim.held:
-            self._waiting.pop(claim.holder, None)
-            if claim.holder in self._holding or self._bytes + _size(claim) <= PAGE:
-                self._give(claim)  # beyond a page it goes uncounted: the provider has it, whatever is counted here
-            return True
-        self._waiting[claim.holder] = claim
-        return False
+        had = claim.holder in self._holding
+        self.release(claim.holder)
+        self.release_all(claim.workflow_id)
+        if not had and not claim.held:
+            self._wait(claim)
+            return False
+        if had or self._bytes + claim.size <= PAGE:
+            self._hold(claim)  # beyond a page it goes uncounted: the provider has it, whatever is counted here
+        return True
 
     def release(self, holder: str) -> None:
         """Take room back, or a claim that waits; an unknown holder is fine."""
-        self._waiting.pop(holder, None)
-        claim = self._holding.pop(holder, None)
-        if claim is not None:
-            self._bytes -= _size(claim)
+        claim = self._line.remove(holder)
+        if claim is None:
+            claim = self._holding.pop(holder, None)
+            if claim is None:
+                return
+            self._count(claim, -1)
+        holders = self._workflows[claim.workflow_id]
+        holders.remove(holder)
+        if not holders:
+            del self._workflows[claim.workflow_id]
+
+    def release_all(self, workflow_id: str) -> bool:
+        """Take back whatever a workflow has or waits for; return whether there was anything."""
+        holders = sorted(self._workflows.get(workflow_id, ()))
+        for holder in holders:
+            self.release(holder)
+        return bool(holders)
 
     def grant(self) -> list[Claim]:
         """Give room to those whose turn it is, and return them."""
         granted = []
-        while self._waiting:
-            claim = min(self._waiting.values(), key=self._rank())
-            over = self.in_use + claim.tokens > self.limit or self._bytes + _size(claim) > PAGE
+        while self._line:
+            claim = self._line.first
+            over = self._in_use + claim.tokens > self.limit or self._bytes + claim.size > PAGE
             if over and self._holding:
                 break
-            del self._waiting[claim.holder]
-            self._give(claim)
+            self.release(claim.holder)
+            self._hold(claim)
             granted.append(claim)
         return granted
 
     def place(self, holder: str) -> Place:
         """Return where a holder stands."""
-        order = [claim.holder for claim in self.waiting]
         return Place(
             granted=holder in self._holding,
-            ahead=order.index(holder) if holder in order else 0,
-            in_use=self.in_use,
+            ahead=self._line.ahead(holder),
+            in_use=self._in_use,
             holders=len(self._holding),
             limit=self.limit,
         )
 
     def page(self) -> list[Claim]:
         """Return those that wait, as many as may be carried; the others ask again, and have their place by then."""
-        kept, size = [], 0
-        for claim in self.waiting:
-            size += _size(claim)
-            if size > PAGE:
-                break
-            kept.append(claim)
-        return kept
+        return page(self._line)
 
-    def _of(self, workflow_id: str) -> list[Claim]:
-        both = (*self._holding.values(), *self._waiting.values())
-        return [claim for claim in both if claim.workflow_id == workflow_id]
-
-    def _give(self, claim: Claim) -> None:
-        before = self._holding.get(claim.holder)
-        self._bytes += _size(claim) - (_size(before) if before else 0)
+    def _hold(self, claim: Claim) -> None:
         self._holding[claim.holder] = claim
+        self._count(claim, 1)
+        self._bind(claim)
 
-    def _rank(self) -> _Rank:
-        return _Rank(self._holding.values())
+    def _wait(self, claim: Claim) -> None:
+        self._line.add(claim)
+        self._bind(claim)
 
+    def _bind(self, claim: Claim) -> None:
+        self._workflows.setdefault(claim.workflow_id, set()).add(claim.holder)
 
-class _Rank:
-    """The order of turns, as it is now."""
-
-    def __init__(self, holding: Iterable[Claim]) -> None:
-        self._given = Counter[str]()
-        for claim in holding:
-            self._given[_key(claim)] += claim.tokens
-
-    def __call__(self, claim: Claim) -> tuple[int, int, float, str]:
-        return claim.priority, self._given[_key(claim)], claim.since.timestamp(), claim.holder
-
-
-def shown(claims: list[Claim]) -> tuple[Holder, ...]:
-    """Return the first claims as a view shows them."""
-    return tuple(Holder(holder=claim.holder, tokens=claim.tokens, since=claim.since) for claim in claims[:SHOWN])
-
-
-def _key(claim: Claim) -> str:
-    # A key of the user's and a batch's id never meet: no batch id begins with a space.
-    return f" {claim.fairness_key}" if claim.fairness_key else batch_of(claim.holder)
-
-
-def _size(claim: Claim) -> int:
-    return len(claim.holder) + len(claim.workflow_id) + 4 * len(claim.fairness_key) + 150
+    def _count(self, claim: Claim, sign: int) -> None:
+        self._in_use += sign * claim.tokens
+        self._bytes += sign * claim.size
+        self._line.given(claim, sign * claim.tokens)

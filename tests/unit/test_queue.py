@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from pydantic_core import to_json
 
-from durabatch.contract.ledger import Claim
-from durabatch.workflows.queue import PAGE, Queue
+from durabatch.contract.ledger import PAGE, Claim, page
+from durabatch.contract.names import batch_of
+from durabatch.workflows.queue import Queue
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -169,7 +173,7 @@ def test_what_is_carried_to_a_new_run_fits_into_a_payload() -> None:
     carried = sum(len(one.model_dump_json()) for one in queue.holding)
     page = sum(len(one.model_dump_json()) for one in queue.page())
     assert 0 < carried <= PAGE and 0 < page <= PAGE
-    assert queue.page() == queue.waiting[: len(queue.page())]
+    assert queue.page() == list(queue.waiting)[: len(queue.page())]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -198,3 +202,136 @@ def test_the_limit_holds_and_everybody_has_a_turn_in_any_order_of_events(seed: i
             held.remove(holder)
             done.add(holder)
     assert queue.empty
+
+
+class Simple:
+    """A queue of few, which sorts all who wait whenever it is asked: what `Queue` is to do."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.holding: dict[str, Claim] = {}
+        self.waiters: dict[str, Claim] = {}
+
+    @property
+    def in_use(self) -> int:
+        return sum(one.tokens for one in self.holding.values())
+
+    @property
+    def waiting(self) -> list[Claim]:
+        given = Counter[str]()
+        for one in self.holding.values():
+            given[one.fairness_key or batch_of(one.holder)] += one.tokens
+        return sorted(
+            self.waiters.values(),
+            key=lambda one: (one.priority, given[one.fairness_key or batch_of(one.holder)], one.since, one.holder),
+        )
+
+    def reserve(self, claim: Claim) -> bool:
+        room = claim.held or claim.holder in self.holding
+        for one in [*self.holding.values(), *self.waiters.values()]:
+            if claim.workflow_id == one.workflow_id or claim.holder == one.holder:
+                self.release(one.holder)
+        (self.holding if room else self.waiters)[claim.holder] = claim
+        return room
+
+    def release(self, holder: str) -> None:
+        self.holding.pop(holder, None)
+        self.waiters.pop(holder, None)
+
+    def grant(self) -> list[Claim]:
+        granted = []
+        while self.waiters:
+            first = self.waiting[0]
+            if self.holding and self.in_use + first.tokens > self.limit:
+                break
+            self.holding[first.holder] = self.waiters.pop(first.holder)
+            granted.append(first)
+        return granted
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_order_of_events_gives_the_turns_that_sorting_all_who_wait_would_give(seed: int) -> None:
+    draw = random.Random(seed)
+    limit = draw.choice([50, 100, 1000])
+    simple, queue = Simple(limit), Queue(limit)
+    for _ in range(200):
+        number, attempt, event = draw.randint(0, 25), draw.randint(1, 2), draw.random()
+        holder = f"b{number % 9}/{number}/{attempt}"
+        if event < 0.5:
+            one = Claim(
+                holder=holder,
+                workflow_id=f"w{number if draw.random() < 0.9 else number + 1}",
+                tokens=draw.randint(0, 60),
+                since=NOON + timedelta(seconds=draw.randint(0, 20)),
+                priority=draw.randint(1, 4),
+                fairness_key=draw.choice(["", "", "x", "y"]),
+                held=draw.random() < 0.1,
+            )
+            assert queue.reserve(one) == simple.reserve(one)
+        elif event < 0.8:
+            simple.release(holder)
+            queue.release(holder)
+        elif event < 0.85:
+            simple.limit = queue.limit = draw.choice([30, limit])
+        else:
+            assert queue.grant() == simple.grant()
+        assert {one.holder: one for one in queue.holding} == simple.holding
+        assert list(queue.waiting) == simple.waiting
+        assert queue.page() == page(simple.waiting)
+        assert [queue.place(one.holder).ahead for one in simple.waiting] == list(range(len(simple.waiting)))
+        assert (queue.in_use, queue.empty) == (simple.in_use, not (simple.holding or simple.waiters))
+        assert (queue.holders, queue.waiters) == (len(simple.holding), len(simple.waiters))
+        assert queue.waiting_tokens == sum(one.tokens for one in simple.waiting)
+
+
+def lines(work: Callable[[], object]) -> int:
+    """Return how many lines of Python some work runs: its cost, the same on any machine."""
+    count = 0
+
+    def trace(*_: object) -> Any:
+        nonlocal count
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("batches", [1, 7, 5000], ids=["of one batch", "of seven batches", "each of its own batch"])
+def test_five_thousand_who_wait_cost_no_more_a_turn_than_fifty_do(batches: int) -> None:
+    def waiting(count: int) -> Queue:
+        queue = Queue(40_000)
+        for number in range(count):
+            holder = f"b{number % batches}/{number}/1"
+            since = NOON + timedelta(seconds=number % 1000)
+            queue.reserve(Claim(holder=holder, workflow_id=holder, tokens=1000, since=since))
+        return queue
+
+    def turns(queue: Queue) -> None:
+        for _ in range(5):  # 200 turns in all, 40 at a time
+            for one in queue.grant():
+                queue.release(one.holder)
+                queue.reserve(one)  # and asks anew
+
+    few = lines(lambda: turns(waiting(50))) - lines(lambda: waiting(50))
+    many = lines(lambda: turns(waiting(5000))) - lines(lambda: waiting(5000))
+    assert many < 2 * few
+    assert lines(lambda: waiting(5000)) < 150 * lines(lambda: waiting(50))
+    queue = waiting(5000)
+    assert len(queue.grant()) == 40
+    last = list(queue.waiting)[-1]
+    assert lines(lambda: queue.place(last.holder)) < 10 * 5000
+    assert queue.place(last.holder).ahead == 4959
+
+
+def test_a_turn_of_many_gives_room_to_a_page_of_them_at_most() -> None:
+    queue = Queue(10**9)
+    for number in range(5000):
+        queue.reserve(Claim(holder=f"{number}/0/1", workflow_id=f"{number}", tokens=1, since=NOON))
+    assert 300 < len(queue.grant()) < 400
+    assert queue.grant() == []

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio import workflow
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 
+from durabatch.activities.recall import recall
 from durabatch.contract import BatchStatus, LedgerView
-from durabatch.contract.ledger import LEDGER_WORKFLOW, ledger_id
+from durabatch.contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart, ledger_id
 from durabatch.workflows import LedgerWorkflow
 from support.house import House, asked, connect, open_house
 
@@ -20,6 +24,7 @@ from support.house import House, asked, connect, open_house
 TEXT = "word " * 200
 LIMIT = 1000
 SLOW = {"finish_after_polls": 100_000}
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 #: Looks that are far apart, where hours are skipped: each costs as much time as it does in earnest.
 SELDOM = {"first": "5m", "maximum": "10m"}
 
@@ -40,8 +45,8 @@ def ledger(house: House) -> WorkflowHandle[Any, Any]:
     return house.client.get_workflow_handle(ledger_id(account, "gpt-4o-mini"))
 
 
-async def view(house: House) -> LedgerView:
-    return await asked(lambda: ledger(house).query(LedgerWorkflow.ledger))
+async def view(house: House, handle: WorkflowHandle[Any, Any] | None = None) -> LedgerView:
+    return await asked(lambda: (handle or ledger(house)).query(LedgerWorkflow.ledger, result_type=LedgerView))
 
 
 async def empty(house: House) -> LedgerView:
@@ -188,6 +193,130 @@ async def test_signals_that_are_no_claims_leave_the_ledger_as_it_was(bounded: Ho
         assert (seen.holders, seen.waiting, seen.limit) == (1, 0, LIMIT)
         await first.signal("cancel")
         await first.result()
+
+
+async def test_a_ledger_that_was_terminated_goes_on_with_all_who_had_room_or_waited(bounded: House) -> None:
+    await bounded.admin.settings(**SLOW)
+    async with bounded.worker():
+        first = await bounded.start([TEXT, TEXT])
+        await bounded.until(first, lambda p: p.provider_batch_id)
+        second = await bounded.start([TEXT, TEXT])
+        await bounded.until(second, lambda p: p.waiting_for)
+        await ledger(bounded).terminate("by mistake")
+        third = await bounded.start([TEXT, TEXT])
+        await bounded.until(third, lambda p: p.waiting_for)
+        seen = await view(bounded)
+        assert [one.holder for one in seen.holding] == [f"{first.id}/0/1"]
+        assert [one.holder for one in seen.queue] == [f"{second.id}/0/1", f"{third.id}/0/1"]
+        await ledger(bounded).terminate("and again")
+        # Nobody asks for some minutes, but the room that comes back reaches the next one all the same.
+        await bounded.admin.settings(finish_after_polls=0)
+        results = await asyncio.gather(*(handle.result() for handle in (first, second, third)))
+        await empty(bounded)
+    assert [result.status for result in results] == [BatchStatus.COMPLETED] * 3
+    assert [batch["status"] for batch in await bounded.batches()] == ["completed"] * 3  # none was refused
+
+
+async def test_whoever_ended_with_a_ledger_that_was_terminated_keeps_nobody_waiting(bounded: House) -> None:
+    await bounded.admin.settings(**SLOW)
+    async with bounded.worker():
+        first = await bounded.start([TEXT, TEXT])
+        await bounded.until(first, lambda p: p.provider_batch_id)
+        for handle in (first, ledger(bounded)):
+            await handle.terminate("clearing up")
+        await bounded.admin.settings(finish_after_polls=0, enqueued_token_limit=10 * LIMIT)
+        second = await bounded.start([TEXT, TEXT])
+        assert (await second.result()).status is BatchStatus.COMPLETED
+
+
+@workflow.defn
+class Idle:
+    """One that may be told anything."""
+
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: False)
+
+
+@pytest.mark.parametrize("end", ["terminate", "cancel"])
+async def test_what_a_ledger_held_is_read_from_its_history_in_any_order_of_events(house: House, end: str) -> None:
+    draw = random.Random(end)
+    others = [f"{house.task_queue}-{n}" for n in range(20)]
+    for name in others:  # nobody runs them; they are there to be told
+        await house.client.start_workflow(Idle.run, id=name, task_queue=f"{house.task_queue}-idle")
+    start = LedgerStart(account=house.task_queue, provider="sandbox", model="m", limit=LIMIT)
+    handle = await house.client.start_workflow(
+        LedgerWorkflow.run, args=[start, [], []], id=ledger_id(start.account, "m"), task_queue=house.task_queue
+    )
+    async with house.worker():
+        for _ in range(200):
+            name, number = draw.choice([*others, "gone"]), draw.randint(1, 2)
+            if draw.random() < 0.4:
+                await handle.signal("release", f"{name}/0/{number}")
+                continue
+            since = datetime.now(UTC)
+            claim = Claim(
+                holder=f"{name}/0/{number}",
+                workflow_id=name,
+                tokens=draw.randint(1, 300),
+                since=since,
+                held=draw.random() < 0.1,
+                priority=draw.choice([1, 3]),
+            )
+            await handle.signal("reserve", args=[claim, LIMIT])
+        before = await view(house, handle)
+        while (again := await view(house, handle)) != before:
+            before = again
+        # A cancel is taken by whatever waits in it, and changes nothing of what it holds.
+        await getattr(handle, end)()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+    recalled = await recall(house.client, handle.id)
+    assert before.holders and before.waiting
+    assert {one.holder for one in recalled.holding} == {one.holder for one in before.holding}
+    assert {one.holder for one in recalled.waiting} == {one.holder for one in before.queue}
+    assert sum(claim.tokens for claim in recalled.holding) == before.in_use
+    for name in others:
+        await house.client.get_workflow_handle(name).terminate()
+
+
+async def test_two_thousand_who_wait_have_their_turns_and_the_ledger_answers_all_the_while(house: House) -> None:
+    waiting = [
+        Claim(holder=f"b{n:04d}/0/1", workflow_id=f"b{n:04d}", tokens=1000, since=NOON + timedelta(seconds=n))
+        for n in range(2000)
+    ]
+    start = LedgerStart(account=house.task_queue, provider="sandbox", model="m", limit=1_000_000)
+    large = Claim(holder="large/0/1", workflow_id=f"{house.task_queue}-large", tokens=1_000_000, since=NOON)
+    await house.client.start_workflow(Idle.run, id=large.workflow_id, task_queue=f"{house.task_queue}-idle")
+    handle = await house.client.start_workflow(
+        LedgerWorkflow.run,
+        args=[start, [large], waiting],
+        id=ledger_id(start.account, "m"),
+        task_queue=house.task_queue,
+    )
+    first_run = handle.first_execution_run_id
+    async with house.worker():
+        seen = await view(house, handle)
+        assert (seen.holders, seen.waiting, seen.waiting_tokens) == (1, 2000, 2_000_000)
+        place = await asked(lambda: handle.query(LedgerWorkflow.place, "b1999/0/1"))
+        assert (place.granted, place.ahead) == (False, 1999)
+        await handle.signal("release", large.holder)
+        # None of those who wait is there to be told, so each gives its room to the next.
+        while (seen := await view(house, handle)).holders or seen.waiting:
+            await asyncio.sleep(0.1)
+    told, a_task = [], [0]
+    async for event in house.client.get_workflow_handle(handle.id, run_id=first_run).fetch_history_events():
+        if event.HasField("signal_external_workflow_execution_initiated_event_attributes"):
+            signal = event.signal_external_workflow_execution_initiated_event_attributes
+            told += await house.client.data_converter.decode(signal.input.payloads)
+            a_task[-1] += 1
+        elif event.HasField("workflow_task_completed_event_attributes"):
+            a_task.append(0)
+        assert event.event_id <= 4000  # the others have their turns in a run of their own
+    assert told == [claim.holder for claim in waiting[: len(told)]]
+    assert len(told) > 1000
+    assert max(a_task) < 400
+    await house.client.get_workflow_handle(large.workflow_id).terminate()
 
 
 @pytest.fixture
