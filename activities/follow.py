@@ -106,7 +106,11 @@ async def _ours(provider: Provider, downloads: list[Download], seal: str) -> boo
 
 
 async def _save(provider: Provider, download: Download, spool: BinaryIO, pulse: Pulse) -> int:
-    """Download into a file and return its lines; one that breaks off is resumed for as long as each try brings more."""
+    """Download into a file and return its lines; one that breaks off is resumed for as long as each try brings more.
+
+    Raises:
+        ProviderUnavailable: it broke off and the next try brought nothing.
+    """
     lines = 0
     while True:
         before = spool.tell()
@@ -118,13 +122,8 @@ async def _save(provider: Provider, download: Download, spool: BinaryIO, pulse: 
         except ProviderUnavailable:
             if spool.tell() == before:
                 raise
-            continue
-        if download.bytes is None or spool.tell() >= download.bytes:
+        else:
             break
-        if spool.tell() == before:
-            raise ProviderUnavailable(
-                f"The download ended after {spool.tell():,} of {download.bytes:,} bytes; asking again."
-            )
     if spool.tell() and not _ends_with_break(spool):
         lines += 1
     return lines

@@ -85,7 +85,6 @@ class Download:
 
     reference: str  #: What `Provider.download` takes.
     name: str  #: What it is called in the store: "output" or "error".
-    bytes: int | None = None  #: Its size, where the provider tells.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +242,7 @@ class Provider(Protocol):
         """Stream a file's bytes from `start` on.
 
         Raises:
-            ProviderUnavailable: the stream broke off; what came before is good.
+            ProviderUnavailable: the stream broke off; what came before is good. A stream that ends otherwise is whole.
         """
         ...
 

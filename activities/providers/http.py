@@ -26,6 +26,7 @@ from ...contract import (
     QueueFull,
     RateLimited,
 )
+from .redirects import MAX_REDIRECTS, origin, range_of, redirects, target
 from .settings import ProviderSettings
 
 #: Codes and words by which providers say that their queue, rather than the request rate, is full.
@@ -107,28 +108,75 @@ class Http:
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, start: int) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Download from byte `start` on, whether or not the provider takes ranges."""
+        """Download from byte `start` on, whether or not the provider takes ranges.
+
+        Redirects are followed, as servers send them that keep their files in a blob store. No header of ours but the
+        range goes to another origin: neither a key, by whatever name, nor what the configuration adds.
+
+        Raises:
+            ProviderUnavailable: the download cannot be had now, or broke off.
+            ProviderError: one of the others: the provider refuses it.
+        """
         # A range counts the bytes that are sent, and `start` those of the content: they must be the same ones.
         headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {}
         request = self._client.build_request("GET", path.lstrip("/"), headers=headers)
-        try:
-            response = await self._client.send(request, stream=True)
-        except httpx.RequestError as error:
-            raise self._transport_error(error, False) from None
+        response, abroad = await self._follow(request, headers)
         try:
             if response.status_code == 416 and start:  # nothing lies beyond what we have
                 yield _nothing()
                 return
             if not response.is_success:
-                raise self._status_error(response, await _read_quietly(response), False)
-            yield self._chunks(response, skip=start if response.status_code != 206 else 0)
+                content = await _read_quietly(response)
+                if abroad:
+                    status = response.status_code
+                    raise self._abroad_error(response.request.url, f"answers {status}", status)
+                raise self._status_error(response, content, False)
+            yield self._chunks(response, start)
         finally:
             await response.aclose()
 
-    async def _chunks(self, response: httpx.Response, skip: int) -> AsyncIterator[bytes]:
+    async def _follow(self, request: httpx.Request, headers: Mapping[str, str]) -> tuple[httpx.Response, bool]:
+        """Return the answer at the end of a download's redirects, and whether another origin gave it."""
+        abroad = False
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                response = await self._client.send(request, stream=True)
+            except httpx.RequestError as error:
+                if abroad:
+                    raise self._abroad_error(request.url, f"cannot be reached ({type(error).__name__})") from None
+                raise self._transport_error(error, False) from None
+            if not redirects(response):
+                return response, abroad
+            await response.aclose()
+            url = target(request.url, response.headers["location"])
+            if url is None:
+                raise ProviderUnavailable(
+                    f"Provider {self._name} sends a download on to an address that is not https, which is not followed."
+                )
+            # Once abroad, always abroad: another host must not choose what is asked for with our key.
+            abroad = abroad or origin(url) != origin(request.url)
+            kept = headers if abroad else request.headers
+            request = httpx.Request("GET", url, headers=kept, extensions=request.extensions)
+        raise ProviderUnavailable(
+            f"Provider {self._name} sends a download from address to address, more than {MAX_REDIRECTS} times."
+        )
+
+    async def _chunks(self, response: httpx.Response, start: int) -> AsyncIterator[bytes]:
+        """Yield the content from byte `start` on.
+
+        Raises:
+            ProviderUnavailable: it broke off: less came than its content-length, or its last chunk is missing.
+        """
+        begin, total = 0, None
+        if response.status_code == 206:
+            begin, total = range_of(response.headers, start)
+        skip, got = start - begin, begin
+        if skip < 0:
+            raise ProviderUnavailable(f"Provider {self._name} sends a download from byte {begin:,} on, not {start:,}.")
         try:
             # As they come: what httpx gathers to make larger ones is lost when the connection breaks.
             async for chunk in response.aiter_bytes():
+                got += len(chunk)
                 if skip >= len(chunk):
                     skip -= len(chunk)
                     continue
@@ -136,6 +184,8 @@ class Http:
                 skip = 0
         except httpx.RequestError as error:
             raise self._transport_error(error, False) from None
+        if skip or (total is not None and got < total):
+            raise ProviderUnavailable(f"Provider {self._name} ended a download after {got:,} bytes; asking again.")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -150,6 +200,14 @@ class Http:
                 f"The connection to provider {self._name} broke before it answered ({type(error).__name__})."
             )
         return ProviderUnavailable(what)
+
+    def _abroad_error(self, url: httpx.URL, what: str, status: int = 0) -> ProviderError:
+        """Return what a failure of another host means: our key is not refused there, and a new link may be good.
+
+        The host is named and no more: the rest of such a link is as good as a key.
+        """
+        found = ProviderNotFound if status in (404, 410) else ProviderUnavailable
+        return found(f"Provider {self._name} sends the download on to {url.host}, which {what}.")
 
     def _status_error(self, response: httpx.Response, content: bytes, creates: bool) -> ProviderError:
         status = response.status_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -172,10 +173,9 @@ async def test_a_download_that_never_begins_is_an_outage_and_leaves_nothing(crea
 @pytest.mark.parametrize("status", [401, 404, 500])
 async def test_a_file_that_cannot_be_had_now_is_no_empty_file(created: Any, sandbox: Any, status: int) -> None:
     ended = await created.ended(created.batch)
-    for operation in ("files.content", "files.retrieve"):
-        await sandbox.fault(operation, "status", status=status, times=1)
-        await created.refused(created.fetch(ended))
-        assert not created.path("attempt-1/output.jsonl").exists()
+    await sandbox.fault("files.content", "status", status=status, times=1)
+    await created.refused(created.fetch(ended))
+    assert not created.path("attempt-1/output.jsonl").exists()
     assert (await created.fetch(ended)).rows == 60
 
 
@@ -242,21 +242,40 @@ class Odd:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.declared: int | None = len(data)
+        self.described: Any = {"id": "file-1", "bytes": len(data)}  #: None: it describes no file.
         self.ranges: list[str | None] = []
         self.takes_ranges = True
-        self.most = len(data)  #: Bytes of one answer at most.
+        self.most = len(data)  #: Bytes of one answer at most; a longer one breaks off there …
+        self.honest = False  #: … unless it says in advance that it ends there.
+        self.chunked = False
+        self.answers: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.content
 
     async def describe(self, request: web.Request) -> web.Response:
-        return web.json_response({"id": request.match_info["id"], "bytes": self.declared})
+        return web.json_response(self.described) if self.described else web.Response(status=404)
 
-    async def content(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        return await self.answers(request)
+
+    async def content(self, request: web.Request) -> web.StreamResponse:
         given = request.headers.get("Range")
         self.ranges.append(given)
         start = int(given.removeprefix("bytes=").removesuffix("-")) if given and self.takes_ranges else 0
         if start and start >= len(self.data):
             return web.Response(status=416)
-        return web.Response(status=206 if start else 200, body=self.data[start : start + self.most])
+        response = web.StreamResponse(status=206 if start else 200)
+        part = self.data[start : start + self.most]
+        if start:
+            response.headers["Content-Range"] = f"bytes {start}-{start + len(part) - 1}/{len(self.data)}"
+        if self.chunked:
+            response.enable_chunked_encoding()
+        else:
+            response.content_length = len(part) if self.honest else len(self.data) - start
+        await response.prepare(request)
+        await response.write(part)
+        if start + len(part) < len(self.data) and not self.honest:
+            assert request.transport is not None
+            request.transport.close()
+        return response
 
 
 @pytest.fixture
@@ -265,7 +284,7 @@ async def odd(created: Any) -> Any:
     server = Odd(b"".join(b'{"custom_id":"r-%d"}\n' % n for n in range(60)))
     app = web.Application()
     app.router.add_get("/v1/files/{id}", server.describe)
-    app.router.add_get("/v1/files/{id}/content", server.content)
+    app.router.add_get("/v1/files/{id}/content", server.answer)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -279,12 +298,42 @@ async def odd(created: Any) -> Any:
     await runner.cleanup()
 
 
-async def test_an_answer_that_ends_early_without_an_error_is_gone_on_with(created: Any, odd: Any) -> None:
-    odd.most = 500
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_download_that_breaks_off_goes_on_at_its_byte(created: Any, odd: Any, chunked: bool) -> None:
+    odd.most, odd.chunked = 500, chunked
     fetched = await created.fetch(created.batch)
     assert (fetched.rows, fetched.bytes) == (60, len(odd.data))
     assert created.path("attempt-1/output.jsonl").read_bytes() == odd.data
     assert odd.ranges[:3] == [None, "bytes=500-", "bytes=1000-"]
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        None,
+        *({"id": "file-1", "bytes": size} for size in (100_000, 10**30, 1, 0, -1, None, "1190", "many", [1])),
+        {},
+        ["odd"],
+    ],
+)
+async def test_a_download_is_whole_by_its_own_length_whatever_is_said_of_the_files_size(
+    created: Any, odd: Any, described: Any
+) -> None:
+    odd.described = described
+    fetched = await created.fetch(created.batch)
+    assert (fetched.rows, fetched.bytes, odd.ranges) == (60, len(odd.data), [None])
+
+
+async def test_a_part_says_by_its_range_how_much_is_left(created: Any, odd: Any) -> None:
+    odd.most = 500
+
+    async def then_honest(request: web.Request) -> web.StreamResponse:
+        odd.honest = bool(odd.ranges)
+        return await Odd.content(odd, request)
+
+    odd.answers = then_honest
+    assert (await created.fetch(created.batch)).rows == 60
+    assert created.path("attempt-1/output.jsonl").read_bytes() == odd.data
 
 
 async def test_a_server_that_takes_no_ranges_is_read_from_the_beginning(created: Any, odd: Any) -> None:
@@ -292,27 +341,33 @@ async def test_a_server_that_takes_no_ranges_is_read_from_the_beginning(created:
     odd.most = 500
     error = await created.refused(created.fetch(created.batch))  # there is no way to get more of it
     assert error.type == "provider_unavailable"
-    assert "The download ended after 500 of" in error.message
+    assert odd.ranges == [None, "bytes=500-"]
     odd.most = len(odd.data)
     assert (await created.fetch(created.batch)).rows == 60
     assert created.path("attempt-1/output.jsonl").read_bytes() == odd.data
 
 
-async def test_a_server_that_tells_no_size_is_believed_by_its_rows(created: Any, odd: Any) -> None:
-    odd.declared = None
-    assert (await created.fetch(created.batch)).rows == 60
+async def test_a_file_that_has_become_shorter_is_not_joined_to_what_it_was(created: Any, odd: Any) -> None:
+    odd.takes_ranges = False
     odd.most = 500
+
+    async def then_shorter(request: web.Request) -> web.StreamResponse:
+        if odd.ranges:
+            odd.data = odd.data[:400]
+        return await Odd.content(odd, request)
+
+    odd.answers = then_shorter
     assert (await created.refused(created.fetch(created.batch))).type == "provider_unavailable"
+    assert not created.path("attempt-1/output.jsonl").exists()
 
 
 async def test_a_last_line_without_a_break_is_a_row(created: Any, odd: Any) -> None:
     odd.data = odd.data[:-1]
-    odd.declared = len(odd.data)
     assert (await created.fetch(created.batch)).rows == 60
 
 
 async def test_an_empty_file_has_no_rows(created: Any, odd: Any) -> None:
-    odd.data, odd.declared = b"", 0
+    odd.data = b""
     created.batch = created.batch.model_copy(update={"completed": 0})
     assert (await created.fetch(created.batch)).rows == 0
     assert created.path("attempt-1/output.jsonl").read_bytes() == b""
@@ -320,6 +375,5 @@ async def test_an_empty_file_has_no_rows(created: Any, odd: Any) -> None:
 
 async def test_no_failure_quotes_a_result(created: Any, odd: Any) -> None:
     odd.data = json.dumps({"custom_id": "a", "text": "Sesame"}).encode()
-    odd.declared = len(odd.data)
     error = await created.refused(created.fetch(created.batch))
     assert "Sesame" not in repr(error) + str(error.details)
