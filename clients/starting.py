@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -16,6 +16,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from ..activities.store import Store
 from ..contract import BATCH_WORKFLOW, BatchConflict, BatchNotFound, BatchSpec, InvalidSpec
 from ..contract.names import check_batch_id
+from ..contract.steps import PassedSpec
 from ..workers.settings import problem_words
 from .connection import translated
 from .ending import Ending, ending
@@ -121,7 +122,9 @@ async def _start(client: Client, batch_id: str, spec: BatchSpec, rows: Rows, tas
     try:
         await client.start_workflow(
             BATCH_WORKFLOW,
-            spec,
+            # Without what is left at its default, so that workers of an older version take it as well, as long as it
+            # asks for nothing that they do not know.
+            spec.model_dump(mode="json", exclude_defaults=True),
             id=batch_id,
             task_queue=task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
@@ -193,7 +196,7 @@ async def spec_of(client: Client, found: WorkflowExecution) -> BatchSpec | None:
     async for event in handle.fetch_history_events(page_size=1):
         payloads = event.workflow_execution_started_event_attributes.input.payloads
         try:
-            return BatchSpec.model_validate((await client.data_converter.decode(payloads[:1], [BatchSpec]))[0])
+            return TypeAdapter(PassedSpec).validate_python((await client.data_converter.decode(payloads[:1]))[0])
         except (ValidationError, ValueError, TypeError, RuntimeError, IndexError):
             return None  # Started by hand, with something that is no spec.
     return None

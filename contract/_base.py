@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Any
+from enum import Enum, StrEnum
+from types import UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
@@ -47,3 +49,45 @@ class Reply(BaseModel):
     """Frozen; fields that a newer version added are passed over, so that old clients read new answers."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_timedelta="iso8601", hide_input_in_errors=True)
+
+
+class Word(StrEnum):
+    """A vocabulary that newer versions may add to: a word that this version does not know reads as `unknown()`."""
+
+    @classmethod
+    def unknown(cls) -> Self:
+        """Return the member with which no harm is done."""
+        raise NotImplementedError
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls.unknown() if isinstance(value, str) else None
+
+
+_UNKNOWN = object()
+
+
+def passed(model: type[Record]) -> BeforeValidator:
+    """Return a validator for a record that another version may have passed on: it leaves out what this one lacks.
+
+    A record is strict where a user gives it. Between workflow and steps it has been read once already, and the other
+    side may be newer: whatever that has added has a default here.
+    """
+    return BeforeValidator(lambda value: _known(model, value))
+
+
+def _known(kind: Any, value: Any) -> Any:
+    """Return a value without fields and words that a type does not have."""
+    if isinstance(kind, type) and issubclass(kind, Record) and isinstance(value, dict):
+        fields = kind.model_fields
+        found = {name: _known(fields[name].annotation, item) for name, item in value.items() if name in fields}
+        return {name: item for name, item in found.items() if item is not _UNKNOWN}
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return value if value in kind.__members__.values() else _UNKNOWN
+    if get_origin(kind) in (Union, UnionType):
+        for one in get_args(kind):
+            value = _known(one, value) if isinstance(one, type) else value
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        found_items = (_known(get_args(kind)[0], item) for item in value)
+        return tuple(item for item in found_items if item is not _UNKNOWN)
+    return value

@@ -60,6 +60,15 @@ class RetryPolicy(Record):
         Field(description="Whether rows that the deadline left over go into another attempt, with a new deadline."),
     ] = False
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        # Elsewhere a word that is not known reads as "other"; here it is a typing mistake.
+        words = value if isinstance(value, list | tuple | set | frozenset) else ()
+        if any(isinstance(word, str) and word not in list(ErrorClass) for word in words):
+            raise ValueError(f"takes these classes only: {', '.join(ErrorClass)}")
+        return value
+
 
 class Limits(Record):
     """Tighter limits than the provider's own; a shard is cut where the first one is reached."""
@@ -112,7 +121,8 @@ class BatchSpec(Record):
     ] = "/v1/chat/completions"
     model: Annotated[str | None, Field(min_length=1, description="The model of rows that name none.")] = None
     params: Annotated[
-        dict[str, JsonValue], Field(description="Defaults for every row's body; a row's own values win.")
+        dict[str, JsonValue],
+        Field(description="Defaults for every row's body; a row's own values win. They are in Temporal's history."),
     ] = {}
     output: Annotated[
         str | None,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from typing import Self
+
+from ._base import Word
 
 
-class BatchStatus(StrEnum):
+class BatchStatus(Word):
     """How a batch ended."""
 
     COMPLETED = "completed"  #: Every shard ran to its end; rows may have failed, the counts say so.
@@ -13,8 +15,12 @@ class BatchStatus(StrEnum):
     EXPIRED = "expired"  #: The deadline ended it with rows left over; finished rows are kept.
     CANCELED = "canceled"  #: A cancel ended it with rows left over; finished rows are kept.
 
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls.FAILED
 
-class RowStatus(StrEnum):
+
+class RowStatus(Word):
     """How a row ended: each row of the input has exactly one."""
 
     SUCCEEDED = "succeeded"  #: The provider answered it with a 2xx.
@@ -22,8 +28,12 @@ class RowStatus(StrEnum):
     CANCELED = "canceled"  #: A cancel came before the provider had finished it.
     EXPIRED = "expired"  #: The deadline came before the provider had finished it.
 
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls.FAILED
 
-class ProviderStatus(StrEnum):
+
+class ProviderStatus(Word):
     """The states of providers' batches, in one vocabulary; the provider's own word is kept beside it."""
 
     SUBMITTED = "submitted"  #: Accepted, not begun.
@@ -35,6 +45,10 @@ class ProviderStatus(StrEnum):
     CANCELING = "canceling"  #: A cancel is on its way.
     CANCELED = "canceled"  #: Ended by a cancel; may hold finished rows.
 
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls.IN_PROGRESS
+
     @property
     def ended(self) -> bool:
         """Whether the provider will change it no more."""
@@ -44,7 +58,7 @@ class ProviderStatus(StrEnum):
 _ENDED = {ProviderStatus.COMPLETED, ProviderStatus.FAILED, ProviderStatus.EXPIRED, ProviderStatus.CANCELED}
 
 
-class Phase(StrEnum):
+class Phase(Word):
     """Where a batch, or one of its shards, is in its life."""
 
     PLANNING = "planning"  #: Reading and checking the input, cutting shards.
@@ -57,8 +71,12 @@ class Phase(StrEnum):
     FINISHING = "finishing"  #: Writing result.json, telling whoever asked to be told.
     ENDED = "ended"  #: Nothing more will happen.
 
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls.POLLING
 
-class ErrorClass(StrEnum):
+
+class ErrorClass(Word):
     """Why a row did not succeed, in one vocabulary for all providers."""
 
     RATE_LIMITED = "rate_limited"  #: Too many requests or tokens; worth another try.
@@ -75,6 +93,10 @@ class ErrorClass(StrEnum):
     CONTENT_FILTERED = "content_filtered"  #: Refused by the provider's content policy.
     QUOTA_EXHAUSTED = "quota_exhausted"  #: The account has no credit left.
     OTHER = "other"  #: Anything else the provider said.
+
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls.OTHER
 
 
 #: The classes that are tried again unless the spec says otherwise: those where the same request may succeed.

@@ -8,13 +8,13 @@ workflows hold older versions of these, so add fields with defaults only.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from enum import StrEnum
+from typing import Annotated, Self
 
-from ._base import Reply
+from ._base import Reply, Word, passed
 from .ledger import Place
 from .names import attempt_folder, marker, shard_folder
 from .result import BatchResult, Counts, Strays, Usage
-from .spec import BatchSpec, RetryPolicy
+from .spec import BatchSpec, CancelRequest, RetryPolicy
 from .status import ErrorClass, ProviderStatus, RowStatus
 
 PLAN = "durabatch.plan"
@@ -34,11 +34,21 @@ RELEASE = "durabatch.release"
 CENSUS = "durabatch.census"
 
 
-class Search(StrEnum):
+#: Records of the user's, as they are passed on: the workflow and a step may be of different versions.
+PassedSpec = Annotated[BatchSpec, passed(BatchSpec)]
+PassedRetry = Annotated[RetryPolicy, passed(RetryPolicy)]
+PassedCancel = Annotated[CancelRequest, passed(CancelRequest)]
+
+
+class Search(Word):
     """How a provider batch can be found again after its answer was lost."""
 
     MARKER = "marker"  #: Its listing shows the marker, so a find is exact.
     PROVISIONAL = "provisional"  #: Only time and row count can be compared; the ids in its results decide.
+
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls.PROVISIONAL
 
 
 class ProviderFacts(Reply):
@@ -57,7 +67,7 @@ class ProviderFacts(Reply):
 
 class PlanRequest(Reply):
     batch_id: str
-    spec: BatchSpec
+    spec: PassedSpec
     now: datetime  #: The workflow's time, UTC.
     #: The run that the workflow was started as: a reset keeps it, a new start of the id does not; "" is what older
     #: versions tell.
@@ -106,7 +116,7 @@ class UploadRequest(Reply):
     account: str
     generation: int  #: Counts the files of one attempt: a lost create is fenced off by deleting the file it names.
     since: datetime  #: Nothing older can be ours.
-    spec: BatchSpec
+    spec: PassedSpec
     fence: bool = False  #: Make a newer file than any that is there, and delete those.
 
 
@@ -150,11 +160,15 @@ class Found(Reply):
     intended: bool = False
 
 
-class CreateAnswer(StrEnum):
+class CreateAnswer(Word):
     CREATED = "created"
     REFUSED = "refused"  #: The provider will never take it; nothing exists.
     DEFERRED = "deferred"  #: The provider will not take it now; nothing exists.
     LOST = "lost"  #: It may or may not exist.
+
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls.LOST
 
 
 class CreateRequest(Reply):
@@ -162,7 +176,7 @@ class CreateRequest(Reply):
     account: str
     file_id: str | None
     rows: int
-    spec: BatchSpec
+    spec: PassedSpec
 
 
 class Created(Reply):
@@ -209,7 +223,7 @@ class AttemptRecord(Reply):
 class SettleRequest(Reply):
     attempt: Attempt  #: The newest attempt.
     attempts: tuple[AttemptRecord, ...]
-    retry: RetryPolicy
+    retry: PassedRetry
     #: Null while another attempt may follow; else what becomes of rows that no attempt has finished.
     unfinished: RowStatus | None = None
     message: str | None = None  #: The same in words, where the batch itself could not run.

@@ -16,7 +16,7 @@ from ..activities.resources import Resources
 from ..activities.steps import all_activities
 from ..activities.store import Store
 from ..contract import ConfigurationError
-from ..workflows import BatchWorkflow, LedgerWorkflow, ShardWorkflow
+from ..workflows import WORKFLOWS
 from .settings import Settings
 
 #: Modules that workflows share with the worker instead of loading them anew for each run.
@@ -58,7 +58,7 @@ class BatchPlugin(SimplePlugin):
         super().__init__(
             "durabatch.BatchPlugin",
             data_converter=_data_converter,
-            workflows=[BatchWorkflow, ShardWorkflow, LedgerWorkflow],
+            workflows=list(WORKFLOWS),
             activities=all_activities(resources),
             workflow_runner=_workflow_runner,
             run_context=run_context,
@@ -71,7 +71,11 @@ class BatchPlugin(SimplePlugin):
                 "The client's data converter cannot read Durabatch's payloads: pass BatchPlugin to Client.connect as "
                 "plugins=[…], or data_converter=temporalio.contrib.pydantic.pydantic_data_converter."
             )
-        return super().configure_worker(config)
+        config = super().configure_worker(config)
+        deployment = config.get("deployment_config")
+        if deployment is not None and deployment.use_worker_versioning:
+            config["workflows"] = [WORKFLOWS.get(one, one) for one in config.get("workflows") or ()]
+        return config
 
 
 def _data_converter(converter: DataConverter | None) -> DataConverter:

@@ -3,5 +3,6 @@
 from .batch import BatchWorkflow
 from .ledger import LedgerWorkflow
 from .shard_workflow import ShardWorkflow
+from .versioned import WORKFLOWS
 
-__all__ = ["BatchWorkflow", "LedgerWorkflow", "ShardWorkflow"]
+__all__ = ["WORKFLOWS", "BatchWorkflow", "LedgerWorkflow", "ShardWorkflow"]

@@ -65,12 +65,13 @@ class BatchWorkflow:
     """
 
     # Temporal decodes arguments by their types only where the caller gives all of them, and callers give the spec
-    # alone: so either may come as the plain JSON that it was, and is read here.
+    # alone: so either may come as the plain JSON that it was, and is read here. The spec always does: what another
+    # version wrote must not fail before it can be looked at.
     @workflow.init
-    def __init__(self, spec: BatchSpec | None = None, carried: Carried | None = None) -> None:
+    def __init__(self, spec: Any = None, carried: Carried | None = None) -> None:
         now = workflow.now()
         # A wrong spec must not raise before run() does: the workflow would be stuck instead of failed.
-        self._spec, self._refusal = read_spec(spec)
+        self._spec, self._refusal = read_spec(spec, passed_on=carried is not None)
         deadline = now + self._spec.deadline if self._spec else now
         self._state = Carried.model_validate(carried or {"started_at": now, "deadline_at": deadline})
         self._steering = Steering(self._state.deadline_at, self._tell)
@@ -123,7 +124,7 @@ class BatchWorkflow:
         )
 
     @workflow.run
-    async def run(self, spec: BatchSpec | None = None, carried: Carried | None = None) -> BatchResult:
+    async def run(self, spec: Any = None, carried: Carried | None = None) -> BatchResult:
         wanted = self._spec
         if wanted is None:
             raise ApplicationError(self._refusal or "", type="invalid_spec", non_retryable=True)

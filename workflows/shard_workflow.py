@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 from temporalio import workflow
 
-from ..contract import BatchProgress, BatchSpec, CancelRequest, Counts, Phase, ShardCounts
+from ..contract import BatchProgress, CancelRequest, Counts, Phase, ShardCounts
 from ..contract._base import Reply
 from ..contract.names import SHARD_WORKFLOW
-from ..contract.steps import PlanSummary, Settled
+from ..contract.steps import PassedCancel, PassedSpec, PlanSummary, Settled
 from .shard import MAX_LISTED, Shard
 from .state import ShardOutcome, ShardState
 from .steering import Steering, history_is_long
@@ -24,12 +24,12 @@ class ShardRequest(Reply):
     """What a run of shards needs to know."""
 
     batch_id: str
-    spec: BatchSpec
+    spec: PassedSpec
     plan: PlanSummary
     shard: int  #: The first one; when carried, the one under way.
     last: int | None = None  #: The last one; null where there is one only.
     deadline_at: datetime
-    cancel: CancelRequest | None = None
+    cancel: PassedCancel | None = None
     #: Carried when the workflow continues as new.
     state: ShardState | None = None
     ended: int = 0  #: Shards of the run that have ended.

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from ..contract import CancelRequest, ProviderBatch, RowStatus
-from ..contract.steps import AttemptRecord, PlanSummary, Settled, Snapshot
+from ..contract import ProviderBatch, RowStatus
+from ..contract.steps import AttemptRecord, PassedCancel, PlanSummary, Settled, Snapshot
 
 
 class _State(BaseModel):
@@ -62,7 +62,7 @@ class Carried(_State):
     deadline_at: datetime
     plan: PlanSummary | None = None
     shard: ShardState = ShardState()
-    cancel: CancelRequest | None = None
+    cancel: PassedCancel | None = None
     last_error: str | None = None
     poll_now: bool = False
 

@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from temporalio import workflow
 
 from ..contract import BatchSpec, CancelRequest
+from ..contract.steps import PassedSpec
 
 T = TypeVar("T")
+_GIVEN: TypeAdapter[BatchSpec] = TypeAdapter(BatchSpec)
+_PASSED: TypeAdapter[BatchSpec] = TypeAdapter(PassedSpec)
 
 
 async def heed(life: asyncio.Task[T], want_cancel: Callable[[CancelRequest], None]) -> T:
@@ -28,13 +31,19 @@ async def heed(life: asyncio.Task[T], want_cancel: Callable[[CancelRequest], Non
         return await life
 
 
-def read_spec(argument: Any) -> tuple[BatchSpec | None, str | None]:
-    """Return the spec that a workflow was started with, or what is wrong with it in a sentence."""
+def read_spec(argument: Any, *, passed_on: bool = False) -> tuple[BatchSpec | None, str | None]:
+    """Return the spec that a workflow was started with, or what is wrong with it in a sentence.
+
+    Args:
+        argument: the spec, or the plain JSON that it was.
+        passed_on: an earlier run has read it, perhaps one of a newer version, so fields that nobody knows are none of
+            its user's mistakes.
+    """
     example = 'for example {"provider": "openai", "input": "file:///…/requests.jsonl"}'
     if argument is None:
         return None, f"BatchWorkflow needs a BatchSpec as its input, {example}."
     try:
-        return BatchSpec.model_validate(argument), None
+        return (_PASSED if passed_on else _GIVEN).validate_python(argument), None
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, problem['loc'])) or 'input'}: {problem['msg']}"

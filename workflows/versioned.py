@@ -1,0 +1,83 @@
+"""The workflows for workers that use Worker Versioning: the same code, with a versioning behaviour declared.
+
+Such a worker does not start without one, and a server refuses every task of another worker that has one, so there are
+two of each. All of them upgrade automatically, which is safe: histories of every version replay (promise G10). If they
+were pinned, a batch would need the workers of its version for days, and a ledger, which lives as long as it is needed,
+for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+from temporalio import workflow
+from temporalio.common import VersioningBehavior
+
+from ..contract import BATCH_WORKFLOW, BatchResult
+from ..contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart
+from ..contract.names import SHARD_WORKFLOW
+from .batch import BatchWorkflow
+from .ledger import LedgerWorkflow
+from .shard_workflow import ShardRequest, ShardWorkflow
+from .state import Carried, ShardOutcome
+
+
+# Temporal wants `init` and `run` in the class itself.
+@workflow.defn(name=BATCH_WORKFLOW, versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
+class VersionedBatchWorkflow(BatchWorkflow):
+    """BatchWorkflow."""
+
+    @workflow.init
+    def __init__(self, spec: Any = None, carried: Carried | None = None) -> None:
+        super().__init__(spec, carried)
+
+    @workflow.run
+    async def run(self, spec: Any = None, carried: Carried | None = None) -> BatchResult:
+        return await super().run(spec, carried)
+
+
+@workflow.defn(
+    name=SHARD_WORKFLOW,
+    failure_exception_types=[ValidationError],
+    versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
+)
+class VersionedShardWorkflow(ShardWorkflow):
+    """ShardWorkflow."""
+
+    @workflow.init
+    def __init__(self, request: ShardRequest) -> None:
+        super().__init__(request)
+
+    @workflow.run
+    async def run(self, request: ShardRequest) -> ShardOutcome:
+        return await super().run(request)
+
+
+@workflow.defn(
+    name=LEDGER_WORKFLOW,
+    failure_exception_types=[ValidationError],
+    versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
+)
+class VersionedLedgerWorkflow(LedgerWorkflow):
+    """LedgerWorkflow."""
+
+    @workflow.init
+    def __init__(
+        self, start: LedgerStart | None = None, holding: list[Claim] | None = None, waiting: list[Claim] | None = None
+    ) -> None:
+        super().__init__(start, holding, waiting)
+
+    @workflow.run
+    async def run(
+        self, start: LedgerStart | None = None, holding: list[Claim] | None = None, waiting: list[Claim] | None = None
+    ) -> None:
+        await super().run(start, holding, waiting)
+
+
+#: What a worker runs; and, by it, what one with Worker Versioning runs instead.
+WORKFLOWS: dict[type, type] = {
+    BatchWorkflow: VersionedBatchWorkflow,
+    ShardWorkflow: VersionedShardWorkflow,
+    LedgerWorkflow: VersionedLedgerWorkflow,
+}
