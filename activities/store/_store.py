@@ -197,6 +197,7 @@ class Store:
         try:
             await self._run(self._backend.create, path, probe)
             seen = await self._run(self._backend.read, path)
+            again = await self._run(self._backend.create, path, probe)
             await self._run(self._backend.delete, path)
         except StoreError as error:
             advice = (
@@ -207,6 +208,11 @@ class Store:
             raise StoreError(f"The store {self.url} does not work. {error.message} {advice}.") from error
         if seen != probe:
             raise StoreError(f"The store {self.url} does not return what was written to it; use another one.")
+        if again:
+            raise StoreError(
+                f"The store {self.url} ignores If-None-Match, so two creates at once could both be sent; use a service "
+                "that has conditional writes."
+            )
 
     def stream(self, path: str, start: int = 0, end: int | None = None, chunk: int = BUFFER) -> Iterator[bytes]:
         """Yield the bytes [start, end) of an object in pieces of chunk bytes, the last one shorter. Blocks.

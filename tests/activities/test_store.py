@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 import pytest
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.server import ThreadedMotoServer
+from werkzeug.serving import make_server
 
 from durabatch.activities.store import Store
 from durabatch.activities.store._failures import disk
@@ -204,6 +207,25 @@ async def test_pruning_leaves_every_object_and_no_empty_folder(store: Store) -> 
 async def test_a_check_leaves_nothing_behind(store: Store) -> None:
     await store.check()
     assert raw_names(store) == []
+
+
+async def test_a_service_without_conditional_writes_is_found_out(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moto = DomainDispatcherApplication(create_backend_app)
+
+    def older(environ: dict[str, str], respond: object) -> object:
+        environ.pop("HTTP_IF_NONE_MATCH", None)
+        return moto(environ, respond)
+
+    server = make_server("127.0.0.1", 0, older, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(StoreError, match="ignores If-None-Match"):
+            await Store.open(s3_url).check()
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 # --- missing objects
