@@ -15,6 +15,7 @@ from ..contract.errors import ObjectNotFound, StoreError
 from ..contract.names import check_batch_id
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
 from ._boundary import Pulse, in_thread, step
+from .claims import notes_among, withdraw
 from .cut import Cut
 from .input import File, Selection, find_files, input_location, open_input
 from .prices import Prices, dollars
@@ -184,7 +185,7 @@ class Plan:
             # They tell of other rows. Of these nothing was ever bought, and should this one be planned again, it is
             # to be checked again.
             for path in await self._intents(root):
-                await store.delete(path)
+                await withdraw(store, path)
         await store.write(plan_path(root), _encode(plan))
         return plan
 
@@ -233,7 +234,7 @@ class Plan:
 
     async def _intents(self, root: str) -> list[str]:
         """Return the paths of the notes that creates were about to be sent (see `claims`)."""
-        return [path for path, _ in await self._resources.store.list(f"{root}/shards") if path.endswith("/intent")]
+        return notes_among(path for path, _ in await self._resources.store.list(f"{root}/shards"))
 
     async def _old_plan(self, root: str, request: PlanRequest) -> PlanRecord | None:
         try:

@@ -109,16 +109,16 @@ class Submit:
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
         claims = Claims(self._resources.store, request.attempt, request.account)
-        intent = await claims.intended()
-        if intent is not None:
+        notes = await claims.notes()  # before the provider is asked: what is noted from now on may not be found
+        if notes.account is not None:
             # An earlier run of this batch may have bought it at another account: there it would have to be looked for.
-            provider = self._resources.at_account(request.attempt.provider, intent.account)
+            provider = self._resources.at_account(request.attempt.provider, notes.account)
         since, strangers = request.since, list(request.strangers)
         provisional = provider.capabilities.search is Search.PROVISIONAL
         if provisional:
-            if intent is None:
-                return Found(batch=None)
-            since = max(since, intent.at)
+            if notes.at is None:
+                return Found(batch=None, noted=notes.newest)
+            since = max(since, notes.at)
             strangers += await claims.of_others()
         batch = await provider.find(
             Wanted(
@@ -127,14 +127,18 @@ class Submit:
                 rows=_rows(record, picked),
                 since=since,
                 strangers=strangers,
-                sent=request.sent or intent is not None,
+                sent=request.sent or notes.stand,
             )
         )
-        return Found(batch=batch, provisional=provisional, intended=intent is not None)
+        return Found(batch=batch, provisional=provisional, intended=notes.stand, noted=notes.newest)
 
     @step(CREATE)
     async def create(self, request: CreateRequest, pulse: Pulse) -> Created:
-        """Create the provider batch. The call is sent once; what came of it is the answer, not an exception."""
+        """Create the provider batch. The call is sent once; what came of it is the answer, not an exception.
+
+        It is not sent, and counts as lost, where another create was begun since the provider was searched: by a run
+        before a reset, or by this very step, which an operator paused, reset or allowed more tries.
+        """
         provider = self._resources.at_account(request.attempt.provider, request.account)
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
@@ -168,7 +172,7 @@ class Submit:
             return Created(answer=answer, reason=error.message, code=error.code, retry_after=wait)
 
     async def _create_once(self, request: CreateRequest, creation: Creation, pulse: Pulse) -> Created:
-        """Send the create: with an intent written before it, and a claim after it where nobody can search exactly."""
+        """Send the create: with a note written before it, and a claim after it where nobody can search exactly."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         store, attempt = self._resources.store, request.attempt
         claims = Claims(store, attempt, request.account)
@@ -177,16 +181,14 @@ class Submit:
             # A run that was reset goes on beside the result of the one before, by which all looks accounted for.
             await _must_be_ours(pulse)
             await store.delete(result)
-        first = await claims.intend(datetime.now(UTC))
-        await _must_be_ours(pulse)
+        number = await claims.note(datetime.now(UTC), request.noted)
         try:
+            await _must_be_ours(pulse)
             batch = await provider.create(creation)
         except AnswerLost:
             raise
         except ProviderError:
-            # Not where an earlier one may still have taken effect, nor where another worker's is found by this note.
-            if first and await pulse.confirm():
-                await claims.withdraw()  # nothing came of it
+            await claims.withdraw(number)  # nothing came of it; what others may have bought is noted by their own
             raise
         if provider.capabilities.search is Search.PROVISIONAL:
             # Whatever the store says now, the batch exists, and who does not hear of it buys it again.

@@ -29,14 +29,16 @@ _INPUT = re.compile(r"input-[0-9a-f]{16}(\.[a-z.]+|/\d{5,}-[^/]+)")
 #: What else the plan makes of an input: expanded copies of compressed files, and the list of several files.
 _MADE = re.compile(r"input/\d{5,}-[0-9a-f]{16}\.jsonl|input\.json")
 _PART = re.compile(r"shards/\d+/(results|errors)\.[^/]+")
-_INTENT = re.compile(r"shards/\d+/attempt-\d+/intent")
+_INTENT = re.compile(r"shards/\d+/attempt-\d+/intent(-\d+)?")
 _ATTEMPT = re.compile(r"shards/(\d+)/attempt-(\d+)/")
 _UPLOAD = re.compile(r"durabatch~([^~/]+)~\d+~\d+~[^~]*~g\d+\.jsonl")
 _MANIFESTS = ("results.manifest.json", "errors.manifest.json")
 _RESULTS = ("results.jsonl", "errors.jsonl", *_MANIFESTS)
-#: What tells that a batch may have bought something: all that it writes but its plan, and where that is.
+#: What tells that a batch may have bought something: all that it writes but its plan and the numbers of creates that
+#: were refused, and where that is.
 _BOUGHT = re.compile(
-    r"(.+?)/(shards/\d+/(attempt-\d+/.+|settled\.json|(results|errors)\.[^/]+)|(results|errors)\.(jsonl|manifest\.json))"
+    r"(.+?)/(shards/\d+/(attempt-\d+/(?!withdrawn-\d+$).+|settled\.json|(results|errors)\.[^/]+)"
+    r"|(results|errors)\.(jsonl|manifest\.json))"
 )
 
 

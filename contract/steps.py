@@ -158,6 +158,8 @@ class Found(Reply):
     provisional: bool = False  #: The batch may be a stranger's until its results are seen.
     #: A create of this attempt was about to be sent at some time, by this run or an earlier one, and may be on its way.
     intended: bool = False
+    #: Number of the newest create of this attempt that was noted before the provider was asked; 0: there was none.
+    noted: int | None = None
 
 
 class CreateAnswer(Word):
@@ -177,6 +179,7 @@ class CreateRequest(Reply):
     file_id: str | None
     rows: int
     spec: PassedSpec
+    noted: int | None = None  #: As the look before it reported; with a newer one the create is not sent.
 
 
 class Created(Reply):

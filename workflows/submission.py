@@ -9,8 +9,9 @@ it, or the worker dies before it could tell. So it is never repeated blindly:
 4. If it is still not there, **fence**: delete the file that the lost create names, and upload another. A create that is
    still on its way, in a worker that was only paused, can then no longer run a row. Wait again, find again, and create.
 
-A run that finds the intent of a create in the store, and no batch, has not seen how that create went: the workflow was
-reset, or another one had begun. It goes on from 3.
+A run that finds the note of a create in the store, and no batch, has not seen how that create went: the workflow was
+reset, or another one had begun. It goes on from 3. So does one whose create is not sent, because another was noted
+since the look before it: an operator reset the workflow to a task in between, or had Temporal start the step once more.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from .ongoing import Ongoing
 from .steering import LONG, PATIENCE, SHORT, Trouble
 from .turn import Turn
 
+#: Refusals of a create that an operator can lift: the key, and what is not there, a route or the file.
+_LIFTABLE = frozenset({"authentication_failed", "provider_not_found"})
 #: Failures of the create step that are known to come before the call to the provider.
 _BEFORE_THE_CALL = frozenset(
     {"account_mismatch", "configuration_error", "unknown_provider", "missing_key", "store_error", "object_not_found"}
@@ -66,6 +69,7 @@ class Submission:
         self._steering = ongoing.steering
         self._changed = ongoing.changed
         self._intended = False
+        self._noted: int | None = None
         self._turn = Turn(ongoing)
         self._paid = paid or self._state.doubt
 
@@ -77,7 +81,7 @@ class Submission:
             StepFailed: something before the create failed for good.
             Stopped: a stop came before anything was created.
         """
-        deferrals = 0
+        deferrals = not_found = 0
         while not await self._find():
             if self._intended and not self._state.sure:
                 # By a run before this one, or a workflow that was terminated: as if our own answer had been lost.
@@ -111,15 +115,25 @@ class Submission:
                 return
             reason = created.reason or "The provider gave no reason."
             self._steering.last_error = reason
-            if created.answer is CreateAnswer.REFUSED:
+            if created.answer is CreateAnswer.REFUSED and not self._may_be_lifted(created):
                 raise Refused(reason, created.code)
             if created.answer is CreateAnswer.LOST:
                 self._state.doubt = self._paid = True
                 await self._settle(reason, created.retry_after or timedelta(0))
                 continue
             deferrals += 1
+            if created.code == "provider_not_found" and self._ongoing.provider.uploads:
+                # Perhaps it is the file: the next upload looks for it and sends it if it is gone. One that the provider
+                # lists and still does not find is replaced, once.
+                self._state.uploaded = False
+                not_found += 1
+                self._state.generation += not_found == 2
             await self._steering.pause(outage_delay(deferrals, created.retry_after), reason)
             await self._steering.breathe()
+
+    def _may_be_lifted(self, created: Created) -> bool:
+        """Return whether a refusal is waited out: an operator can lift it, and something of the batch is bought."""
+        return self._paid and created.code in _LIFTABLE and workflow.patched("wait-for-a-refusal-to-be-lifted")
 
     async def _settle(self, reason: str, at_least: timedelta) -> None:
         """Wait until the provider's listing is sure to show whatever it has taken."""
@@ -172,6 +186,7 @@ class Submission:
             give_up_at=self._steering.deadline_at + PATIENCE,
         )
         self._intended = found.intended
+        self._noted = found.noted
         if found.batch is None:
             return False
         self._state.batch = found.batch
@@ -196,6 +211,7 @@ class Submission:
             file_id=self._state.file_id,
             rows=self._state.rows,
             spec=self._ongoing.spec,
+            noted=self._noted,
         )
         timeout = SHORT if self._ongoing.provider.uploads else LONG
         try:

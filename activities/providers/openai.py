@@ -6,12 +6,21 @@ names an uploaded file, carries the marker in its metadata, and ends with an out
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from ...contract import BatchSpec, ProviderNotFound, ProviderRefused, ProviderStatus, Usage
+from ...contract import (
+    BatchSpec,
+    ProviderError,
+    ProviderNotFound,
+    ProviderRefused,
+    ProviderStatus,
+    ProviderUnavailable,
+    Usage,
+)
 from ...contract.names import MARKER_KEY
 from ...contract.steps import Search, Snapshot
 from ..rows import Row
@@ -32,6 +41,13 @@ FILE_LIFE = timedelta(days=30)
 CLOCK_SLACK = timedelta(minutes=15)
 #: The metadata key beside the marker that tells which rows the batch was made of.
 DIGEST_KEY = "durabatch_rows"
+
+#: How servers refuse a create whose input file they have not read yet (Azure: an upload is `pending` before it is
+#: `processed`), and one whose file they do not have.
+_FILE_PENDING = re.compile(
+    r"\bfile\b.*\b(not (yet )?(been )?(ready|processed)|(still|being) process|pending)", re.I | re.S
+)
+_FILE_MISSING = re.compile(r"no such file|\bfile\b.*\b(not found|not exist)", re.I | re.S)
 
 #: What an error about a missing input file names.
 _FILE_PARAMS = ("input_file_id", "file_id")
@@ -183,19 +199,17 @@ class OpenAIProvider:
         return found
 
     async def create(self, creation: Creation) -> Snapshot:
-        answer = await self._http.call(
-            "POST",
-            "/batches",
-            json={
-                "input_file_id": creation.file_id,
-                "endpoint": creation.endpoint,
-                "completion_window": creation.completion_window,
-                "metadata": {MARKER_KEY: creation.marker, DIGEST_KEY: creation.digest},
-                "output_expires_after": {"anchor": "created_at", "seconds": int(FILE_LIFE.total_seconds())},
-            },
-            creates=True,
-        )
-        return snapshot(answer)
+        body = {
+            "input_file_id": creation.file_id,
+            "endpoint": creation.endpoint,
+            "completion_window": creation.completion_window,
+            "metadata": {MARKER_KEY: creation.marker, DIGEST_KEY: creation.digest},
+            "output_expires_after": {"anchor": "created_at", "seconds": int(FILE_LIFE.total_seconds())},
+        }
+        try:
+            return snapshot(await self._http.call("POST", "/batches", json=body, creates=True))
+        except ProviderRefused as error:
+            raise _about_the_file(error) from None
 
     async def retrieve(self, batch_id: str) -> Snapshot:
         return snapshot(await self._http.call("GET", f"/batches/{batch_id}"))
@@ -273,6 +287,13 @@ def snapshot(item: dict[str, Any]) -> Snapshot:
         if usage.get("total_tokens")
         else None,
     )
+
+
+def _about_the_file(error: ProviderRefused) -> ProviderError:
+    """Return what a refused create means: its file is not ready yet, or is not there, or the refusal itself."""
+    if _FILE_PENDING.search(error.message):
+        return ProviderUnavailable(error.message, retry_after=error.retry_after)
+    return ProviderNotFound(error.message) if _FILE_MISSING.search(error.message) else error
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -140,8 +140,9 @@ class Desk:
         request = FindRequest(**self._where, since=self.now, rows=rows, sent=sent)
         return await self.step(Submit(self.resources).find, request)
 
-    async def create(self, uploaded: Uploaded, **info: Any) -> Created:
-        request = CreateRequest(**self._where, file_id=uploaded.file_id, rows=uploaded.rows, spec=self.spec)
+    async def create(self, uploaded: Uploaded, *, noted: int | None = None, **info: Any) -> Created:
+        sent = {"file_id": uploaded.file_id, "rows": uploaded.rows, "noted": noted}
+        request = CreateRequest(**self._where, **sent, spec=self.spec)
         return await self.step(Submit(self.resources).create, request, **info)
 
     async def tidy(self, file_id: str | None = None) -> None:

@@ -147,10 +147,10 @@ def test_without_results_only_what_can_be_made_again_goes() -> None:
 
 
 def test_the_notes_that_something_was_bought_stay_until_the_results_go() -> None:
-    note = "shards/00000/attempt-1/intent"
-    found = batch(note, *SHARD, "results.jsonl", "plan.json", "result.json")
-    assert names(removable(found, Fate.OVER, results=False)) == [*SHARD]
-    assert note in names(removable(found, Fate.OVER, results=True))
+    first, second, withdrawn = (f"shards/00000/attempt-1/{name}" for name in ("intent", "intent-3", "withdrawn-2"))
+    found = batch(first, second, withdrawn, *SHARD, "results.jsonl", "plan.json", "result.json")
+    assert names(removable(found, Fate.OVER, results=False)) == [withdrawn, *SHARD]
+    assert {first, second} < set(names(removable(found, Fate.OVER, results=True)))
 
 
 def test_with_results_everything_goes_and_the_records_last() -> None:
@@ -174,7 +174,11 @@ def test_nothing_goes_of_a_batch_whose_time_has_not_come(kept: Fate) -> None:
     assert removable(batch(*WHOLE), kept, results=True) == []
 
 
-PLANNED = (COPY, EXPANDED, "input.json", "shards/00000/rows.jsonl", "shards/00000/shard.json")
+#: The last one says that a create was refused.
+PLANNED = (
+    *(COPY, EXPANDED, "input.json", "shards/00000/rows.jsonl", "shards/00000/shard.json"),
+    "shards/00000/attempt-1/withdrawn-1",
+)
 
 
 def test_of_a_lost_batch_that_bought_nothing_everything_goes() -> None:
@@ -186,6 +190,7 @@ def test_of_a_lost_batch_that_bought_nothing_everything_goes() -> None:
     "trace",
     [
         "shards/00000/attempt-1/intent",
+        "shards/00000/attempt-1/intent-12",
         "shards/00012/attempt-3/rows.json",
         "shards/00000/attempt-1/output.jsonl",
         "shards/00000/attempt-1/error.jsonl",
