@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from chaos.operator import pause_activity, reset_activity, reset_points, reset_workflow, unpause_activity
 from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType
+from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.api.workflowservice.v1 import UpdateActivityOptionsRequest
 from temporalio.client import WorkflowHandle
 
@@ -225,6 +225,18 @@ async def pending_create(house: House, workflow_id: str) -> str:
         await asyncio.sleep(0.05)
 
 
+async def until_paused(house: House, workflow_id: str) -> None:
+    """Wait until the try under way has heard of it and has ended."""
+    while True:
+        found = await house.client.get_workflow_handle(workflow_id).describe()
+        if any(
+            one.state == PendingActivityState.PENDING_ACTIVITY_STATE_PAUSED
+            for one in found.raw_description.pending_activities
+        ):
+            return
+        await asyncio.sleep(0.05)
+
+
 async def allow_more_tries(house: House, workflow_id: str, activity_id: str) -> None:
     request = UpdateActivityOptionsRequest(
         namespace="default", execution=WorkflowExecution(workflow_id=workflow_id), id=activity_id
@@ -247,9 +259,12 @@ async def test_a_create_that_an_operator_interferes_with_buys_once(house: House,
         create = await pending_create(house, handle.id)
         if command == "pause":
             await pause_activity(house.client, handle.id, create)
+            await until_paused(house, handle.id)
             await unpause_activity(house.client, handle.id, create)
+            await until_polled(house, handle.id)
         elif command == "reset":
             await reset_activity(house.client, handle.id, create)
+            await until_polled(house, handle.id)
         else:  # and then its worker goes away
             await allow_more_tries(house, handle.id, create)
     async with house.worker():
