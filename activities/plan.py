@@ -101,9 +101,10 @@ class Plan:
             max_enqueued_tokens=settings.max_enqueued_tokens,
         )
         asked = _asked(spec, settings.kind)
+        bought = bought and plan is not None and plan.asked == asked
         # A plan by which something may have been bought is kept, whatever the input, the provider's limits and the
         # prices are by now: of a new one other shards would be looked for, and bought again.
-        if plan is None or not bought or plan.asked != asked:
+        if plan is None or not bought:
             files = await self._input(request, root)
             made_of = _MadeOf(asked, _same_input(asked, files), _digest(asked, files, provider, spec.endpoint))
             if plan is None or not await self._still_holds(plan, made_of, root):
@@ -120,6 +121,7 @@ class Plan:
             shards=plan.shards,
             planned_at=datetime.fromisoformat(plan.planned_at),
             provider=facts,
+            bought=bought,
         )
 
     async def _take_up(self, plan: PlanRecord, request: PlanRequest, root: str, pulse: Pulse) -> None:

@@ -79,16 +79,44 @@ class Limits(Record):
 
 
 class OnComplete(Record):
-    """Whom to call when the batch has ended: an activity or a workflow of the user's, with the BatchResult."""
+    """Whom to call when the batch has ended: an activity or a workflow of the user's, with the BatchResult.
 
-    activity: Annotated[str | None, Field(description="Name of an activity type.")] = None
-    workflow: Annotated[str | None, Field(description="Name of a workflow type.")] = None
-    task_queue: Annotated[str | None, Field(description="Task queue to call it on; the batch's own by default.")] = None
+    An activity that fails, or whose worker dies, is tried again for up to 24 hours, so it should be idempotent. A
+    workflow is only started.
+    """
+
+    # Temporal refuses an empty name, and one of more than 1,000 characters, over and over.
+    activity: Annotated[str | None, Field(min_length=1, max_length=1000, description="Name of an activity type.")] = (
+        None
+    )
+    workflow: Annotated[str | None, Field(min_length=1, max_length=1000, description="Name of a workflow type.")] = None
+    task_queue: Annotated[
+        str | None,
+        Field(min_length=1, max_length=1000, description="Task queue to call it on; the batch's own by default."),
+    ] = None
+    timeout: Annotated[
+        Duration,
+        Field(
+            description="How long one try of the activity may take. Without a heartbeat, a worker that died is noticed "
+            "only then."
+        ),
+    ] = timedelta(hours=1)
+    heartbeat: Annotated[
+        Duration | None,
+        Field(
+            description="The longest time between two heartbeats of the activity; then its worker is taken for dead, "
+            "and the activity is tried again. Without it none are expected."
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.activity is None) == (self.workflow is None):
             raise ValueError("on_complete names either an activity or a workflow")
+        if not timedelta(seconds=1) <= self.timeout <= timedelta(days=1):
+            raise ValueError("on_complete.timeout must be between 1 second and 1 day")
+        if self.heartbeat is not None and not timedelta(seconds=1) <= self.heartbeat <= self.timeout:
+            raise ValueError("on_complete.heartbeat must be between 1 second and on_complete.timeout")
         return self
 
 

@@ -81,6 +81,7 @@ class PlanSummary(Reply):
     shards: int
     planned_at: datetime  #: When this batch id was first planned; no provider batch of it is older.
     provider: ProviderFacts
+    bought: bool = False  #: A run before this one may have bought something by the plan.
 
 
 class Recalled(Reply):

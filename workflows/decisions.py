@@ -27,6 +27,9 @@ MENDABLE = frozenset(
         "provider_not_found",
     }
 )
+#: Those of them that a create may be refused with: the key, and what is not there, a route or the file. Any other
+#: refusal is of what it asks for.
+MENDABLE_CREATE = frozenset({"authentication_failed", "provider_not_found"})
 
 
 #: Children of one batch: their starts and ends are some 10 events each of the batch's own history.
@@ -86,6 +89,16 @@ def waits_out(code: str, *, submitted: bool) -> bool:
     if code in HOPELESS:
         return False
     return submitted or code not in MENDABLE
+
+
+def waits_for_payment(code: str, *, create: bool) -> bool:
+    """Return whether what failed for good would have been waited out if something of the batch had been bought.
+
+    Args:
+        code: the error's code.
+        create: whether the provider refused a create with it.
+    """
+    return code in (MENDABLE_CREATE if create else MENDABLE)
 
 
 def absent_class(batch: Snapshot | None, stopped: RowStatus | None) -> ErrorClass:

@@ -8,8 +8,7 @@ from datetime import datetime
 from ..contract import BatchResult, BatchStatus, CancelRequest, Counts
 from ..contract.steps import Applied
 from .decisions import batch_status
-from .shard import MAX_LISTED
-from .state import Carried, ShardOutcome
+from .state import MAX_LISTED, Carried, ShardOutcome
 from .telling import failure_words
 
 

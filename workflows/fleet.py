@@ -7,18 +7,19 @@ one after another, and continues as new when its own history grows long, which t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from itertools import count
+from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
 
 from ..contract import BatchSpec, Counts, ShardCounts
 from ..contract.names import SHARD_WORKFLOW
 from ..contract.steps import PlanSummary
-from .decisions import Run, outage_delay, runs_of
+from .decisions import Run, outage_delay, runs_of, waits_out
 from .shard_workflow import ShardRequest
 from .state import ShardOutcome
 from .steering import PATIENCE, Steering, StepFailed
@@ -30,6 +31,19 @@ _STARTS = 20
 #: How often one child is started anew before the pauses in between grow to an hour.
 _OFTEN = 20
 _SELDOM = timedelta(hours=1)
+#: Events of the batch's own history after which no child is started anew by itself any more, only when `poll_now` asks
+#: for it; and after which not even then, so that whatever ends children all the time cannot fill the history.
+_FULL = 3_000
+_OVERFULL = 10_000
+#: How often a child is started anew that fails with what never gets better by itself, by a defect of ours for example.
+_HOPELESS_STARTS = 5
+#: The change that children are sent their signals by workflow id, and a repeated cancel as well. A reset of the batch
+#: makes its children another run's, and what is sent to them as children is lost.
+SIGNAL_BY_ID = "children-are-signaled-by-id"
+#: The change that children are not started anew any more where the history has grown long.
+BOUNDED = "a-long-history-starts-no-children"
+
+Child = workflow.ChildWorkflowHandle[Any, ShardOutcome]
 
 
 class Fleet:
@@ -39,16 +53,29 @@ class Fleet:
     """
 
     def __init__(
-        self, batch_id: str, steering: Steering, spec: BatchSpec, plan: PlanSummary, changed: Callable[[], None]
+        self,
+        batch_id: str,
+        steering: Steering,
+        spec: BatchSpec,
+        plan: PlanSummary,
+        changed: Callable[[], None],
+        bought_before: Callable[[], Awaitable[bool]],
     ) -> None:
         self._batch_id = batch_id
         self._steering = steering
         self._spec = spec
         self._plan = plan
         self._changed = changed
+        self._bought_before = bought_before
         self._running = 0
         self._nudges = 0
         self._starts = asyncio.Semaphore(_STARTS)
+        self._asking = asyncio.Lock()
+        self._asked = False
+        self._runs = runs_of(plan.shards)
+        self._open = len(self._runs)  #: Runs that may still buy something by themselves.
+        self._blocked: dict[Run, ShardOutcome] = {}
+        self._failing: dict[Run, str] = {}  #: What became of a child that another one is about to follow.
         self._outcomes: dict[Run, ShardOutcome] = {}
 
     @property
@@ -68,12 +95,20 @@ class Fleet:
     @property
     def waiting_for(self) -> str | None:
         """Where to look why nothing moves: each child has a progress of its own, which says so."""
-        if not self._running:
-            return None
-        return (
-            f"{self._running:,} of {self._plan.shards:,} shards are under way and {self.counts.waiting:,} wait for "
-            f"their turn; the workflows {self._batch_id}/shards/… say what each is waiting for."
-        )
+        words = []
+        if self._running:
+            words.append(
+                f"{self._running:,} of {self._plan.shards:,} shards are under way and {self.counts.waiting:,} wait for "
+                f"their turn; the workflows {self._batch_id}/shards/… say what each is waiting for."
+            )
+        if self._blocked:
+            refused = next(iter(self._blocked.values())).error
+            words.append(
+                f"{len(self._blocked):,} runs of shards were refused ({refused}); as soon as anything of the batch is "
+                "bought they are tried again."
+            )
+        words += list(self._failing.values())[:1]
+        return " ".join(words)[:1000] or None
 
     @property
     def outcomes(self) -> list[ShardOutcome]:
@@ -89,40 +124,111 @@ class Fleet:
         """Bring every shard to its end; return what became of them, in order.
 
         Raises:
-            StepFailed: a child was terminated again and again.
+            StepFailed: a child was terminated, or failed, again and again.
         """
         slots = asyncio.Semaphore(self._plan.provider.max_parallel_shards)
-        runs = runs_of(self._plan.shards)
-        ends = await asyncio.gather(*(self._one(run, slots) for run in runs), return_exceptions=True)
+        ends = await asyncio.gather(*(self._one(run, slots) for run in self._runs), return_exceptions=True)
         for end in ends:
             if isinstance(end, BaseException):
                 raise end  # only now: the others have come to their end
         return self.outcomes
 
     async def _one(self, run: Run, slots: asyncio.Semaphore) -> None:
-        async with slots:
-            self._running += 1
-            self._outcomes[run] = await self._followed(run)
-            self._running -= 1
-            self._changed()
+        again = True
+        try:
+            while again:
+                async with slots:
+                    self._running += 1
+                    canceled = self._steering.cancel is not None
+                    try:
+                        outcome = await self._followed(run)
+                    finally:
+                        self._running -= 1
+                if outcome.batches:
+                    self._steering.paid = True
+                again = outcome.blocked and await self._unblocked(run, outcome, canceled)
+        finally:
+            self._open -= 1
+        self._outcomes[run] = outcome
+        self._changed()
+
+    async def _unblocked(self, run: Run, outcome: ShardOutcome, canceled: bool) -> bool:
+        """Wait until it is known whether anything of the batch is bought; return whether the run is to start anew.
+
+        A run that an operator's fault stopped before it had bought anything, such as a wrong key, is worth waiting for
+        if another one has, in this run of the batch or an earlier one: its next child waits for the operator. If nobody
+        has bought anything, the batch is refused, and fails at once.
+
+        Args:
+            outcome: what became of it; its rows are accounted for as refused.
+            canceled: whether its child knew of a cancel.
+        """
+        self._steering.last_error = outcome.error
+        self._blocked[run] = outcome
+        self._open -= 1
+        self._changed()
+        await workflow.wait_condition(
+            lambda: self._steering.paid or self._steering.cancel is not None or self._open == 0
+        )
+        async with self._asking:
+            if not self._steering.paid and not self._asked:
+                self._steering.paid = await self._bought_before()
+                self._asked = True
+        self._open += 1
+        del self._blocked[run]
+        # A child that knows of the cancel counts its rows as canceled instead of refused.
+        return self._steering.paid or (self._steering.cancel is not None and not canceled)
 
     async def _followed(self, run: Run) -> ShardOutcome:
-        """Have a child bring the run to its end, and another one if somebody terminates it.
+        """Have a child bring the run to its end, and another one if somebody terminates it, or if it fails.
 
         What the first one bought is found again by its marker, so nothing is bought twice.
+
+        Raises:
+            StepFailed: it comes to no end, within the patience that there is.
         """
+        hopeless = 0
         for number in count(1):
+            seen = self._steering.cancels
+            code = "unknown"
             try:
                 return await self._child(run)
             except WorkflowAlreadyStartedError:
                 why = await self._retire(run)
             except FailureError as error:
                 why = f"The workflow of shard {run.name} ended before its rows had ({error.cause or error})."[:300]
-            if workflow.now() >= self._steering.deadline_at + PATIENCE:
-                raise StepFailed("unknown", why) from None
-            delay = outage_delay(number, None) if number <= _OFTEN else _SELDOM
-            await self._steering.pause(delay, f"{why} Another one goes on with it.", until_stop=False)
+                if isinstance(error.cause, ApplicationError):
+                    code = error.cause.type or code
+            self._steering.last_error = why
+            # It may have failed by itself, for good, with everything at home that was paid for.
+            hopeless += not waits_out(code, submitted=True)
+            failed = code != "unknown"
+            over = workflow.now() >= self._steering.deadline_at + PATIENCE
+            if over or hopeless >= _HOPELESS_STARTS or (failed and self._steering.insisted(seen)):
+                raise StepFailed(code, why) from None
+            await self._rest(run, number, why)
         raise AssertionError("there is always another number")
+
+    async def _rest(self, run: Run, number: int, why: str) -> None:
+        """Wait before another child follows one that has ended, ever longer."""
+        events = workflow.info().get_current_history_length()
+        delay = outage_delay(number, None) if number <= _OFTEN else _SELDOM
+        words = f"{why} Another one goes on with it."
+        if events >= _FULL and workflow.patched(BOUNDED):
+            delay = self._steering.deadline_at + PATIENCE - workflow.now()
+            words = f"{why} Send poll_now when the cause is fixed: then another one goes on with it."
+        self._failing[run] = words
+        canceled = self._steering.cancel is not None
+        try:
+            await self._steering.pause(
+                delay,
+                words,
+                until_stop=False,
+                until_nudged=events < _OVERFULL,
+                until=lambda: events >= _FULL and not canceled and self._steering.cancel is not None,
+            )
+        finally:
+            del self._failing[run]
 
     async def _retire(self, run: Run) -> str:
         """Have a child of an earlier run of this batch, which was reset, leave its shards as they are.
@@ -138,6 +244,7 @@ class Fleet:
         return f"{self._batch_id}/shards/{run.name}"
 
     async def _child(self, run: Run) -> ShardOutcome:
+        told = self._steering.cancels
         request = ShardRequest(
             batch_id=self._batch_id,
             spec=self._spec,
@@ -146,6 +253,7 @@ class Fleet:
             last=run.last,
             deadline_at=self._steering.deadline_at,
             cancel=self._steering.cancel,
+            paid=self._steering.paid,
         )
         async with self._starts:
             child = await workflow.start_child_workflow(
@@ -157,22 +265,29 @@ class Fleet:
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
                 static_summary=f"{'shard' if run.length == 1 else 'shards'} {run.name} of {self._batch_id}",
             )
-        told = request.cancel is not None
         while not child.done():
+            nudges = self._nudges
             await self._news(child, told)
+            if child.done():
+                break
             # A child that ends at this very moment hears no signal, and needs none.
             with suppress(FailureError):
-                if not child.done() and self._steering.cancel is not None and not told:
-                    told = True
-                    await child.signal("cancel", self._steering.cancel)
-                elif not child.done():
-                    await child.signal("poll_now")
+                if self._steering.cancels != told:
+                    first, told = told == 0, self._steering.cancels
+                    await self._send(child, run, "cancel", first)
+                elif self._nudges != nudges:
+                    await self._send(child, run, "poll_now")
         outcome: ShardOutcome = await child
         return outcome
 
-    async def _news(self, child: asyncio.Task[ShardOutcome], told: bool) -> None:
-        """Wait for the child's end, a cancel that it was not told of, or a nudge."""
+    async def _send(self, child: Child, run: Run, name: str, first: bool = True) -> None:
+        arguments = [self._steering.cancel] if name == "cancel" else []
+        if workflow.patched(SIGNAL_BY_ID):
+            await workflow.get_external_workflow_handle(self._id(run)).signal(name, args=arguments)
+        elif first:
+            await child.signal(name, args=arguments)
+
+    async def _news(self, child: Child, told: int) -> None:
+        """Wait for the child's end, a cancel that it was not sent, or a nudge."""
         seen = self._nudges
-        await workflow.wait_condition(
-            lambda: child.done() or (self._steering.cancel is not None and not told) or self._nudges != seen
-        )
+        await workflow.wait_condition(lambda: child.done() or self._steering.cancels != told or self._nudges != seen)

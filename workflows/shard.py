@@ -18,10 +18,10 @@ from ..contract.steps import (
     Snapshot,
     TidyRequest,
 )
-from .decisions import absent_class, outage_delay, queue_was_full
+from .decisions import absent_class, outage_delay, queue_was_full, waits_for_payment
 from .following import Following
 from .ongoing import Ongoing
-from .state import AttemptState, ShardOutcome, ShardState, Untidy
+from .state import MAX_LISTED, AttemptState, ShardOutcome, ShardState, Untidy
 from .steering import LONG, Steering, StepFailed, Stopped
 from .submission import Refused, Submission
 from .turn import Turn
@@ -30,8 +30,6 @@ from .turn import Turn
 MAX_LOSSES = 3
 #: A whole shard's rows are refused when the provider's queue had no room for it this often in a row (10 minutes each).
 MAX_WAITS = 1000
-#: Provider batches of a shard, or of a run of shards, that are told of; the store has the others.
-MAX_LISTED = 100
 
 
 class Shard:
@@ -76,7 +74,9 @@ class Shard:
             await self._steering.breathe()
         state = self.state
         untidy = tuple(Untidy(shard=state.shard, number=number) for number in state.untidy)
-        return ShardOutcome(settled=settled, batches=state.batches, error=state.refused, untidy=untidy)
+        return ShardOutcome(
+            settled=settled, batches=state.batches, error=state.refused, untidy=untidy, blocked=state.blocked
+        )
 
     async def _attempt_phases(self) -> None:
         """Take the attempt as far as it will go, from wherever it is."""
@@ -86,9 +86,10 @@ class Shard:
             while not state.fetched and not self.state.refused:
                 if state.batch is None:
                     self._changed(Phase.SUBMITTING)
-                    await Submission(ongoing, paid=bool(self.state.records)).run()
+                    await Submission(ongoing, paid=self._paid()).run()
                     if state.batch is None:
                         break
+                    await self._steering.bought()
                     await turn.note()
                     await self._steering.breathe()
                 following = Following(ongoing)
@@ -103,7 +104,14 @@ class Shard:
             pass
         except (Refused, StepFailed) as error:
             self.state.refused = error.message
+            self.state.blocked = not self._paid() and waits_for_payment(
+                error.code or "", create=isinstance(error, Refused)
+            )
         await turn.give_back()
+
+    def _paid(self) -> bool:
+        """Return whether something of the batch may be bought, so that what an operator can fix is waited out."""
+        return self._steering.paid or self.state.attempt.doubt or bool(self.state.records)
 
     def _ongoing(self) -> Ongoing:
         return Ongoing(self._here(), self.state.attempt, self._spec, self._plan, self._steering, self._changed)
@@ -180,7 +188,7 @@ class Shard:
             message=self.state.refused,
         )
         return await self._steering.call(
-            SETTLE, request, Settled, summary=f"settle shard {self.state.shard}", timeout=LONG, submitted=True
+            SETTLE, request, Settled, summary=f"settle shard {self.state.shard}", timeout=LONG
         )
 
     def _may_retry(self) -> bool:

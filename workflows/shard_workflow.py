@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
 from temporalio import workflow
+from temporalio.exceptions import ApplicationError, FailureError
 
-from ..contract import BatchProgress, CancelRequest, Counts, Phase, ShardCounts
+from ..contract import BatchProgress, Counts, Phase, ShardCounts
 from ..contract._base import Reply
 from ..contract.names import SHARD_WORKFLOW
 from ..contract.steps import PassedCancel, PassedSpec, PlanSummary, Settled
-from .shard import MAX_LISTED, Shard
+from .shard import Shard
 from .state import ShardOutcome, ShardState
-from .steering import Steering, history_is_long
+from .steering import Steering, StepFailed, Stopped, history_is_long
 from .telling import details
 from .wishes import heed, read_cancel
 
@@ -30,12 +32,17 @@ class ShardRequest(Reply):
     last: int | None = None  #: The last one; null where there is one only.
     deadline_at: datetime
     cancel: PassedCancel | None = None
+    paid: bool = False  #: Something of the batch may be bought, by whichever shard or run of it.
     #: Carried when the workflow continues as new.
     state: ShardState | None = None
     ended: int = 0  #: Shards of the run that have ended.
     done: ShardOutcome | None = None  #: What became of those.
     last_error: str | None = None
     poll_now: bool = False
+
+
+#: The change that a child reports its first purchase to its batch.
+ANNOUNCE = "a-shard-reports-its-first-purchase"
 
 
 class _Continue(Exception):
@@ -60,15 +67,19 @@ class ShardWorkflow:
         self._done = request.done or ShardOutcome(settled=Settled())
         self._steering = Steering(request.deadline_at, self._tell)
         self._steering.cancel = request.cancel
+        self._steering.cancels = int(request.cancel is not None)
         self._steering.heartbeat = request.plan.provider.heartbeat
         self._steering.last_error = request.last_error
         self._steering.poll_now = request.poll_now
-        self._shard = self._take(request.state or ShardState(shard=request.shard))
+        state = request.state or ShardState(shard=request.shard)
+        self._steering.paid = request.paid or state.bought
+        self._steering.announce = self._announce
         self._steering.breathe = self._breathe
+        self._shard = self._take(state)
 
     @workflow.signal(description="Stop the shard; the batch sends this to all of its shards")
     def cancel(self, request: Any = None, *ignored: Any) -> None:
-        self._want_cancel(read_cancel(request))
+        self._steering.want_cancel(read_cancel(request))
 
     @workflow.signal(description="Ask the provider now instead of at the next poll")
     def poll_now(self, *ignored: Any) -> None:
@@ -112,9 +123,14 @@ class ShardWorkflow:
     @workflow.run
     async def run(self, request: ShardRequest) -> ShardOutcome:
         try:
-            return await heed(asyncio.create_task(self._live()), self._want_cancel)
+            return await heed(asyncio.create_task(self._live()), self._steering.want_cancel)
         except _Retired:
             return self._done
+        except (StepFailed, Stopped) as failed:
+            # Of ours, on purpose: it fails this workflow, and the batch reports it. Anything else is a bug, and fails
+            # the workflow's task, so that the workflow goes on once a worker has the correction.
+            code = failed.code if isinstance(failed, StepFailed) else "stopped"
+            raise ApplicationError(str(failed) or "The step was stopped.", type=code, non_retryable=True) from None
         except _Continue:
             await workflow.wait_condition(workflow.all_handlers_finished)
             carried = request.model_copy(
@@ -124,6 +140,7 @@ class ShardWorkflow:
                     "ended": self._ended,
                     "done": self._done,
                     "cancel": self._steering.cancel,
+                    "paid": self._steering.paid,
                     "deadline_at": self._steering.deadline_at,
                     "last_error": self._steering.last_error,
                     "poll_now": self._steering.poll_now,
@@ -136,13 +153,17 @@ class ShardWorkflow:
         last = self._request.shard if self._request.last is None else self._request.last
         while True:
             outcome = await self._shard.run()
-            self._done = _add(self._done, outcome)
+            self._done = self._done.and_one_more(outcome)
             self._ended += 1
             number = self._shard.state.shard
             if number == last:
                 self._enter(Phase.ENDED)
                 return self._done
-            self._shard = self._take(ShardState(shard=number + 1))
+            following = ShardState(shard=number + 1)
+            if outcome.blocked and not self._steering.paid:
+                # It would be refused as well. If the batch finds out that something was bought it starts this anew.
+                following.refused, following.blocked = outcome.error, True
+            self._shard = self._take(following)
             await self._breathe()
 
     def _take(self, state: ShardState) -> Shard:
@@ -155,10 +176,12 @@ class ShardWorkflow:
         if history_is_long():
             raise _Continue
 
-    def _want_cancel(self, request: CancelRequest) -> None:
-        if self._steering.cancel is None:
-            self._steering.cancel = request
-            self._tell()
+    async def _announce(self) -> None:
+        """Report the first purchase to the batch, whose other shards are waited for from now on."""
+        batch = workflow.info().parent
+        if batch is not None and workflow.patched(ANNOUNCE):
+            with suppress(FailureError):  # it has ended
+                await workflow.get_external_workflow_handle(batch.workflow_id).signal("bought")
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -166,13 +189,3 @@ class ShardWorkflow:
 
     def _tell(self) -> None:
         workflow.set_current_details(details(self.progress()))
-
-
-def _add(done: ShardOutcome, outcome: ShardOutcome) -> ShardOutcome:
-    """Return what became of shards and of one more: their rows by status; usage and cost are in the store."""
-    return ShardOutcome(
-        settled=Settled(counts=done.settled.counts + outcome.settled.counts),
-        batches=(*done.batches, *outcome.batches)[:MAX_LISTED],
-        error=done.error or outcome.error,
-        untidy=(*done.untidy, *outcome.untidy)[:MAX_LISTED],
-    )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ..contract import ProviderBatch, RowStatus
+from ..contract import BatchResult, ProviderBatch, RowStatus
 from ..contract.steps import AttemptRecord, PassedCancel, PlanSummary, Settled, Snapshot
+
+#: Provider batches of a batch, of a shard or of a run of shards, that are listed; the store has the others.
+MAX_LISTED = 100
 
 
 class _State(BaseModel):
@@ -50,21 +54,17 @@ class ShardState(_State):
     waits: int = 0  #: Attempts that the provider's queue had no room for.
     losses: int = 0  #: Provider batches that the provider lost.
     refused: str | None = None  #: Why no further attempt may follow.
+    blocked: bool = (
+        False  #: What refused it is for an operator to fix, and nothing of the batch was known to be bought.
+    )
     records: tuple[AttemptRecord, ...] = ()
     batches: tuple[ProviderBatch, ...] = ()
     untidy: tuple[int, ...] = ()  #: Attempts whose files could not be deleted at the provider yet.
 
-
-class Carried(_State):
-    """A whole batch, as far as it has come."""
-
-    started_at: datetime
-    deadline_at: datetime
-    plan: PlanSummary | None = None
-    shard: ShardState = ShardState()
-    cancel: PassedCancel | None = None
-    last_error: str | None = None
-    poll_now: bool = False
+    @property
+    def bought(self) -> bool:
+        """Whether there is, or was, a provider batch of it."""
+        return self.attempt.batch is not None or any(record.provider_batch_id for record in self.records)
 
 
 class Untidy(_State):
@@ -81,3 +81,37 @@ class ShardOutcome(_State):
     batches: tuple[ProviderBatch, ...] = ()
     error: str | None = None
     untidy: tuple[Untidy, ...] = ()
+    #: An operator can fix why these shards, or some of them, were refused, and nothing of the batch was known to be
+    #: bought. Where something is, they are worth another start.
+    blocked: bool = False
+
+    def and_one_more(self, other: ShardOutcome) -> ShardOutcome:
+        """Return what became of these shards and of others: their rows by status; usage and cost are in the store."""
+        return ShardOutcome(
+            settled=Settled(counts=self.settled.counts + other.settled.counts),
+            batches=(*self.batches, *other.batches)[:MAX_LISTED],
+            error=self.error or other.error,
+            untidy=(*self.untidy, *other.untidy)[:MAX_LISTED],
+            blocked=self.blocked or other.blocked,
+        )
+
+
+class Carried(_State):
+    """A whole batch, as far as it has come."""
+
+    started_at: datetime
+    deadline_at: datetime
+    plan: PlanSummary | None = None
+    shard: ShardState = ShardState()
+    cancel: PassedCancel | None = None
+    last_error: str | None = None
+    poll_now: bool = False
+    paid: bool = False  #: Something of the batch may be bought.
+    execution: str = ""  #: The run that the batch was started as, where this is not it.
+    outcome: ShardOutcome | None = None  #: What became of all shards, once each has ended.
+    result: BatchResult | None = None  #: What the batch ends with, once that is known.
+    cause: dict[str, Any] | None = None  #: What failed, for clients that want more than a sentence.
+    written: bool = False  #: Whether the result is in the store, or given up there.
+    handled: bool = False  #: Whether the user's handler was called.
+    untidy: tuple[Untidy, ...] = ()  #: Attempts whose files are to be deleted at the provider before the batch ends.
+    tidy_until: datetime | None = None  #: When that is given up.

@@ -36,6 +36,11 @@ LONG = timedelta(hours=6)
 #: How long past the deadline a batch waits for what only the provider can tell: whether something is paid for, the end
 #: of a batch that it was asked to end, results that a broken key keeps from us. Providers keep results for four weeks.
 PATIENCE = timedelta(days=7)
+#: Seconds. A provider that asks to be left alone for longer is asked after our own waits instead.
+_LONGEST_WAIT = timedelta(days=1).total_seconds()
+#: The change that a repeated cancel ends a wait on our own store (see `Steering.call`).
+REPEATED_CANCEL = "a-repeated-cancel-ends-a-wait"
+_WAY_OUT = "Another cancel ends this wait; what was paid for stays in the store."
 
 #: A run of a workflow ends at this many events and goes on as a new one (promise G6 allows 4,000), or when the server
 #: suggests it. It ends at no fewer than these: a new run has to get something done first, or it would never.
@@ -91,8 +96,9 @@ class Trouble:
     def retry_after(self) -> timedelta | None:
         """How long the provider asked to be left alone."""
         for detail in self.details:
-            if isinstance(detail, dict) and "retry_after" in detail:
-                return timedelta(seconds=float(detail["retry_after"]))
+            seconds = detail.get("retry_after") if isinstance(detail, dict) else None
+            if isinstance(seconds, int | float) and 0 <= seconds <= _LONGEST_WAIT:
+                return timedelta(seconds=seconds)
         return None
 
 
@@ -111,8 +117,13 @@ class Steering:
     def __init__(self, deadline_at: datetime, changed: Callable[[], None]) -> None:
         #: Awaited after a wait: the place where a long history ends and the workflow continues as new.
         self.breathe: Callable[[], Awaitable[None]] = go_on
+        #: Awaited when something of the batch is bought for the first time.
+        self.announce: Callable[[], Awaitable[None]] = go_on
         self.deadline_at = deadline_at
         self.cancel: CancelRequest | None = None
+        self.cancels = 0  #: How often a cancel was requested: one that is repeated also ends waits on our own store.
+        #: Something of this batch may be bought. From then on whatever an operator can fix is waited out, everywhere.
+        self.paid = False
         self.poll_now = False
         self.granted: str | None = None  #: The attempt whose turn in the account's queue has come.
         self.heartbeat = timedelta(seconds=20)
@@ -126,6 +137,27 @@ class Steering:
         if self.cancel is not None:
             return RowStatus.CANCELED
         return RowStatus.EXPIRED if workflow.now() >= self.deadline_at else None
+
+    def want_cancel(self, request: CancelRequest) -> None:
+        """Note that somebody wants the batch to stop; the first one's reason stands."""
+        self.cancel = self.cancel or request
+        self.cancels += 1
+        self._changed()
+
+    def tell(self, why: str | None) -> None:
+        """Say what is waited for, or that the wait is over."""
+        self.waiting_for = why
+        self._changed()
+
+    def insisted(self, seen: int) -> bool:
+        """Return whether a cancel was repeated since there were `seen` of them."""
+        return self.cancels > max(seen, 1)
+
+    async def bought(self) -> None:
+        """Note that something of the batch is bought, or may be."""
+        if not self.paid:
+            self.paid = True
+            await self.announce()
 
     async def pause(
         self,
@@ -177,8 +209,13 @@ class Steering:
     ) -> Answer:
         """Run a step until it succeeds.
 
+        A step with neither `stops` nor `give_up_at` works on what lies in our own store, and nothing of it is lost by
+        waiting. So it is tried until it succeeds, or until an operator ends it: by a cancel, `PATIENCE` past the
+        deadline; by one that is repeated while the step waits, after one more try.
+
         Args:
-            submitted: something paid for is at stake, so errors that an operator can mend are waited out.
+            submitted: something paid for is at stake, even if `paid` does not say so, so errors that an operator can
+                fix are waited out.
             stops: a cancel or the deadline ends the tries.
             interrupts: the same also ends a try that is under way.
             passes: codes that are the caller's to deal with.
@@ -188,26 +225,42 @@ class Steering:
             Stopped: `stops` or `interrupts`, and a cancel or the deadline came.
             StepFailed: it will not succeed, or its error is one of `passes`.
         """
-        failures = 0
+        failures, seen = 0, self.cancels
+        endless: bool | None = None
         while True:
             try:
                 return await self._run(step, request, answer, summary, timeout, interrupts)
             except (ActivityError, asyncio.CancelledError) as error:
                 # Only an interrupt of ours cancels a step: Temporal's own cancel becomes a wish (see BatchWorkflow).
-                if is_cancelled_exception(error) or not isinstance(error, ActivityError):
+                if not isinstance(error, ActivityError) or (interrupts and is_cancelled_exception(error)):
                     raise Stopped from None
                 trouble = Trouble(error)
-            hopeless = trouble.code in passes or not waits_out(trouble.code, submitted=submitted)
-            if hopeless or (give_up_at is not None and workflow.now() >= give_up_at):
+            if endless is None:  # at its first failure: this is a change, and most steps never come here
+                endless = give_up_at is None and not stops and workflow.patched(REPEATED_CANCEL)
+            if endless and self.cancel is not None:
+                give_up_at = self.deadline_at + PATIENCE
+            hopeless = trouble.code in passes or not waits_out(trouble.code, submitted=submitted or self.paid)
+            over = give_up_at is not None and workflow.now() >= give_up_at
+            if hopeless or over or (endless and self.insisted(seen)):
                 raise StepFailed(trouble.code, trouble.message, trouble.details)
             failures += 1
             self.last_error = trouble.message
             # A wish to stop ends this wait where it comes as news: the step is tried once more, and then waits again.
             news = stops or self.stop() is None
-            await self.pause(outage_delay(failures, trouble.retry_after), trouble.message, until_stop=news)
+            await self.pause(
+                outage_delay(failures, trouble.retry_after),
+                f"{trouble.message} {_WAY_OUT}" if endless and self.cancel is not None else trouble.message,
+                until_stop=news,
+                until=self._another_cancel(endless),
+            )
             if stops and self.stop():
                 raise Stopped
-            await self.breathe()
+            if not (endless and self.insisted(seen)):  # one more try, which a new run would not know to be the last
+                await self.breathe()
+
+    def _another_cancel(self, counts: bool) -> Callable[[], bool]:
+        seen = self.cancels
+        return lambda: counts and self.cancels != seen
 
     async def call_once(
         self, step: str, request: Any, answer: type[Answer], *, summary: str, timeout: timedelta

@@ -34,13 +34,11 @@ from ..contract.steps import (
     Uploaded,
     UploadRequest,
 )
-from .decisions import outage_delay
+from .decisions import MENDABLE_CREATE, outage_delay
 from .ongoing import Ongoing
 from .steering import LONG, PATIENCE, SHORT, Trouble
 from .turn import Turn
 
-#: Refusals of a create that an operator can lift: the key, and what is not there, a route or the file.
-_LIFTABLE = frozenset({"authentication_failed", "provider_not_found"})
 #: Failures of the create step that are known to come before the call to the provider.
 _BEFORE_THE_CALL = frozenset(
     {"account_mismatch", "configuration_error", "unknown_provider", "missing_key", "store_error", "object_not_found"}
@@ -133,7 +131,7 @@ class Submission:
 
     def _may_be_lifted(self, created: Created) -> bool:
         """Return whether a refusal is waited out: an operator can lift it, and something of the batch is bought."""
-        return self._paid and created.code in _LIFTABLE and workflow.patched("wait-for-a-refusal-to-be-lifted")
+        return self._paid and created.code in MENDABLE_CREATE and workflow.patched("wait-for-a-refusal-to-be-lifted")
 
     async def _settle(self, reason: str, at_least: timedelta) -> None:
         """Wait until the provider's listing is sure to show whatever it has taken."""

@@ -103,7 +103,7 @@ class Turn:
             request,
             Reserved,
             summary="ask for room in the account's queue",
-            submitted=True,
+            submitted=held,
             stops=not held,
             give_up_at=workflow.now() + PATIENCE if held else None,
         )

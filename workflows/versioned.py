@@ -20,7 +20,7 @@ from ..contract.names import SHARD_WORKFLOW
 from .batch import BatchWorkflow
 from .ledger import LedgerWorkflow
 from .shard_workflow import ShardRequest, ShardWorkflow
-from .state import Carried, ShardOutcome
+from .state import ShardOutcome
 
 
 # Temporal wants `init` and `run` in the class itself.
@@ -29,11 +29,11 @@ class VersionedBatchWorkflow(BatchWorkflow):
     """BatchWorkflow."""
 
     @workflow.init
-    def __init__(self, spec: Any = None, carried: Carried | None = None) -> None:
+    def __init__(self, spec: Any = None, carried: Any = None) -> None:
         super().__init__(spec, carried)
 
     @workflow.run
-    async def run(self, spec: Any = None, carried: Carried | None = None) -> BatchResult:
+    async def run(self, spec: Any = None, carried: Any = None) -> BatchResult:
         return await super().run(spec, carried)
 
 

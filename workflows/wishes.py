@@ -11,6 +11,7 @@ from temporalio import workflow
 
 from ..contract import BatchSpec, CancelRequest
 from ..contract.steps import PassedSpec
+from .state import Carried
 
 T = TypeVar("T")
 _GIVEN: TypeAdapter[BatchSpec] = TypeAdapter(BatchSpec)
@@ -50,6 +51,14 @@ def read_spec(argument: Any, *, passed_on: bool = False) -> tuple[BatchSpec | No
             for problem in error.errors(include_input=False, include_url=False)
         ]
         return None, f"The BatchSpec is wrong: {'; '.join(problems[:10])}. Give {example}."
+
+
+def read_carried(argument: Any, fresh: Carried) -> tuple[Carried, str | None]:
+    """Return what the run before carried over, or `fresh`; and what is wrong with it, in a sentence."""
+    try:
+        return Carried.model_validate(argument or fresh), None
+    except ValidationError:
+        return fresh, "The second argument of BatchWorkflow is carried from run to run: start it with the spec alone."
 
 
 def read_cancel(argument: Any) -> CancelRequest:
