@@ -312,6 +312,30 @@ async def test_where_a_create_may_have_been_sent_the_whole_listing_is_read(
             "queue_full",
             False,
         ),
+        # Servers that read a file before they take a batch of it.
+        *(
+            (
+                {"kind": "status", "status": status, "message": words},
+                CreateAnswer.DEFERRED,
+                "provider_unavailable",
+                False,
+            )
+            for status in (400, 409, 422)
+            for words in (
+                "The input file file-1 is still being processed, please try again later.",
+                "File is not ready",
+                "input file file-1 has not been processed yet",
+                "The file's status is 'pending'; it must be 'processed'.",
+            )
+        ),
+        *(
+            ({"kind": "status", "status": 400, "message": words}, CreateAnswer.REFUSED, "provider_not_found", False)
+            for words in ("No such File object: file-1", "The file file-1 does not exist.", "Input file not found")
+        ),
+        *(
+            ({"kind": "status", "status": 400, "message": words}, CreateAnswer.REFUSED, "provider_refused", False)
+            for words in ("The file is malformed and cannot be processed.", "Model not found", "Not ready to pay?")
+        ),
         # After these nobody knows, and whoever says otherwise pays twice.
         ({"kind": "status", "status": 500}, CreateAnswer.LOST, "answer_lost", False),
         ({"kind": "status", "status": 503}, CreateAnswer.LOST, "answer_lost", False),
