@@ -13,7 +13,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
 from pydantic import BaseModel
 from temporalio import activity
@@ -21,14 +21,25 @@ from temporalio.client import AsyncActivityCancelledError
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError
 
-from ..contract import DurabatchError, InvalidInput, ProviderError, ProviderUnavailable, StoreError
+from ..contract import DurabatchError, InvalidInput, ProviderError, ProviderUnavailable, StoreError, WorkerBusy
 from ..contract.steps import CREATE
+
+if TYPE_CHECKING:
+    from .resources import Resources
 
 #: A provider's Retry-After up to this is waited out inside the activity's own retries.
 SHORT_WAIT = timedelta(seconds=30)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
-Self = TypeVar("Self")
+
+class _Step(Protocol):
+    """What holds steps."""
+
+    @property
+    def _resources(self) -> Resources: ...
+
+
+Self = TypeVar("Self", bound=_Step)
 Request = TypeVar("Request", bound=BaseModel)
 Answer = TypeVar("Answer", bound=BaseModel | None)
 T = TypeVar("T")
@@ -119,11 +130,15 @@ def _gone() -> ProviderUnavailable:
 
 
 def step(
-    name: str,
+    name: str, *, long: bool = False
 ) -> Callable[[Callable[[Self, Request, Pulse], Awaitable[Answer]]], Callable[[Self, Request], Awaitable[Answer]]]:
     """Make a method an activity: it heartbeats by itself, and its errors carry the contract's codes.
 
     A heartbeat goes out only once a third of the heartbeat timeout has passed, so a short step costs no extra action.
+
+    Args:
+        name: the activity type.
+        long: whether it may take minutes or hours, so that it holds one of the places for such (see `LongSteps`).
     """
 
     def wrap(
@@ -132,8 +147,9 @@ def step(
         async def run(self: Self, request: Request) -> Answer:
             pulse = Pulse(place=_last_place())
             try:
-                async with _beating(pulse):
-                    return await method(self, request, pulse)
+                with self._resources.long_steps.one() if long else contextlib.nullcontext():
+                    async with _beating(pulse):
+                        return await method(self, request, pulse)
             except DurabatchError as error:
                 # Without its cause: a storage service's own words, for one, quote the access key's id.
                 raise failure(error) from None
@@ -170,10 +186,16 @@ def failure(error: DurabatchError) -> ApplicationError:
         type=error.code,
         # A long wait is the workflow's, on a timer that everybody sees; a short one is Temporal's own.
         non_retryable=not error.retryable or (wait is not None and wait > SHORT_WAIT),
-        next_retry_delay=wait,
+        next_retry_delay=_room_delay() if isinstance(error, WorkerBusy) else wait,
         # An outage is expected: it is told in the batch's progress, not counted as a fault of the worker's.
         category=ApplicationErrorCategory.BENIGN if error.retryable else ApplicationErrorCategory.UNSPECIFIED,
     )
+
+
+def _room_delay() -> timedelta:
+    """Return when a step is offered again for which a worker had no room: after 2, 4 and 8 s."""
+    attempt = activity.info().attempt if activity.in_activity() else 1
+    return timedelta(seconds=2 ** min(attempt, 5))
 
 
 def _full() -> StoreError:

@@ -24,7 +24,7 @@ class Apply:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    @step(APPLY)
+    @step(APPLY, long=True)
     async def apply(self, request: ApplyRequest, pulse: Pulse) -> Applied:
         """Write results.jsonl and errors.jsonl, or a manifest for each, and return the batch's accounts.
 

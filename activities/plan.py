@@ -46,7 +46,7 @@ class Plan:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    @step(PLAN)
+    @step(PLAN, long=True)
     async def plan(self, request: PlanRequest, pulse: Pulse) -> PlanSummary:
         """Write the plan to the store and return its summary; the same request again returns the same plan.
 

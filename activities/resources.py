@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-from ..contract import AccountMismatch
+from ..contract import AccountMismatch, WorkerBusy
 from .prices import Prices
 from .providers import Provider, ProviderSettings, open_provider
 from .store import Store
@@ -14,6 +15,36 @@ from .store import Store
 #: Python works on one row at a time, however many threads it has: a second one uses the first one's waits for disk and
 #: network, and more would only take more memory, and keep the event loop waiting.
 _ROW_THREADS = 2
+
+
+class LongSteps:
+    """How many of a worker's slots long steps may hold: the others are left to polls, creates and cancels.
+
+    Temporal gives a worker a step before it says of which kind it is. So one that is too many is given back, and is
+    offered again after some seconds, to whichever worker has room.
+
+    Args:
+        most: long steps that may be under way at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._active = 0
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold room for a long step.
+
+        Raises:
+            WorkerBusy: there is none.
+        """
+        if self._active >= self.most:
+            raise WorkerBusy(f"The worker has {self._active} long steps under way, and this one waits for room.")
+        self._active += 1
+        try:
+            yield
+        finally:
+            self._active -= 1
 
 
 class Resources:
@@ -24,6 +55,7 @@ class Resources:
         settings_of: returns the settings of a provider by name, or raises UnknownProvider or MissingKey.
         heartbeat: how long a silent worker is believed to be alive.
         results_file_bytes: results up to this size are joined into one file.
+        long_steps: long steps under way at a time.
     """
 
     def __init__(
@@ -32,10 +64,12 @@ class Resources:
         settings_of: Callable[[str], ProviderSettings],
         heartbeat: timedelta = timedelta(seconds=20),
         results_file_bytes: int = 4 * 1024**3,
+        long_steps: int = 20,
     ) -> None:
         self.store = store
         self.heartbeat = heartbeat
         self.results_file_bytes = results_file_bytes
+        self.long_steps = LongSteps(long_steps)
         self._settings_of = settings_of
         self._open: dict[str, Provider] = {}
         self._row_work: asyncio.Semaphore | None = None

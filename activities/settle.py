@@ -15,7 +15,7 @@ class Settle:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    @step(SETTLE)
+    @step(SETTLE, long=True)
     async def settle(self, request: SettleRequest, pulse: Pulse) -> Settled:
         """Return the shard's accounts after its newest attempt.
 

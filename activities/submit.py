@@ -18,6 +18,7 @@ from ..contract import (
     QueueFull,
     RateLimited,
     StoreError,
+    WorkerBusy,
 )
 from ..contract.steps import (
     CREATE,
@@ -50,6 +51,7 @@ _ANSWERS: dict[type[DurabatchError], CreateAnswer] = {
     AuthenticationFailed: CreateAnswer.REFUSED,
     ProviderNotFound: CreateAnswer.REFUSED,
     ProviderRefused: CreateAnswer.REFUSED,
+    WorkerBusy: CreateAnswer.DEFERRED,
     AccountingError: CreateAnswer.REFUSED,  # the input has changed, so the rows were not sent, or not to their end
 }
 
@@ -60,7 +62,7 @@ class Submit:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    @step(UPLOAD)
+    @step(UPLOAD, long=True)
     async def upload(self, request: UploadRequest, pulse: Pulse) -> Uploaded:
         """Upload an attempt's rows as a file, or find the file if it is there already.
 
@@ -152,19 +154,20 @@ class Submit:
         try:
             if provider.capabilities.uploads:
                 return await self._create_once(request, creation, pulse)
-            async with open_content(
-                self._resources.store,
-                provider,
-                request.attempt,
-                request.spec,
-                record,
-                picked,
-                1,
-                pulse,
-                self._resources.row_work,
-            ) as content:
-                return await self._create_once(request, replace(creation, content=content), pulse)
-        except (ProviderError, AccountingError) as error:
+            with self._resources.long_steps.one():  # the rows go inline, which may take as long as an upload
+                async with open_content(
+                    self._resources.store,
+                    provider,
+                    request.attempt,
+                    request.spec,
+                    record,
+                    picked,
+                    1,
+                    pulse,
+                    self._resources.row_work,
+                ) as content:
+                    return await self._create_once(request, replace(creation, content=content), pulse)
+        except (ProviderError, AccountingError, WorkerBusy) as error:
             answer = _ANSWERS.get(type(error))
             if answer is None:
                 raise

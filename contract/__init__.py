@@ -23,6 +23,7 @@ from .errors import (
     RateLimited,
     StoreError,
     UnknownProvider,
+    WorkerBusy,
 )
 from .ledger import LedgerView
 from .names import BATCH_WORKFLOW, TASK_QUEUE
@@ -89,4 +90,5 @@ __all__ = [
     "Strays",
     "UnknownProvider",
     "Usage",
+    "WorkerBusy",
 ]

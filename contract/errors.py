@@ -13,6 +13,7 @@
     ├── BatchNotFinished       results were asked for too early
     ├── StoreError             the object store failed or refused
     │   └── ObjectNotFound
+    ├── WorkerBusy             the worker has enough long steps under way: worth another try, on any worker
     ├── AccountingError        rows do not add up (promise G2): a bug, never hidden
     └── ProviderError          the provider, or the way to it
         ├── ProviderUnavailable      no answer, or a 5xx: worth another try
@@ -117,6 +118,13 @@ class ObjectNotFound(StoreError):
 
     code = "object_not_found"
     retryable = False
+
+
+class WorkerBusy(DurabatchError):
+    """The worker has as many long steps under way as it may, and this one waits for room."""
+
+    code = "worker_busy"
+    retryable = True
 
 
 class AccountingError(DurabatchError):

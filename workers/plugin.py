@@ -34,7 +34,8 @@ class BatchPlugin(SimplePlugin):
     """Adds Durabatch's workflows and activities to a worker.
 
     Pass it to `Client.connect(plugins=[…])`; every worker of that client then runs batches. Payloads become JSON that
-    pydantic writes; a codec, external storage or failure converter of the client's own stays.
+    pydantic writes; a codec, external storage or failure converter of the client's own stays. Of a worker's activity
+    slots (`max_concurrent_activities`; with a tuner, as many as the configuration has) long steps take half at most.
 
     Args:
         settings: the worker's configuration.
@@ -46,7 +47,9 @@ class BatchPlugin(SimplePlugin):
             settings.provider,
             settings.worker.heartbeat,
             settings.store.results_file_bytes,
+            long_steps(settings.worker.max_concurrent_activities),
         )
+        self._long_steps = resources.long_steps
 
         @contextlib.asynccontextmanager
         async def run_context() -> AsyncIterator[None]:
@@ -72,10 +75,17 @@ class BatchPlugin(SimplePlugin):
                 "plugins=[…], or data_converter=temporalio.contrib.pydantic.pydantic_data_converter."
             )
         config = super().configure_worker(config)
+        if (slots := config.get("max_concurrent_activities")) is not None:
+            self._long_steps.most = long_steps(slots)
         deployment = config.get("deployment_config")
         if deployment is not None and deployment.use_worker_versioning:
             config["workflows"] = [WORKFLOWS.get(one, one) for one in config.get("workflows") or ()]
         return config
+
+
+def long_steps(slots: int) -> int:
+    """Return how many of a worker's activity slots long steps may hold."""
+    return max(1, slots // 2)
 
 
 def _data_converter(converter: DataConverter | None) -> DataConverter:

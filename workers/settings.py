@@ -74,8 +74,14 @@ class WorkerSettings(_Section):
     )
     task_queue: Annotated[str, Field(min_length=1, max_length=200, description="The task queue it polls.")] = TASK_QUEUE
     max_concurrent_activities: Annotated[
-        int, Field(ge=1, le=1000, description="Steps (uploads, polls, downloads, …) that run at a time.")
-    ] = 20
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="Steps that run at a time; half of them long ones at most (plans, uploads, accounts, …), so "
+            "that polls and cancels never wait behind those.",
+        ),
+    ] = 40
 
     @field_validator("heartbeat")
     @classmethod

@@ -11,6 +11,9 @@ from ..contract.steps import Snapshot
 #: A provider's outage is looked at again after 5 s, then ever less often, every 10 minutes at least.
 OUTAGE_FIRST = timedelta(seconds=5)
 OUTAGE_LONGEST = timedelta(minutes=10)
+#: The worker had no room for a long step. It has some as soon as another one ends, so pauses stop growing early: 40 s.
+BUSY = "worker_busy"
+BUSY_FAILURES = 4
 #: For this long after its creation, a provider batch that the provider does not know is only late to show up.
 LATE = timedelta(hours=1)
 #: Failures of our own or of a store's are worth waiting for, these are not: nothing gets better by itself.

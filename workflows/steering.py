@@ -18,7 +18,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from temporalio.exceptions import TimeoutError as TemporalTimeout
 
 from ..contract import CancelRequest, RowStatus
-from .decisions import outage_delay, waits_out
+from .decisions import BUSY, BUSY_FAILURES, outage_delay, waits_out
 
 Answer = TypeVar("Answer")
 
@@ -243,8 +243,11 @@ class Steering:
             over = give_up_at is not None and workflow.now() >= give_up_at
             if hopeless or over or (endless and self.insisted(seen)):
                 raise StepFailed(trouble.code, trouble.message, trouble.details)
-            failures += 1
-            self.last_error = trouble.message
+            if trouble.code == BUSY:
+                failures = min(failures + 1, BUSY_FAILURES)
+            else:
+                failures += 1
+                self.last_error = trouble.message
             # A wish to stop ends this wait where it comes as news: the step is tried once more, and then waits again.
             news = stops or self.stop() is None
             await self.pause(

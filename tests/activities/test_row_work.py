@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.exceptions import ApplicationErrorCategory
 from temporalio.testing import ActivityEnvironment
 
 from durabatch.activities.resources import Resources
 from durabatch.activities.settle import Settle
 from durabatch.activities.store import Store
 from durabatch.contract import RetryPolicy
-from durabatch.contract.steps import SettleRequest
+from durabatch.contract.steps import CreateAnswer, SettleRequest
 
 THREADS = 2
 
@@ -122,6 +123,32 @@ async def test_a_step_that_is_cancelled_while_it_waits_takes_no_place(desk: Any)
     give_back(desk.resources)
     await hold(desk.resources)
     assert not desk.path("settled.json").exists()
+
+
+async def test_a_long_step_that_a_worker_has_no_room_for_is_given_back_and_a_short_one_is_done(desk: Any) -> None:
+    await desk.plan(desk.chat("a"))
+    uploaded = await desk.upload()
+    desk.resources.long_steps.most = 1
+    with desk.resources.long_steps.one():
+        for step in (desk.plan, desk.upload, lambda: desk.settle("failed"), desk.apply):
+            error = await desk.refused(step())
+            assert (error.type, error.category) == ("worker_busy", ApplicationErrorCategory.BENIGN)
+            assert error.next_retry_delay == timedelta(seconds=2)
+        batch = (await desk.create(uploaded)).batch
+        assert (await desk.poll(batch.id)).id == (await desk.cancel(batch.id)).id
+    assert (await desk.upload()).file_id
+
+
+async def test_a_create_that_a_worker_has_no_room_for_is_not_sent(desk: Any, sandbox: Any) -> None:
+    await desk.plan({"custom_id": "a", "input": "Hi."}, provider="claude", model="claude-haiku-4-5")
+    uploaded = await desk.upload()
+    desk.resources.long_steps.most = 1
+    with desk.resources.long_steps.one():
+        created = await desk.create(uploaded)
+    assert (created.answer, created.code) == (CreateAnswer.DEFERRED, "worker_busy")
+    assert (await sandbox.ledger())["requests"] == {}
+    assert not (await desk.find()).intended
+    assert (await desk.create(uploaded)).answer is CreateAnswer.CREATED
 
 
 async def test_a_step_that_fails_gives_its_place_back(desk: Any) -> None:

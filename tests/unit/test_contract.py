@@ -342,6 +342,7 @@ def test_what_may_succeed_later_says_so() -> None:
         "provider_unavailable",
         "rate_limited",
         "queue_full",
+        "worker_busy",
     }
 
 
