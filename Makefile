@@ -7,7 +7,7 @@ STAMP := $(VENV)/.durabatch-setup
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all chaos bench bench-size lint format schemas constraints demo clean
+.PHONY: help setup test test-slow test-all chaos bench bench-size lint format schemas constraints demo clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,10 @@ PYTEST := pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restar
 test: setup ## Run the tests, all but the longest (some minutes)
 	$(PYTEST) -m 'not slow'
 
-test-all: setup ## Run all tests: every reset point, kill matrices, generated answers
+test-slow: setup ## Run the longest tests alone: every reset point, kill matrices, generated answers
+	$(PYTEST) -m slow
+
+test-all: setup ## Run all tests
 	$(PYTEST)
 
 # How much is disturbed, what decides it, and how many batches at least.

@@ -26,6 +26,8 @@ from durabatch.sandbox import Sandbox, SandboxAdmin
 from durabatch.workers import BatchPlugin, Settings
 from durabatch.workflows import BatchWorkflow
 
+from .rest import AtRest
+
 KEY = "sk-test"
 T = TypeVar("T")
 
@@ -82,7 +84,9 @@ async def time_skipping() -> WorkflowEnvironment:
     for tries_left in (3, 2, 1, 0):
         try:
             return await WorkflowEnvironment.start_time_skipping(
-                test_server_existing_path=binary("temporal-test-server"), data_converter=pydantic_data_converter
+                test_server_existing_path=binary("temporal-test-server"),
+                data_converter=pydantic_data_converter,
+                interceptors=[AtRest()],
             )
         except RuntimeError as error:
             if not tries_left or "did not start" not in str(error):

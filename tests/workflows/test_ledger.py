@@ -331,7 +331,7 @@ async def test_room_of_a_batch_that_was_terminated_is_found_and_given_to_the_nex
     house = fast_bounded
     await house.admin.settings(**SLOW)
     async with house.worker():
-        first = await house.start([TEXT, TEXT])
+        first = await house.start([TEXT, TEXT], poll=SELDOM)
         await house.until(first, lambda p: p.provider_batch_id)
         second = await house.start([TEXT, TEXT])
         await house.until(second, lambda p: p.waiting_for)
