@@ -10,14 +10,16 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ..contract import AccountingError, Counts, ErrorClass, RowStatus, StoreError, Strays, Usage
+from ..contract import AccountingError, Counts, ErrorClass, RowStatus, StoreError, Strays
 from ..contract.errors import ObjectNotFound
 from ..contract.steps import AttemptRecord, Settled, SettleRequest
 from ._boundary import Pulse
-from .lines import split_lines
+from .answers import Answers
+from .bill import Bill, sensible
+from .lines import Text, split_lines
 from .prices import Prices, dollars
 from .providers import Outcome, Provider
-from .providers.base import RowFailure, RowTokens, sealed
+from .providers.base import RowFailure, sealed
 from .records import (
     Refusal,
     SettledRecord,
@@ -28,7 +30,8 @@ from .records import (
     read_index,
     settled_path,
 )
-from .results import STATUS_OF, ResultRow, result_line, unanswered
+from .repair import ids
+from .results import STATUS_OF, ResultRow, result_line, unanswered, unread
 from .spool import Spool
 from .store import Store, Writer
 
@@ -54,7 +57,7 @@ class Accounts:
     ) -> None:
         self._store = store
         self._provider = provider
-        self._prices = prices
+        self._bill = Bill(prices, record.model)
         self._request = request
         self._record = record
         self._sent = sent
@@ -70,9 +73,6 @@ class Accounts:
         self._offsets = array("q", [0]) * rows
         self._lengths = array("q", [0]) * rows  # 0: not in the spool
         self._attempts = bytearray(rows)
-        self._usage = [0, 0, 0, 0]
-        self._list_cost: int | None = 0
-        self._paid = 0
         self._strays = Counter[str]()
         self._open = contextlib.ExitStack()
         self._unmatched: Writer | None = None
@@ -113,15 +113,25 @@ class Accounts:
                 self._attempts[number] += past.counted
         attempt_folder = f"{self._folder}/attempt-{past.number}"
         seen = bytearray(len(self._ids))
+        unread: set[int] = set()  # rows of whose lines no more than the id can be read
+
+        def set_aside(line: bytes) -> None:
+            self._stray("unreadable", line)
+            unread.update(wanted[found] for found in ids(line) if found in wanted)
+
         lines = 0
         for name in ("output", "error") if past.fetched else ():
-            for line in self._lines(f"{attempt_folder}/{name}.jsonl"):
+            answers = Answers(self._provider.outcome, set_aside)
+            text = Text(self._stream(f"{attempt_folder}/{name}.jsonl"))
+            for line, found in answers.read(split_lines(text)):
                 lines += 1
                 self._pulse.rows += 1
                 if not lines % 1024:
                     self._pulse.check()
-                if line.strip():
-                    self._take(line, wanted, seen, past, spool)
+                if found is not None:
+                    self._take(found, line, wanted, seen, past, spool)
+            lines += text.extra
+        self._take_unread([number for number in unread if not seen[number]], past, spool)
         if past.lines is not None and lines < past.lines:
             # Rows whose results are lost here must not look like ones the provider lost: those are bought again.
             raise StoreError(
@@ -131,24 +141,20 @@ class Accounts:
 
     def _take(
         self,
+        outcome: Outcome,
         line: bytes,
         wanted: dict[str, int],
         seen: bytearray,
         past: AttemptRecord,
         spool: Spool,
     ) -> None:
-        try:
-            outcome = self._provider.outcome(line)
-        except Exception:  # whatever a provider writes, it must not keep the other rows from their results
-            self._stray("unreadable", line)
-            return
         number = wanted.get(outcome.custom_id)
         if number is None:
             self._stray("unknown", line)
             return
-        tokens = _sensible(outcome.tokens)
+        tokens = sensible(outcome.tokens)
         # Whatever the provider answered it bills, so a second answer for one row is counted as well.
-        cost = self._bill(outcome, tokens)
+        cost = self._bill.add(outcome, tokens)
         if seen[number]:
             self._stray("duplicate", line)
             # A success is not taken back by a later failure.
@@ -173,30 +179,29 @@ class Accounts:
             attempts=self._attempts[number],
             provider_batch_id=past.provider_batch_id,
         )
+        self._keep(number, row, spool)
+
+    def _take_unread(self, numbers: list[int], past: AttemptRecord, spool: Spool) -> None:
+        """Fail the rows whose results came and cannot be read: they are paid, so they are not missing."""
+        self._bill.add_unread(len(numbers))
+        for number in numbers:
+            self._absent[number] = None
+            row = ResultRow(
+                custom_id=self._ids[number],
+                status=RowStatus.FAILED,
+                error=unread(f"{self._request.attempt.shard_folder}/unmatched.jsonl"),
+                attempts=self._attempts[number],
+                provider_batch_id=past.provider_batch_id,
+            )
+            self._keep(number, row, spool)
+
+    def _keep(self, number: int, row: ResultRow, spool: Spool) -> None:
+        """Remember a row's last word."""
         data = result_line(row)
         self._offsets[number] = spool.append(data)
         self._lengths[number] = len(data)
-        self._statuses[number] = status
-        self._classes[number] = failure.type if failure else None
-
-    def _bill(self, outcome: Outcome, tokens: RowTokens | None) -> int | None:
-        """Count a row's tokens and return what it cost, in picodollars."""
-        if tokens is None and outcome.failure:
-            return 0
-        cost = self._prices.list_cost(outcome.model, tokens, outcome.cache_writes)
-        if tokens is not None:
-            self._usage[0] += tokens.input_tokens
-            self._usage[1] += tokens.cached_input_tokens
-            self._usage[2] += tokens.output_tokens
-            self._usage[3] += tokens.reasoning_tokens
-        if cost is None:
-            self._list_cost = None  # a sum of the known ones would look like the whole
-            return None
-        if self._list_cost is not None:
-            self._list_cost += cost
-        paid = self._prices.paid(cost)
-        self._paid += paid
-        return paid
+        self._statuses[number] = row.status
+        self._classes[number] = row.error.type if row.error else None
 
     def _stray(self, what: str, line: bytes) -> None:
         self._strays[what] += 1
@@ -204,10 +209,10 @@ class Accounts:
             self._unmatched = self._open.enter_context(self._store.writer(f"{self._folder}/unmatched.jsonl"))
         self._unmatched.write(line + b"\n")
 
-    def _lines(self, path: str) -> Iterator[bytes]:
-        """Yield the lines of a provider's file; none if there is no such file."""
+    def _stream(self, path: str) -> Iterator[bytes]:
+        """Yield a provider's file in pieces; none if there is no such file."""
         with contextlib.suppress(ObjectNotFound):
-            yield from split_lines(self._store.stream(path))
+            yield from self._store.stream(path)
 
     def _again(self) -> list[int]:
         """Return the rows worth another try."""
@@ -274,22 +279,11 @@ class Accounts:
             classes.update(str(past.absent) for past in self._absent if past)
         return Settled(
             counts=counts,
-            usage=Usage(
-                input_tokens=self._usage[0],
-                cached_input_tokens=self._usage[1],
-                output_tokens=self._usage[2],
-                reasoning_tokens=self._usage[3],
-            ),
-            cost_usd=None if self._list_cost is None else dollars(self._paid),
-            list_cost_usd=None if self._list_cost is None else dollars(self._list_cost),
+            usage=self._bill.usage,
+            cost_usd=self._bill.cost_usd,
+            list_cost_usd=self._bill.list_cost_usd,
+            unpriced=self._bill.unpriced,
             strays=Strays(**self._strays),
             retry_rows=again,
             classes=dict(classes),
         )
-
-
-def _sensible(tokens: RowTokens | None) -> RowTokens | None:
-    """Return a row's tokens, None where a provider counts fewer than none."""
-    if tokens is None or tokens.input_tokens < 0 or tokens.output_tokens < 0:
-        return None
-    return tokens if tokens.cached_input_tokens >= 0 and tokens.reasoning_tokens >= 0 else None

@@ -32,6 +32,7 @@ class Apply:
             AccountingError: the shards together do not have the rows that the plan has.
         """
         total = Applied(results="", errors="", counts=Counts(), usage=Usage(), cost_usd="0", list_cost_usd="0")
+        known = True
         results: list[Part] = []
         errors: list[Part] = []
         for first in range(0, request.shards, _AT_ONCE):
@@ -39,6 +40,8 @@ class Apply:
             found = await asyncio.gather(*(self._shard(request.root, number) for number in numbers))
             for settled, rows, failed in found:
                 total = _add(total, settled)
+                # Older versions wrote no amount where a single answer had none.
+                known = known and (settled.cost_usd is not None or settled.unpriced.total > 0)
                 results.append(rows)
                 errors.append(failed)
             pulse.rows = total.counts.total
@@ -47,6 +50,8 @@ class Apply:
                 f"The plan has {request.rows:,} rows, the shards {total.counts.total:,}, and "
                 f"{total.counts.settled:,} of them have ended."
             )
+        if not known or (total.unpriced.total and total.list_cost_usd == "0"):
+            total = total.model_copy(update={"cost_usd": None, "list_cost_usd": None})
         joins = sum(part.bytes for part in results) <= self._resources.results_file_bytes
         write = self._join if joins else self._list
         return total.model_copy(
@@ -119,12 +124,13 @@ def _add(total: Applied, shard: Settled) -> Applied:
             "usage": total.usage + shard.usage,
             "cost_usd": _sum(total.cost_usd, shard.cost_usd),
             "list_cost_usd": _sum(total.list_cost_usd, shard.list_cost_usd),
+            "unpriced": total.unpriced + shard.unpriced,
             "strays": total.strays + shard.strays,
             "classes": classes,
         }
     )
 
 
-def _sum(one: str | None, other: str | None) -> str | None:
-    """Add two amounts; an unknown one makes the sum unknown."""
-    return None if one is None or other is None else dollars(picodollars(one) + picodollars(other))
+def _sum(one: str | None, other: str | None) -> str:
+    """Add two amounts, as far as they are known."""
+    return dollars(sum(picodollars(amount) for amount in (one, other) if amount is not None))

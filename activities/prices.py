@@ -33,9 +33,15 @@ class Prices:
     def list_cost(
         self, model: str | None, tokens: RowTokens | None, cache_writes: CacheWrites | None = None
     ) -> int | None:
-        """Return the list price in picodollars; None where the price is unknown, or the tokens make no sense."""
-        if model is None or tokens is None:
+        """Return the list price in picodollars; None where the price is unknown, or the tokens make no sense.
+
+        Without its tokens the price of a row is known only where the model costs nothing, as OpenAI's moderations do.
+        """
+        if model is None:
             return None
+        if tokens is None:
+            rates = _rates(self._provider, model)
+            return None if rates is None or any(rates[1:]) else 0
         into, cached, out = tokens.input_tokens, tokens.cached_input_tokens, tokens.output_tokens
         written, hour = (cache_writes.tokens, cache_writes.hour_tokens) if cache_writes else (0, 0)
         if not (0 <= cached <= into - written and 0 <= hour <= written) or out < 0:
@@ -55,6 +61,10 @@ class Prices:
             )
         cost = (into - cached - written) * rates.fresh + cached * rates.cached + out * rates.out
         return cost + (written - hour) * rates.written + hour * rates.hour if written else cost
+
+    def knows(self, model: str) -> bool:
+        """Return whether the price list has a model."""
+        return _rates(self._provider, model) is not None
 
     def paid(self, list_cost: int) -> int:
         """Return what a batch pays for something of this list price, both in picodollars."""

@@ -49,6 +49,16 @@ def result_line(row: ResultRow) -> bytes:
     return _encode(row) + b"\n"
 
 
+def unread(place: str) -> RowFailure:
+    """Return why a row failed of whose result no more than the id can be read.
+
+    Args:
+        place: where its line is kept, in the batch's folder.
+    """
+    message = f"The provider returned this row, and its result cannot be read; it is kept in {place}."
+    return RowFailure(type=ErrorClass.OTHER, code="unreadable_result", message=message)
+
+
 def unanswered(
     refusal: Refusal | None, past: AttemptRecord | None, request: SettleRequest
 ) -> tuple[RowStatus, RowFailure]:

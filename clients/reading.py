@@ -22,6 +22,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..activities.manifest import stream_results
+from ..activities.repair import repaired
 from ..activities.store import Store
 from ..contract import (
     BATCH_WORKFLOW,
@@ -270,10 +271,16 @@ async def rows(store: Store, uri: str) -> AsyncGenerator[ResultRow]:
     async with contextlib.aclosing(lines(store, uri)) as stream:
         async for line in stream:
             number += 1
-            try:
-                yield ResultRow.model_validate_json(line)
-            except ValidationError:
-                raise StoreError(f"Line {number} of {uri} is no result row: the file was changed.") from None
+            yield _row(line, f"Line {number} of {uri}")
+
+
+def _row(line: bytes, where: str) -> ResultRow:
+    with contextlib.suppress(ValidationError):
+        return ResultRow.model_validate_json(line)
+    # pydantic takes fewer levels than JSON may have.
+    with contextlib.suppress(ValueError):
+        return ResultRow.model_validate_json(repaired(line))
+    raise StoreError(f"{where} is no result row: the file was changed.")
 
 
 async def lines(store: Store, uri: str) -> AsyncGenerator[bytes]:

@@ -37,6 +37,7 @@ from .result import (
     RowResponse,
     ShardCounts,
     Strays,
+    Unpriced,
     Usage,
 )
 from .spec import BatchSpec, CancelRequest, Limits, OnComplete, OnInvalidRow, PollPolicy, RetryPolicy
@@ -89,6 +90,7 @@ __all__ = [
     "StoreError",
     "Strays",
     "UnknownProvider",
+    "Unpriced",
     "Usage",
     "WorkerBusy",
 ]

@@ -48,10 +48,44 @@ class Strays(Reply):
 
     unknown: Annotated[Count, Field(description="Rows with an id that was never sent.")] = 0
     duplicate: Annotated[Count, Field(description="Second and later rows for one id.")] = 0
-    unreadable: Annotated[Count, Field(description="Lines that are no result.")] = 0
+    unreadable: Annotated[Count, Field(description="Lines that are no result, or cannot be read.")] = 0
 
     def __add__(self, other: Strays) -> Strays:
         return Strays(**{name: getattr(self, name) + getattr(other, name) for name in Strays.model_fields})
+
+
+#: Models without a known price that are named.
+_MAX_MODELS = 20
+
+
+class Unpriced(Reply):
+    """Answers whose cost is not known; where there are any, the cost is what is known of it, and so a lower bound."""
+
+    without_usage: Annotated[
+        Count,
+        Field(description="Answers without a count of their tokens, or with one that makes no sense."),
+    ] = 0
+    without_price: Annotated[Count, Field(description="Answers of models without a known price.")] = 0
+    models: Annotated[
+        dict[str, int],
+        Field(description='Of those, by model ("" where an answer names none); the first 20 models.'),
+    ] = {}
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.without_usage + self.without_price
+
+    def __add__(self, other: Unpriced) -> Unpriced:
+        models = dict(self.models)
+        for model, answers in other.models.items():
+            if model in models or len(models) < _MAX_MODELS:
+                models[model] = models.get(model, 0) + answers
+        return Unpriced(
+            without_usage=self.without_usage + other.without_usage,
+            without_price=self.without_price + other.without_price,
+            models=models,
+        )
 
 
 class ProviderBatch(Reply):
@@ -76,11 +110,15 @@ class BatchResult(Reply):
     usage: Annotated[Usage, Field(description="Tokens of every provider batch, failed attempts included.")] = Usage()
     cost_usd: Annotated[
         str | None,
-        Field(description="What it cost at the batch price, in USD; null where a price is unknown."),
+        Field(
+            description="What it cost at the batch price, in USD: at least this much where `unpriced` counts any "
+            "answers, and null where the cost of none is known."
+        ),
     ] = None
     list_cost_usd: Annotated[
         str | None, Field(description="What it would have cost without the batch discount, in USD.")
     ] = None
+    unpriced: Annotated[Unpriced, Field(description="Answers whose cost is not known.")] = Unpriced()
     results: Annotated[
         str | None,
         Field(
@@ -103,6 +141,11 @@ class BatchResult(Reply):
     cancel_reason: Annotated[str | None, Field(description="Why it was cancelled, as the canceller said.")] = None
     canceled_by: Annotated[str | None, Field(description="Who cancelled it, as the canceller said.")] = None
     metadata: Annotated[dict[str, str], Field(description="The spec's own labels.")] = {}
+
+    @property
+    def cost_is_lower_bound(self) -> bool:
+        """Whether it cost at least `cost_usd`, rather than just that."""
+        return self.cost_usd is not None and self.unpriced.total > 0
 
 
 class ShardCounts(Reply):
@@ -144,7 +187,9 @@ class RowError(Reply):
 
     type: Annotated[ErrorClass, Field(description="The class, in one vocabulary for all providers.")]
     code: Annotated[str | None, Field(description="The provider's own code, or Durabatch's.")] = None
-    message: Annotated[str, Field(description="The provider's own words.")] = ""
+    message: Annotated[
+        str, Field(description="The provider's own words; a sentence that says so where it gave none.")
+    ] = ""
 
 
 class RowResponse(Reply):
@@ -152,7 +197,9 @@ class RowResponse(Reply):
 
     status_code: Annotated[int, Field(description="HTTP status of the row.")]
     request_id: Annotated[str | None, Field(description="The provider's id for the call, for its support.")] = None
-    body: Annotated[JsonValue, Field(description="The body, as the provider sent it.")] = None
+    body: Annotated[
+        JsonValue, Field(description="The body, as the provider sent it, but for what JSON does not allow.")
+    ] = None
 
 
 class ResultRow(Reply):
@@ -163,7 +210,7 @@ class ResultRow(Reply):
     text: Annotated[str | None, Field(description="The answer's text, where it has one.")] = None
     model: Annotated[str | None, Field(description="The model that answered, as the provider names it.")] = None
     usage: Annotated[Usage | None, Field(description="Its tokens.")] = None
-    cost_usd: Annotated[str | None, Field(description="Its cost in USD; null where the price is unknown.")] = None
+    cost_usd: Annotated[str | None, Field(description="Its cost in USD; null where that is unknown.")] = None
     response: Annotated[RowResponse | None, Field(description="The provider's answer.")] = None
     error: Annotated[RowError | None, Field(description="Why it did not succeed.")] = None
     attempts: Annotated[Count, Field(description="How often it was submitted.")] = 0

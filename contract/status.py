@@ -23,7 +23,7 @@ class BatchStatus(Word):
 class RowStatus(Word):
     """How a row ended: each row of the input has exactly one."""
 
-    SUCCEEDED = "succeeded"  #: The provider answered it with a 2xx.
+    SUCCEEDED = "succeeded"  #: The provider answered it, with a 2xx that is no error within.
     FAILED = "failed"  #: The provider, or the plan, refused it, or the provider never returned it.
     CANCELED = "canceled"  #: A cancel came before the provider had finished it.
     EXPIRED = "expired"  #: The deadline came before the provider had finished it.
@@ -92,7 +92,7 @@ class ErrorClass(Word):
     CONTEXT_LENGTH = "context_length"  #: More tokens than the model takes.
     CONTENT_FILTERED = "content_filtered"  #: Refused by the provider's content policy.
     QUOTA_EXHAUSTED = "quota_exhausted"  #: The account has no credit left.
-    OTHER = "other"  #: Anything else the provider said.
+    OTHER = "other"  #: Anything else the provider said, and results that cannot be read.
 
     @classmethod
     def unknown(cls) -> Self:

@@ -13,7 +13,7 @@ from typing import Annotated, Self
 from ._base import Reply, Word, passed
 from .ledger import Place
 from .names import attempt_folder, marker, shard_folder
-from .result import BatchResult, Counts, Strays, Usage
+from .result import BatchResult, Counts, Strays, Unpriced, Usage
 from .spec import BatchSpec, CancelRequest, RetryPolicy
 from .status import ErrorClass, ProviderStatus, RowStatus
 
@@ -240,6 +240,7 @@ class Settled(Reply):
     usage: Usage = Usage()
     cost_usd: str | None = None
     list_cost_usd: str | None = None
+    unpriced: Unpriced = Unpriced()
     strays: Strays = Strays()
     retry_rows: int = 0  #: Rows that the next attempt takes; when 0, the shard's results are written.
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
@@ -268,6 +269,7 @@ class Applied(Reply):
     usage: Usage
     cost_usd: str | None = None
     list_cost_usd: str | None = None
+    unpriced: Unpriced = Unpriced()
     strays: Strays = Strays()
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
 

@@ -34,6 +34,7 @@ from durabatch.contract import (
     RowResponse,
     ShardCounts,
     Strays,
+    Unpriced,
     Usage,
 )
 from durabatch.workers.settings import StoreSettings, WorkerSettings
@@ -45,7 +46,7 @@ ASKED: tuple[type[BaseModel], ...] = (
 )
 #: What Durabatch writes; all of its fields are always there.
 TOLD: tuple[type[BaseModel], ...] = (
-    *(BatchResult, BatchProgress, Counts, ShardCounts, Usage, Strays, ProviderBatch),
+    *(BatchResult, BatchProgress, Counts, ShardCounts, Usage, Unpriced, Strays, ProviderBatch),
     *(ResultRow, RowResponse, RowError),
 )
 MODELS = {model.__name__: model for model in (*ASKED, *TOLD)}

@@ -65,6 +65,7 @@ def batch_result(
             "usage": applied.usage,
             "cost_usd": applied.cost_usd,
             "list_cost_usd": applied.list_cost_usd,
+            "unpriced": applied.unpriced,
             "results": applied.results,
             "errors": applied.errors,
             "strays": applied.strays,

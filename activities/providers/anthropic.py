@@ -16,7 +16,7 @@ from typing import Any
 from ...contract import BatchSpec, ProviderNotFound, ProviderRefused, ProviderStatus
 from ...contract.steps import Search, Snapshot
 from ..rows import Row
-from . import anthropic_rows
+from . import anthropic_results, anthropic_rows
 from .base import Capabilities, Content, Creation, Download, MarkedBatch, Outcome, StoredFile, Wanted
 from .http import Http
 from .settings import ProviderSettings
@@ -87,7 +87,7 @@ class AnthropicProvider:
         return 1  # no endpoint of Anthropic's limits them
 
     def outcome(self, line: bytes) -> Outcome:
-        return anthropic_rows.outcome(line)
+        return anthropic_results.outcome(line)
 
     async def upload(self, content: Content) -> str:
         # Never called, because capabilities.uploads is false; and there is nothing that it could do.
@@ -203,7 +203,7 @@ class AnthropicProvider:
 
 def explain(body: Any) -> tuple[str | None, str | None]:
     """Return (code, message) of Anthropic's error envelope, `{"type": "error", "error": {type, message}}`."""
-    kind, code, message = anthropic_rows.told(body)
+    kind, code, message = anthropic_results.told(body)
     return code or kind, message
 
 

@@ -8,9 +8,15 @@ import msgspec
 
 from ...contract import ErrorClass, RowStatus
 from .base import Outcome, RowFailure, RowResponse, RowTokens
-from .openai_rows import first_byte
+from .lenient import lenient, parsed
+from .openai_errors import error_class, failure, filtered
+from .words import NO_WORDS, silence, words
 
 _NULL = msgspec.Raw(b"null")
+_QUOTE, _N = b'"n'  # the first byte of a JSON value tells its type
+_EMPTY = "The provider reports success, and its answer is empty."
+#: A number above it is no HTTP status.
+_MAX_STATUS = 999
 
 
 class _Response(msgspec.Struct):
@@ -19,16 +25,10 @@ class _Response(msgspec.Struct):
     body: msgspec.Raw = _NULL  # (msgspec takes no union with Raw)
 
 
-class _Error(msgspec.Struct):
-    code: str | int | None = None
-    type: str | None = None
-    message: str | None = None
-
-
 class _Result(msgspec.Struct):
     custom_id: str
     response: _Response | None = None
-    error: _Error | str | None = None
+    error: Any = None
 
 
 class _Details(msgspec.Struct):
@@ -37,6 +37,8 @@ class _Details(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
+    __whole__ = True  # without one of its counts the rest would look like the whole
+
     # Chat completions and embeddings say prompt/completion, Responses says input/output.
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -57,6 +59,7 @@ class _Choice(msgspec.Struct):
     message: _Message | None = None
     text: str | None = None
     finish_reason: str | None = None
+    error: Any = None
 
 
 class _Part(msgspec.Struct):
@@ -79,150 +82,180 @@ class _Answer(msgspec.Struct):
     usage: _Usage | None = None
     choices: list[_Choice] | None = None
     output: list[_Item] | None = None
+    data: msgspec.Raw = _NULL
+    results: msgspec.Raw = _NULL
     status: str | None = None
     incomplete_details: _Incomplete | None = None
-    error: _Error | str | None = None
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _Error | str | None = None
-    message: str | None = None
+    error: Any = None
 
 
 _result = msgspec.json.Decoder(_Result).decode
 _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
-_error_body = msgspec.json.Decoder(_ErrorBody).decode
+_any = msgspec.json.Decoder().decode
 
 
 def outcome(line: bytes) -> Outcome:
-    """Return what a line of an output or error file says.
+    """Return what a line of an output or error file says; a field of an odd type costs only itself.
 
     Raises:
         ValueError: the line is no result (msgspec's errors are ValueErrors).
     """
-    found = _result(line)
+    try:
+        found = _result(line)
+    except msgspec.ValidationError:
+        found = lenient(line, _Result)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     response = found.response
-    first = first_byte(response.body) if response else b""
-    if response is None or first == b"n":
-        error = found.error
-        if error is None and response is None:
+    if response is None:
+        if not found.error:
             raise ValueError("neither response nor error")
-        status = response.status_code if response else None
-        return _failed(found.custom_id, status, response, error)
+        return _failed(found.custom_id, None, None, found.error)
+    body = response.body
     # A few servers send the body as a string of JSON.
-    body = _unwrapped(response.body) if first == b'"' else response.body
-    status = 200 if response.status_code is None else response.status_code
+    if (first := memoryview(body)[0]) == _QUOTE:
+        body = _unwrapped(body)
+        first = memoryview(body)[0]
+    if first == _N:
+        return _failed(found.custom_id, response.status_code, response, found.error)
+    status = response.status_code
+    if status is None or status > _MAX_STATUS:
+        status = 200
     if not 200 <= status < 300:
-        return _failed(found.custom_id, status, response, found.error or _body_error(body))
+        return _failed(found.custom_id, status, response, found.error or parsed(body))
     try:
         answer = _answer(body)
-    except msgspec.DecodeError:
-        # The provider's 2xx stands even where its body has a shape that is new to us: it is kept whole, without text.
-        answer = _Answer()
-    failure = _filtered(answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        answer = _odd(body)
+    choices = answer.choices
+    if choices and answer.error is None and choices[0].finish_reason in _ENDS and choices[0].error is None:
+        hidden = None  # nearly every row, so it is asked first
+    else:
+        hidden = _hidden(answer, body, found.error)
     return Outcome(
         custom_id=found.custom_id,
-        status=RowStatus.FAILED if failure else RowStatus.SUCCEEDED,
+        status=RowStatus.FAILED if hidden else RowStatus.SUCCEEDED,
         text=_text(answer),
         model=answer.model,
         tokens=_tokens(answer.usage),
         response=RowResponse(status_code=status, request_id=response.request_id, body=body),
-        failure=failure,
+        failure=hidden,
     )
+
+
+def _odd(body: msgspec.Raw) -> _Answer:
+    """Return what can be read of a body that is not quite what it should be; it is kept whole in any case."""
+    try:
+        return lenient(body, _Answer)
+    except msgspec.DecodeError:
+        return _Answer()
 
 
 def _unwrapped(text: msgspec.Raw) -> msgspec.Raw:
     """Return the JSON that a string holds, on one line as results must be; the string itself where it holds none."""
     try:
-        return msgspec.Raw(_encode(msgspec.json.decode(msgspec.json.decode(text))))
-    except msgspec.DecodeError:
+        return msgspec.Raw(_encode(_any(_any(text))))
+    except (msgspec.DecodeError, RecursionError):
         return text
 
 
-def _body_error(body: msgspec.Raw) -> _Error | str | None:
-    try:
-        parsed = _error_body(body)
-    except msgspec.DecodeError:
-        return None
-    return parsed.error or parsed.message
-
-
-def _failed(custom_id: str, status: int | None, response: _Response | None, error: _Error | str | None) -> Outcome:
-    told = error if isinstance(error, _Error) else _Error(message=error)
-    code = str(told.code) if told.code is not None else told.type
+def _failed(custom_id: str, status: int | None, response: _Response | None, error: Any) -> Outcome:
+    said = words(error)
+    message = said.message or silence(status)
+    if not error and (status is None or 200 <= status < 300):
+        # A success without an answer: nobody knows whether it was paid, so it is not bought again by itself.
+        kind, code, message = ErrorClass.OTHER, "empty_response", _EMPTY
+    else:
+        kind = error_class(said.http_status if status is None else status, said)
+        code = said.code or said.type or (f"http_{status}" if status else "")
     return Outcome(
         custom_id=custom_id,
         status=RowStatus.FAILED,
         response=RowResponse(status_code=status, request_id=response.request_id, body=response.body)
         if response and status is not None
         else None,
-        failure=RowFailure(
-            type=error_class(status, code, told.message),
-            code=code or (f"http_{status}" if status else None),
-            message=told.message or "",
-        ),
+        failure=RowFailure(type=kind, code=code or None, message=message),
     )
 
 
-#: Codes that OpenAI and servers like it send; more telling than the HTTP status, so looked at first.
-_CODES = {
-    "batch_expired": ErrorClass.EXPIRED,
-    "batch_cancelled": ErrorClass.CANCELED,
-    "request_timeout": ErrorClass.TIMEOUT,
-    "timeout": ErrorClass.TIMEOUT,
-    "rate_limit_exceeded": ErrorClass.RATE_LIMITED,
-    "insufficient_quota": ErrorClass.QUOTA_EXHAUSTED,
-    "billing_hard_limit_reached": ErrorClass.QUOTA_EXHAUSTED,
-    "context_length_exceeded": ErrorClass.CONTEXT_LENGTH,
-    "string_above_max_length": ErrorClass.CONTEXT_LENGTH,
-    "content_filter": ErrorClass.CONTENT_FILTERED,
-    "content_policy_violation": ErrorClass.CONTENT_FILTERED,
-    "model_not_found": ErrorClass.NOT_FOUND,
-    "invalid_api_key": ErrorClass.AUTHENTICATION,
-    "server_error": ErrorClass.SERVER_ERROR,
-    "internal_error": ErrorClass.SERVER_ERROR,
-    "overloaded": ErrorClass.SERVER_ERROR,
-}
+# --- failures within a 2xx ---
+
+#: How an answer ends by itself; any other word is looked at once more.
+_ENDS = {None, "stop", "length", "tool_calls", "function_call"}
+#: How one breaks off: OpenRouter's and Mistral's `error`, vLLM's and SGLang's `abort`, DeepSeek's want of resources.
+_BREAKS = {"error", "abort", "aborted", "cancelled", "canceled", "failed", "insufficient_system_resource"}
+#: The fields that hold an answer, by endpoint.
+_ANSWERS = ("choices", "output", "data", "results")
+#: A JSON value of no more bytes holds nothing: null, [], {}.
+_NOTHING = 4
 
 
-def error_class(status: int | None, code: str | None, message: str | None) -> ErrorClass:
-    """Return the class of a row's error from its HTTP status, code and words."""
-    if code in _CODES:
-        return _CODES[code]
-    if status is None:
-        return ErrorClass.OTHER
-    if status == 429:
-        return ErrorClass.RATE_LIMITED
-    if status in (408, 504):
-        return ErrorClass.TIMEOUT
-    # A row answered with no HTTP status (0) never reached the model.
-    if status == 0 or status >= 500:
-        return ErrorClass.SERVER_ERROR
-    if status in (401, 403):
-        return ErrorClass.AUTHENTICATION
-    if status == 404:
-        return ErrorClass.NOT_FOUND
-    if "maximum context length" in (message or ""):
-        return ErrorClass.CONTEXT_LENGTH
-    return ErrorClass.INVALID_REQUEST
+def _hidden(answer: _Answer, body: msgspec.Raw, error: Any) -> RowFailure | None:
+    """Return the failure hidden in a 2xx.
+
+    Args:
+        error: what the line itself says of one, beside the response.
+    """
+    if answer.error and (said := words(answer.error)) != NO_WORDS:
+        return failure(said, ErrorClass.SERVER_ERROR if answer.status == "failed" else ErrorClass.OTHER)
+    if answer.choices:
+        return _broken(answer.choices[0])
+    if answer.status not in (None, "completed") and (found := _unfinished(answer)):
+        return found
+    # The numbers of embeddings and moderations are not read.
+    if answer.output or len(memoryview(answer.data)) > _NOTHING or len(memoryview(answer.results)) > _NOTHING:
+        return None
+    return _unanswered(parsed(body), error)
 
 
-def _filtered(answer: _Answer) -> RowFailure | None:
-    """Return the failure hidden in a 2xx: the content filter's, or a failed response."""
-    finish = answer.choices[0].finish_reason if answer.choices else None
+def _broken(choice: _Choice) -> RowFailure | None:
+    reason = choice.finish_reason or ""
+    if reason.startswith("content_filter"):
+        return filtered()
+    if reason not in _BREAKS and not choice.error:
+        return None
+    message = f'The provider broke the answer off with finish_reason "{reason[:50]}" and gave no reason.'
+    return failure(words(choice.error), ErrorClass.SERVER_ERROR, reason or "error", message)
+
+
+def _unfinished(answer: _Answer) -> RowFailure | None:
+    """Return why a Responses body is none that has been completed; None where it holds what there is to have."""
+    status = (answer.status or "").lower()
     reason = answer.incomplete_details.reason if answer.incomplete_details else None
-    if "content_filter" in (finish, reason):
-        return RowFailure(
-            type=ErrorClass.CONTENT_FILTERED,
-            code="content_filter",
-            message="The provider's content filter ended it.",
-        )
-    if answer.status == "failed":
-        told = answer.error if isinstance(answer.error, _Error) else _Error(message=answer.error)
-        code = str(told.code) if told.code is not None else None
-        return RowFailure(type=error_class(500, code, told.message), code=code, message=told.message or "")
+    if reason == "content_filter":
+        return filtered()
+    if status == "incomplete":
+        if any(item.type != "reasoning" and (item.type != "message" or item.content) for item in answer.output or ()):
+            return None
+        message = f"The answer ended before it had any output ({(reason or 'no reason given')[:100]})."
+        return RowFailure(type=ErrorClass.OTHER, code=reason or status, message=message)
+    if status in ("queued", "in_progress"):
+        message = f"The batch ended while this answer was {status.replace('_', ' ')}."
+        return RowFailure(type=ErrorClass.TIMEOUT, code=status, message=message)
+    if status in ("failed", "cancelled", "canceled"):
+        message = f"The response's status is {status}, and the provider gave no reason."
+        return failure(NO_WORDS, ErrorClass.SERVER_ERROR, status, message)
     return None
+
+
+def _unanswered(body: Any, error: Any) -> RowFailure | None:
+    """Return the failure of a 2xx that has no answer in it; None where it may be an answer of another shape."""
+    if (said := words(error)) != NO_WORDS:
+        return failure(said, ErrorClass.OTHER)
+    if isinstance(body, str):
+        return failure(words(body), ErrorClass.OTHER, "unexpected_response", "The provider's answer is an empty text.")
+    if not isinstance(body, dict) or any(body.get(name) for name in _ANSWERS):
+        return None
+    marked = "error" in (body.get("object"), body.get("type"))
+    if marked or isinstance(body.get("message"), str) or body.get("detail") or body.get("errors"):
+        return failure(words(body), ErrorClass.OTHER)
+    if not body or any(name in body for name in _ANSWERS):
+        return RowFailure(type=ErrorClass.OTHER, code="empty_response", message=_EMPTY)
+    return None
+
+
+# --- what an answer says ---
 
 
 def _text(answer: _Answer) -> str | None:
@@ -232,7 +265,8 @@ def _text(answer: _Answer) -> str | None:
             return choice.text
         content = choice.message.content
         if isinstance(content, list):
-            return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+            texts = [part.get("text") for part in content if isinstance(part, dict)]
+            return "".join(text for text in texts if isinstance(text, str))
         return content if isinstance(content, str) else choice.message.refusal
     if answer.output is not None:
         parts = [part for item in answer.output for part in item.content or () if item.type == "message"]
@@ -244,11 +278,15 @@ def _text(answer: _Answer) -> str | None:
 def _tokens(usage: _Usage | None) -> RowTokens | None:
     if usage is None:
         return None
-    into = usage.prompt_tokens_details or usage.input_tokens_details
-    out = usage.completion_tokens_details or usage.output_tokens_details
+    into = usage.prompt_tokens or usage.input_tokens
+    out = usage.completion_tokens or usage.output_tokens
+    if not into and not out and usage.prompt_tokens is None and usage.input_tokens is None:
+        return None
+    read = usage.prompt_tokens_details or usage.input_tokens_details
+    written = usage.completion_tokens_details or usage.output_tokens_details
     return RowTokens(
-        input_tokens=usage.prompt_tokens or usage.input_tokens or 0,
-        cached_input_tokens=(into.cached_tokens or 0) if into else 0,
-        output_tokens=usage.completion_tokens or usage.output_tokens or 0,
-        reasoning_tokens=(out.reasoning_tokens or 0) if out else 0,
+        input_tokens=into or 0,
+        cached_input_tokens=(read.cached_tokens or 0) if read else 0,
+        output_tokens=out or 0,
+        reasoning_tokens=(written.reasoning_tokens or 0) if written else 0,
     )

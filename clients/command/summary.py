@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from ...contract import BatchProgress, BatchResult, BatchStatus, Counts, DurabatchError, InvalidInput
+from ...contract import BatchProgress, BatchResult, BatchStatus, Counts, DurabatchError, InvalidInput, Unpriced
 from .terminal import CANCELED, SOME_ROWS_FAILED, plain_path, put, put_json
 
 #: Provider batches that are listed before a count stands for the rest.
@@ -63,6 +63,7 @@ def result_text(result: BatchResult, failure: DurabatchError | None, copied: Pat
         cached = f" ({usage.cached_input_tokens:,} cached)" if usage.cached_input_tokens else ""
         reasoning = f" ({usage.reasoning_tokens:,} reasoning)" if usage.reasoning_tokens else ""
         lines.append(("Tokens", f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out{reasoning}"))
+    if usage.input_tokens or usage.output_tokens or result.unpriced.total:
         lines.append(("Cost", _cost(result)))
     if result.strays.unknown or result.strays.duplicate or result.strays.unreadable:
         lines.append(("Set aside", _strays(result)))
@@ -105,7 +106,7 @@ def progress_text(progress: BatchProgress) -> str:
     if progress.next_poll_at is not None:
         lines.append(("Next poll", f"in {duration(seconds_until(progress.next_poll_at))}"))
     if progress.cost_usd is not None:
-        lines.append(("Cost", money(progress.cost_usd)))
+        lines.append(("Cost", f"{_least(progress.result)}{money(progress.cost_usd)}"))
     if progress.cancel_requested:
         lines.append(("Cancel", "requested"))
     if progress.waiting_for:
@@ -131,7 +132,7 @@ def progress_line(progress: BatchProgress) -> str:
     if progress.provider_status is not None:
         parts.append(f"provider {_raw(progress)}")
     if progress.cost_usd is not None:
-        parts.append(money(progress.cost_usd))
+        parts.append(f"{_least(progress.result)}{money(progress.cost_usd)}")
     if progress.cancel_requested:
         parts.append("cancelling")
     if progress.result is None and (why := progress.waiting_for or progress.last_error):
@@ -180,10 +181,33 @@ def _rows(counts: Counts) -> str:
 
 
 def _cost(result: BatchResult) -> str:
+    unpriced = _unpriced(result.unpriced)
     if result.cost_usd is None:
-        return "unknown: the price of a model is not known"
-    listed = f" ({money(result.list_cost_usd)} without the batch discount)" if result.list_cost_usd else ""
-    return f"{money(result.cost_usd)}{listed}"
+        return f"unknown: {unpriced or 'the price of a model is not known'}"
+    listed = f"{money(result.list_cost_usd)} without the batch discount" if result.list_cost_usd else ""
+    told = ", ".join(filter(None, [listed, f"not counted: {unpriced}" if unpriced else ""]))
+    return f"{_least(result)}{money(result.cost_usd)}" + (f" ({told})" if told else "")
+
+
+def _least(result: BatchResult | None) -> str:
+    return "at least " if result and result.cost_is_lower_bound else ""
+
+
+def _unpriced(unpriced: Unpriced) -> str:
+    """Return which answers a cost leaves out: "3 rows without usage, 2 rows of a model without a price (m-1)"."""
+    parts = []
+    if unpriced.without_usage:
+        parts.append(f"{_count(unpriced.without_usage, 'row')} without usage")
+    if unpriced.without_price:
+        names = ", ".join(model or "unnamed" for model in list(unpriced.models)[:_SHOWN])
+        more = ", …" if len(unpriced.models) > _SHOWN else ""
+        what = "a model" if len(unpriced.models) == 1 else "models"
+        parts.append(f"{_count(unpriced.without_price, 'row')} of {what} without a known price ({names}{more})")
+    return ", ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _strays(result: BatchResult) -> str:

@@ -16,7 +16,7 @@ from durabatch.activities.apply import Apply
 from durabatch.activities.manifest import stream_results
 from durabatch.activities.prices import dollars, picodollars
 from durabatch.activities.records import SettledRecord
-from durabatch.contract import BatchResult, BatchStatus, Counts, Strays, Usage
+from durabatch.contract import BatchResult, BatchStatus, Counts, Strays, Unpriced, Usage
 from durabatch.contract.steps import ApplyRequest, FinishRequest, Settled
 
 
@@ -85,13 +85,34 @@ async def test_everything_is_added_up_exactly(desk: Any) -> None:
     assert applied.classes == {"expired": 10, "canceled": 10, "missing": 1}
 
 
+async def test_costs_are_summed_as_far_as_they_are_known_and_the_rest_is_counted(desk: Any) -> None:
+    await planned(desk, 4)
+    known = {"cost_usd": "0.5", "list_cost_usd": "1"}
+    settled(desk, 0, counts=rows(2), **known)
+    settled(desk, 1, counts=rows(2), **known, unpriced=Unpriced(without_usage=1))
+    settled(desk, 2, counts=rows(2), unpriced=Unpriced(without_price=2, models={"m": 1, "n": 1}))
+    settled(desk, 3, counts=rows(2), **known, unpriced=Unpriced(without_usage=1, without_price=1, models={"m": 1}))
+    applied = await desk.apply()
+    assert (applied.cost_usd, applied.list_cost_usd) == ("1.5", "3")
+    assert applied.unpriced == Unpriced(without_usage=2, without_price=3, models={"m": 2, "n": 1})
+
+
 @pytest.mark.parametrize("unknown", [0, 1, 2])
-async def test_one_unknown_cost_makes_the_sum_unknown(desk: Any, unknown: int) -> None:
+async def test_a_shard_that_an_older_version_knew_no_cost_of_makes_the_sum_unknown(desk: Any, unknown: int) -> None:
     await planned(desk, 3)
     for shard in range(3):
-        settled(desk, shard, counts=rows(2), cost_usd=None if shard == unknown else "0.5", list_cost_usd="1")
+        cost = {} if shard == unknown else {"cost_usd": "0.5", "list_cost_usd": "1"}
+        settled(desk, shard, counts=rows(2), **cost)
     applied = await desk.apply()
-    assert (applied.cost_usd, applied.list_cost_usd) == (None, "3")
+    assert (applied.cost_usd, applied.list_cost_usd, applied.unpriced.total) == (None, None, 0)
+
+
+async def test_where_nothing_is_known_of_the_cost_it_is_unknown_and_not_nothing(desk: Any) -> None:
+    await planned(desk, 2)
+    settled(desk, 0, counts=rows(2, failed=2), cost_usd="0", list_cost_usd="0")
+    settled(desk, 1, counts=rows(2), unpriced=Unpriced(without_usage=2))
+    applied = await desk.apply()
+    assert (applied.cost_usd, applied.list_cost_usd, applied.unpriced.total) == (None, None, 2)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from durabatch.contract import (
     ProviderStatus,
     ShardCounts,
     Strays,
+    Unpriced,
     Usage,
 )
 
@@ -112,6 +113,39 @@ def test_a_result_tells_everything_that_happened() -> None:
         assert words in told
     # An unknown price is not a price of zero.
     assert "unknown" in result_text(result(usage=Usage(input_tokens=1)), None)
+
+
+KNOWN = {"cost_usd": "1.5", "list_cost_usd": "3", "usage": Usage(input_tokens=1)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "cost"),
+    [
+        (KNOWN, "$1.50 ($3.00 without the batch discount)"),
+        (
+            {**KNOWN, "unpriced": Unpriced(without_usage=3)},
+            "at least $1.50 ($3.00 without the batch discount, not counted: 3 rows without usage)",
+        ),
+        (
+            {**KNOWN, "unpriced": Unpriced(without_usage=1, without_price=1200, models={"m-1": 1200})},
+            "at least $1.50 ($3.00 without the batch discount, not counted: 1 row without usage, "
+            "1,200 rows of a model without a known price (m-1))",
+        ),
+        (
+            {"unpriced": Unpriced(without_price=7, models={f"m-{number}": 1 for number in range(7)})},
+            "unknown: 7 rows of models without a known price (m-0, m-1, m-2, m-3, m-4, …)",
+        ),
+        ({"unpriced": Unpriced(without_usage=2)}, "unknown: 2 rows without usage"),
+        ({"usage": Usage(input_tokens=1)}, "unknown: the price of a model is not known"),
+    ],
+)
+def test_a_cost_says_what_it_leaves_out(fields: dict[str, Any], cost: str) -> None:
+    ended = result(**fields)
+    lines = dict(line.split(maxsplit=1) for line in result_text(ended, None).splitlines())
+    assert lines["Cost"] == cost
+    progress = BatchProgress(batch_id="b", phase=Phase.ENDED, cost_usd=ended.cost_usd, result=ended)
+    if ended.cost_usd:
+        assert progress_line(progress) == f"ended · {cost.partition(' (')[0]}"
 
 
 def test_progress_tells_why_nothing_moves() -> None:

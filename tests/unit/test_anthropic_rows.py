@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from durabatch.activities.providers import anthropic_rows
-from durabatch.activities.providers.anthropic_rows import DEFAULT_MAX_TOKENS, MAX_WIRE_ID, error_class, outcome
+from durabatch.activities.providers.anthropic_results import error_class, outcome
+from durabatch.activities.providers.anthropic_rows import DEFAULT_MAX_TOKENS, MAX_WIRE_ID
 from durabatch.activities.providers.base import CacheWrites, RowTokens
 from durabatch.activities.rows import RowRefused, parse
 from durabatch.contract import BatchSpec, ErrorClass, RowStatus
@@ -462,6 +463,84 @@ def test_an_end_that_nobody_knows_is_a_failure_that_is_not_tried_again(fields: d
     found = outcome(result(**fields))
     assert found.status is RowStatus.FAILED and found.failure is not None
     assert (found.failure.type, found.failure.code) == (ErrorClass.OTHER, code)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "code", "words"),
+    [
+        (
+            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+            ErrorClass.SERVER_ERROR,
+            "overloaded_error",
+            "Overloaded",
+        ),
+        ({"type": "error"}, ErrorClass.OTHER, "error", "The provider gave no reason."),
+        (None, ErrorClass.OTHER, "empty_response", "Anthropic reports success, and gives no message."),
+        ({}, ErrorClass.OTHER, "empty_response", "Anthropic reports success, and gives no message."),
+    ],
+)
+def test_a_success_without_an_answer_failed_with_class_and_words(
+    given: Any, kind: ErrorClass, code: str, words: str
+) -> None:
+    found = outcome(result(type="succeeded", message=given))
+    assert found.status is RowStatus.FAILED and found.failure is not None
+    assert (found.failure.type, found.failure.code, found.failure.message) == (kind, code, words)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (None, "The provider gave no reason."),
+        ({}, "The provider gave no reason."),
+        ({"type": "error", "error": {"type": "api_error", "message": ""}}, "The provider gave no reason."),
+        ("Its own words.", "Its own words."),
+        ({"detail": "Its own words."}, "Its own words."),
+        ({"error": "Its own words."}, "Its own words."),
+        ([{"message": "Its own"}, {"message": "words."}], "Its own; words."),
+    ],
+)
+def test_no_error_is_without_words(error: Any, words: str) -> None:
+    found = outcome(result(type="errored", error=error))
+    assert found.failure is not None and found.failure.message == words
+
+
+USUAL = {"input_tokens": 10, "output_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        (result(type="succeeded", message=message(usage=USUAL)).replace(b'"n-1"', b"17"), {"custom_id": "17"}),
+        (result(type=[], message=message(usage=USUAL)), {}),
+        (result(message=message(usage=USUAL)), {}),
+        (result(type="succeeded", message=message(usage=USUAL, model=4)), {"model": "4"}),
+        (result(type="succeeded", message=message(usage=USUAL, stop_reason={})), {}),
+        (result(type="succeeded", message=message(usage={"input_tokens": "10", "output_tokens": 5.0})), {}),
+        (result(type="succeeded", message=message(usage={**USUAL, "output_tokens_details": "none"})), {}),
+        (result(type="succeeded", message=message(usage={**USUAL, "input_tokens": []})), {"tokens": None}),
+        (result(type="succeeded", message=message(usage=[])), {"tokens": None}),
+        (result(type="succeeded", message=message(usage={})), {"tokens": None}),
+        (
+            result(
+                type="succeeded", message=message(usage=USUAL, content=[7, {"type": "text", "text": "Hello."}, None])
+            ),
+            {},
+        ),
+        (
+            result(
+                type="succeeded",
+                message=message(usage=USUAL, content=[{"type": 7}, {"type": "text", "text": "Hello."}]),
+            ),
+            {},
+        ),
+    ],
+)
+def test_one_odd_field_costs_only_itself(line: bytes, fields: dict[str, Any]) -> None:
+    found = outcome(line)
+    assert (found.status, found.text, found.failure) == (RowStatus.SUCCEEDED, "Hello.", None)
+    assert found.custom_id == fields.get("custom_id", "n-1")
+    assert found.model == fields.get("model", "claude-haiku-4-5")
+    assert found.tokens == fields.get("tokens", RowTokens(input_tokens=10, output_tokens=5))
 
 
 @pytest.mark.parametrize(

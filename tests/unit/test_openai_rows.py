@@ -9,7 +9,9 @@ import pytest
 
 from durabatch.activities.providers import openai_rows
 from durabatch.activities.providers.base import RowTokens
-from durabatch.activities.providers.openai_results import error_class, outcome
+from durabatch.activities.providers.openai_errors import error_class
+from durabatch.activities.providers.openai_results import outcome
+from durabatch.activities.providers.words import Words
 from durabatch.activities.rows import RowRefused, parse
 from durabatch.contract import BatchSpec, ErrorClass, RowStatus
 
@@ -233,7 +235,6 @@ RESPONSE = {
         (chat(choices=[{"message": {"content": None, "refusal": "No."}}], usage=None), "No.", None),
         (chat(choices=[{"message": {"content": ""}}], usage=None), "", None),
         (chat(choices=[{"message": {"content": [{"type": "text", "text": "Hi"}, 7]}}], usage=None), "Hi", None),
-        (chat(choices=[], usage=None), None, None),
         (chat(choices=[{"message": {"content": "x"}, "finish_reason": "length"}], usage=None), "x", None),
         ({"choices": "a shape of its own"}, None, None),
         ("not even an object", None, None),
@@ -275,6 +276,204 @@ def test_a_failed_response_within_a_2xx_failed() -> None:
     )
 
 
+NOTHING_SAID = "The provider gave no reason."
+ANSWERED_NOTHING = "The provider reports success, and its answer is empty."
+
+
+def broken(**choice: Any) -> dict[str, Any]:
+    return chat(choices=[{"index": 0, "message": {"role": "assistant", "content": "Hel"}, **choice}])
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "code", "message"),
+    [
+        # The body is an error.
+        (
+            {"error": {"message": "Upstream failed.", "type": "server_error", "code": 500}},
+            ErrorClass.SERVER_ERROR,
+            "500",
+            "Upstream failed.",
+        ),
+        (
+            {"object": "error", "message": "prompt too long", "type": "BadRequestError", "code": 400},
+            ErrorClass.INVALID_REQUEST,
+            "400",
+            "prompt too long",
+        ),
+        (
+            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+            ErrorClass.SERVER_ERROR,
+            "overloaded_error",
+            "Overloaded",
+        ),
+        ({"error": {"code": 429, "message": "Slow down."}}, ErrorClass.RATE_LIMITED, "429", "Slow down."),
+        ({"error": "words"}, ErrorClass.OTHER, "error", "words"),
+        ({"detail": [{"loc": ["body", "n"], "msg": "too many"}]}, ErrorClass.OTHER, "error", "body.n: too many"),
+        ({"message": "no such route"}, ErrorClass.OTHER, "error", "no such route"),
+        ({"object": "error"}, ErrorClass.OTHER, "error", NOTHING_SAID),
+        (chat(error={"code": 502, "message": "Broke off."}), ErrorClass.SERVER_ERROR, "502", "Broke off."),
+        ("<html>Bad Gateway</html>", ErrorClass.OTHER, "unexpected_response", "Bad Gateway"),
+        ("", ErrorClass.OTHER, "unexpected_response", "The provider's answer is an empty text."),
+        # A choice ended with one.
+        (
+            broken(
+                finish_reason="error", error={"code": 502, "message": "Upstream error", "metadata": {"raw": "busy"}}
+            ),
+            ErrorClass.SERVER_ERROR,
+            "502",
+            "Upstream error (busy)",
+        ),
+        (broken(error={"code": 400, "message": "No."}), ErrorClass.INVALID_REQUEST, "400", "No."),
+        (
+            broken(finish_reason="error"),
+            ErrorClass.SERVER_ERROR,
+            "error",
+            'The provider broke the answer off with finish_reason "error" and gave no reason.',
+        ),
+        (
+            broken(finish_reason="abort"),
+            ErrorClass.SERVER_ERROR,
+            "abort",
+            'The provider broke the answer off with finish_reason "abort" and gave no reason.',
+        ),
+        (
+            broken(finish_reason="content_filter: PROHIBITED_CONTENT"),
+            ErrorClass.CONTENT_FILTERED,
+            "content_filter",
+            "The provider's content filter ended it.",
+        ),
+        # A response that was not completed.
+        (
+            {**RESPONSE, "status": "failed", "error": None},
+            ErrorClass.SERVER_ERROR,
+            "failed",
+            "The response's status is failed, and the provider gave no reason.",
+        ),
+        (
+            {**RESPONSE, "status": "failed", "error": {"code": "new_code", "message": "Sorry."}},
+            ErrorClass.SERVER_ERROR,
+            "new_code",
+            "Sorry.",
+        ),
+        (
+            {**RESPONSE, "status": "cancelled"},
+            ErrorClass.SERVER_ERROR,
+            "cancelled",
+            "The response's status is cancelled, and the provider gave no reason.",
+        ),
+        (
+            {**RESPONSE, "status": "queued", "output": []},
+            ErrorClass.TIMEOUT,
+            "queued",
+            "The batch ended while this answer was queued.",
+        ),
+        (
+            {**RESPONSE, "status": "in_progress", "output": []},
+            ErrorClass.TIMEOUT,
+            "in_progress",
+            "The batch ended while this answer was in progress.",
+        ),
+        (
+            {
+                **RESPONSE,
+                "status": "incomplete",
+                "output": [{"type": "reasoning", "summary": []}],
+                "incomplete_details": {"reason": "max_output_tokens"},
+            },
+            ErrorClass.OTHER,
+            "max_output_tokens",
+            "The answer ended before it had any output (max_output_tokens).",
+        ),
+        # There is nothing in it.
+        (chat(choices=[]), ErrorClass.OTHER, "empty_response", ANSWERED_NOTHING),
+        (chat(choices=None), ErrorClass.OTHER, "empty_response", ANSWERED_NOTHING),
+        ({**RESPONSE, "output": []}, ErrorClass.OTHER, "empty_response", ANSWERED_NOTHING),
+        ({"object": "list", "data": [], "model": "m"}, ErrorClass.OTHER, "empty_response", ANSWERED_NOTHING),
+        ({}, ErrorClass.OTHER, "empty_response", ANSWERED_NOTHING),
+    ],
+)
+def test_a_2xx_without_an_answer_failed_with_class_and_words(
+    body: Any, kind: ErrorClass, code: str, message: str
+) -> None:
+    found = outcome(answered(body))
+    assert found.status is RowStatus.FAILED and found.failure is not None
+    assert (found.failure.type, found.failure.code, found.failure.message) == (kind, code, message)
+    assert found.response is not None and found.response.body is not None
+    assert json.loads(bytes(found.response.body)) == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**RESPONSE, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+        {**RESPONSE, "status": "incomplete", "output": [{"type": "function_call", "arguments": "{"}], "usage": None},
+        {**RESPONSE, "status": "a_new_word"},
+        broken(finish_reason="length"),
+        broken(finish_reason="a_new_word"),
+        broken(finish_reason="stop", error=None),
+        broken(finish_reason="stop", error={}),
+        chat(error=None),
+        chat(error={}),
+        chat(error=""),
+        chat(error=False),
+        chat(error={"code": None, "message": ""}),
+        {"model": "m", "message": {"role": "assistant", "content": "Another server's shape."}},
+        {"model": "m", "answer": "Another server's shape."},
+    ],
+)
+def test_an_answer_that_is_cut_short_or_of_another_shape_is_no_failure(body: Any) -> None:
+    assert outcome(answered(body)).status is RowStatus.SUCCEEDED
+
+
+def test_the_bodys_answer_outweighs_an_error_beside_it_and_an_error_beside_nothing_counts() -> None:
+    error = {"code": "server_error", "message": "Sorry."}
+    assert outcome(answered(chat(), error=error)).status is RowStatus.SUCCEEDED
+    found = outcome(answered({}, error=error))
+    assert found.failure is not None and (found.failure.code, found.failure.message) == ("server_error", "Sorry.")
+
+
+USUAL = answered(chat())
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        (answered(chat(), "200"), {}),
+        (answered(chat(), 200.0), {}),
+        (answered(chat(), "OK"), {}),
+        (answered(chat(), 10**30), {}),
+        (answered(chat(), error=False), {}),
+        (answered(chat(), error=0), {}),
+        (answered(chat(), id={}), {}),
+        (USUAL.replace(b'"req_1"', b"12345"), {"request_id": "12345"}),
+        (USUAL.replace(b'"req_1"', b"[]"), {"request_id": None}),
+        (USUAL.replace(b'"a"', b"17"), {"custom_id": "17"}),
+        (answered(chat(model=17)), {"model": "17"}),
+        (answered(chat(model=[])), {"model": None}),
+        (answered(chat(usage={"prompt_tokens": 10.0, "completion_tokens": "5"})), {}),
+        (answered(chat(usage={"prompt_tokens": 10, "completion_tokens": 5.25})), {}),
+        (answered(chat(usage={"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": []})), {}),
+        (answered(chat(usage={"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": {}})), {}),
+        (answered(chat(usage={"prompt_tokens": 10, "completion_tokens": "many"})), {"tokens": None}),
+        (answered(chat(usage={"prompt_tokens": 10, "completion_tokens": True})), {"tokens": None}),
+        (answered(chat(usage=[])), {"tokens": None}),
+        (answered(chat(usage={})), {"tokens": None}),
+        (answered(chat(usage={"total_tokens": 15})), {"tokens": None}),
+        (answered(chat(choices=[{"message": {"content": "Hello."}, "finish_reason": {"type": "stop"}}])), {}),
+        (answered(chat(choices=[{"message": {"content": "Hello.", "refusal": False}}, None, 7])), {}),
+        (answered(chat(status=[], incomplete_details="none", output="none")), {}),
+    ],
+)
+def test_one_odd_field_costs_only_itself(line: bytes, fields: dict[str, Any]) -> None:
+    found = outcome(line)
+    assert (found.status, found.text, found.failure) == (RowStatus.SUCCEEDED, "Hello.", None)
+    assert found.custom_id == fields.get("custom_id", "a")
+    assert found.model == fields.get("model", "gpt-4o-mini")
+    assert found.tokens == fields.get("tokens", RowTokens(input_tokens=10, output_tokens=5))
+    assert found.response is not None
+    assert (found.response.status_code, found.response.request_id) == (200, fields.get("request_id", "req_1"))
+
+
 @pytest.mark.parametrize(
     ("data", "kind", "code", "message"),
     [
@@ -286,8 +485,13 @@ def test_a_failed_response_within_a_2xx_failed() -> None:
         ),
         (answered({"error": "words"}, 400), ErrorClass.INVALID_REQUEST, "http_400", "words"),
         (answered({"message": "words"}, 500), ErrorClass.SERVER_ERROR, "http_500", "words"),
-        (answered(["odd"], 503), ErrorClass.SERVER_ERROR, "http_503", ""),
-        (answered(None, 500), ErrorClass.SERVER_ERROR, "http_500", ""),
+        (answered(["odd"], 503), ErrorClass.SERVER_ERROR, "http_503", "odd"),
+        (
+            answered(None, 500),
+            ErrorClass.SERVER_ERROR,
+            "http_500",
+            "HTTP status 500; the provider gave no reason.",
+        ),
         (answered(None, 0, error={"message": "lost"}), ErrorClass.SERVER_ERROR, None, "lost"),
         (
             answered(None, None, response=None, error={"code": "batch_expired", "message": "Too late."}),
@@ -296,7 +500,32 @@ def test_a_failed_response_within_a_2xx_failed() -> None:
             "Too late.",
         ),
         (answered(None, response=None, error="words"), ErrorClass.OTHER, None, "words"),
-        (answered(None, response=None, error={"type": "server_error"}), ErrorClass.SERVER_ERROR, "server_error", ""),
+        (
+            answered(None, response=None, error={"type": "server_error"}),
+            ErrorClass.SERVER_ERROR,
+            "server_error",
+            "The provider gave no reason.",
+        ),
+        (
+            answered({"detail": "field required: messages"}, 422),
+            ErrorClass.INVALID_REQUEST,
+            "http_422",
+            "field required: messages",
+        ),
+        (answered("<html><h1>Bad Gateway</h1></html>", 502), ErrorClass.SERVER_ERROR, "http_502", "Bad Gateway"),
+        (
+            answered(None, 200),
+            ErrorClass.OTHER,
+            "empty_response",
+            "The provider reports success, and its answer is empty.",
+        ),
+        (answered(None, 0), ErrorClass.SERVER_ERROR, None, "HTTP status 0; the provider gave no reason."),
+        (
+            answered(None, response=None, error={"code": 429, "message": "Slow."}),
+            ErrorClass.RATE_LIMITED,
+            "429",
+            "Slow.",
+        ),
     ],
 )
 def test_an_error_row_has_a_class_a_code_and_the_providers_words(
@@ -309,7 +538,7 @@ def test_an_error_row_has_a_class_a_code_and_the_providers_words(
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"nonsense", b"[]", b"{}", b'{"custom_id":"a"}', b'{"custom_id":7,"error":"x"}', b'{"custom_id":"\xff"}'],
+    [b"", b"nonsense", b"[]", b"{}", b'{"custom_id":"a"}', b'{"custom_id":[],"error":"x"}', b'{"custom_id":"\xff"}'],
 )
 def test_a_line_that_is_no_result_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
@@ -343,4 +572,4 @@ def test_a_line_that_is_no_result_is_refused(data: bytes) -> None:
     ],
 )
 def test_an_error_has_a_class(status: int | None, code: str | None, message: str | None, expected: ErrorClass) -> None:
-    assert error_class(status, code, message) is expected
+    assert error_class(status, Words(code=code, message=message)) is expected
