@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Worker
 
-from durabatch.contract import BatchProgress, BatchSpec, BatchStatus, Counts, ShardCounts
+from durabatch.contract import BatchProgress, BatchResult, BatchSpec, BatchStatus, Counts, Phase, ShardCounts
 from durabatch.contract.ledger import ledger_id
 from durabatch.contract.names import SHARD_WORKFLOW
 from durabatch.contract.steps import PlanSummary
@@ -219,3 +221,78 @@ async def test_a_ledger_carries_who_has_room_and_who_waits(restless: str, tmp_pa
         assert [batch["status"] for batch in await house.batches()] == ["completed"] * 6
         assert (view["in_use"], view["waiting"]) == (0, 0)
         assert await runs(client, ledger) > 4
+
+
+async def went_on(house: House, batch_id: str, more: int = 1) -> None:
+    """Nudge a batch until it has gone through some more runs."""
+    wanted = await runs(house.client, batch_id) + more
+    while await runs(house.client, batch_id) < wanted:
+        await house.client.get_workflow_handle(batch_id).signal("poll_now")
+        await asyncio.sleep(0.3)
+
+
+def stone(house: House, batch_id: str, name: str) -> Path:
+    """Put a folder where the store is to have an object: it fails until the folder is gone."""
+    path = house.store / batch_id / name
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [pytest.param({}, id="one shard"), pytest.param({"max_rows": 2}, id="two shards", marks=pytest.mark.slow)],
+)
+async def test_an_outage_in_every_phase_after_the_shards_goes_through_many_runs(
+    moving: House, limits: dict[str, int]
+) -> None:
+    batch_id = "stones-on-the-way"
+    results, result_json = (stone(moving, batch_id, name) for name in ("results.jsonl", "result.json"))
+    seen: list[BatchResult] = []
+
+    @activity.defn(name="tell_me")
+    async def tell_me(result: BatchResult) -> None:
+        seen.append(result)
+
+    queue = f"{moving.task_queue}-handlers"
+    async with moving.worker(), Worker(moving.client, task_queue=queue, activities=[tell_me]):
+        # The first try to delete a shard's file fails, and so does each at the end of the batch.
+        await moving.admin.fault("files.delete", "status", status=401)
+        handle = await moving.start(
+            4, id=batch_id, limits=limits, on_complete={"activity": "tell_me", "task_queue": queue}
+        )
+        await moving.until(handle, lambda p: p.phase is Phase.APPLYING and p.waiting_for)
+        await went_on(moving, batch_id)
+        progress = await moving.progress(handle)
+        shards = 2 if limits else 1
+        assert progress.shards == ShardCounts(total=shards, ended=shards)
+        assert (progress.counts.total, progress.counts.succeeded) == (4, 4)
+        results.rmdir()
+        await moving.until(handle, lambda p: p.phase is Phase.FINISHING and p.waiting_for)
+        await went_on(moving, batch_id)
+        assert seen == []
+        result_json.rmdir()
+        await handle.signal("poll_now")
+        await moving.until(handle, lambda p: seen and p.waiting_for and "refuses the key" in p.waiting_for)
+        await went_on(moving, batch_id)
+        await moving.admin.clear()
+        await handle.signal("poll_now")
+        result = await handle.result()
+    assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 4)
+    assert [batch.marker for batch in result.provider_batches] == [f"{batch_id}/{shard}/1" for shard in range(shards)]
+    assert seen == [result]  # called once, whatever came after it
+    assert len(await moving.batches()) == shards
+    assert all(file["deleted"] for file in (await moving.admin.ledger())["files"] if file["purpose"] == "batch")
+
+
+@pytest.mark.slow
+async def test_an_outage_while_a_batch_is_planned_goes_through_many_runs(moving: House) -> None:
+    plan = stone(moving, "no-plan-yet", "plan.json")
+    async with moving.worker():
+        handle = await moving.start(3, id="no-plan-yet")
+        await moving.until(handle, lambda p: p.phase is Phase.PLANNING and p.waiting_for)
+        await went_on(moving, handle.id)
+        plan.rmdir()
+        await handle.signal("poll_now")
+        result = await handle.result()
+    assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 3)
+    assert len(await moving.batches()) == 1

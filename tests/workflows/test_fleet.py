@@ -222,3 +222,44 @@ async def test_the_client_tells_what_the_children_know(house: House) -> None:
         assert (await client.status(handle.id)).counts.canceled == 6
     described = await house.client.get_workflow_handle(f"{handle.id}/shards/00000").describe()
     assert described.status is WorkflowExecutionStatus.COMPLETED
+
+
+async def reset_to_its_last_task(house: House, batch_id: str) -> WorkflowHandle[Any, BatchResult]:
+    """Reset a batch as `temporal workflow reset --type LastWorkflowTask` does, with its children under way."""
+    history = await house.client.get_workflow_handle(batch_id).fetch_history()
+    tasks = [
+        event.event_id for event in history.events if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    ]
+    answer = await house.client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=house.client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=batch_id),
+            reason="LastWorkflowTask",
+            workflow_task_finish_event_id=tasks[-1],
+            request_id=f"reset-last-{batch_id}",
+        )
+    )
+    return house.client.get_workflow_handle(batch_id, run_id=answer.run_id, result_type=BatchResult)
+
+
+@pytest.mark.parametrize("what", ["end", "cancel"])
+async def test_children_that_outlive_a_reset_of_their_batch_hear_it_and_are_heard(house: House, what: str) -> None:
+    await house.admin.settings(finish_after_polls=100_000, cancel_fraction=0.5)
+    async with house.worker():
+        handle = await house.start(6, limits={"max_rows": 2}, poll={"first": "1h", "maximum": "1h"})
+        while sum((await children(house, handle.id)).values()) < 3 or len(await house.batches()) < 3:
+            await asyncio.sleep(0.1)
+        again = await reset_to_its_last_task(house, handle.id)
+        if what == "end":
+            await house.admin.settings(finish_after_polls=0)
+        ending = asyncio.create_task(again.result())
+        while not ending.done():
+            await again.signal("cancel" if what == "cancel" else "poll_now")
+            await asyncio.wait([ending], timeout=1)
+        result = await ending
+        started = await children(house, handle.id)
+    assert (result.status, result.counts.succeeded, result.counts.canceled) == (
+        (BatchStatus.CANCELED, 3, 3) if what == "cancel" else (BatchStatus.COMPLETED, 6, 0)
+    )
+    assert set(started.values()) == {1}  # the same children all along
+    assert len(await house.batches()) == 3

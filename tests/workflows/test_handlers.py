@@ -10,7 +10,7 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
-from durabatch.contract import BatchResult, BatchStatus, ConfigurationError
+from durabatch.contract import BatchResult, BatchStatus, ConfigurationError, Phase
 from durabatch.workers import BatchPlugin
 from support.house import House
 
@@ -99,3 +99,38 @@ async def test_a_client_that_could_not_read_the_payloads_is_refused_at_once(hous
     plain = await Client.connect(server)
     with pytest.raises(ConfigurationError, match="data converter"):
         Worker(plain, task_queue=house.task_queue, plugins=[BatchPlugin(house.settings)])
+
+
+@pytest.mark.parametrize("limits", [{"timeout": "2s"}, {"heartbeat": "1s"}], ids=["timeout", "heartbeat"])
+async def test_a_handler_whose_worker_is_not_heard_of_any_more_is_tried_again(
+    house: House, limits: dict[str, str]
+) -> None:
+    tries: list[int] = []
+
+    @activity.defn(name="load_into_the_warehouse")
+    async def load(result: BatchResult) -> None:
+        tries.append(activity.info().attempt)
+        if len(tries) == 1:
+            await asyncio.Event().wait()  # for its batch, as good as dead
+
+    queue = f"{house.task_queue}-handlers"
+    async with house.worker(), Worker(house.client, task_queue=queue, activities=[load]):
+        wanted = {"activity": "load_into_the_warehouse", "task_queue": queue, **limits}
+        handle = await house.start(2, on_complete=wanted)
+        assert (await handle.result()).status is BatchStatus.COMPLETED
+        assert (await house.progress(handle)).last_error is None
+    assert tries == [1, 2]
+
+
+async def test_a_cancel_ends_the_wait_for_a_handler_that_nobody_runs(house: House) -> None:
+    queue = f"{house.task_queue}-nobody"
+    async with house.worker():
+        handle = await house.start(2, on_complete={"activity": "tell_me", "task_queue": queue})
+        progress = await house.until(handle, lambda p: "tell_me" in (p.waiting_for or ""))
+        assert progress.phase is Phase.FINISHING
+        assert queue in (progress.waiting_for or "")
+        await handle.signal("cancel")
+        result = await handle.result()
+        progress = await house.progress(handle)
+    assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 2)
+    assert progress.last_error == "on_complete failed: a cancel came first"
