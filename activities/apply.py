@@ -31,6 +31,7 @@ class Apply:
         Raises:
             AccountingError: the shards together do not have the rows that the plan has.
         """
+        await self._resources.home(request)
         total = Applied(results="", errors="", counts=Counts(), usage=Usage(), cost_usd="0", list_cost_usd="0")
         known = True
         results: list[Part] = []
@@ -52,6 +53,7 @@ class Apply:
             )
         if not known or (total.unpriced.total and total.list_cost_usd == "0"):
             total = total.model_copy(update={"cost_usd": None, "list_cost_usd": None})
+        await self._resources.home(request)  # reading many shards takes its time
         joins = sum(part.bytes for part in results) <= self._resources.results_file_bytes
         write = self._join if joins else self._list
         return total.model_copy(
@@ -109,7 +111,7 @@ class Apply:
     @step(FINISH)
     async def finish(self, request: FinishRequest, pulse: Pulse) -> None:
         """Write result.json."""
-        path = result_path(self._resources.store.path(request.root))
+        path = result_path(await self._resources.home(request))
         await pulse.hold()  # a batch that was reset meanwhile may be buying something, which this one does not tell of
         await self._resources.store.write(path, request.result.model_dump_json(indent=2).encode() + b"\n")
 

@@ -48,7 +48,7 @@ class Follow:
             ProviderUnavailable: less came than the provider counts; worth another try.
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
-        folder = _folder(self._resources.store, request.attempt)
+        await self._resources.home(request.attempt)  # before a download that would have nowhere to go
         rows = size = 0
         downloads = await provider.downloads(request.batch)
         if request.provisional and not await _ours(provider, downloads, await self._seal(request.attempt)):
@@ -58,14 +58,16 @@ class Follow:
                 lines = await _save(provider, download, spool, pulse)
                 rows += lines
                 size += spool.tell()
+                folder = f"{await self._resources.home(request.attempt)}/{request.attempt.folder}"
                 path = f"{folder}/{download.name}.jsonl"
                 if not await pulse.confirm():
                     raise ProviderUnavailable("The worker stood still, and another one fetches the results by now.")
                 await in_thread(pulse, partial(_store, spool, self._resources.store, path, pulse))
         # Only now, and only what this batch does not have: to make room first would leave nothing to settle from if a
         # worker that had been taken for dead came here late, and died.
+        root = self._resources.store.path(request.attempt.root)
         for name in {"output", "error"} - {download.name for download in downloads}:
-            await self._resources.store.delete(f"{folder}/{name}.jsonl")
+            await self._resources.store.delete(f"{root}/{request.attempt.folder}/{name}.jsonl")
         counted = request.batch.completed + request.batch.failed
         if rows < counted and activity.info().attempt < TRUST_AFTER:
             raise ProviderUnavailable(
@@ -77,10 +79,6 @@ class Follow:
         record = await read_shard(self._resources.store, attempt)
         picked = await read_picked(self._resources.store, attempt)
         return sealed(attempt.marker, attempt_digest(record, picked))
-
-
-def _folder(store: Store, attempt: Attempt) -> str:
-    return f"{store.path(attempt.root)}/{attempt.folder}"
 
 
 async def _ours(provider: Provider, downloads: list[Download], seal: str) -> bool:

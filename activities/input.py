@@ -19,7 +19,7 @@ from .compression import compression, expanded
 from .formats import SAMPLE, check_format, checked
 from .records import Segment, ShardRecord, copies_folder, read_segments
 from .rows import Line, lines
-from .store import Entry, Store
+from .store import IDENTITY, Entry, Store
 
 #: What a folder's files are called; a pattern takes whatever it matches.
 _SUFFIX = re.compile(r".*\.(jsonl|ndjson)(\.(gz|zst|zstd))?", re.IGNORECASE | re.DOTALL)
@@ -59,7 +59,7 @@ class Selection:
     def takes(self, path: str) -> bool:
         """Return whether a path is taken."""
         if self.pattern:
-            return self._matches(path) is not None
+            return path != IDENTITY and self._matches(path) is not None
         return path.startswith(f"{self.folder}/") and not is_hidden(self.name(path))
 
     def name(self, path: str) -> str:

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
 
 import msgspec
 
 from ..contract import BatchSpec, ConfigurationError, InvalidInput, InvalidSpec, OnInvalidRow
 from ..contract.errors import ObjectNotFound, StoreError
-from ..contract.names import check_batch_id
+from ..contract.names import batch_of, check_batch_id, scoped
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
 from ._boundary import Pulse, in_thread, step
 from .claims import notes_among, withdraw
 from .cut import Cut
+from .home import check_home, mismatch
 from .input import File, Selection, find_files, input_location, open_input
+from .made_of import MadeOf, asked_for, made_of
 from .prices import Prices, dollars
 from .providers import Provider, RowTokens
 from .records import PlanRecord, decode_plan, input_path, plan_path, result_path
 from .resources import Resources
+from .store import identify, identity_of
 
-#: The fields of a spec that its plan depends on.
-_PLANNED = {"input", "requests", "endpoint", "model", "params", "limits"}
 #: What a batch writes into its folder, and where in it.
 _WRITTEN = ("plan.json", "input.json", "results.jsonl", "errors.jsonl", "result.json")
 _WRITTEN_BELOW = ("shards/", "input/")
 
 _encode = msgspec.json.Encoder().encode
-
-
-class _MadeOf(NamedTuple):
-    """What a plan depends on, as digests."""
-
-    asked: str  #: What the spec asks for.
-    input: str  #: That, and the files that it finds.
-    digest: str  #: All that, and how much the provider takes at a time.
 
 
 class Plan:
@@ -73,8 +64,14 @@ class Plan:
     async def _plan(self, request: PlanRequest, pulse: Pulse, *, recall: bool) -> PlanSummary | None:
         store, spec = self._resources.store, request.spec
         check_batch_id(request.batch_id)
+        seen = await identity_of(store)
+        if request.store not in ("", seen):
+            raise mismatch(store)
         root = self._root(request)
         plan = await self._old_plan(root, request)
+        check_home(plan, seen, request, store)
+        if recall and plan is None:
+            return None
         bought = plan is not None and await self._may_have_bought(plan, root, request.execution)
         try:
             settings = self._resources.settings(spec.provider)
@@ -100,17 +97,17 @@ class Plan:
             max_parallel_shards=settings.max_parallel_shards,
             max_enqueued_tokens=settings.max_enqueued_tokens,
         )
-        asked = _asked(spec, settings.kind)
+        asked = asked_for(spec, settings.kind)
         bought = bought and plan is not None and plan.asked == asked
         # A plan by which something may have been bought is kept, whatever the input, the provider's limits and the
         # prices are by now: of a new one other shards would be looked for, and bought again.
         if plan is None or not bought:
             files = await self._input(request, root)
-            made_of = _MadeOf(asked, _same_input(asked, files), _digest(asked, files, provider, spec.endpoint))
-            if plan is None or not await self._still_holds(plan, made_of, root):
+            facts_of = made_of(asked, files, provider, spec.endpoint)
+            if plan is None or not await self._still_holds(plan, facts_of, root):
                 if recall:
                     return None
-                plan = await self._cut(request, plan, provider, root, files, made_of, pulse)
+                plan = await self._cut(request, plan, provider, root, files, facts_of, pulse)
             else:
                 _check(plan, spec, self._resources.prices(spec.provider))
         await self._take_up(plan, request, root, pulse)
@@ -122,6 +119,7 @@ class Plan:
             planned_at=datetime.fromisoformat(plan.planned_at),
             provider=facts,
             bought=bought,
+            store=plan.store,
         )
 
     async def _take_up(self, plan: PlanRecord, request: PlanRequest, root: str, pulse: Pulse) -> None:
@@ -145,11 +143,12 @@ class Plan:
         provider: Provider,
         root: str,
         files: tuple[File, ...],
-        made_of: _MadeOf,
+        made_of: MadeOf,
         pulse: Pulse,
     ) -> PlanRecord:
         """Read the input and write down how it is cut."""
         store = self._resources.store
+        home = await self._scope(request, old, root, made_of)
         source = await open_input(store, root, files, pulse)
         await pulse.hold()  # another worker may have finished the plan, and the batch may be under way by it
         if old is not None:
@@ -162,7 +161,7 @@ class Plan:
         async with self._resources.row_work:
             found = await in_thread(pulse, cut.run)
         plan = PlanRecord(
-            batch_id=request.batch_id,
+            batch_id=scoped(request.batch_id, home),
             spec_digest=made_of.digest,
             planned_at=old.planned_at if old else request.now.isoformat(),
             rows=found.rows,
@@ -173,6 +172,7 @@ class Plan:
             asked=made_of.asked,
             input=made_of.input,
             execution=request.execution,
+            store=home,
         )
         await pulse.hold()
         try:
@@ -180,8 +180,11 @@ class Plan:
         except InvalidInput:
             # Nothing may ever be bought by it: not when it comes again, and notes of an earlier plan lie there. Those
             # stay, and what they were made for: that one may come again, too.
-            asked = old.asked if old else plan.asked
-            await store.write(plan_path(root), _encode(msgspec.structs.replace(plan, spec_digest="", asked=asked)))
+            kept = old or plan
+            nothing = msgspec.structs.replace(
+                plan, spec_digest="", asked=kept.asked, batch_id=kept.batch_id, store=kept.store
+            )
+            await store.write(plan_path(root), _encode(nothing))
             raise
         if old is not None and old.asked != plan.asked:
             # They tell of other rows. Of these nothing was ever bought, and should this one be planned again, it is
@@ -191,10 +194,24 @@ class Plan:
         await store.write(plan_path(root), _encode(plan))
         return plan
 
+    async def _scope(self, request: PlanRequest, old: PlanRecord | None, root: str, made_of: MadeOf) -> str:
+        """Return the identity of the store, by which a new plan's names at the provider are told from others'.
+
+        "" where names are as they were before there were any: the workflow makes them so, or something may have been
+        bought under them that this plan would look for.
+        """
+        if not request.scoped:
+            return ""
+        if old is not None and not old.store and old.asked == made_of.asked and await self._intents(root):
+            return ""
+        return await identify(self._resources.store)
+
     async def _input(self, request: PlanRequest, root: str) -> tuple[File, ...]:
         """Return the files of the input; rows that came inline are put into the store first."""
         store, spec = self._resources.store, request.spec
         if spec.requests is not None:
+            if request.scoped:
+                await identify(store)
             path = f"{root}/input.jsonl"
             # Numbers of any size stay what they are; NaN and infinity are written so that they are refused below.
             data = b"".join(json.dumps(row).encode() + b"\n" for row in spec.requests)
@@ -224,11 +241,21 @@ class Plan:
         # A reset means the rows of the start that it resets, whatever lies there by now. Another start of the id, once
         # all of that one is accounted for, means what lies there now.
         reset = old.execution == execution != ""
-        if not reset and await self._resources.store.size(result_path(root)) is not None:
+        if not reset and await self._accounted(root):
             return False
         return bool(await self._intents(root))
 
-    async def _still_holds(self, old: PlanRecord, made_of: _MadeOf, root: str) -> bool:
+    async def _accounted(self, root: str) -> bool:
+        """Return whether a result lies there that accounts for every row; that of a batch that gave up does not."""
+        try:
+            result = json.loads(await self._resources.store.read(result_path(root)))
+        except ObjectNotFound:
+            return False
+        except ValueError:
+            return True
+        return not (isinstance(result, dict) and result.get("status") == "failed" and not result.get("results"))
+
+    async def _still_holds(self, old: PlanRecord, made_of: MadeOf, root: str) -> bool:
         """Return whether a plan describes these rows, and cuts them as they are to be cut, or were when bought."""
         if old.spec_digest == made_of.digest:
             return True
@@ -249,38 +276,12 @@ class Plan:
             raise InvalidSpec(
                 f"The plan.json in the output folder is no plan: give {request.batch_id} a folder of its own."
             ) from None
-        if found.batch_id != request.batch_id:
+        if batch_of(found.batch_id) != request.batch_id:
             raise InvalidSpec(
-                f"The output folder belongs to batch {found.batch_id}: give {request.batch_id} a folder of its own."
+                f"The output folder belongs to batch {batch_of(found.batch_id)}: give {request.batch_id} a "
+                "folder of its own."
             )
         return found
-
-
-def _asked(spec: BatchSpec, kind: str) -> str:
-    """Return the digest of what was asked for."""
-    return _sha256({"spec": spec.model_dump(mode="json", include=_PLANNED), "kind": kind})
-
-
-def _same_input(asked: str, files: tuple[File, ...]) -> str:
-    """Return the digest of what was asked for and of the files that were found."""
-    return _sha256({"asked": asked, "files": _seen(files)})
-
-
-def _digest(asked: str, files: tuple[File, ...], provider: Provider, endpoint: str) -> str:
-    """Return the digest of all that a plan depends on."""
-    able = provider.capabilities
-    limits = [able.max_rows, able.max_bytes, able.max_tokens]
-    if (inputs := able.max_inputs.get(endpoint)) is not None:
-        limits.append(inputs)
-    return _sha256({"asked": asked, "files": _seen(files), "limits": limits})
-
-
-def _seen(files: tuple[File, ...]) -> list[list[Any]]:
-    return [[file.path, file.size, file.modified] for file in files]
-
-
-def _sha256(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _is_written(path: str, root: str) -> bool:

@@ -85,6 +85,8 @@ class ShardRecord(msgspec.Struct, frozen=True, kw_only=True):
 class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A whole plan."""
 
+    #: The batch's name at providers (`contract.names.scoped`): older versions do not take it for the id, so none of
+    #: them looks for what was bought by this plan under names without the scope, finds nothing and buys it again.
     batch_id: str
     spec_digest: str
     planned_at: str
@@ -96,6 +98,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     asked: str = ""  #: Digest of what was asked for, whatever the input and the provider's limits were then.
     input: str = ""  #: Digest of that and of the files that were found; "" in what older versions wrote.
     execution: str = ""  #: The run that was started and last went by this plan; "" in what older versions wrote.
+    store: str = ""  #: The identity of the store that it was planned in; "" in what older versions wrote.
 
 
 class SettledRecord(Settled):

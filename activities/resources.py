@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from ..contract import AccountMismatch, WorkerBusy
+from ..contract.steps import ApplyRequest, Attempt, FinishRequest
+from .home import seen_home
 from .prices import Prices
 from .providers import Provider, ProviderSettings, open_provider
 from .store import Store
@@ -80,6 +82,10 @@ class Resources:
         if self._row_work is None:  # not before there is a loop that it can belong to
             self._row_work = asyncio.Semaphore(_ROW_THREADS)
         return self._row_work
+
+    async def home(self, whose: Attempt | ApplyRequest | FinishRequest) -> str:
+        """Return the path of a batch's folder, after a look that it is there and in this store (see `home`)."""
+        return await seen_home(self.store, whose.root, whose.store)
 
     def settings(self, name: str) -> ProviderSettings:
         """Return a provider's settings.

@@ -26,6 +26,7 @@ class Settle:
             AccountingError: the rows do not add up.
         """
         store, attempt = self._resources.store, request.attempt
+        await self._resources.home(attempt)
         record = await read_shard(store, attempt)
         sent = [
             (past, await read_picked(store, attempt.model_copy(update={"number": past.number})))

@@ -71,6 +71,7 @@ class Submit:
         To fence, a newer file is made than any that is there, since a lost create may name any of them.
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
+        await self._resources.home(request.attempt)
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
         rows = _rows(record, picked)
@@ -108,6 +109,7 @@ class Submit:
     async def find(self, request: FindRequest, pulse: Pulse) -> Found:
         """Look for the provider batch that an earlier create of this attempt may have made."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
+        await self._resources.home(request.attempt)
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
         claims = Claims(self._resources.store, request.attempt, request.account)
@@ -142,6 +144,7 @@ class Submit:
         before a reset, or by this very step, which an operator paused, reset or allowed more tries.
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
+        await self._resources.home(request.attempt)
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
         creation = Creation(
@@ -178,8 +181,9 @@ class Submit:
         """Send the create: with a note written before it, and a claim after it where nobody can search exactly."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         store, attempt = self._resources.store, request.attempt
+        # Once more, as a spool may have taken its time: a note in an empty folder would not be found by the next look.
+        result = result_path(await self._resources.home(attempt))
         claims = Claims(store, attempt, request.account)
-        result = result_path(store.path(attempt.root))
         if await store.size(result) is not None:
             # A run that was reset goes on beside the result of the one before, by which all looks accounted for.
             await _must_be_ours(pulse)
@@ -203,6 +207,7 @@ class Submit:
     async def tidy(self, request: TidyRequest, pulse: Pulse) -> None:
         """Delete the files that an attempt uploaded, and its claims; the results are the provider's to expire."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
+        await self._resources.home(request.attempt)
         await Claims(self._resources.store, request.attempt, request.account).release()
         if provider.capabilities.uploads:
             found = await provider.find_files(file_prefix(request.attempt), request.since)

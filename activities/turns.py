@@ -52,6 +52,7 @@ class Turns:
     async def reserve(self, request: ReserveRequest, pulse: Pulse) -> Reserved:
         """Ask for room for one attempt; asked again, it keeps its place. Return where it stands."""
         limit = self._resources.settings(request.attempt.provider).max_enqueued_tokens
+        await self._resources.home(request.attempt)
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
         tokens = record.tokens
@@ -90,6 +91,7 @@ class Turns:
         """Give room back, or a place in the queue; a ledger that has ended by itself needs none."""
         ledger = request.ledger
         if ledger is None:  # the answer to the claim is lost, and the claim may stand
+            await self._resources.home(request.attempt)
             ledger = ledger_id(request.account, (await read_shard(self._resources.store, request.attempt)).model)
         handle = activity.client().get_workflow_handle(ledger)
         if not await _signalled(handle, "release", request.attempt.marker):

@@ -21,10 +21,10 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from ..activities.input import input_location
 from ..activities.providers import MarkedBatch, Provider, ProviderSettings, StoredFile, open_provider
 from ..activities.records import attempt_digest, decode_plan, plan_path, read_picked, read_shard
-from ..activities.store import Entry, Store
-from ..contract import BATCH_WORKFLOW, BatchNotFound, BatchResult, DurabatchError, InvalidSpec
+from ..activities.store import Entry, Store, identity_of
+from ..contract import BATCH_WORKFLOW, BatchNotFound, BatchResult, BatchStatus, DurabatchError, InvalidSpec
 from ..contract.errors import ObjectNotFound
-from ..contract.names import SHARD_WORKFLOW, batch_of, check_batch_id
+from ..contract.names import SHARD_WORKFLOW, batch_of, check_batch_id, scope_of, scoped
 from ..contract.steps import Attempt
 from . import leftovers
 from .abreast import abreast
@@ -115,6 +115,7 @@ class Clearing:
         self._rest = rest
         self._results = results
         self._say = say
+        self._scope = ""  #: As in the names of what this store's batches leave at a provider.
 
     async def look(self) -> Findings:
         """Find what may be removed.
@@ -124,6 +125,7 @@ class Clearing:
             StoreError: the store failed.
         """
         now = datetime.now(UTC)
+        self._scope = scope_of(scoped("", await identity_of(self._store) or ""))
         entries = await self._store.entries()
         self._say(f"{len(entries):,} objects in {self._store.url}.")
         roots = leftovers.records(entries)
@@ -186,7 +188,7 @@ class Clearing:
         for one in marked:
             batch_id = batch_of(one.marker)
             same = batch_id in homes and await self._same_rows(one, name, homes[batch_id])
-            kind = leftovers.adrift(standings.get(batch_id), same)
+            kind = leftovers.adrift(standings.get(batch_id) if self._ours(one.marker) else None, same)
             if kind is Adrift.ORPHAN:
                 findings.orphans.append(Orphan(provider=name, batch_id=batch_id, found=one))
             elif kind is Adrift.ELSEWHERE:
@@ -195,10 +197,15 @@ class Clearing:
         for file in await provider.list_files(leftovers.UPLOADS, _EVER):
             owner = leftovers.uploader(file.name)
             if owner is not None:
+                standing = standings.get(batch_of(owner)) if self._ours(owner) else None
                 kind_of_file = leftovers.upload(
-                    standings.get(owner), owner in ended, owner in at_work, file.created_at, now
+                    standing, batch_of(owner) in ended, batch_of(owner) in at_work, file.created_at, now
                 )
                 sorted_out.setdefault(kind_of_file, []).append(file)
+
+    def _ours(self, name: str) -> bool:
+        """Return whether a marker, or the name of a batch at providers, may be of this store."""
+        return scope_of(name) in ("", self._scope)
 
     async def remove(self, findings: Findings, *, orphans: bool) -> Removed:
         """Remove what was found; with `orphans`, cancel provider batches that nobody follows.
@@ -265,7 +272,7 @@ class Clearing:
                 removed.canceled.append(orphan.found.batch.id)
             word = _Word(self._say)
             for file in files:
-                owner = leftovers.uploader(file.name)
+                owner = batch_of(leftovers.uploader(file.name) or "")
                 if owner and (await self._standing(owner)).at is At.RUNNING:
                     if owner not in removed.resumed:
                         removed.resumed.append(owner)
@@ -285,11 +292,11 @@ class Clearing:
     async def _told(self, root: str) -> Told | None:
         """Return what a folder's records tell, None where they are not Durabatch's."""
         try:
-            plan_id = await self._planned(root)
+            plan_id, planned_in = await self._planned(root)
             result = BatchResult.model_validate_json(await self._store.read(f"{root}/result.json"))
             check_batch_id(result.batch_id)
         except ObjectNotFound:
-            return Told(plan_id) if plan_id else None
+            return Told(plan_id, store=planned_in) if plan_id else None
         except (msgspec.DecodeError, UnicodeDecodeError, ValidationError, InvalidSpec):
             return None  # somebody else's, or of a later version: not to be touched
         if plan_id not in (None, result.batch_id):
@@ -297,14 +304,18 @@ class Clearing:
         where = None
         with contextlib.suppress(InvalidSpec):
             where = self._store.path(result.results) if result.results else None
-        return Told(result.batch_id, result.ended_at or result.started_at, where)
+        # A batch that gave up, because its store was away for example, accounts for nothing of what it bought.
+        gave_up = result.status is BatchStatus.FAILED and not result.results
+        ended_at = None if gave_up else result.ended_at or result.started_at
+        return Told(result.batch_id, ended_at, where, planned_in)
 
-    async def _planned(self, root: str) -> str | None:
+    async def _planned(self, root: str) -> tuple[str | None, str]:
+        """Return the id of the batch that a folder was planned for, and the identity of the store that it was."""
         try:
-            data = await self._store.read(plan_path(root))
+            plan = decode_plan(await self._store.read(plan_path(root)))
         except ObjectNotFound:
-            return None
-        return check_batch_id(decode_plan(data).batch_id)
+            return None, ""
+        return check_batch_id(batch_of(plan.batch_id)), plan.store
 
     async def _standing(self, batch_id: str) -> Standing:
         try:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..activities.store import Entry
 from ..contract import InvalidSpec
-from ..contract.names import check_batch_id, marker
+from ..contract.names import check_batch_id, marker, scoped
 
 #: A folder that tells of no end is left for this long at least: longer than a batch lives with its default deadline, as
 #: it may belong to a batch of another Temporal that shares the store, or to one that is just being started.
@@ -31,7 +31,7 @@ _MADE = re.compile(r"input/\d{5,}-[0-9a-f]{16}\.jsonl|input\.json")
 _PART = re.compile(r"shards/\d+/(results|errors)\.[^/]+")
 _INTENT = re.compile(r"shards/\d+/attempt-\d+/intent(-\d+)?")
 _ATTEMPT = re.compile(r"shards/(\d+)/attempt-(\d+)/")
-_UPLOAD = re.compile(r"durabatch~([^~/]+)~\d+~\d+~[^~]*~g\d+\.jsonl")
+_UPLOAD = re.compile(r"durabatch~([^~/]+(?:~[0-9a-f]{8})?)~\d+~\d+~[^~]*~g\d+\.jsonl")
 _MANIFESTS = ("results.manifest.json", "errors.manifest.json")
 _RESULTS = ("results.jsonl", "errors.jsonl", *_MANIFESTS)
 #: What tells that a batch may have bought something: all that it writes but its plan and the numbers of creates that
@@ -62,8 +62,9 @@ class Told(NamedTuple):
     """What the records in a folder tell of it."""
 
     batch_id: str  #: By plan.json, or by result.json.
-    ended_at: datetime | None = None  #: By result.json; None where there is none.
+    ended_at: datetime | None = None  #: By result.json; None where there is none, or it accounts for nothing.
     results: str | None = None  #: Path of the results, by result.json.
+    store: str = ""  #: The identity of the store that it was planned in, by plan.json; "" where that knows none.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ class Batch:
     ended_at: datetime | None  #: By its result.json; None where there is none.
     folders: tuple[Folder, ...]
     bought: bool = False  #: Whether there is any trace of a purchase, be it in a folder that is not surely its own.
+    names: tuple[str, ...] = ()  #: Its names at providers, as `contract.names.scoped`.
 
     @property
     def touched(self) -> datetime:
@@ -101,7 +103,7 @@ class Batch:
             for entry in folder.entries
             if (attempt := _ATTEMPT.match(folder.name(entry)))
         }
-        return (marker(self.id, shard, number) for shard, number in sorted(found))
+        return (marker(name, shard, number) for name in self.names or (self.id,) for shard, number in sorted(found))
 
 
 class Fate(StrEnum):
@@ -157,6 +159,7 @@ def batches(entries: Iterable[Entry], told: Mapping[str, Told | None]) -> list[B
             ended_at=max((facts_of[f.root].ended_at for f in own if f.root in facts_of), key=_or_never, default=None),
             folders=tuple(own),
             bought=batch_id in bought,
+            names=tuple({scoped(batch_id, facts_of[f.root].store if f.root in facts_of else "") for f in own}),
         )
         for batch_id, own in sorted(folders.items())
     ]
@@ -282,7 +285,11 @@ def stale(
 
 
 def uploader(name: str) -> str | None:
-    """Return the batch whose rows a file at a provider holds, by its name; None if it is none of Durabatch's."""
+    """Return whose rows a file at a provider holds, by its name; None if it is none of Durabatch's.
+
+    Returns:
+        The batch's name at providers, as `contract.names.scoped`.
+    """
     found = _UPLOAD.fullmatch(name)
     return found[1] if found else None
 

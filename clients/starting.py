@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,9 +14,17 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from ..activities.store import Store
-from ..contract import BATCH_WORKFLOW, BatchConflict, BatchNotFound, BatchSpec, InvalidSpec
-from ..contract.names import check_batch_id
+from ..activities.store import Store, identify, identity_of
+from ..contract import (
+    BATCH_WORKFLOW,
+    BatchConflict,
+    BatchNotFound,
+    BatchSpec,
+    InvalidSpec,
+    StoreError,
+    StoreMismatch,
+)
+from ..contract.names import STORE_MEMO, check_batch_id
 from ..contract.steps import PassedSpec
 from ..workers.settings import problem_words
 from .connection import translated
@@ -57,11 +66,12 @@ async def start(
     """
     batch_id, spec = _named(store, rows, fields, batch_id)
     with translated(client, batch_id):
-        known = await _known(client, batch_id, spec)
+        known = await _known(client, batch_id, spec, store)
         if known is not None:
             return known
+        identity = await identify(store)
         await rows.put(store, batch_id)
-        created = await _start(client, batch_id, spec, rows, task_queue)
+        created = await _start(client, batch_id, spec, rows, task_queue, identity)
         # Another start of the same id may have come first; the server decided, and here is what it decided.
         known = await _known(client, batch_id, spec)
     return Started(id=batch_id, created=created, ended=known is None or known.ended)
@@ -77,7 +87,7 @@ async def joined(
     """
     batch_id, spec = _named(store, rows, fields, batch_id)
     with translated(client, batch_id):
-        return await _known(client, batch_id, spec)
+        return await _known(client, batch_id, spec, store)
 
 
 def _named(store: Store, rows: Rows, fields: dict[str, Any], batch_id: str | None) -> tuple[str, BatchSpec]:
@@ -115,8 +125,8 @@ def _content_id(spec: BatchSpec, rows: Rows) -> str:
     return f"{rows.stem}-{hashlib.sha256(facts.encode()).hexdigest()[:_ID_DIGITS]}"
 
 
-async def _start(client: Client, batch_id: str, spec: BatchSpec, rows: Rows, task_queue: str) -> bool:
-    memo: dict[str, Any] = {"durabatch_provider": spec.provider}
+async def _start(client: Client, batch_id: str, spec: BatchSpec, rows: Rows, task_queue: str, identity: str) -> bool:
+    memo: dict[str, Any] = {"durabatch_provider": spec.provider, STORE_MEMO: identity}
     if spec.metadata and len(json.dumps(spec.metadata)) <= _MEMO_BYTES:
         memo["durabatch_metadata"] = spec.metadata
     try:
@@ -144,11 +154,15 @@ async def _start(client: Client, batch_id: str, spec: BatchSpec, rows: Rows, tas
     return True
 
 
-async def _known(client: Client, batch_id: str, spec: BatchSpec) -> Started | None:
+async def _known(client: Client, batch_id: str, spec: BatchSpec, store: Store | None = None) -> Started | None:
     """Return the batch that has this id if it is the one that is asked for, None if the id is free.
+
+    Args:
+        store: where the rows would be put for a start; None where they are there.
 
     Raises:
         BatchConflict: the id belongs to a batch, or to something else, that is not to be touched.
+        StoreMismatch: it is to go on, and began in another store.
     """
     try:
         with translated(client, batch_id):
@@ -168,8 +182,20 @@ async def _known(client: Client, batch_id: str, spec: BatchSpec) -> Started | No
             "take another id, or give the same requests and options again."
         )
     if verdict is _Verdict.START:
+        if store is not None and not (ended is not None and ended.submitted is False):
+            await _check_store(store, batch_id, await found.memo())
         return None
     return Started(id=batch_id, created=False, ended=ended is not None)
+
+
+async def _check_store(store: Store, batch_id: str, memo: Mapping[str, Any]) -> None:
+    """See that a batch that is to go on finds what it bought: in another store everything would be bought again."""
+    began_in = memo.get(STORE_MEMO)
+    if isinstance(began_in, str) and began_in != await identity_of(store):
+        raise StoreMismatch(
+            f"The batch {batch_id!r} began in another store than {store.url}, by the identity in its object "
+            "~store.json: is it mounted, and is the url in [store] right? To buy it anew, take another id."
+        )
 
 
 def judge(status: WorkflowExecutionStatus | None, same: bool, ended: Ending | None) -> _Verdict:
@@ -184,6 +210,8 @@ def judge(status: WorkflowExecutionStatus | None, same: bool, ended: Ending | No
         return _Verdict.START  # Nothing was bought, so anything may be asked for under this id.
     if not same:
         return _Verdict.CONFLICT
+    if ended is not None and isinstance(ended.error, StoreError):
+        return _Verdict.START  # It gave up on a store that did not have what it should; what it bought is found again.
     if ended is not None and ended.result is None:
         # Terminated, or failed without accounts: going on is safe, as provider batches are found by their markers.
         return _Verdict.START

@@ -22,6 +22,7 @@ from .errors import (
     QueueFull,
     RateLimited,
     StoreError,
+    StoreMismatch,
     UnknownProvider,
     WorkerBusy,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "RowStatus",
     "ShardCounts",
     "StoreError",
+    "StoreMismatch",
     "Strays",
     "UnknownProvider",
     "Unpriced",

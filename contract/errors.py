@@ -12,7 +12,8 @@
     ├── BatchConflict          the id belongs to a batch with another spec
     ├── BatchNotFinished       results were asked for too early
     ├── StoreError             the object store failed or refused
-    │   └── ObjectNotFound
+    │   ├── ObjectNotFound
+    │   └── StoreMismatch      another store than the batch was planned in, or its folder is not there
     ├── WorkerBusy             the worker has enough long steps under way: worth another try, on any worker
     ├── AccountingError        rows do not add up (promise G2): a bug, never hidden
     └── ProviderError          the provider, or the way to it
@@ -118,6 +119,12 @@ class ObjectNotFound(StoreError):
 
     code = "object_not_found"
     retryable = False
+
+
+class StoreMismatch(StoreError):
+    """The store is not the one that this batch was planned in."""
+
+    code = "store_mismatch"
 
 
 class WorkerBusy(DurabatchError):

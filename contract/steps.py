@@ -12,7 +12,7 @@ from typing import Annotated, Self
 
 from ._base import Reply, Word, passed
 from .ledger import Place
-from .names import attempt_folder, marker, shard_folder
+from .names import attempt_folder, marker, scoped, shard_folder
 from .result import BatchResult, Counts, Strays, Unpriced, Usage
 from .spec import BatchSpec, CancelRequest, RetryPolicy
 from .status import ErrorClass, ProviderStatus, RowStatus
@@ -72,6 +72,9 @@ class PlanRequest(Reply):
     #: The run that the workflow was started as: a reset keeps it, a new start of the id does not; "" is what older
     #: versions tell.
     execution: str = ""
+    scoped: bool = False  #: Whether the workflow knows of scopes (`contract.names.scoped`); older versions do not.
+    store: str = ""  #: The identity of the store that the client used; "" where it did not tell.
+    reset: bool = False  #: Whether this run goes on after a reset, so that something of it should be in the store.
 
 
 class PlanSummary(Reply):
@@ -82,6 +85,20 @@ class PlanSummary(Reply):
     planned_at: datetime  #: When this batch id was first planned; no provider batch of it is older.
     provider: ProviderFacts
     bought: bool = False  #: A run before this one may have bought something by the plan.
+    #: The identity of the store that it was planned in, by which its names at the provider are told from those of other
+    #: deployments; "" in plans of older versions, whose names stay as they were.
+    store: str = ""
+
+    def attempt(self, batch_id: str, shard: int, number: int) -> Attempt:
+        """Return an attempt of one of its shards."""
+        return Attempt(
+            batch_id=scoped(batch_id, self.store),
+            provider=self.provider.name,
+            root=self.root,
+            shard=shard,
+            number=number,
+            store=self.store,
+        )
 
 
 class Recalled(Reply):
@@ -91,11 +108,14 @@ class Recalled(Reply):
 class Attempt(Reply):
     """One submission of one shard: enough for any step to find its place in the store and at the provider."""
 
+    #: The batch's name at providers (`contract.names.scoped`). Made by the workflow, so that a worker of an older
+    #: version that takes a step gives everything the same names.
     batch_id: str
     provider: str
     root: str  #: URI of the batch's folder.
     shard: int
     number: int  #: From 1.
+    store: str = ""  #: The identity of the store that the batch was planned in, "" where its plan knows none.
 
     @property
     def marker(self) -> str:
@@ -260,6 +280,7 @@ class ApplyRequest(Reply):
     root: str
     shards: int
     rows: int
+    store: str = ""  #: As in Attempt.
 
 
 class Applied(Reply):
@@ -277,6 +298,7 @@ class Applied(Reply):
 class FinishRequest(Reply):
     root: str
     result: BatchResult
+    store: str = ""  #: As in Attempt.
 
 
 class ReserveRequest(Reply):

@@ -34,6 +34,7 @@ from .completion import TIDY_PATIENCE, Completion
 from .decisions import MENDABLE
 from .ending import batch_result
 from .fleet import Fleet
+from .planning import ANOTHER_STORE, plan_request
 from .shard import Shard
 from .state import Carried, ShardOutcome, ShardState
 from .steering import LONG, PATIENCE, Steering, StepFailed, Stopped, cause_of, go_on, history_is_long
@@ -218,12 +219,7 @@ class BatchWorkflow:
         return self._state.plan
 
     def _plan_request(self, spec: BatchSpec) -> PlanRequest:
-        return PlanRequest(
-            batch_id=workflow.info().workflow_id,
-            spec=spec,
-            now=self._state.started_at,
-            execution=self._execution(),
-        )
+        return plan_request(spec, self._state.started_at, self._execution())
 
     def _execution(self) -> str:
         """Return the run that the batch was started as; a reset keeps it."""
@@ -240,6 +236,7 @@ class BatchWorkflow:
             timeout=LONG,
             stops=True,
             interrupts=True,
+            passes=frozenset() if request.reset else ANOTHER_STORE,
         )
 
     async def _shards(self, spec: BatchSpec, plan: PlanSummary) -> ShardOutcome:
@@ -289,7 +286,13 @@ class BatchWorkflow:
 
     async def _apply(self, plan: PlanSummary) -> Applied:
         self._enter(Phase.APPLYING)
-        request = ApplyRequest(batch_id=workflow.info().workflow_id, root=plan.root, shards=plan.shards, rows=plan.rows)
+        request = ApplyRequest(
+            batch_id=workflow.info().workflow_id,
+            root=plan.root,
+            shards=plan.shards,
+            rows=plan.rows,
+            store=plan.store,
+        )
         return await self._steering.call(
             APPLY, request, Applied, summary="merge the shards in input order", timeout=LONG
         )

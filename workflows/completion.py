@@ -9,7 +9,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import FailureError, is_cancelled_exception
 
 from ..contract import BatchResult, BatchSpec, OnComplete
-from ..contract.steps import FINISH, TIDY, Attempt, FinishRequest, PlanSummary, TidyRequest
+from ..contract.steps import FINISH, TIDY, FinishRequest, PlanSummary, TidyRequest
 from .state import Carried, Untidy
 from .steering import REPEATED_CANCEL, Steering, StepFailed
 
@@ -49,7 +49,7 @@ class Completion:
 
     async def _write(self, plan: PlanSummary, result: BatchResult) -> BatchResult:
         """Write result.json; where it cannot be written, say so in the result, which Temporal has as well."""
-        request = FinishRequest(root=plan.root, result=result)
+        request = FinishRequest(root=plan.root, result=result, store=plan.store)
         try:
             await self._steering.call(FINISH, request, type(None), summary="write result.json")
         except StepFailed as failed:
@@ -105,13 +105,7 @@ class Completion:
             self._state.tidy_until = until
         elif workflow.patched(_ONE_PATIENCE):
             until = self._state.tidy_until
-        attempt = Attempt(
-            batch_id=workflow.info().workflow_id,
-            provider=self._spec.provider,
-            root=plan.root,
-            shard=left.shard,
-            number=left.number,
-        )
+        attempt = plan.attempt(workflow.info().workflow_id, left.shard, left.number)
         request = TidyRequest(attempt=attempt, account=plan.provider.account, since=plan.planned_at)
         try:
             await self._steering.call(TIDY, request, type(None), summary="tidy up", give_up_at=until)

@@ -17,7 +17,10 @@ BUSY_FAILURES = 4
 #: For this long after its creation, a provider batch that the provider does not know is only late to show up.
 LATE = timedelta(hours=1)
 #: Failures of our own or of a store's are worth waiting for, these are not: nothing gets better by itself.
-HOPELESS = frozenset({"invalid_spec", "invalid_input", "accounting_error", "object_not_found", "durabatch_error"})
+HOPELESS = frozenset({"invalid_input", "accounting_error", "durabatch_error"})
+#: What is not in the store, or not in this worker's. Before anything is submitted it ends the batch at once, as the
+#: input may never have been there; afterwards somebody has moved it, or has given a worker another store.
+MISSING = frozenset({"invalid_spec", "object_not_found"})
 #: These need an operator. Before anything is submitted they end the batch at once; afterwards it waits for the mending.
 MENDABLE = frozenset(
     {
@@ -91,7 +94,7 @@ def waits_out(code: str, *, submitted: bool) -> bool:
     """
     if code in HOPELESS:
         return False
-    return submitted or code not in MENDABLE
+    return submitted or code not in MENDABLE | MISSING
 
 
 def waits_for_payment(code: str, *, create: bool) -> bool:

@@ -242,13 +242,7 @@ class Shard:
             self.state.untidy = (*self.state.untidy, self.state.attempt.number)
 
     def _here(self) -> Attempt:
-        return Attempt(
-            batch_id=self._batch_id,
-            provider=self._spec.provider,
-            root=self._plan.root,
-            shard=self.state.shard,
-            number=self.state.attempt.number,
-        )
+        return self._plan.attempt(self._batch_id, self.state.shard, self.state.attempt.number)
 
 
 def _absent_words(absent: ErrorClass, batch: Snapshot, lost: bool, given_up: str | None) -> str:

@@ -41,7 +41,10 @@ from .turn import Turn
 
 #: Failures of the create step that are known to come before the call to the provider.
 _BEFORE_THE_CALL = frozenset(
-    {"account_mismatch", "configuration_error", "unknown_provider", "missing_key", "store_error", "object_not_found"}
+    {
+        *("account_mismatch", "configuration_error", "unknown_provider", "missing_key"),
+        *("store_error", "object_not_found", "store_mismatch", "invalid_spec"),
+    }
 )
 
 

@@ -197,6 +197,7 @@ def _outcome(removed: Removed) -> str:
 
 def _removable(found: Findings, rest: timedelta, results: bool, again: frozenset[str] = frozenset()) -> list[Group]:
     """Return what may go, without what is of batches that run again."""
+    from ...contract.names import batch_of
     from ..leftovers import LOST_REST, Fate, Upload, uploader
 
     what = {
@@ -213,7 +214,7 @@ def _removable(found: Findings, rest: timedelta, results: bool, again: frozenset
         groups.append(_group("store", words, "object", (entry.size for entry in entries), [p.batch.id for p in piles]))
     groups.append(_group("store", "claims of batches that have ended", "object", (one.size for one in found.claims)))
     for name, uploads in found.uploads.items():
-        files = [file for file in uploads.get(Upload.LEFT, []) if uploader(file.name) not in again]
+        files = [file for file in uploads.get(Upload.LEFT, []) if batch_of(uploader(file.name) or "") not in again]
         groups.append(_group(name, Upload.LEFT, "file", (file.bytes for file in files)))
     return [group for group in groups if group.count]
 

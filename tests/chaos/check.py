@@ -14,6 +14,7 @@ from typing import Any
 from temporalio.service import RPCError, RPCStatusCode
 
 from durabatch.contract import BatchResult, BatchStatus
+from durabatch.contract.names import batch_of
 
 from .lab import Lab
 from .orders import ENDS, Order, Row
@@ -63,7 +64,7 @@ async def _settled_ledger(lab: Lab, ended: Iterable[Order]) -> dict[str, Any]:
         mine = [
             batch
             for batch in ledger["batches"]
-            if str(batch["marker"]).partition("/")[0] in names
+            if batch_of(str(batch["marker"])) in names
             or (batch["protocol"] == "anthropic" and batch["account"] in accounts)
         ]
         if all(batch["status"] in _ENDED for batch in mine):
@@ -98,7 +99,7 @@ class _Book:
         """Return what tells an attempt's provider batch from all others, None if it is not of this order."""
         if batch["protocol"] != "anthropic":
             marker = str(batch["marker"])
-            return marker if marker.startswith(f"{self.order.batch_id}/") else None
+            return marker if batch_of(marker) == self.order.batch_id else None
         # Anthropic's batches have no markers: the ids of their rows carry a name that each attempt has for itself, and
         # the rows' texts say whose they are.
         first = batch["first_row"]

@@ -19,12 +19,14 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from durabatch import BatchClient
+from durabatch.activities.store import IDENTITY, identity_of
 from durabatch.clients import TemporalUnavailable
 from durabatch.clients.clearing import Clearing, Findings, Removed
 from durabatch.clients.command.clearing import facts, text
 from durabatch.clients.leftovers import LOST_REST, Fate, Upload
 from durabatch.clients.requests import gathered
 from durabatch.contract import BatchNotFound, RowStatus
+from durabatch.contract.names import marker, scoped
 from durabatch.workers import Settings
 from durabatch.workers.embedded import embedded
 
@@ -49,7 +51,8 @@ async def cleared(desk: Desk, *, results: bool = False, orphans: bool = False) -
 
 
 async def names(desk: Desk, id: str = "") -> list[str]:
-    return [path for path, _ in await desk.client.store.list(id)]
+    """Return the objects below a folder; of the whole store without its identity, which always stays."""
+    return [path for path, _ in await desk.client.store.list(id) if path != IDENTITY]
 
 
 def fates(found: Findings) -> dict[str, Fate]:
@@ -64,6 +67,11 @@ async def ended(desk: Desk, **fields: object) -> str:
     id = await desk.start(id=unique("ended"), **fields)
     await desk.client.result(id)
     return id
+
+
+async def marker_of(desk: Desk, batch_id: str) -> str:
+    """Return the marker of a batch's only attempt."""
+    return marker(scoped(batch_id, await identity_of(desk.client.store) or ""), 0, 1)
 
 
 async def bought(desk: Desk, count: int) -> None:
@@ -318,12 +326,12 @@ async def test_what_a_terminated_batch_left_at_the_provider_is_found_and_cancell
         "There is nothing to remove.",
         f"their batch left no result, and they are young: {id}",
         "uploads: the provider still works on them",
-        f"{found.orphans[0].found.batch.id} ({id}/0/1, in_progress, 2 rows)",
+        f"{found.orphans[0].found.batch.id} ({await marker_of(desk, id)}, in_progress, 2 rows)",
         "Give the same requests, options and id again to go on where it was, or cancel it with --delete --cancel",
     ):
         assert words in shown
     (orphan,) = facts(found, None, timedelta(0), False)["orphans"]
-    assert (orphan["batch_id"], orphan["marker"], orphan["status"]) == (id, f"{id}/0/1", "in_progress")
+    assert (orphan["batch_id"], orphan["marker"], orphan["status"]) == (id, await marker_of(desk, id), "in_progress")
     _, removed = await cleared(desk, orphans=True)
     assert removed.canceled == [found.orphans[0].found.batch.id]
     shown = text(found, removed, timedelta(0), False)
@@ -363,7 +371,7 @@ async def test_what_belongs_to_another_store_is_counted_and_left_alone(desk: Des
 
 async def test_a_claim_of_a_batch_that_has_ended_goes(desk: Desk) -> None:
     id = await ended(desk)
-    mine = hashlib.sha256(f"{id}/0/1".encode()).hexdigest()[:16]
+    mine = hashlib.sha256((await marker_of(desk, id)).encode()).hexdigest()[:16]
     for path in (f"~claims/acc/msgbatch_1~{mine}", "~claims/acc/msgbatch_2~0123456789abcdef"):
         await desk.client.store.write(path, b"")
     found, _ = await cleared(desk)

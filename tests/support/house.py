@@ -21,7 +21,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
+from durabatch.activities.store import IDENTITY
 from durabatch.contract import BatchProgress, BatchResult, BatchSpec
+from durabatch.contract.names import marker, scoped
 from durabatch.sandbox import Sandbox, SandboxAdmin
 from durabatch.workers import BatchPlugin, Settings
 from durabatch.workflows import BatchWorkflow
@@ -145,6 +147,11 @@ class House:
                 return progress
             assert progress.result is None, f"it ended before that: {progress.result}"
             await asyncio.sleep(0.05)
+
+    def marker(self, batch_id: str, shard: int = 0, attempt: int = 1) -> str:
+        """Return the marker of a batch that was planned in this house's store."""
+        identity = json.loads((self.store / IDENTITY).read_text())["id"]
+        return marker(scoped(batch_id, identity), shard, attempt)
 
     def results(self, batch_id: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.store / batch_id / "results.jsonl").read_text().splitlines()]

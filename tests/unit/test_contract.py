@@ -339,6 +339,7 @@ def test_codes_are_unique() -> None:
 def test_what_may_succeed_later_says_so() -> None:
     assert {cls.code for cls in ERRORS if cls.retryable} == {
         "store_error",
+        "store_mismatch",
         "provider_unavailable",
         "rate_limited",
         "queue_full",

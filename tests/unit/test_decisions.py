@@ -108,10 +108,10 @@ def test_an_outage_is_looked_at_every_ten_minutes_at_least() -> None:
     ("code", "before", "after"),
     [
         # Nothing gets better by itself.
-        ("invalid_spec", False, False),
+        ("invalid_spec", False, True),
         ("invalid_input", False, False),
         ("accounting_error", False, False),
-        ("object_not_found", False, False),
+        ("object_not_found", False, True),
         # An operator can mend these, which is only worth waiting for when something is paid for.
         ("authentication_failed", False, True),
         ("account_mismatch", False, True),
@@ -125,6 +125,7 @@ def test_an_outage_is_looked_at_every_ten_minutes_at_least() -> None:
         ("rate_limited", True, True),
         ("queue_full", True, True),
         ("store_error", True, True),
+        ("store_mismatch", True, True),
         ("timeout", True, True),
         ("KeyError", True, True),
         ("a code of a newer version", True, True),

@@ -57,8 +57,14 @@ async def test_every_phase_of_a_batch_can_be_the_last_of_its_run(moving: House) 
         handle = await moving.start(texts)
         result = await handle.result()
     assert (result.status, result.counts.succeeded, result.counts.failed) == (BatchStatus.COMPLETED, 3, 1)
-    assert [batch.marker for batch in result.provider_batches] == [f"{handle.id}/0/1", f"{handle.id}/0/2"]
-    assert [batch["marker"] for batch in await moving.batches()] == [f"{handle.id}/0/1", f"{handle.id}/0/2"]
+    assert [batch.marker for batch in result.provider_batches] == [
+        moving.marker(handle.id, 0, 1),
+        moving.marker(handle.id, 0, 2),
+    ]
+    assert [batch["marker"] for batch in await moving.batches()] == [
+        moving.marker(handle.id, 0, 1),
+        moving.marker(handle.id, 0, 2),
+    ]
     # Each of two attempts: after its upload, its create, each of four polls and its fetch; between them; and the end.
     assert await runs(moving.client, handle.id) >= 16
 
@@ -71,7 +77,7 @@ async def test_doubt_about_a_create_is_carried(moving: House, fault: str) -> Non
         result = await handle.result()
     assert result.counts.succeeded == 3
     ran = [batch for batch in await moving.batches() if batch["status"] == "completed"]
-    assert [batch["marker"] for batch in ran] == [f"{handle.id}/0/1"]
+    assert [batch["marker"] for batch in ran] == [moving.marker(handle.id, 0, 1)]
 
 
 async def test_a_refusal_is_carried_and_not_asked_for_again(moving: House) -> None:
@@ -147,7 +153,12 @@ async def test_shards_continue_and_their_batch_does_not_notice(moving: House) ->
         result = await handle.result()
     assert result.counts.succeeded == 9
     assert Counter(batch["marker"] for batch in await moving.batches()) == Counter(
-        [f"{handle.id}/0/1", f"{handle.id}/1/1", f"{handle.id}/1/2", f"{handle.id}/2/1"]
+        [
+            moving.marker(handle.id, 0, 1),
+            moving.marker(handle.id, 1, 1),
+            moving.marker(handle.id, 1, 2),
+            moving.marker(handle.id, 2, 1),
+        ]
     )
     assert await runs(moving.client, handle.id) == 1
     assert await runs(moving.client, f"{handle.id}/shards/00001") > 8
@@ -176,7 +187,7 @@ async def test_a_run_of_shards_goes_on_between_two_of_them(moving: House) -> Non
         outcome: ShardOutcome = await child.result()
         progress = await child.query("progress", result_type=BatchProgress)
     assert outcome.settled.counts == Counts(total=6, succeeded=5, failed=1)
-    assert [one.marker for one in outcome.batches] == [f"{batch.id}/{shard}/1" for shard in range(3)]
+    assert [one.marker for one in outcome.batches] == [moving.marker(batch.id, shard) for shard in range(3)]
     assert progress.shards == ShardCounts(total=3, ended=3)
     assert len(await moving.batches()) == 3  # found by their markers, and not bought again
     assert len(list(moving.store.glob(f"{batch.id}/shards/*/settled.json"))) == 3

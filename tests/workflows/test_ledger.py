@@ -108,7 +108,7 @@ async def test_a_batch_that_waits_says_so_and_can_be_cancelled(bounded: House) -
         assert "its turn in the queue of provider sandbox" in progress.waiting_for
         assert "it is next" in progress.waiting_for
         seen = await view(bounded)
-        assert [one.holder for one in seen.queue] == [f"{second.id}/0/1"]
+        assert [one.holder for one in seen.queue] == [bounded.marker(second.id)]
         await second.signal("cancel")
         result = await second.result()
         assert (result.status, result.counts.canceled) == (BatchStatus.CANCELED, 2)
@@ -128,11 +128,14 @@ async def test_a_batch_of_a_higher_priority_has_its_turn_first(bounded: House) -
         await bounded.until(usual, lambda p: p.waiting_for)
         urgent = await bounded.start([TEXT, TEXT], priority=1)
         await bounded.until(urgent, lambda p: p.waiting_for)
-        assert [one.holder for one in (await view(bounded)).queue] == [f"{urgent.id}/0/1", f"{usual.id}/0/1"]
+        assert [one.holder for one in (await view(bounded)).queue] == [
+            bounded.marker(urgent.id),
+            bounded.marker(usual.id),
+        ]
         await bounded.admin.settings(finish_after_polls=0)
         await asyncio.gather(*(handle.result() for handle in (holder, usual, urgent)))
     markers = [batch["marker"] for batch in await bounded.batches()]
-    assert markers == [f"{holder.id}/0/1", f"{urgent.id}/0/1", f"{usual.id}/0/1"]
+    assert markers == [bounded.marker(holder.id), bounded.marker(urgent.id), bounded.marker(usual.id)]
 
 
 async def test_those_who_share_a_fairness_key_share_one_turn(bounded: House) -> None:
@@ -144,7 +147,10 @@ async def test_those_who_share_a_fairness_key_share_one_turn(bounded: House) -> 
         await bounded.until(again, lambda p: p.waiting_for)
         other = await bounded.start([TEXT, TEXT], fairness_key="team-b")
         await bounded.until(other, lambda p: p.waiting_for)
-        assert [one.holder for one in (await view(bounded)).queue] == [f"{other.id}/0/1", f"{again.id}/0/1"]
+        assert [one.holder for one in (await view(bounded)).queue] == [
+            bounded.marker(other.id),
+            bounded.marker(again.id),
+        ]
         for handle in (again, other, holder):
             await handle.signal("cancel")
         await asyncio.gather(*(handle.result() for handle in (again, other, holder)))

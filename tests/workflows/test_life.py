@@ -48,7 +48,7 @@ async def test_several_shards_run_as_children_and_come_back_in_order(house: Hous
         result = await handle.result()
         progress = await house.progress(handle)
     assert result.counts.succeeded == 25
-    assert [batch.marker for batch in result.provider_batches] == [f"{handle.id}/{shard}/1" for shard in range(3)]
+    assert [batch.marker for batch in result.provider_batches] == [house.marker(handle.id, shard) for shard in range(3)]
     assert [row["custom_id"] for row in house.results(handle.id)] == [f"r{n}" for n in range(25)]
     assert (progress.shards.total, progress.shards.ended) == (3, 3)
 

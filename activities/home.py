@@ -1,0 +1,88 @@
+"""A batch's folder in the store, seen to be there before a step reads or writes in it.
+
+A folder that is not mounted, or that somebody has moved away, looks like an empty one. A step that wrote into it would
+leave a second, partial copy of the batch there, and one that read from it would find that nothing was ever bought. So
+each step looks at the batch's own plan first, which lies in the same folder: one small object a step.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..contract import InvalidSpec, ObjectNotFound, StoreMismatch
+from ..contract.steps import PlanRequest
+from .records import PlanRecord, decode_plan, plan_path
+from .store import Store, identity_of
+
+
+def home(store: Store, root: str) -> str:
+    """Return the path of a batch's folder.
+
+    Raises:
+        StoreMismatch: it is outside of this store, so this is not the one that the batch was planned in.
+    """
+    try:
+        return store.path(root)
+    except InvalidSpec:
+        raise StoreMismatch(
+            f"The batch was planned in a folder outside the store {store.url} of the worker that tried: the url in "
+            "[store] must be the same for all workers of a task queue."
+        ) from None
+
+
+async def seen_home(store: Store, root: str, identity: str) -> str:
+    """Return the path of a batch's folder after a look that it is there.
+
+    Args:
+        root: URI of the folder.
+        identity: of the store that the batch was planned in; "" where its plan knows none.
+
+    Raises:
+        StoreMismatch: this is another store, it is not mounted, or the batch's folder is not in it.
+    """
+    path = home(store, root)
+    try:
+        planned_in = decode_plan(await store.read(plan_path(path))).store
+    except ObjectNotFound:
+        if identity and await identity_of(store) != identity:
+            raise mismatch(store) from None
+        raise StoreMismatch(
+            f"The store has no object {store.uri(plan_path(path))}: the batch's folder is not there. Bring it back, or "
+            "mount the store again; nothing is written until then."
+        ) from None
+    except msgspec.MsgspecError:
+        raise StoreMismatch(
+            f"The object {store.uri(plan_path(path))} is no plan: bring the batch's own back."
+        ) from None
+    if identity and planned_in != identity:
+        raise mismatch(store)
+    return path
+
+
+def mismatch(store: Store) -> StoreMismatch:
+    """Return the error that says that a store is not the one that is expected."""
+    return StoreMismatch(
+        f"The store {store.url} is not the one that this batch was planned in: its identity, the object ~store.json, "
+        "is missing or another one. Is it mounted, and is the url in [store] right?"
+    )
+
+
+def check_home(plan: PlanRecord | None, seen: str | None, request: PlanRequest, store: Store) -> None:
+    """See that this is the store that an earlier run of the batch was planned in, where there was one.
+
+    Raises:
+        StoreMismatch: it is not.
+        InvalidSpec: the workflow is of a version that would not find what was bought by the plan.
+    """
+    if plan is None:
+        # Where nothing at all is known of the store, it may not be mounted; the batch's folder may lie in the one that
+        # is. A reset can wait for it, and a new plan would buy again what was bought by the old one.
+        if request.reset and request.scoped and seen is None:
+            raise mismatch(store)
+    elif plan.store and plan.store != seen:
+        raise mismatch(store)
+    elif plan.store and not request.scoped:
+        raise InvalidSpec(
+            f"The batch {request.batch_id} was planned by a newer version of Durabatch, and the worker that runs its "
+            "workflow is older: upgrade that worker, and start the batch again."
+        )
