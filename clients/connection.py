@@ -18,6 +18,7 @@ from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..contract import BatchNotFound, ConfigurationError, DurabatchError
+from ..workers.companion import IDLE
 from ..workers.embedded import FOLDER, Embedded, embedded, temporal_server
 
 #: A server in reach answers in well under a second; beyond this, something swallows the packets.
@@ -78,7 +79,11 @@ def temporal_config() -> ClientConnectConfig:
 
 @asynccontextmanager
 async def connection(
-    embed: Embed = Embed.RUNNING, *, folder: Path = FOLDER, runtime: Runtime | None = None
+    embed: Embed = Embed.RUNNING,
+    *,
+    folder: Path = FOLDER,
+    runtime: Runtime | None = None,
+    idle: timedelta = IDLE,
 ) -> AsyncIterator[Connection]:
     """Connect to the configured Temporal; if none is configured, to the embedded one.
 
@@ -86,6 +91,7 @@ async def connection(
         embed: when the embedded server is used.
         folder: where it keeps its state.
         runtime: the SDK's runtime; its default one if None.
+        idle: how long an embedded server goes on when its last user was killed.
 
     Raises:
         ConfigurationError: no Temporal is configured, and `embed` allows no embedded one.
@@ -101,7 +107,7 @@ async def connection(
                     "No Temporal is configured, and none is embedded in this folder: set TEMPORAL_ADDRESS, or "
                     "start one here with `durabatch dev`."
                 )
-            server = await stack.enter_async_context(embedded(folder))
+            server = await stack.enter_async_context(embedded(folder, idle))
             config = ClientConnectConfig(target_host=server.address)
         address = config["target_host"]
         try:

@@ -2,8 +2,9 @@
 
 The first command that needs such a server starts it, the last one that leaves stops it. Each user holds a shared lock
 on `<name>.lock` for as long as it lives, so the operating system itself drops the claim of one that was killed: its
-server goes on as an orphan until the next command adopts it. A second lock, `<name>.start.lock`, is held for the
-moments of starting and stopping, so that two commands never start two servers on one database.
+server goes on as an orphan until the next command adopts it, or the `keeper` beside it ends it for want of users. A
+second lock, `<name>.start.lock`, is held for the moments of starting and stopping, so that two commands never start two
+servers on one database.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from ..contract import ConfigurationError, DurabatchError
+from .keeper import command_line
 
 try:
     import fcntl
 except ImportError:  # Windows has no flock.
     fcntl = None  # type: ignore[assignment]
 
+#: How long a server that nobody uses goes on after the last command was killed.
+IDLE = timedelta(minutes=10)
 #: A laptop under load takes some seconds to start Temporal; one that needs longer than this has a fault.
 _START_SECONDS = 30.0
 #: Temporal's dev server and the sandbox end within a second of a SIGTERM; both survive a SIGKILL without loss.
@@ -51,6 +57,7 @@ class Companion:
     ready: Callable[[Mapping[str, int]], Awaitable[bool]]
     #: Called before a start, as long as no start has ever come to an end: clears away what a killed one left half made.
     clear: Callable[[], None] = lambda: None
+    idle: timedelta = IDLE  #: After this long without a user it ends; it never has none but after a kill.
     _children: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict, repr=False)
 
     @asynccontextmanager
@@ -68,6 +75,7 @@ class Companion:
             await _take(users, exclusive=False)
             try:
                 ports = await self._ensure(keep_ports=False)
+                self._keep()
                 watcher = asyncio.create_task(self._watch())
                 try:
                     yield ports
@@ -85,6 +93,23 @@ class Companion:
     def alive(self) -> bool:
         """Whether the server process runs."""
         return self._pid() is not None
+
+    async def stop(self) -> bool:
+        """End the server, and return whether there was one.
+
+        Raises:
+            DurabatchError: a command uses it.
+        """
+        if fcntl is None or not self.folder.exists():
+            return False
+        with _lock(self.folder / f"{self.name}.lock") as users:
+            async with self._starting():
+                running = self.alive()
+                if not await self._end_unused(users) and running:
+                    raise DurabatchError(
+                        f"The {self.name} server in {self.folder} is in use by another command: end that one first."
+                    )
+                return running
 
     async def _ensure(self, *, keep_ports: bool) -> Mapping[str, int]:
         """Return the ports of the running server; start it first if it does not run."""
@@ -140,6 +165,8 @@ class Companion:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
+            for child in self._children.values():
+                child.poll()  # one that has ended is let go
             if not self.alive():
                 # A start that fails is tried again at the next look; whoever waits sees that nothing answers.
                 with contextlib.suppress(DurabatchError, OSError):
@@ -147,17 +174,37 @@ class Companion:
 
     async def _leave(self, users: int) -> None:
         async with self._starting():
-            try:
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                for child in self._children.values():
+            await self._end_unused(users)
+            for child in self._children.values():
+                if child.poll() is None:
                     # It outlives us on purpose; without this, Popen would warn of a child that was not waited for.
                     child.returncode = 0
-                return
-            pid = self._pid()
-            if pid is not None:
-                await self._stop(pid)
-            self._write({**self._record(), "pid": None})
+
+    async def _end_unused(self, users: int) -> bool:
+        """End the server unless somebody else uses it; return whether nobody does."""
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        pid = self._pid()
+        if pid is not None:
+            await self._stop(pid)
+        self._write({**self._record(), "pid": None})
+        return True
+
+    def _keep(self) -> None:
+        """Have the server watched by a process that is there when we are killed; one that is there already stays."""
+        # -I -S: nothing of the user's or of the environment's is loaded.
+        command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py"))]
+        facts = [str(self.folder), self.name, self.mark, str(self.idle.total_seconds())]
+        process = subprocess.Popen(
+            [*command, *facts],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._children[process.pid] = process
 
     async def _stop(self, pid: int) -> None:
         clock = asyncio.get_running_loop().time
@@ -186,7 +233,7 @@ class Companion:
         child = self._children.get(pid)
         if child is not None:
             return child.poll() is None
-        return self.mark in _command_line(pid)
+        return self.mark in command_line(pid)
 
     def _record(self) -> dict[str, object]:
         try:
@@ -231,17 +278,6 @@ def _free(names: Sequence[str], wished: Mapping[str, int]) -> dict[str, int]:
                 listener.bind(("127.0.0.1", 0))
             ports[name] = listener.getsockname()[1]
         return ports
-
-
-def _command_line(pid: int) -> str:
-    """Return the command line of a process, "" if there is none or it has ended without being waited for."""
-    if Path("/proc/self/cmdline").exists():
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            return ""
-    listing = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listing.stdout
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from ..contract import ConfigurationError
-from .companion import Companion, accepts
+from .companion import IDLE, Companion, accepts
 
 #: The folder, relative to the current one, in which the embedded servers keep their state.
 FOLDER = Path(".durabatch")
@@ -30,8 +30,13 @@ class Embedded:
     ui_url: str  #: Address of its Web UI.
 
 
-def temporal_server(folder: Path = FOLDER) -> Companion:
-    """Return the embedded Temporal of a folder, running or not; its database is `<folder>/temporal.db`."""
+def temporal_server(folder: Path = FOLDER, idle: timedelta = IDLE) -> Companion:
+    """Return the embedded Temporal of a folder, running or not; its database is `<folder>/temporal.db`.
+
+    Args:
+        folder: where it keeps its state.
+        idle: how long it goes on when its last user was killed.
+    """
     folder = folder.absolute()
     database = str(folder / "temporal.db")
 
@@ -57,18 +62,19 @@ def temporal_server(folder: Path = FOLDER) -> Companion:
         command=command,
         ready=_answers,
         clear=clear,
+        idle=idle,
     )
 
 
 @asynccontextmanager
-async def embedded(folder: Path = FOLDER) -> AsyncIterator[Embedded]:
+async def embedded(folder: Path = FOLDER, idle: timedelta = IDLE) -> AsyncIterator[Embedded]:
     """Run an embedded Temporal on a SQLite file in `folder`, or join the one that another command runs there.
 
     Raises:
         ConfigurationError: this machine has no `temporal` binary.
         DurabatchError: the server does not start.
     """
-    async with temporal_server(folder).running() as ports:
+    async with temporal_server(folder, idle).running() as ports:
         yield Embedded(address=f"127.0.0.1:{ports['grpc']}", ui_url=f"http://127.0.0.1:{ports['ui']}")
 
 

@@ -82,6 +82,20 @@ class WorkerSettings(_Section):
             "that polls and cancels never wait behind those.",
         ),
     ] = 40
+    embedded_idle: Annotated[
+        Duration,
+        Field(
+            description="How long the embedded Temporal and the sandbox go on without any command after one was "
+            "killed: 1 s to 7 days."
+        ),
+    ] = timedelta(minutes=10)
+
+    @field_validator("embedded_idle")
+    @classmethod
+    def _ends(cls, value: timedelta) -> timedelta:
+        if not timedelta(seconds=1) <= value <= timedelta(days=7):
+            raise ValueError("must be between 1 second and 7 days")
+        return value
 
     @field_validator("heartbeat")
     @classmethod
@@ -203,6 +217,7 @@ class Settings(_Section):
                 "heartbeat": f"{self.worker.heartbeat.total_seconds():g}s",
                 "task_queue": self.worker.task_queue,
                 "max_concurrent_activities": self.worker.max_concurrent_activities,
+                "embedded_idle": f"{self.worker.embedded_idle.total_seconds():g}s",
             },
             "providers": {
                 name: {**provider.redacted(), "key": "set" if provider.api_key else "missing"}

@@ -72,13 +72,29 @@ async def _worker(task_queue: str | None) -> None:
 
 def dev(
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Run the stand-in provider `sandbox` too.")] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop what a killed command left running in this folder, and do no more.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Run an embedded Temporal and a worker here.
 
     They serve `submit`, `watch` and the Python client in this folder, until Ctrl-C.
     """
-    carry_out(_dev(sandbox, json_))
+    carry_out(_stop(json_) if stop else _dev(sandbox, json_))
+
+
+async def _stop(as_json: bool) -> None:
+    from ...workers.embedded import temporal_server
+    from . import stand_in
+
+    stopped = [server.name for server in (temporal_server(), stand_in.process()) if await server.stop()]
+    if as_json:
+        put_json({"stopped": stopped})
+    elif stopped:
+        put(f"Stopped: {', '.join(stopped)}. Batches that are under way are kept, and go on with the next command.")
+    else:
+        put("No embedded Temporal runs in this folder, so there is nothing to stop.")
 
 
 async def _dev(sandbox: bool, as_json: bool) -> None:

@@ -47,7 +47,7 @@ async def session(embed: Embed = Embed.KEPT, settings: Settings | None = None) -
         StoreError: the store cannot be opened.
     """
     settings = settings or read_settings()
-    async with connection(embed, runtime=_runtime()) as way:
+    async with connection(embed, runtime=_runtime(), idle=settings.worker.embedded_idle) as way:
         client = BatchClient(way.client, settings.store.url, task_queue=settings.worker.task_queue)
         yield Session(settings=settings, connection=way, client=client)
 

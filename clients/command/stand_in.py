@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from ...activities.providers.settings import ProviderSettings
 from ...contract import ConfigurationError
-from ...workers.companion import Companion, accepts
+from ...workers.companion import IDLE, Companion, accepts
 from ...workers.embedded import FOLDER
 from ...workers.settings import Settings
 
@@ -36,17 +36,23 @@ async def running(settings: Settings, folder: Path = FOLDER) -> AsyncIterator[Se
     """
     if importlib.util.find_spec("aiohttp") is None:
         raise ConfigurationError('The stand-in provider is not installed: pip install "durabatch[sandbox]".')
-    async with _process(folder).running() as ports:
+    async with process(folder, settings.worker.embedded_idle).running() as ports:
         yield settings.with_provider(_provider(ports))
 
 
 def known(settings: Settings, folder: Path = FOLDER) -> Settings:
     """Return settings that know the stand-in if it was ever used here, so that a worker waits for its batches."""
-    ports = _process(folder).recorded()
+    ports = process(folder).recorded()
     return settings.with_provider(_provider(ports)) if ports and NAME not in settings.providers else settings
 
 
-def _process(folder: Path) -> Companion:
+def process(folder: Path = FOLDER, idle: timedelta = IDLE) -> Companion:
+    """Return the stand-in of a folder, running or not.
+
+    Args:
+        folder: where it keeps its state.
+        idle: how long it goes on when its last user was killed.
+    """
     folder = folder.absolute()
     state = str(folder / NAME)
 
@@ -57,7 +63,7 @@ def _process(folder: Path) -> Companion:
     async def ready(ports: Mapping[str, int]) -> bool:
         return await accepts(ports["http"])
 
-    return Companion(folder=folder, name=NAME, mark=state, ports=("http",), command=command, ready=ready)
+    return Companion(folder=folder, name=NAME, mark=state, ports=("http",), command=command, ready=ready, idle=idle)
 
 
 def _provider(ports: Mapping[str, int]) -> ProviderSettings:

@@ -23,19 +23,20 @@ from durabatch.workers.embedded import binary, embedded, temporal_server
 #: Another command of the same folder: says where the server is, and stays until it is killed or told to go.
 OTHER = """
 import asyncio, sys
+from datetime import timedelta
 from pathlib import Path
 from durabatch.workers.embedded import embedded
 async def main():
-    async with embedded(Path(sys.argv[1])) as server:
+    async with embedded(Path(sys.argv[1]), timedelta(seconds=float(sys.argv[2]))) as server:
         print(server.address, flush=True)
         await asyncio.to_thread(sys.stdin.readline)
 asyncio.run(main())
 """
 
 
-def other(folder: Path) -> tuple[subprocess.Popen[str], str]:
+def other(folder: Path, idle: float = 600) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", OTHER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OTHER, str(folder), str(idle)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
@@ -76,6 +77,42 @@ async def test_the_server_of_a_killed_command_is_adopted_and_then_stopped(tmp_pa
     async with embedded(tmp_path) as server:
         assert server.address == address
     assert not temporal_server(tmp_path).alive()
+
+
+async def test_the_server_of_a_killed_command_ends_by_itself_and_one_that_is_used_does_not(tmp_path: Path) -> None:
+    used, address = other(tmp_path / "used", idle=0.2)
+    adopted, _ = other(tmp_path / "adopted", idle=2)
+    adopted.kill()
+    adopted.communicate()
+    id = f"kept-{uuid.uuid4().hex}"
+    async with embedded(tmp_path / "adopted"):
+        killed, there = other(tmp_path / "left", idle=2)
+        client = await Client.connect(there)
+        await client.start_workflow("Any", id=id, task_queue="nobody")
+        killed.kill()
+        killed.communicate()
+        while temporal_server(tmp_path / "left").alive():
+            await asyncio.sleep(0.1)
+        assert temporal_server(tmp_path / "used").alive()
+        assert temporal_server(tmp_path / "adopted").alive()
+        async with embedded(tmp_path / "left") as again:
+            assert await knows(again.address, id)
+    assert await Client.connect(address)
+    leave(used)
+
+
+async def test_a_server_that_nobody_uses_can_be_stopped_and_one_that_is_used_cannot(tmp_path: Path) -> None:
+    assert not await temporal_server(tmp_path / "never").stop()
+    assert not (tmp_path / "never").exists()
+    process, _ = other(tmp_path)
+    with pytest.raises(DurabatchError, match=r"The temporal server in \S+ is in use by another command: end that one"):
+        await temporal_server(tmp_path).stop()
+    assert temporal_server(tmp_path).alive()
+    process.kill()
+    process.communicate()
+    assert await temporal_server(tmp_path).stop()
+    assert not temporal_server(tmp_path).alive()
+    assert not await temporal_server(tmp_path).stop()
 
 
 async def test_a_server_that_died_is_started_again_on_its_database_and_ports(tmp_path: Path) -> None:

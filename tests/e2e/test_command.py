@@ -177,6 +177,46 @@ def test_a_run_without_anything_gives_its_result_and_a_second_one_buys_nothing(t
     assert shown.out.startswith("r0\tYou said: Say hi.")
 
 
+def test_what_a_killed_run_left_running_is_stopped_on_request(alone: Place) -> None:
+    nothing = alone.run("dev", "--stop")
+    assert (nothing.code, nothing.out) == (
+        0,
+        "No embedded Temporal runs in this folder, so there is nothing to stop.\n",
+    )
+    killed = alone.start(
+        "run", alone.rows("one"), "--provider", "sandbox", "--model", "gpt-4o-mini", "--poll-first", "5m"
+    )
+    record = alone.folder / ".durabatch/sandbox.json"
+    while not (record.exists() and json.loads(record.read_text())["ready"]):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    in_use = alone.run("dev", "--stop")
+    assert in_use.code == 1
+    assert "is in use by another command: end that one first" in in_use.err
+    killed.kill()
+    killed.communicate()
+    assert alone.run("dev", "--stop", "--json").facts == {"stopped": ["temporal", "sandbox"]}
+    assert alone.run("dev", "--stop", "--json").facts == {"stopped": []}
+    assert not temporal_server(alone.folder / ".durabatch").alive()
+
+
+def test_what_a_killed_run_left_running_ends_by_itself_and_the_run_goes_on_when_it_is_given_again(alone: Place) -> None:
+    config = alone.folder / "durabatch.toml"
+    config.write_text(config.read_text().replace("[worker]", '[worker]\nembedded_idle = "1s"'))
+    alone.provider(batch_seconds=3600)
+    rows = alone.rows("one", "two")
+    killed = alone.start("run", rows, *COMMON)
+    alone.until_bought(0)
+    killed.kill()
+    killed.communicate()
+    while temporal_server(alone.folder / ".durabatch").alive():
+        time.sleep(0.1)
+    alone.provider(batch_seconds=0)
+    again = alone.run("run", rows, *COMMON, "--json")
+    assert (again.code, again.facts["counts"]["succeeded"]) == (0, 2), again.err
+    assert len(alone.bought()) == 1
+
+
 def test_a_killed_run_goes_on_where_it_was_when_it_is_given_again(alone: Place) -> None:
     alone.provider(batch_seconds=3600)
     rows = alone.rows("one", "two", "three")

@@ -85,6 +85,10 @@ WRONG = {
     ),
     "a wrong type": ("[worker]\nmax_concurrent_activities = 'many'", ["worker.max_concurrent_activities", "integer"]),
     "a value out of range": ("[worker]\nheartbeat = '1s'", ["worker.heartbeat", "between 2 seconds and 5 minutes"]),
+    "an idle time out of range": (
+        "[worker]\nembedded_idle = 0",
+        ["worker.embedded_idle", "between 1 second and 7 days"],
+    ),
     "no duration": ("[worker]\nheartbeat = 'soon'", ["worker.heartbeat"]),
     "an unknown kind": ("[providers.x]\nkind = 'opena'", ["providers.x.kind", "'openai'", "'anthropic'"]),
     "no kind": ("[providers.x]\nbase_url = 'http://localhost:1'", ["providers.x.kind", "Field required"]),
