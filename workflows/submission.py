@@ -134,7 +134,8 @@ class Submission:
 
     def _may_be_lifted(self, created: Created) -> bool:
         """Return whether a refusal is waited out: an operator can lift it, and something of the batch is bought."""
-        return self._paid and created.code in MENDABLE_CREATE and workflow.patched("wait-for-a-refusal-to-be-lifted")
+        paid = self._paid or self._steering.paid  # by another shard, meanwhile
+        return paid and created.code in MENDABLE_CREATE and workflow.patched("wait-for-a-refusal-to-be-lifted")
 
     async def _settle(self, reason: str, at_least: timedelta) -> None:
         """Wait until the provider's listing is sure to show whatever it has taken."""
