@@ -41,6 +41,12 @@ MENDABLE_CREATE = frozenset({"authentication_failed", "provider_not_found"})
 #: Children of one batch: their starts and ends are some 10 events each of the batch's own history.
 MAX_CHILDREN = 200
 
+#: How often one child is started anew before the pauses in between grow to an hour.
+RESTARTS_OFTEN = 20
+RESTARTS_SELDOM = timedelta(hours=1)
+#: Events of the batch's own history after which no child is started anew by itself any more.
+RESTARTS_FULL = 3_000
+
 
 @dataclass(frozen=True)
 class Run:
@@ -83,6 +89,18 @@ def outage_delay(failures: int, retry_after: timedelta | None) -> timedelta:
     """Return the wait before a failed step is tried again; at least as long as the provider asks for."""
     grown: timedelta = min(OUTAGE_FIRST * 2 ** min(failures - 1, 20), OUTAGE_LONGEST)
     return max(grown, retry_after) if retry_after else grown
+
+
+def restart_delay(number: int, events: int) -> timedelta | None:
+    """Return the wait before another child follows one that ended too early; None if only an operator has it follow.
+
+    Args:
+        number: how many there were.
+        events: of the batch's own history, which is bounded (promise G6) whatever ends its children.
+    """
+    if events >= RESTARTS_FULL:
+        return None
+    return outage_delay(number, None) if number <= RESTARTS_OFTEN else RESTARTS_SELDOM
 
 
 def waits_out(code: str, *, submitted: bool) -> bool:

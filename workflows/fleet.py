@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -19,7 +18,7 @@ from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlread
 from ..contract import BatchSpec, Counts, ShardCounts
 from ..contract.names import SHARD_WORKFLOW
 from ..contract.steps import PlanSummary
-from .decisions import Run, outage_delay, runs_of, waits_out
+from .decisions import Run, restart_delay, runs_of, waits_out
 from .shard_workflow import ShardRequest
 from .state import ShardOutcome
 from .steering import PATIENCE, Steering, StepFailed
@@ -28,12 +27,8 @@ from .steering import PATIENCE, Steering, StepFailed
 _ROOM = 1_000
 #: Children whose start is asked for at a time: each brings its spec along, and a server takes 4 MB in one message.
 _STARTS = 20
-#: How often one child is started anew before the pauses in between grow to an hour.
-_OFTEN = 20
-_SELDOM = timedelta(hours=1)
-#: Events of the batch's own history after which no child is started anew by itself any more, only when `poll_now` asks
-#: for it; and after which not even then, so that whatever ends children all the time cannot fill the history.
-_FULL = 3_000
+#: Events of the batch's own history after which not even `poll_now` starts a child anew: whatever ends children all the
+#: time cannot fill the history.
 _OVERFULL = 10_000
 #: How often a child is started anew that fails with what never gets better by itself, by a defect of ours for example.
 _HOPELESS_STARTS = 5
@@ -212,9 +207,12 @@ class Fleet:
     async def _rest(self, run: Run, number: int, why: str) -> None:
         """Wait before another child follows one that has ended, ever longer."""
         events = workflow.info().get_current_history_length()
-        delay = outage_delay(number, None) if number <= _OFTEN else _SELDOM
+        delay = restart_delay(number, events)
+        by_itself = delay is not None
         words = f"{why} Another one goes on with it."
-        if events >= _FULL and workflow.patched(BOUNDED):
+        if delay is None and not workflow.patched(BOUNDED):
+            delay = restart_delay(number, 0)
+        if delay is None:
             delay = self._steering.deadline_at + PATIENCE - workflow.now()
             words = f"{why} Send poll_now when the cause is fixed: then another one goes on with it."
         self._failing[run] = words
@@ -225,7 +223,7 @@ class Fleet:
                 words,
                 until_stop=False,
                 until_nudged=events < _OVERFULL,
-                until=lambda: events >= _FULL and not canceled and self._steering.cancel is not None,
+                until=lambda: not by_itself and not canceled and self._steering.cancel is not None,
             )
         finally:
             del self._failing[run]

@@ -179,6 +179,12 @@ def test_metadata_is_small(metadata: dict[str, Any], good: bool) -> None:
         {"poll": {"jitter": 0.6}},
         {"on_complete": {}},
         {"on_complete": {"activity": "a", "workflow": "w"}},
+        {"on_complete": {"activity": ""}},
+        {"on_complete": {"activity": "a", "task_queue": ""}},
+        {"on_complete": {"activity": "a", "timeout": "0.5s"}},
+        {"on_complete": {"activity": "a", "timeout": "25h"}},
+        {"on_complete": {"activity": "a", "timeout": "1m", "heartbeat": "2m"}},
+        {"on_complete": {"activity": "a", "heartbeat": 0}},
     ],
     ids=json.dumps,
 )
@@ -208,7 +214,7 @@ def test_a_spec_survives_the_journey_through_json() -> None:
         params={"temperature": 0.5, "nested": {"a": [1, None, "x"]}},
         output="file:///data/out",
         max_cost_usd="1.50",
-        on_complete={"workflow": "Done", "task_queue": "mine"},
+        on_complete={"activity": "Done", "task_queue": "mine", "timeout": "3h", "heartbeat": "1m"},
         metadata={"team": "search"},
         retry={"classes": ["missing"]},
     )

@@ -20,13 +20,17 @@ from durabatch.workflows.decisions import (
     HOPELESS,
     MAX_CHILDREN,
     MENDABLE,
+    MENDABLE_CREATE,
     OUTAGE_LONGEST,
+    RESTARTS_FULL,
     absent_class,
     batch_status,
     outage_delay,
     poll_delay,
     queue_was_full,
+    restart_delay,
     runs_of,
+    waits_for_payment,
     waits_out,
 )
 
@@ -257,3 +261,48 @@ def test_up_to_as_many_shards_as_children_each_has_one_and_its_number_for_a_name
     assert [run.name for run in runs_of(3)] == ["00000", "00001", "00002"]
     assert {run.length for run in runs_of(MAX_CHILDREN)} == {1}
     assert [run.name for run in runs_of(MAX_CHILDREN + 1)][:2] == ["00000-00001", "00002-00003"]
+
+
+# --- what is waited for once something is bought ---
+
+
+@pytest.mark.parametrize(
+    ("code", "step", "create"),
+    [
+        ("authentication_failed", True, True),
+        ("provider_not_found", True, True),
+        ("missing_key", True, False),  # a create without a key is not refused: it was not sent
+        ("provider_refused", True, False),  # the provider will not have these rows, whatever else is bought
+        ("accounting_error", False, False),
+        (None, False, False),
+    ],
+)
+def test_what_stops_a_shard_is_waited_out_once_another_one_is_bought(
+    code: str | None, step: bool, create: bool
+) -> None:
+    assert waits_for_payment(code or "", create=False) is step
+    assert waits_for_payment(code or "", create=True) is create
+    assert MENDABLE_CREATE < MENDABLE
+
+
+# --- children that end too early ---
+
+
+def test_children_that_end_all_the_time_do_not_fill_the_history_of_their_batch() -> None:
+    events, passed, waiting = 1_800, timedelta(0), {child: (timedelta(0), 1) for child in range(MAX_CHILDREN)}
+    while waiting and passed < timedelta(days=35):
+        child = min(waiting, key=lambda child: waiting[child][0])
+        passed, number = waiting.pop(child)
+        events += 12  # initiated, started, ended, a timer, and the tasks in between
+        delay = restart_delay(number, events)
+        if delay is not None:
+            waiting[child] = (passed + delay, number + 1)
+    assert not waiting
+    assert RESTARTS_FULL <= events <= RESTARTS_FULL + 12 * MAX_CHILDREN
+
+
+def test_one_child_that_ends_again_and_again_is_followed_for_a_day_and_more() -> None:
+    delays = [restart_delay(number, 100) for number in range(1, 40)]
+    assert delays[0] == 5 * SECOND
+    assert None not in delays
+    assert sum((delay for delay in delays if delay), timedelta(0)) > timedelta(hours=20)
