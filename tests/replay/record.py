@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowHandle
 
+from durabatch.contract import Phase
 from durabatch.contract.ledger import ledger_id
 from durabatch.workflows.decisions import MAX_CHILDREN
 from support.house import KEY, House, asked, connect, dev_server, open_house
@@ -30,6 +32,7 @@ from support.house import KEY, House, asked, connect, dev_server, open_house
 STACK_TRACE = re.compile(r'"stackTrace":"(?:[^"\\]|\\.)*"')
 HISTORIES = Path(__file__).parent / "histories"
 Handle = WorkflowHandle[Any, Any]
+TASK_COMPLETED = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
 SLOW = {"finish_after_polls": 100_000, "cancel_fraction": 0.34}
 
 
@@ -186,6 +189,45 @@ async def several_shards_canceled(house: House) -> Handle:
     return handle
 
 
+async def several_shards_refused_at_first(house: House) -> Handle:
+    await house.admin.fault("batches.list", "status", status=403, times=1)
+    await house.admin.fault("batches.create", "hold_before")
+    handle = await house.start(6, limits={"max_rows": 2})
+    await house.until(handle, lambda p: p.waiting_for and "were refused" in p.waiting_for)
+    await house.admin.clear()
+    return handle
+
+
+async def several_shards_reset_and_canceled(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    handle = await house.start(6, limits={"max_rows": 2})
+    while len(await house.batches()) < 3:
+        await asyncio.sleep(0.05)
+    tasks = [event.event_id async for event in handle.fetch_history_events() if event.event_type == TASK_COMPLETED]
+    await house.client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=house.client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=handle.id),
+            reason="recorded",
+            workflow_task_finish_event_id=tasks[-1],
+            request_id="recorded-last",
+        )
+    )
+    again = house.client.get_workflow_handle(handle.id)
+    await again.signal("cancel")
+    return again
+
+
+async def store_away_while_applying(house: House) -> Handle:
+    (house.store / str(house.name) / "results.jsonl").mkdir(parents=True)
+    handle = await house.start(3)
+    await house.until(handle, lambda p: p.phase is Phase.APPLYING and p.waiting_for)
+    await handle.signal("cancel")
+    await house.until(handle, lambda p: p.waiting_for and "Another cancel" in p.waiting_for)
+    await handle.signal("cancel")
+    return handle
+
+
 async def shard_terminated(house: House) -> Handle:
     await house.admin.settings(**SLOW)
     handle = await house.start(4, limits={"max_rows": 2})
@@ -269,6 +311,9 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     refused_by_the_provider,
     several_shards,
     several_shards_canceled,
+    several_shards_refused_at_first,
+    several_shards_reset_and_canceled,
+    store_away_while_applying,
     shard_terminated,
     reset_with_children,
     more_shards_than_children,
