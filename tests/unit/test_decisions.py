@@ -277,9 +277,7 @@ def test_up_to_as_many_shards_as_children_each_has_one_and_its_number_for_a_name
         (None, False, False),
     ],
 )
-def test_what_stops_a_shard_is_waited_out_once_another_one_is_bought(
-    code: str | None, step: bool, create: bool
-) -> None:
+def test_what_stops_a_shard_is_waited_out_once_another_is_bought(code: str | None, step: bool, create: bool) -> None:
     assert waits_for_payment(code or "", create=False) is step
     assert waits_for_payment(code or "", create=True) is create
     assert MENDABLE_CREATE < MENDABLE
