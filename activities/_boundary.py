@@ -13,6 +13,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
 from pydantic import BaseModel
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: A provider's Retry-After up to this is waited out inside the activity's own retries.
 SHORT_WAIT = timedelta(seconds=30)
+#: The package's folder: of a fault's frames, the last one in it is named.
+_ROOT = Path(__file__).resolve().parent.parent
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -209,8 +212,17 @@ def _full() -> StoreError:
 def _defect(name: str, error: Exception) -> ApplicationError:
     """Return a fault of our own without its words, which may quote a row (promise G8); it tells the place instead."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = f"{frames[-1].name} line {frames[-1].lineno}" if frames else "an unknown place"
-    return ApplicationError(f"{name}: {type(error).__name__} in {where}.", type=type(error).__name__)
+    ours = [frame for frame in frames if _ROOT in Path(frame.filename).parents] or frames
+    where = f"{_short(ours[-1].filename)} line {ours[-1].lineno}, in {ours[-1].name}" if ours else "an unknown place"
+    return ApplicationError(
+        f"Step {name} failed by a fault of Durabatch's own: {type(error).__name__} at {where}. Please report it.",
+        type=type(error).__name__,
+    )
+
+
+def _short(file: str) -> str:
+    path = Path(file)
+    return path.relative_to(_ROOT).as_posix() if _ROOT in path.parents else path.name
 
 
 def _last_place() -> dict[str, int | str]:

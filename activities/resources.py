@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import timedelta
 
-from ..contract import AccountMismatch, WorkerBusy
+from ..contract import AccountMismatch, ConfigurationError, WorkerBusy
 from ..contract.steps import ApplyRequest, Attempt, FinishRequest
 from .home import seen_home
 from .prices import Prices
@@ -17,6 +18,9 @@ from .store import Store
 #: Python works on one row at a time, however many threads it has: a second one uses the first one's waits for disk and
 #: network, and more would only take more memory, and keep the event loop waiting.
 _ROW_THREADS = 2
+
+
+_log = logging.getLogger(__name__)
 
 
 class LongSteps:
@@ -50,7 +54,7 @@ class LongSteps:
 
 
 class Resources:
-    """Opened once per worker, before its first activity, and closed after its last.
+    """What every worker of one plugin works with; closed after the last one's last activity.
 
     Args:
         store: where inputs, plans and results live.
@@ -74,6 +78,7 @@ class Resources:
         self.long_steps = LongSteps(long_steps)
         self._settings_of = settings_of
         self._open: dict[str, Provider] = {}
+        self._users = 0
         self._row_work: asyncio.Semaphore | None = None
 
     @property
@@ -95,8 +100,33 @@ class Resources:
         """
         return self._settings_of(name)
 
+    @contextlib.asynccontextmanager
+    async def used(self, names: Iterable[str] = ()) -> AsyncIterator[None]:
+        """Keep the connections open for one worker; the last of several that leaves closes them.
+
+        Args:
+            names: providers that the worker is to serve. One that cannot be set up is logged, with the cause: its
+                batches fail or wait with the same words, and the others are served.
+        """
+        for name in names:
+            try:
+                self.provider(name)
+            except ConfigurationError as error:
+                _log.error("%s Until then, this worker serves the other providers only.", error.message)
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                await self.close()
+
     def provider(self, name: str) -> Provider:
-        """Return the adapter of a provider, opened at its first use."""
+        """Return the adapter of a provider, opened at its first use.
+
+        Raises:
+            ConfigurationError: there is no such provider, its key is missing, or it cannot be set up.
+        """
         settings = self.settings(name)
         if name not in self._open:
             self._open[name] = open_provider(settings)

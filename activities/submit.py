@@ -78,7 +78,7 @@ class Submit:
         if not provider.capabilities.uploads or not rows:
             return Uploaded(file_id=None, rows=rows, bytes=record.bytes)
         digest = attempt_digest(record, picked)
-        found = await provider.find_files(file_prefix(request.attempt), request.since)
+        found = await provider.find_files(file_prefix(request.attempt), request.since, whole=request.fence)
         generation = request.generation
         if request.fence:
             generation = max([generation, *(file_generation(name, digest) + 1 for _, name in found)])

@@ -14,7 +14,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-import httpx
+import httpx2
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
         ids = [json.loads(line)["custom_id"] for line in lines]
     marks.append(("read", time.perf_counter()))
 
-    with httpx.Client(base_url=given.base_url, headers={"Authorization": "Bearer bare"}, timeout=600) as client:
+    with httpx2.Client(base_url=given.base_url, headers={"Authorization": "Bearer bare"}, timeout=600) as client:
         with given.input.open("rb") as file:
             uploaded = client.post("/files", data={"purpose": "batch"}, files={"file": ("rows.jsonl", file)})
         file_id = uploaded.raise_for_status().json()["id"]

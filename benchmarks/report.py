@@ -74,7 +74,7 @@ def machine() -> dict[str, Any]:
         "durabatch": version("durabatch"),
         "temporalio": version("temporalio"),
         "temporal": _temporal(),
-        "httpx": version("httpx"),
+        "httpx2": version("httpx2"),
         "msgspec": version("msgspec"),
     }
 

@@ -145,8 +145,12 @@ class ProviderError(DurabatchError):
 
     code = "provider_error"
 
-    def __init__(self, message: str | None = None, *, retry_after: timedelta | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, retry_after: timedelta | None = None, status: int | None = None
+    ) -> None:
         super().__init__(message)
+        #: The HTTP status that it answered with, if it answered.
+        self.status = status
         #: How long the provider asks to be left alone.
         self.retry_after = retry_after
 

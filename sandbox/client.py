@@ -27,7 +27,7 @@ class SandboxAdmin:
             op: The operation, such as `batches.create`, or `*`.
             kind: The kind, such as `lost_answer`.
             options: `times`, `skip`, `seconds`, `status`, `retry_after`, `code`, `type`, `message`,
-                `delay_seconds`, `fraction`, `outcome`.
+                `delay_seconds`, `fraction`, `outcome`, `put`, `drop`, `body`, `media`.
         """
         return await self._call("POST", "/admin/faults", {"op": op, "kind": kind, **options})
 

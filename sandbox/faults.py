@@ -37,7 +37,7 @@ OPS = (
 #: Kinds that stop a request before it takes effect.
 BEFORE = frozenset({"status", "reset", "outage", "hold_before"})
 #: Kinds that spoil the answer of a request that took its full effect.
-AFTER = frozenset({"lost_answer", "lost_answer_status", "slow", "hold"})
+AFTER = frozenset({"lost_answer", "lost_answer_status", "slow", "hold", "override"})
 #: Kinds that a handler applies itself.
 TRUNCATE = frozenset({"truncate"})
 BATCH_OUTCOME = frozenset({"batch_outcome"})
@@ -61,6 +61,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         "hold",
         "truncate",
         "batch_outcome",
+        "override",
     ]
     times: Annotated[int, msgspec.Meta(ge=0)] | None = None
     skip: Annotated[int, msgspec.Meta(ge=0)] = 0  # matching requests to let pass first
@@ -73,6 +74,10 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     delay_seconds: _Seconds = 0.0  # of `slow`
     fraction: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5  # of `truncate` (bytes), `batch_outcome` (rows)
     outcome: Literal["expired", "failed", "cancelled"] | None = None  # of `batch_outcome`
+    put: dict[str, Any] = {}  # of `override`: JSON pointers (RFC 6901; "" is all of it) and what the answer says there
+    drop: list[str] = []  # of `override`: JSON pointers of what the answer leaves out
+    body: str | None = None  # of `override`: what is sent in place of JSON
+    media: str = "application/json"  # of `override`: the content type
     id: int = 0  # given by the sandbox
     until: float | None = None  # given by the sandbox: Unix seconds
     waiting: int = 0  # given by the sandbox: requests that it holds now
@@ -126,6 +131,8 @@ class Faults:
             raise SandboxError(f"A fault of kind '{fault.kind}' needs a status.")
         if fault.kind == "batch_outcome" and (fault.outcome is None or fault.op not in ("batches.create", "*")):
             raise SandboxError("A batch_outcome needs an outcome and the operation batches.create.")
+        if fault.kind == "override" and not (fault.put or fault.drop or fault.body is not None):
+            raise SandboxError("An override needs what to put into the answer, what to drop from it, or a body.")
         fault.id, self._next_id = self._next_id, self._next_id + 1
         fault.until = None if fault.seconds is None else time.time() + fault.seconds
         self._faults.append(fault)

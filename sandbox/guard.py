@@ -12,6 +12,7 @@ from aiohttp import web
 
 from .errors import Protocol, Refusal
 from .faults import AFTER, BEFORE, Fault
+from .override import overridden
 from .provider import REQUESTS, Handler, Provider, answer, new_id, provider_of
 
 #: Routes whose bodies are streamed to disk by their handlers and must not be read ahead.
@@ -99,6 +100,8 @@ async def _after(
         return abort(request)
     if fault.kind == "lost_answer_status":
         return _refuse(_as_refusal(fault), protocol, new_id("req_"))
+    if fault.kind == "override":
+        return overridden(fault, response)
     if fault.kind == "hold":
         await provider.faults.hold(fault)
     else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
 
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultPayloadConverter
@@ -51,12 +49,7 @@ class BatchPlugin(SimplePlugin):
         )
         self._long_steps = resources.long_steps
 
-        @contextlib.asynccontextmanager
-        async def run_context() -> AsyncIterator[None]:
-            try:
-                yield
-            finally:
-                await resources.close()
+        with_key = sorted(name for name, provider in settings.providers.items() if provider.api_key)
 
         super().__init__(
             "durabatch.BatchPlugin",
@@ -64,7 +57,8 @@ class BatchPlugin(SimplePlugin):
             workflows=list(WORKFLOWS),
             activities=all_activities(resources),
             workflow_runner=_workflow_runner,
-            run_context=run_context,
+            # One plugin may serve several workers at a time: the last of them closes the connections.
+            run_context=lambda: resources.used(with_key),
         )
 
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:

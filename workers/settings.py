@@ -25,22 +25,18 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from ..activities.providers.settings import DEFAULTS, ProviderSettings
+from ..activities.providers.settings import DEFAULTS, NO_KEY, ProviderSettings, is_loopback
 from ..contract import TASK_QUEUE, ConfigurationError, Duration, MissingKey, UnknownProvider
 
 #: The environment variable that names the configuration file.
 CONFIG_VARIABLE = "DURABATCH_CONFIG"
 #: The file that is read when the variable is not set, if it is there.
 CONFIG_FILE = "durabatch.toml"
-#: What a server without keys is sent as its key: the wire protocols have no way to send none.
-NO_KEY = "unused"
 
 _VARIABLE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*)?")
 
@@ -239,15 +235,6 @@ def _needs_name(provider: ProviderSettings) -> bool:
     """Whether the configuration leaves open which key goes to an address that is not the kind's own."""
     own = provider.url == DEFAULTS[provider.kind][0]
     return not own and "api_key_env" not in provider.model_fields_set and not is_loopback(provider.url)
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _absolute(url: str, folder: Path) -> str:

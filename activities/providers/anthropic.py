@@ -9,22 +9,27 @@ as one of the right time and size, until the ids in its results tell.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
-from ...contract import BatchSpec, ProviderNotFound, ProviderRefused, ProviderStatus
+from ...contract import BatchSpec, ProviderNotFound, ProviderRefused, ProviderStatus, ProviderUnavailable
 from ...contract.steps import Search, Snapshot
 from ..rows import Row
-from . import anthropic_results, anthropic_rows
+from . import anthropic_results, anthropic_rows, reading
 from .base import Capabilities, Content, Creation, Download, MarkedBatch, Outcome, StoredFile, Wanted
 from .http import Http
+from .pages import ListingIncomplete, page, pages
 from .settings import ProviderSettings
 
 #: The newer version, 2026-10-21, only takes away: it refuses temperature, top_p and top_k, which rows may carry
 #: (https://platform.claude.com/docs/en/api/migration-2026-10-21).
 VERSION = "2023-06-01"
 BATCHES = "/v1/messages/batches"
+#: What becomes of a batch's rows, as its counts name it.
+COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 #: Limits of a batch: https://platform.claude.com/docs/en/build-with-claude/batch-processing (100,000 requests, 256 MB).
 MAX_ROWS = 100_000
 MAX_BYTES = 256 * 1000 * 1000
@@ -44,7 +49,8 @@ class AnthropicProvider:
 
     def __init__(self, settings: ProviderSettings) -> None:
         key = settings.api_key.get_secret_value() if settings.api_key else ""
-        self._http = Http(settings, {"x-api-key": key, "anthropic-version": VERSION}, explain)
+        self._name = settings.name
+        self._http = Http(settings, {"x-api-key": key, "anthropic-version": VERSION})
         self._capabilities = Capabilities(
             search=Search.PROVISIONAL,
             uploads=False,
@@ -93,10 +99,10 @@ class AnthropicProvider:
         # Never called, because capabilities.uploads is false; and there is nothing that it could do.
         raise ProviderRefused("Anthropic takes a batch's rows with its create, not as a file.")
 
-    async def find_files(self, prefix: str, since: datetime) -> list[tuple[str, str]]:
+    async def find_files(self, prefix: str, since: datetime, whole: bool = False) -> list[tuple[str, str]]:
         return []  # there never are any
 
-    async def list_files(self, prefix: str, since: datetime) -> list[StoredFile]:
+    async def list_files(self, prefix: str, since: datetime, whole: bool = False) -> list[StoredFile]:
         return []
 
     async def delete_file(self, file_id: str) -> None:
@@ -107,17 +113,28 @@ class AnthropicProvider:
         name = anthropic_rows.name_of(wanted.seal)
         ours: Snapshot | None = None
         candidate: Snapshot | None = None
-        async for item in self._pages():
-            batch = snapshot(item)
-            if batch.created_at and batch.created_at < wanted.since - CLOCK_SLACK:
-                break
-            if batch.total != wanted.rows or batch.id in wanted.strangers:
-                continue
-            found = await self._name_in(batch)
-            if found == name:
-                ours = batch  # the oldest of them is the one that everybody adopts
-            elif found is None:
-                candidate = batch
+        try:
+            async for item in self._pages():
+                created = reading.instant(item.get("created_at"))
+                if created is not None and created < wanted.since - CLOCK_SLACK:
+                    break
+                # One whose rows nobody can count may be ours as well.
+                if _rows(item) not in (wanted.rows, None) or not reading.word(item.get("id")):
+                    continue
+                batch = snapshot(item)
+                if batch.id in wanted.strangers:
+                    continue
+                found = await self._name_in(batch)
+                if found == name:
+                    ours = batch  # the oldest of them is the one that everybody adopts
+                elif found is None:
+                    candidate = batch
+        except ListingIncomplete as error:
+            if ours is None and candidate is None:
+                # What cannot be seen may be ours and paid for, so nothing is created in its place (promise G1).
+                raise ProviderUnavailable(
+                    f"{error} A batch of ours may be there, so none is created; report it to whoever runs the provider."
+                ) from None
         return ours or candidate
 
     async def list_batches(self, since: datetime) -> list[MarkedBatch]:
@@ -127,24 +144,26 @@ class AnthropicProvider:
         content = creation.content
         if content is None:
             raise ProviderRefused("Anthropic takes a batch's rows with its create, and there were none.")
-        answer = await self._http.call(
+        batch = await self._http.call(
             "POST",
             BATCHES,
+            read=snapshot,
             content=content.chunks,
             headers={"Content-Type": "application/json", "Content-Length": str(content.size)},
             creates=True,
         )
-        batch = snapshot(answer)
         self._remember(batch.id, anthropic_rows.name_of(creation.seal))
         return batch
 
     async def retrieve(self, batch_id: str) -> Snapshot:
-        return snapshot(await self._http.call("GET", f"{BATCHES}/{batch_id}"))
+        return await self._http.call("GET", _path(batch_id), read=partial(_batch, batch_id))
 
     async def cancel(self, batch_id: str) -> Snapshot:
         try:
-            return snapshot(await self._http.call("POST", f"{BATCHES}/{batch_id}/cancel"))
-        except ProviderRefused:  # it has ended meanwhile (400), which retrieve shows
+            answer = await self._http.send("POST", f"{_path(batch_id)}/cancel")
+            return _batch(batch_id, reading.decode(answer))
+        except (ProviderRefused, reading.Unreadable):
+            # It has ended meanwhile (400), or was told to end and the answer is odd: how it is, retrieve shows.
             return await self.retrieve(batch_id)
 
     async def downloads(self, batch: Snapshot) -> list[Download]:
@@ -152,27 +171,25 @@ class AnthropicProvider:
 
     async def download(self, download: Download, start: int) -> AsyncGenerator[bytes, None]:
         # From the configured host: a results_url could send the key anywhere.
-        async with self._http.stream(f"{BATCHES}/{download.reference}/results", start) as chunks:
+        async with self._http.stream(f"{_path(download.reference)}/results", start) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def probe(self) -> None:
-        await self._http.call("GET", "/v1/models", params={"limit": 1})
+    async def probe(self) -> datetime | None:
+        await self._http.call("GET", "/v1/models", params={"limit": 1}, read=reading.present)
+        return self._http.clock
 
     async def close(self) -> None:
         await self._http.close()
 
-    async def _pages(self) -> AsyncIterator[dict[str, Any]]:
+    def _pages(self) -> AsyncIterator[Mapping[str, Any]]:
         """Yield the workspace's batches, the newest first; whoever iterates stops when it has seen enough."""
-        after: dict[str, str] = {}
-        while True:
-            page = await self._http.call("GET", BATCHES, params={"limit": 100, **after})
-            items = page.get("data") or []
-            for item in items:
-                yield item
-            if not items or not page.get("has_more"):
-                return
-            after = {"after_id": items[-1]["id"]}
+        return pages(
+            self._name,
+            f"GET {BATCHES}",
+            "after_id",
+            lambda after: self._http.call("GET", BATCHES, params={"limit": 100, **after}, read=page),
+        )
 
     async def _name_in(self, batch: Snapshot) -> str | None:
         """Return the name that a batch's rows carry, None as long as nobody can tell."""
@@ -201,28 +218,53 @@ class AnthropicProvider:
         self._known[batch_id] = name
 
 
-def explain(body: Any) -> tuple[str | None, str | None]:
-    """Return (code, message) of Anthropic's error envelope, `{"type": "error", "error": {type, message}}`."""
-    kind, code, message = anthropic_results.told(body)
-    return code or kind, message
+def snapshot(answer: Any) -> Snapshot:
+    """Return a message batch object in the contract's words; only its id is needed.
 
-
-def snapshot(item: dict[str, Any]) -> Snapshot:
-    """Return a message batch object in the contract's words."""
-    raw = str(item.get("processing_status") or "")
-    counts = {name: count or 0 for name, count in (item.get("request_counts") or {}).items()}
-    created = item.get("created_at")
+    Raises:
+        reading.Unreadable: it is no object, or has no id.
+    """
+    item = reading.fields(answer)
+    raw = reading.word(item.get("processing_status")) or ""
+    told = reading.mapping(item.get("request_counts"))
+    counts = {name: reading.count(told.get(name)) or 0 for name in COUNTS}
     return Snapshot(
-        id=item["id"],
+        id=reading.needed(item, "id"),
         status=_status(raw, counts),
         raw_status=raw,
         total=sum(counts.values()),
-        completed=counts.get("succeeded", 0),
+        completed=counts["succeeded"],
         # Each of them is a line of the results, so that a download can be counted.
-        failed=sum(counts.get(name, 0) for name in ("errored", "canceled", "expired")),
+        failed=sum(counts[name] for name in ("errored", "canceled", "expired")),
         output="results" if item.get("results_url") else None,
-        created_at=datetime.fromisoformat(created) if created else None,
+        created_at=reading.instant(item.get("created_at")),
     )
+
+
+def _batch(batch_id: str, answer: Any) -> Snapshot:
+    """Return the batch that was asked for, as it is now.
+
+    Raises:
+        reading.Unreadable: the answer does not say how it is, or is about another one.
+    """
+    reading.needed(reading.fields(answer), "processing_status")
+    found = snapshot(answer)
+    if found.id != batch_id:
+        raise reading.Unreadable("field `id` names another batch than was asked for")
+    return found
+
+
+def _rows(item: Mapping[str, Any]) -> int | None:
+    """Return how many rows a batch has; None if that cannot be read."""
+    told = item.get("request_counts")
+    if not isinstance(told, dict):
+        return None
+    counts = [reading.count(told[name]) for name in COUNTS if told.get(name) is not None]
+    return None if None in counts or not counts else sum(one for one in counts if one is not None)
+
+
+def _path(batch_id: str) -> str:
+    return f"{BATCHES}/{quote(batch_id, safe='')}"
 
 
 def _status(raw: str, counts: dict[str, int]) -> ProviderStatus:

@@ -202,11 +202,15 @@ class Provider(Protocol):
         """Upload rows; return the file's id."""
         ...
 
-    async def find_files(self, prefix: str, since: datetime) -> list[tuple[str, str]]:
-        """Return (id, name) of the account's files whose names begin so, the newest first; none older than since."""
+    async def find_files(self, prefix: str, since: datetime, whole: bool = False) -> list[tuple[str, str]]:
+        """Return (id, name) of the account's files whose names begin so, the newest first; none older than since.
+
+        Raises:
+            ProviderUnavailable: all of them are wanted (`whole`), and the listing cannot be read to its end.
+        """
         ...
 
-    async def list_files(self, prefix: str, since: datetime) -> list[StoredFile]:
+    async def list_files(self, prefix: str, since: datetime, whole: bool = False) -> list[StoredFile]:
         """Return what `find_files` does, with sizes."""
         ...
 
@@ -246,8 +250,8 @@ class Provider(Protocol):
         """
         ...
 
-    async def probe(self) -> None:
-        """Make the cheapest call that needs the key."""
+    async def probe(self) -> datetime | None:
+        """Make the cheapest call that needs the key; return the provider's clock, where it tells."""
         ...
 
     async def close(self) -> None:

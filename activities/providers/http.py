@@ -10,11 +10,10 @@ import email.utils
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
-import httpx
-import msgspec
+import httpx2
 
 from ...contract import (
     AnswerLost,
@@ -26,8 +25,9 @@ from ...contract import (
     QueueFull,
     RateLimited,
 )
+from . import connecting, reading, refusals
 from .redirects import MAX_REDIRECTS, origin, range_of, redirects, target
-from .settings import ProviderSettings
+from .settings import NO_KEY, ProviderSettings
 
 #: Codes and words by which providers say that their queue, rather than the request rate, is full.
 QUEUE_WORDS = (
@@ -37,14 +37,13 @@ QUEUE_WORDS = (
     "batch_limit",
     "too many active",
 )
-#: A provider's own words are kept to this length in errors and in Temporal's history.
-MAX_WORDS = 300
-
 #: A provider is asked again after a day, whatever it says (in seconds).
 LONGEST_WAIT = 24 * 3600.0
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+T = TypeVar("T")
+
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -54,27 +53,58 @@ class Http:
     Args:
         settings: the provider's settings, key included.
         headers: what every request carries, beside what the settings add to it.
-        explain: returns (code, message) of an error body in the provider's own envelope.
+
+    Raises:
+        ConfigurationError: no request can ever be sent with these settings, or in this environment.
     """
 
-    def __init__(
-        self,
-        settings: ProviderSettings,
-        headers: Mapping[str, str],
-        explain: Callable[[Any], tuple[str | None, str | None]],
-    ) -> None:
+    def __init__(self, settings: ProviderSettings, headers: Mapping[str, str]) -> None:
         self._name = settings.name
-        self._key = settings.api_key.get_secret_value() if settings.api_key else ""
-        self._explain = explain
-        self._client = httpx.AsyncClient(
-            base_url=settings.url,
-            headers=_joined(headers, settings.headers),
-            timeout=httpx.Timeout(settings.timeout.total_seconds(), connect=10),
-            # httpx repeats nothing by itself. (A transport of our own would not know the environment's proxies.)
-            limits=httpx.Limits(max_keepalive_connections=20),
-        )
+        key = settings.api_key.get_secret_value() if settings.api_key else ""
+        self._key = "" if key == NO_KEY else key
+        self._key_variable = settings.key_variable
+        self._patience = settings.timeout.total_seconds()
+        self._client = connecting.open_client(settings, headers)
+        #: The provider's clock at its last answer, where it told.
+        self.clock: datetime | None = None
 
     async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        read: Callable[[Any], T],
+        json: Any = None,
+        content: AsyncIterator[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        creates: bool = False,
+    ) -> T:
+        """Send one request and return what `read` makes of the JSON of its answer.
+
+        Raises:
+            AnswerLost: `creates`, and the request may have taken effect: also where its answer cannot be read.
+            ProviderUnavailable: the answer cannot be read; says which route, which field and why.
+            ProviderError: one of the others; with `creates`, nothing was created.
+        """
+        answer = await self.send(
+            method, path, json=json, content=content, headers=headers, params=params, creates=creates
+        )
+        try:
+            return read(reading.decode(answer))
+        except Exception as error:
+            # Whatever our own code stumbles over, it is the provider's answer that it could not read: it may be read
+            # later, or by a newer version, and a batch that exists must not be lost by it. No value is quoted.
+            why = str(error) if isinstance(error, reading.Unreadable) else f"{type(error).__name__} while reading it"
+            if isinstance(error, reading.Unreadable) and (page := refusals.page(answer)):
+                why = f"it is {page}"
+            message = (
+                f"Provider {self._name} answered {method} {path} with a body that Durabatch cannot read: "
+                f"{refusals.scrub(why, self._key)}."
+            )
+            raise (AnswerLost if creates else ProviderUnavailable)(message, status=200) from None
+
+    async def send(
         self,
         method: str,
         path: str,
@@ -84,27 +114,23 @@ class Http:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         creates: bool = False,
-    ) -> Any:
-        """Send one request and return the JSON of its answer.
+    ) -> bytes:
+        """Send one request and return the body of its answer, whatever that is.
 
         Raises:
-            AnswerLost: `creates`, and the request may have taken effect.
-            ProviderError: one of the others; with `creates`, nothing was created.
+            AnswerLost, ProviderError: as `call`.
         """
         request = self._client.build_request(
             method, path.lstrip("/"), json=json, content=content, headers=headers, params=params
         )
         try:
             response = await self._client.send(request)
-        except httpx.RequestError as error:
+        except httpx2.RequestError as error:
             raise self._transport_error(error, creates) from None
+        self.clock = _date(response.headers) or self.clock
         if not response.is_success:
             raise self._status_error(response, response.content, creates)
-        try:
-            return msgspec.json.decode(response.content)
-        except ValueError:  # msgspec's errors, and those of text that is not UTF-8
-            message = f"Provider {self._name} answered {method} {path} with something that is not JSON."
-            raise (AnswerLost if creates else ProviderUnavailable)(message) from None
+        return response.content
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, start: int) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -135,15 +161,16 @@ class Http:
         finally:
             await response.aclose()
 
-    async def _follow(self, request: httpx.Request, headers: Mapping[str, str]) -> tuple[httpx.Response, bool]:
+    async def _follow(self, request: httpx2.Request, headers: Mapping[str, str]) -> tuple[httpx2.Response, bool]:
         """Return the answer at the end of a download's redirects, and whether another origin gave it."""
         abroad = False
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 response = await self._client.send(request, stream=True)
-            except httpx.RequestError as error:
+            except httpx2.RequestError as error:
                 if abroad:
-                    raise self._abroad_error(request.url, f"cannot be reached ({type(error).__name__})") from None
+                    why = connecting.reason(error, self._patience).partition(";")[0].rstrip(".")  # no advice
+                    raise self._abroad_error(request.url, f"cannot be reached: {why}") from None
                 raise self._transport_error(error, False) from None
             if not redirects(response):
                 return response, abroad
@@ -156,12 +183,12 @@ class Http:
             # Once abroad, always abroad: another host must not choose what is asked for with our key.
             abroad = abroad or origin(url) != origin(request.url)
             kept = headers if abroad else request.headers
-            request = httpx.Request("GET", url, headers=kept, extensions=request.extensions)
+            request = httpx2.Request("GET", url, headers=kept, extensions=request.extensions)
         raise ProviderUnavailable(
             f"Provider {self._name} sends a download from address to address, more than {MAX_REDIRECTS} times."
         )
 
-    async def _chunks(self, response: httpx.Response, start: int) -> AsyncIterator[bytes]:
+    async def _chunks(self, response: httpx2.Response, start: int) -> AsyncIterator[bytes]:
         """Yield the content from byte `start` on.
 
         Raises:
@@ -174,7 +201,7 @@ class Http:
         if skip < 0:
             raise ProviderUnavailable(f"Provider {self._name} sends a download from byte {begin:,} on, not {start:,}.")
         try:
-            # As they come: what httpx gathers to make larger ones is lost when the connection breaks.
+            # As they come: what httpx2 gathers to make larger ones is lost when the connection breaks.
             async for chunk in response.aiter_bytes():
                 got += len(chunk)
                 if skip >= len(chunk):
@@ -182,7 +209,7 @@ class Http:
                     continue
                 yield chunk[skip:]
                 skip = 0
-        except httpx.RequestError as error:
+        except httpx2.RequestError as error:
             raise self._transport_error(error, False) from None
         if skip or (total is not None and got < total):
             raise ProviderUnavailable(f"Provider {self._name} ended a download after {got:,} bytes; asking again.")
@@ -191,17 +218,15 @@ class Http:
         """Close the connections."""
         await self._client.aclose()
 
-    def _transport_error(self, error: httpx.RequestError, creates: bool) -> ProviderError:
-        what = f"Provider {self._name} cannot be reached ({type(error).__name__})."
+    def _transport_error(self, error: httpx2.RequestError, creates: bool) -> ProviderError:
+        why = connecting.reason(error, self._patience)
         # Only these are known to have failed before a byte of the request left.
-        unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+        unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
         if creates and not isinstance(error, unsent):
-            return AnswerLost(
-                f"The connection to provider {self._name} broke before it answered ({type(error).__name__})."
-            )
-        return ProviderUnavailable(what)
+            return AnswerLost(f"The connection to provider {self._name} was lost before it answered: {why}")
+        return ProviderUnavailable(f"Provider {self._name} cannot be reached: {why}")
 
-    def _abroad_error(self, url: httpx.URL, what: str, status: int = 0) -> ProviderError:
+    def _abroad_error(self, url: httpx2.URL, what: str, status: int = 0) -> ProviderError:
         """Return what a failure of another host means: our key is not refused there, and a new link may be good.
 
         The host is named and no more: the rest of such a link is as good as a key.
@@ -209,46 +234,50 @@ class Http:
         found = ProviderNotFound if status in (404, 410) else ProviderUnavailable
         return found(f"Provider {self._name} sends the download on to {url.host}, which {what}.")
 
-    def _status_error(self, response: httpx.Response, content: bytes, creates: bool) -> ProviderError:
+    def _status_error(self, response: httpx2.Response, content: bytes, creates: bool) -> ProviderError:
         status = response.status_code
-        try:
-            code, message = self._explain(msgspec.json.decode(content))
-        except (ValueError, AttributeError, TypeError, KeyError):
-            code = message = None
-        words = self._scrub(message or code or response.reason_phrase or "no reason given")
-        told = f"Provider {self._name} answered {status}: {words}"
-        wait = retry_after(response.headers)
+        found = refusals.explain(content)
+        said = refusals.scrub(found.words or found.code or _moved(response), self._key)
+        told = f"Provider {self._name} answered {status}: {said}" if said else _silent(self._name, status)
+        facts: dict[str, Any] = {"retry_after": retry_after(response.headers), "status": status}
+        full = any(word in f"{found.code} {found.words}".lower() for word in QUEUE_WORDS)
         if status in (401, 403):
-            # Providers quote parts of a refused key in their words, so these are ours.
+            what = "refuses the key" if status == 401 else "does not allow this with the key"
+            reason = f"Provider {self._name} {what} ({status}): {said or 'it gave no reason'}"
             return AuthenticationFailed(
-                f"Provider {self._name} refuses the key ({status}); check the environment variable that holds it, and "
-                "the key's permissions."
+                f"{reason.rstrip('.')}. Check the environment variable {self._key_variable}, and what the key may do.",
+                status=status,
             )
         if status == 404:
-            return ProviderNotFound(told)
+            return ProviderNotFound(told, status=status)
         if status == 429:
-            full = any(word in f"{code} {message}".lower() for word in QUEUE_WORDS)
-            return (QueueFull if full else RateLimited)(told, retry_after=wait)
+            return (QueueFull if full else RateLimited)(told, **facts)
         if status >= 500 or status == 408:
             # A server, or a proxy before it, that gave up waiting may have passed the request on.
-            return (AnswerLost if creates else ProviderUnavailable)(told, retry_after=wait)
+            return (AnswerLost if creates else ProviderUnavailable)(told, **facts)
         if status == 425:
-            return ProviderUnavailable(told, retry_after=wait)
-        if any(word in f"{code} {message}".lower() for word in QUEUE_WORDS):
-            return QueueFull(told, retry_after=wait)
-        return ProviderRefused(told)
-
-    def _scrub(self, words: str) -> str:
-        if self._key:
-            words = words.replace(self._key, "[key]")
-        words = " ".join(words.split())
-        return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
+            return ProviderUnavailable(told, **facts)
+        if full:
+            return QueueFull(told, **facts)
+        return ProviderRefused(told, status=status)
 
 
-def _joined(headers: Mapping[str, str], others: Mapping[str, str]) -> httpx.Headers:
-    found = httpx.Headers(headers)
-    found.update(others)  # whatever the case, a header is there once
-    return found
+def _silent(name: str, status: int) -> str:
+    return f"Provider {name} gave no reason (HTTP {status})."
+
+
+def _moved(response: httpx2.Response) -> str:
+    """Return where a redirect leads, without what may be secret of it; empty for any other answer."""
+    url = target(response.url, response.headers["location"]) if redirects(response) else None
+    return f"it has moved to {url.scheme}://{url.host}{url.path}; correct base_url" if url else ""
+
+
+def _date(headers: Mapping[str, str]) -> datetime | None:
+    try:
+        found = email.utils.parsedate_to_datetime(headers["date"])
+    except (KeyError, ValueError):
+        return None
+    return found if found.tzinfo else None
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> timedelta | None:
@@ -276,10 +305,10 @@ def _seconds_asked(headers: Mapping[str, str], now: float) -> float | None:
     return None
 
 
-async def _read_quietly(response: httpx.Response) -> bytes:
+async def _read_quietly(response: httpx2.Response) -> bytes:
     try:
         return await response.aread()
-    except httpx.RequestError:
+    except httpx2.RequestError:
         return b""
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from .pages import ListingIncomplete
+
 #: Markers that are kept, of 100 bytes or so each; with more than that the listing is read from its beginning again.
 _MOST = 100_000
 
@@ -16,7 +18,7 @@ _MOST = 100_000
 class Listed(NamedTuple):
     """One batch of a listing."""
 
-    created_at: float  #: Seconds since 1970, by the provider's clock.
+    created_at: float | None  #: Seconds since 1970, by the provider's clock; None if nobody can read it.
     marker: str | None
 
 
@@ -51,19 +53,30 @@ class Listing:
         self._known = _Known()
 
     async def shows(self, marker: str, since: datetime) -> bool:
-        """Return whether a batch that was created since then carries this marker, as a listing of now tells."""
+        """Return whether a batch that was created since then carries this marker, as a listing of now tells.
+
+        Raises:
+            ListingIncomplete: nobody can tell: the listing has no end, and what could be seen does not carry it.
+        """
         if len(self._known.markers) > _MOST:
             self._known = _Known()
         known, wanted = self._known, since.timestamp()
         oldest = known.last if known.first <= wanted else wanted
         newest = oldest
         found = set[str]()
-        async for batch in self._read():
-            if batch.created_at < oldest:
-                break
-            newest = max(newest, batch.created_at)
-            if batch.marker:
-                found.add(batch.marker)
+        try:
+            async for batch in self._read():
+                # One without a readable time may be any: it neither ends the search nor moves its bounds.
+                if batch.created_at is not None:
+                    if batch.created_at < oldest:
+                        break
+                    newest = max(newest, batch.created_at)
+                if batch.marker:
+                    found.add(batch.marker)
+        except ListingIncomplete:
+            if marker in found:
+                return True
+            raise
         # Not before here: a listing that broke off has a hole.
         known.markers |= found
         # A batch that a provider dates to the future says nothing about those that are made until then.

@@ -6,10 +6,13 @@ names an uploaded file, carries the marker in its metadata, and ends with an out
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 from ...contract import (
@@ -17,17 +20,16 @@ from ...contract import (
     ProviderError,
     ProviderNotFound,
     ProviderRefused,
-    ProviderStatus,
     ProviderUnavailable,
-    Usage,
 )
 from ...contract.names import MARKER_KEY
 from ...contract.steps import Search, Snapshot
 from ..rows import Row
-from . import openai_results, openai_rows
+from . import openai_batch, openai_results, openai_rows, reading
 from .base import Capabilities, Content, Creation, Download, MarkedBatch, Outcome, StoredFile, Wanted
 from .http import Http
 from .listing import Listed, Listing
+from .pages import ListingIncomplete, page, pages
 from .settings import ProviderSettings
 
 #: Limits of a batch: https://platform.openai.com/docs/guides/batch (50,000 requests, 200 MB).
@@ -39,8 +41,6 @@ MAX_EMBEDDING_INPUTS = 50_000
 FILE_LIFE = timedelta(days=30)
 #: Clocks differ, so a search looks a little further back than the batch is old.
 CLOCK_SLACK = timedelta(minutes=15)
-#: The metadata key beside the marker that tells which rows the batch was made of.
-DIGEST_KEY = "durabatch_rows"
 
 #: How servers refuse a create whose input file they have not read yet (Azure: an upload is `pending` before it is
 #: `processed`), and one whose file they do not have.
@@ -49,19 +49,7 @@ _FILE_PENDING = re.compile(
 )
 _FILE_MISSING = re.compile(r"no such file|\bfile\b.*\b(not found|not exist)", re.I | re.S)
 
-#: What an error about a missing input file names.
-_FILE_PARAMS = ("input_file_id", "file_id")
-
-_STATUS = {
-    "validating": ProviderStatus.SUBMITTED,
-    "in_progress": ProviderStatus.IN_PROGRESS,
-    "finalizing": ProviderStatus.FINALIZING,
-    "completed": ProviderStatus.COMPLETED,
-    "failed": ProviderStatus.FAILED,
-    "expired": ProviderStatus.EXPIRED,
-    "cancelling": ProviderStatus.CANCELING,
-    "cancelled": ProviderStatus.CANCELED,
-}
+_log = logging.getLogger(__name__)
 
 
 class OpenAIProvider:
@@ -69,7 +57,8 @@ class OpenAIProvider:
 
     def __init__(self, settings: ProviderSettings) -> None:
         key = settings.api_key.get_secret_value() if settings.api_key else ""
-        self._http = Http(settings, {"Authorization": f"Bearer {key}"}, explain)
+        self._name = settings.name
+        self._http = Http(settings, {"Authorization": f"Bearer {key}"})
         self._listing = Listing(self._listed, settings.settle)
         self._azure = openai_rows.is_azure(settings.url)
         self._capabilities = Capabilities(
@@ -136,66 +125,83 @@ class OpenAIProvider:
                 yield chunk
             yield tail.encode()
 
-        answer = await self._http.call(
+        return await self._http.call(
             "POST",
             "/files",
+            read=_id,
             content=body(),
             headers={
                 "Content-Type": f"multipart/form-data; boundary={boundary}",
                 "Content-Length": str(len(head.encode()) + content.size + len(tail)),
             },
         )
-        return str(answer["id"])
 
-    async def find_files(self, prefix: str, since: datetime) -> list[tuple[str, str]]:
-        return [(file.id, file.name) for file in await self.list_files(prefix, since)]
+    async def find_files(self, prefix: str, since: datetime, whole: bool = False) -> list[tuple[str, str]]:
+        return [(file.id, file.name) for file in await self.list_files(prefix, since, whole)]
 
-    async def list_files(self, prefix: str, since: datetime) -> list[StoredFile]:
-        oldest = (since - CLOCK_SLACK).timestamp()
+    async def list_files(self, prefix: str, since: datetime, whole: bool = False) -> list[StoredFile]:
+        oldest = since - CLOCK_SLACK
         found: list[StoredFile] = []
-        async for item in self._pages("/files", {"purpose": "batch", "limit": 1000, "order": "desc"}):
-            if item.get("created_at", 0) < oldest:
-                break
-            if str(item.get("filename")).startswith(prefix):
-                found.append(
-                    StoredFile(
-                        id=item["id"],
-                        name=item["filename"],
-                        bytes=item.get("bytes") or 0,
-                        created_at=_moment(item.get("created_at")),
-                    )
-                )
+        try:
+            async for item in self._pages("/files", {"purpose": "batch", "limit": 1000, "order": "desc"}):
+                created = reading.instant(item.get("created_at"))
+                if created is not None and created < oldest:
+                    break
+                name = reading.word(item.get("filename"))
+                if name is not None and name.startswith(prefix) and reading.word(item.get("id")):
+                    size = reading.count(item.get("bytes")) or 0
+                    found.append(StoredFile(id=_id(item), name=name, bytes=size, created_at=created))
+        except ListingIncomplete as error:
+            # A file that is not seen removes itself in the end, and its rows are uploaded again.
+            if whole:
+                raise ProviderUnavailable(str(error)) from None
         return found
 
     async def delete_file(self, file_id: str) -> None:
         try:
-            await self._http.call("DELETE", f"/files/{file_id}")
+            await self._http.send("DELETE", f"/files/{_part(file_id)}")
         except ProviderNotFound:
             return
 
     async def find(self, wanted: Wanted) -> Snapshot | None:
-        if not wanted.sent and not await self._listing.shows(wanted.marker, wanted.since - CLOCK_SLACK):
-            return None
-        oldest = (wanted.since - CLOCK_SLACK).timestamp()
-        found = None
-        async for item in self._pages("/batches", {"limit": 100}):
-            if item.get("created_at", 0) < oldest:
-                break
-            metadata = item.get("metadata") or {}
-            ours = metadata.get(MARKER_KEY) == wanted.marker and metadata.get(DIGEST_KEY) == wanted.digest
-            if ours and not _fenced_off(item):
-                found = item  # the oldest of them is the one that everybody adopts
-        return snapshot(found) if found else None
+        found: Snapshot | None = None
+        try:
+            if not wanted.sent and not await self._listing.shows(wanted.marker, wanted.since - CLOCK_SLACK):
+                return None
+            oldest = wanted.since - CLOCK_SLACK
+            async for item in self._pages("/batches", {"limit": 100}):
+                created = reading.instant(item.get("created_at"))
+                if created is not None and created < oldest:
+                    break
+                if openai_batch.marks(item) == (wanted.marker, wanted.digest) and not openai_batch.fenced_off(item):
+                    found = self._ours(item)  # the oldest of them is the one that everybody adopts
+        except ListingIncomplete as error:
+            if found is None and wanted.sent:
+                # What cannot be seen may be ours and paid for, so nothing is created in its place (promise G1).
+                raise ProviderUnavailable(
+                    f"{error} A batch of ours may be there, so none is created; report it to whoever runs the provider."
+                ) from None
+            if found is None:
+                # No create of ours was ever about to be sent: a batch at such a provider could never begin otherwise.
+                _log.warning(
+                    "No batch of %s was ever sent to provider %s, so none is there.", wanted.marker, self._name
+                )
+        return found
 
     async def list_batches(self, since: datetime) -> list[MarkedBatch]:
-        oldest = (since - CLOCK_SLACK).timestamp()
+        oldest = since - CLOCK_SLACK
         found: list[MarkedBatch] = []
-        async for item in self._pages("/batches", {"limit": 100}):
-            if item.get("created_at", 0) < oldest:
-                break
-            metadata = item.get("metadata") or {}
-            if marker := metadata.get(MARKER_KEY):
-                found.append(MarkedBatch(marker=marker, digest=metadata.get(DIGEST_KEY, ""), batch=snapshot(item)))
+        try:
+            async for item in self._pages("/batches", {"limit": 100}):
+                created = reading.instant(item.get("created_at"))
+                if created is not None and created < oldest:
+                    break
+                marker, digest = openai_batch.marks(item)
+                if marker and reading.word(item.get("id")):
+                    found.append(MarkedBatch(marker=marker, digest=digest or "", batch=openai_batch.snapshot(item)))
+        except ListingIncomplete as error:
+            # Whoever asks deletes what no batch needs, so it has to know all of them.
+            raise ProviderUnavailable(str(error)) from None
         return found
 
     async def create(self, creation: Creation) -> Snapshot:
@@ -203,21 +209,23 @@ class OpenAIProvider:
             "input_file_id": creation.file_id,
             "endpoint": creation.endpoint,
             "completion_window": creation.completion_window,
-            "metadata": {MARKER_KEY: creation.marker, DIGEST_KEY: creation.digest},
+            "metadata": {MARKER_KEY: creation.marker, openai_batch.DIGEST_KEY: creation.digest},
             "output_expires_after": {"anchor": "created_at", "seconds": int(FILE_LIFE.total_seconds())},
         }
         try:
-            return snapshot(await self._http.call("POST", "/batches", json=body, creates=True))
+            return await self._http.call("POST", "/batches", read=openai_batch.snapshot, json=body, creates=True)
         except ProviderRefused as error:
             raise _about_the_file(error) from None
 
     async def retrieve(self, batch_id: str) -> Snapshot:
-        return snapshot(await self._http.call("GET", f"/batches/{batch_id}"))
+        return await self._http.call("GET", f"/batches/{_part(batch_id)}", read=partial(openai_batch.batch, batch_id))
 
     async def cancel(self, batch_id: str) -> Snapshot:
         try:
-            return snapshot(await self._http.call("POST", f"/batches/{batch_id}/cancel"))
-        except ProviderRefused:  # it has ended meanwhile (409), which retrieve shows
+            answer = await self._http.send("POST", f"/batches/{_part(batch_id)}/cancel")
+            return openai_batch.batch(batch_id, reading.decode(answer))
+        except (ProviderRefused, reading.Unreadable):
+            # It has ended meanwhile (409), or was told to end and the answer is odd: how it is, retrieve shows.
             return await self.retrieve(batch_id)
 
     async def downloads(self, batch: Snapshot) -> list[Download]:
@@ -226,67 +234,42 @@ class OpenAIProvider:
         return [Download(reference=reference, name=name) for reference, name in named if reference]
 
     async def download(self, download: Download, start: int) -> AsyncGenerator[bytes, None]:
-        async with self._http.stream(f"/files/{download.reference}/content", start) as chunks:
+        async with self._http.stream(f"/files/{_part(download.reference)}/content", start) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def probe(self) -> None:
-        await self._http.call("GET", "/models")
+    async def probe(self) -> datetime | None:
+        await self._http.call("GET", "/models", read=reading.present)
+        return self._http.clock
 
     async def close(self) -> None:
         await self._http.close()
 
     async def _listed(self) -> AsyncIterator[Listed]:
         async for item in self._pages("/batches", {"limit": 100}):
-            yield Listed(item.get("created_at", 0), (item.get("metadata") or {}).get(MARKER_KEY))
+            created = reading.instant(item.get("created_at"))
+            yield Listed(created.timestamp() if created else None, openai_batch.marks(item)[0])
 
-    async def _pages(self, path: str, params: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """Yield a listing's items, page after page; whoever iterates stops when it has seen enough."""
-        after: dict[str, str] = {}
-        while True:
-            page = await self._http.call("GET", path, params={**params, **after})
-            items = page.get("data") or []
-            for item in items:
-                yield item
-            if not items or not page.get("has_more"):
-                return
-            after = {"after": items[-1]["id"]}
+    def _ours(self, item: Mapping[str, Any]) -> Snapshot:
+        try:
+            return openai_batch.snapshot(item)
+        except reading.Unreadable as error:  # to pass it over would be to buy it again
+            raise ProviderUnavailable(
+                f"Provider {self._name} lists a batch of ours at GET /batches that Durabatch cannot read: {error}."
+            ) from None
 
-
-def explain(body: Any) -> tuple[str | None, str | None]:
-    """Return (code, message) of OpenAI's error envelope, `{"error": {message, type, param, code}}`."""
-    error = body["error"]
-    return (error, None) if isinstance(error, str) else (error.get("code") or error.get("type"), error.get("message"))
-
-
-def snapshot(item: dict[str, Any]) -> Snapshot:
-    """Return a batch object in the contract's words."""
-    raw = str(item.get("status") or "")
-    counts = item.get("request_counts") or {}
-    errors = (item.get("errors") or {}).get("data") or []
-    usage = item.get("usage") or {}
-    return Snapshot(
-        id=item["id"],
-        # A word that nobody knows yet must not end a batch that is paid for: it is asked about again.
-        status=_STATUS.get(raw, ProviderStatus.IN_PROGRESS),
-        raw_status=raw,
-        total=counts.get("total") or 0,
-        completed=counts.get("completed") or 0,
-        failed=counts.get("failed") or 0,
-        output=item.get("output_file_id") or None,  # some servers send "" for none
-        errors=item.get("error_file_id") or None,
-        error=_errors(errors),
-        error_code=errors[0].get("code") if errors else None,
-        created_at=_moment(item.get("created_at")),
-        usage=Usage(
-            input_tokens=usage.get("input_tokens") or 0,
-            cached_input_tokens=(usage.get("input_tokens_details") or {}).get("cached_tokens") or 0,
-            output_tokens=usage.get("output_tokens") or 0,
-            reasoning_tokens=(usage.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
+    def _pages(self, path: str, params: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield a listing's items, the newest first; whoever iterates stops when it has seen enough."""
+        return pages(
+            self._name,
+            f"GET {path}",
+            "after",
+            lambda after: self._http.call("GET", path, params={**params, **after}, read=page),
         )
-        if usage.get("total_tokens")
-        else None,
-    )
+
+
+def _id(answer: Any) -> str:
+    return reading.needed(reading.fields(answer), "id")
 
 
 def _about_the_file(error: ProviderRefused) -> ProviderError:
@@ -296,21 +279,6 @@ def _about_the_file(error: ProviderRefused) -> ProviderError:
     return ProviderNotFound(error.message) if _FILE_MISSING.search(error.message) else error
 
 
-def _moment(seconds: float | None) -> datetime | None:
-    return datetime.fromtimestamp(seconds, UTC) if seconds else None
-
-
-def _fenced_off(item: dict[str, Any]) -> bool:
-    """Return whether a batch failed only because its file was deleted before it could be read: it ran nothing."""
-    errors = (item.get("errors") or {}).get("data") or []
-    return item.get("status") == "failed" and any(error.get("param") in _FILE_PARAMS for error in errors)
-
-
-def _errors(errors: list[dict[str, Any]]) -> str | None:
-    """Return the first of a failed batch's errors, in a sentence of bounded length."""
-    told = []
-    for error in errors[:3]:
-        where = f"line {error['line']}: " if error.get("line") else ""
-        told.append(f"{where}{str(error.get('message') or error.get('code'))[:200]}")
-    more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
-    return "; ".join(told) + more if told else None
+def _part(reference: str) -> str:
+    """Return an id as one part of a path, whatever is in it."""
+    return quote(reference, safe="")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -17,6 +18,9 @@ DEFAULTS = {
     "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
     "anthropic": ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
 }
+
+#: What a server without keys is sent as its key: the wire protocols have no way to send none.
+NO_KEY = "unused"
 
 #: Headers that carry keys, which do not belong in a file.
 _KEYS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
@@ -29,6 +33,13 @@ _WIRE = frozenset(
 )
 #: Headers that choose the account, at OpenAI: another project has other files and batches.
 _ACCOUNT = ("openai-organization", "openai-project")
+#: Parameters of a URL that carry keys, without their hyphens and underscores.
+_KEY_PARAMETERS = frozenset(
+    {
+        *("key", "apikey", "xapikey", "subscriptionkey", "ocpapimsubscriptionkey", "token", "accesstoken", "authtoken"),
+        *("auth", "authorization", "code", "sig", "signature", "secret", "clientsecret", "password", "pass"),
+    }
+)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
 
@@ -36,11 +47,12 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
 class ProviderSettings(BaseModel):
     """One named connection. The key itself is read from the environment, once, when the worker starts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Not even an error repeats what stands there: a key may have been put into the wrong place.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: Annotated[str, Field(min_length=1, description="The name that specs use.")]
     kind: Annotated[Literal["openai", "anthropic"], Field(description="Which adapter speaks to it.")]
-    base_url: Annotated[str, Field(description="Root of its API.")] = ""
+    base_url: Annotated[str, Field(description="Root of its API; a query is added to every request.")] = ""
     api_key_env: Annotated[str, Field(description="The environment variable that holds the key.")] = ""
     api_key: Annotated[SecretStr | None, Field(exclude=True, description="Filled from api_key_env, never written.")] = (
         None
@@ -74,10 +86,38 @@ class ProviderSettings(BaseModel):
 
     @field_validator("base_url")
     @classmethod
-    def _http(cls, value: str) -> str:
-        if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+    def _callable(cls, value: str) -> str:
+        # Nothing of it is repeated: a password may be in it.
+        value = value.strip()
+        if not value:
+            return ""
+        if any(char <= " " or char == "\x7f" for char in value):
+            raise ValueError("must be a URL such as https://api.openai.com/v1, without spaces or line breaks in it")
+        try:
+            parts = urlsplit(value)
+            host, port = parts.hostname, parts.port
+            (host or "").encode("idna")
+        except ValueError:  # a port that is no number up to 65535, half an IPv6 address, or a name that is too long
+            raise ValueError(
+                "must be a URL such as https://api.openai.com/v1: its host or its port (1 to 65535) is wrong"
+            ) from None
+        if parts.scheme not in ("http", "https") or not host or port == 0:
             raise ValueError("must be a URL such as https://api.openai.com/v1")
-        return value.rstrip("/")
+        if "@" in parts.netloc:
+            raise ValueError(
+                "cannot hold a user name or a password: put the key into an environment variable and name that by "
+                "api_key_env"
+            )
+        if parts.fragment or value.endswith("#"):
+            raise ValueError("cannot hold a fragment (#…): it is never sent")
+        for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+            if name.lower().replace("-", "").replace("_", "") in _KEY_PARAMETERS:
+                raise ValueError(
+                    f"cannot hold the parameter {name[:80]!r}: a key does not belong in a file; put it into an "
+                    "environment variable and name that by api_key_env"
+                )
+        root = value.partition("?")[0].rstrip("/")
+        return f"{root}?{parts.query}" if parts.query else root
 
     @field_validator("headers")
     @classmethod
@@ -102,8 +142,13 @@ class ProviderSettings(BaseModel):
 
     @property
     def url(self) -> str:
-        """Root of the API, without a slash at the end."""
-        return self.base_url or DEFAULTS[self.kind][0]
+        """Root of the API, without a slash at the end and without a query."""
+        return self.base_url.partition("?")[0] or DEFAULTS[self.kind][0]
+
+    @property
+    def query(self) -> tuple[tuple[str, str], ...]:
+        """Parameters that every request carries, such as Azure's api-version."""
+        return tuple(parse_qsl(urlsplit(self.base_url).query, keep_blank_values=True))
 
     @property
     def key_variable(self) -> str:
@@ -132,3 +177,12 @@ class ProviderSettings(BaseModel):
             "url": self.url,
             "account": self.fingerprint,
         }
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

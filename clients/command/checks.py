@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import platform
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-import httpx
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.service import RPCError
 
-from ...activities.providers.settings import DEFAULTS, ProviderSettings
+from ...activities.providers import ProviderSettings, open_provider
+from ...activities.providers.settings import DEFAULTS
 from ...activities.store import Store
-from ...contract import DurabatchError
+from ...contract import (
+    AuthenticationFailed,
+    ConfigurationError,
+    DurabatchError,
+    ProviderError,
+    ProviderNotFound,
+    QueueFull,
+    RateLimited,
+)
 from ...workers.embedded import binary, temporal_server
 from ...workers.settings import Settings
 from ..connection import Embed, temporal_config, translated
@@ -23,8 +30,8 @@ from ..reading import worker_polls
 from .session import Session, session
 from .terminal import settings as read_settings
 
-#: A provider that is up answers a listing of its models well within this.
-_PROVIDER_SECONDS = 10.0
+#: How long a provider may take to answer a listing of its models.
+_PROVIDER_PATIENCE = timedelta(seconds=10)
 #: Signatures, Retry-After and deadlines bear a clock that is this wrong; beyond it they begin to lie.
 _CLOCK_SECONDS = 30.0
 
@@ -127,8 +134,7 @@ async def _providers(settings: Settings) -> list[Finding]:
                 "Set OPENAI_API_KEY, or try everything without an account: --provider sandbox.",
             )
         )
-    async with httpx.AsyncClient(timeout=_PROVIDER_SECONDS, follow_redirects=False) as http:
-        answers = await asyncio.gather(*(_reach(http, provider) for provider in with_key.values()))
+    answers = await asyncio.gather(*(_reach(provider) for provider in with_key.values()))
     findings += [finding for finding, _ in answers]
     skews = [skew for _, skew in answers if skew is not None]
     if skews:
@@ -155,45 +161,63 @@ def _implicit(provider: ProviderSettings, settings: Settings) -> bool:
     )
 
 
-async def _reach(http: httpx.AsyncClient, provider: ProviderSettings) -> tuple[Finding, float | None]:
-    """Ask a provider for its models; return what that shows, and how far its clock is ahead of ours in seconds."""
+async def _reach(provider: ProviderSettings) -> tuple[Finding, float | None]:
+    """Make the adapter's own cheapest call; return what it shows, and how far its clock is ahead of ours in seconds."""
     name = f"provider {provider.name}"
-    key = provider.api_key.get_secret_value() if provider.api_key else ""
-    if provider.kind == "anthropic":
-        url, headers = f"{provider.url}/v1/models", {"x-api-key": key, "anthropic-version": "2023-06-01"}
-    else:
-        url, headers = f"{provider.url}/models", {"authorization": f"Bearer {key}"}
     try:
-        answer = await http.get(url, headers={**provider.headers, **headers})
-    except (httpx.HTTPError, ValueError) as error:
-        # ValueError: a key with characters that no header may hold. Its message would quote the key.
-        return (
-            Finding(
-                Level.FAIL,
-                name,
-                f"{provider.url} cannot be reached ({type(error).__name__})",
-                "Check base_url, the network and the proxy variables.",
-            ),
-            None,
-        )
-    skew = _skew(answer)
-    code = answer.status_code
-    if code in (401, 403):
-        mend = f"Put a valid key into {provider.key_variable}."
-        return Finding(Level.FAIL, name, f"{provider.url} does not accept the key (HTTP {code})", mend), skew
-    if code >= 500 or code == 429:
+        skew = _skew(await _probe(provider))
+    except ConfigurationError as error:
+        return Finding(Level.FAIL, name, error.message, "Correct it and start the workers again."), None
+    except (RateLimited, QueueFull) as error:
+        return Finding(Level.WARN, name, error.message, "Batches wait until it recovers."), None
+    except AuthenticationFailed as error:
         return Finding(
-            Level.WARN, name, f"{provider.url} answers HTTP {code} now", "Batches wait until it recovers."
-        ), skew
+            Level.FAIL,
+            name,
+            error.message,
+            f"Put a valid key into {provider.key_variable}, and allow it to use batches.",
+        ), None
+    except ProviderError as error:
+        if error.status is None:
+            mend = "Check its base_url, the network, the proxy variables and the certificates."
+            return Finding(Level.FAIL, name, f"{provider.url}: {error.message}", mend), None
+        if error.status >= 500:
+            return Finding(Level.WARN, name, error.message, "Batches wait until it recovers."), None
+        if (better := await _better(provider)) is not None:
+            mend = f'Write base_url = "{better}" in [providers.{provider.name}].'
+            return Finding(Level.FAIL, name, f"{provider.url}: {error.message} It answers at {better}.", mend), None
+        # Some servers have no list of models; what is no JSON, or moved, is not the API.
+        level = Level.WARN if isinstance(error, ProviderNotFound) else Level.FAIL
+        mend = f"Correct the base_url of [providers.{provider.name}], unless batches run all the same."
+        return Finding(level, name, f"{provider.url}: {error.message}", mend), None
     return Finding(Level.OK, name, f"{provider.url} answers"), skew
 
 
-def _skew(answer: httpx.Response) -> float | None:
+async def _probe(provider: ProviderSettings) -> datetime | None:
+    # A server that is up answers well within this; batches are more patient.
+    adapter = open_provider(provider.model_copy(update={"timeout": min(provider.timeout, _PROVIDER_PATIENCE)}))
     try:
-        theirs = parsedate_to_datetime(answer.headers["date"])
-    except (KeyError, ValueError):
+        return await adapter.probe()
+    finally:
+        await adapter.close()
+
+
+async def _better(provider: ProviderSettings) -> str | None:
+    """Return the base URL that somebody probably meant: OpenAI's kind ends in /v1, Anthropic's does not."""
+    root = provider.url.removesuffix("/v1")
+    meant = root if provider.kind == "anthropic" else f"{root}/v1"
+    if meant == provider.url:
         return None
-    return (theirs - datetime.now(UTC)).total_seconds() if theirs.tzinfo else None
+    _, mark, query = provider.base_url.partition("?")
+    try:
+        await _probe(provider.model_copy(update={"base_url": meant + mark + query}))
+    except DurabatchError:
+        return None
+    return meant + mark + query
+
+
+def _skew(theirs: datetime | None) -> float | None:
+    return (theirs - datetime.now(UTC)).total_seconds() if theirs else None
 
 
 def _clock(skew: float) -> Finding:

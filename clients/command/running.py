@@ -15,6 +15,7 @@ from .terminal import settings as read_settings
 
 if TYPE_CHECKING:
     from ...contract import BatchResult
+    from ...workers.settings import Settings
     from ..starting import Started
     from .session import Session
 
@@ -154,7 +155,7 @@ def submit(
 async def _run(
     requests: str | Path, provider: str, id: str | None, fields: dict[str, Any], output: Path | None, as_json: bool
 ) -> int:
-    from ...contract import MissingKey
+    from ...contract import ConfigurationError, UnknownProvider
     from ...workers.embedded import temporal_server
     from ..connection import Embed, temporal_config
     from ..starting import check
@@ -167,21 +168,23 @@ async def _run(
     settings = read_settings()
     alone = not temporal_config()
     sandbox = alone and stand_in.wanted(provider, settings)
-    missing: MissingKey | None = None
+    unusable: ConfigurationError | None = None
     if alone:
         log_to_file()
         try:
             if not sandbox:
-                settings.provider(provider)
-        except MissingKey as error:
+                check_provider(settings, provider)
+        except UnknownProvider:
+            raise
+        except ConfigurationError as error:
             if not Path(temporal_server().mark).exists():
                 raise
-            missing = error  # a batch that has ended needs none
+            unusable = error  # a batch that has ended needs no provider
     async with session(Embed.ALWAYS, settings) as opened:
-        if missing:
+        if unusable:
             known = await opened.client.find(requests, provider=provider, id=id, **fields)
             if known is None or not known.ended:
-                raise missing
+                raise unusable
         if opened.connection.embedded:
             say(f"Embedded Temporal is running; its Web UI is at {opened.connection.embedded.ui_url}")
         if sandbox:
@@ -200,6 +203,18 @@ async def _run(
             return tell_result(result, failure, copied, as_json=as_json)
 
 
+def check_provider(settings: Settings, name: str) -> None:
+    """Check that this machine, where the batch will run, can call its provider at all, without calling it.
+
+    Raises:
+        ConfigurationError: there is no such provider, its key is missing or cannot be one, or a proxy, a certificate
+            file or the base URL cannot be used.
+    """
+    from ...activities.providers.connecting import check
+
+    check(settings.provider(name))
+
+
 async def _follow(opened: Session, id: str) -> BatchResult:
     from .follow import follow
 
@@ -212,10 +227,14 @@ async def _follow(opened: Session, id: str) -> BatchResult:
 
 
 async def _submit(requests: str | Path, provider: str, id: str | None, fields: dict[str, Any], as_json: bool) -> None:
-    from ..connection import Embed
+    from ..connection import Embed, temporal_config
     from .session import session
 
-    async with session(Embed.RUNNING) as opened:
+    settings = read_settings()
+    named = settings.providers.get(provider)
+    if not temporal_config() and named is not None and named.api_key:
+        check_provider(settings, provider)  # whoever runs it in this folder reads the same file
+    async with session(Embed.RUNNING, settings) as opened:
         started = await opened.client.start(requests, provider=provider, id=id, **fields)
         if as_json:
             put_json({"batch_id": started.id, "created": started.created})

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import pytest
 from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
@@ -227,7 +227,7 @@ class Desk:
     async def uploaded_bytes(self, file_id: str | None) -> bytes:
         """A file as the provider has it."""
         headers = {"Authorization": f"Bearer {KEY}"}
-        async with httpx.AsyncClient(headers=headers, trust_env=False, verify=False) as client:
+        async with httpx2.AsyncClient(headers=headers, trust_env=False, verify=False) as client:
             return (await client.get(f"{self.sandbox.url}/v1/files/{file_id}/content")).content
 
     # --- errors ---

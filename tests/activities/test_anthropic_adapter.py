@@ -21,7 +21,7 @@ from durabatch.activities.providers import (
     Wanted,
     open_provider,
 )
-from durabatch.activities.providers.anthropic import HEAD, MAX_BYTES, MAX_ROWS, TAIL, explain, snapshot
+from durabatch.activities.providers.anthropic import HEAD, MAX_BYTES, MAX_ROWS, TAIL, snapshot
 from durabatch.activities.providers.base import sealed
 from durabatch.activities.rows import parse
 from durabatch.contract import (
@@ -429,24 +429,3 @@ async def test_results_come_from_the_configured_host_whatever_their_url_says(cla
     assert download.reference == "msgbatch_1"  # the URL went no further than the snapshot
     with pytest.raises(ProviderNotFound):  # by the sandbox, which has no such batch
         await read(claude, download)
-
-
-@pytest.mark.parametrize(
-    ("body", "told"),
-    [
-        (
-            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
-            ("overloaded_error", "Overloaded"),
-        ),
-        (
-            {"error": {"type": "rate_limit_error", "message": "x", "details": {"error_code": "ramp_limit_exceeded"}}},
-            ("ramp_limit_exceeded", "x"),
-        ),
-        ({"error": {"message": "x", "details": None}}, (None, "x")),
-        ({}, (None, None)),
-        ([], (None, None)),
-        ("words", (None, None)),
-    ],
-)
-def test_an_error_envelope_tells_its_code_and_words(body: Any, told: tuple[str | None, str | None]) -> None:
-    assert explain(body) == told

@@ -152,7 +152,10 @@ async def test_an_error_carries_what_the_workflow_needs_to_know(
 async def test_an_unexpected_errors_words_stay_here(error: Exception) -> None:
     found = await failed(raises(error))
     assert found.type == type(error).__name__
-    assert found.message.startswith(f"test.step: {type(error).__name__} in work line ")
+    assert (
+        f"fault of Durabatch's own: {type(error).__name__} at tests/activities/test_boundary.py line " in found.message
+    )
+    assert "in work. Please report it." in found.message
     # A cause would go into history as well.
     assert found.__cause__ is None
     assert SECRET not in found.message + repr(found.details)
@@ -191,7 +194,7 @@ async def test_a_thread_that_fails_tells_the_place_and_not_the_words() -> None:
         raise KeyError(SECRET)
 
     found = await failed(lambda pulse: in_thread(pulse, work))
-    assert found.message.startswith("test.step: KeyError in work line ")
+    assert "Step test.step failed by a fault of Durabatch's own: KeyError at tests/activities/" in found.message
     assert SECRET not in found.message
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from pydantic import SecretStr
 
@@ -208,7 +208,7 @@ async def test_batches_with_a_marker_are_listed_whoevers_they_are(gpt: Provider,
     second = await create(gpt, file_id, marker="b-2/0/1", digest="another one's")
     key = {"authorization": "Bearer sk-test"}
     body = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
-    async with httpx.AsyncClient(base_url=sandbox.url, headers=key) as stranger:
+    async with httpx2.AsyncClient(base_url=sandbox.url, headers=key) as stranger:
         (await stranger.post("/v1/batches", json=body)).raise_for_status()
     found = await gpt.list_batches(SINCE)
     assert [(one.marker, one.digest, one.batch.id) for one in found] == [

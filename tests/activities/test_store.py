@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-import httpx
+import httpx2
 import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.server import ThreadedMotoServer
@@ -47,7 +47,7 @@ def s3_url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
     bucket = f"bucket-{secrets.token_hex(6)}"
-    httpx.put(f"{s3_server}/{bucket}").raise_for_status()
+    httpx2.put(f"{s3_server}/{bucket}").raise_for_status()
     return f"s3://{bucket}/some/prefix"
 
 
@@ -766,12 +766,12 @@ def put_behind_its_back(store: Store, s3_server: str, name: str) -> None:
         Path(store_folder(store), name).touch()
     else:
         url = f"{s3_server}/{store.url.removeprefix('s3://')}/{quote(name)}"
-        httpx.put(url, content=b"x").raise_for_status()
+        httpx2.put(url, content=b"x").raise_for_status()
 
 
 def unfinished_uploads(store: Store, s3_server: str) -> str:
     """Return S3's own list of them, as XML."""
-    answer = httpx.get(f"{s3_server}/{store.url.split('/')[2]}", params={"uploads": ""})
+    answer = httpx2.get(f"{s3_server}/{store.url.split('/')[2]}", params={"uploads": ""})
     assert "ListMultipartUploadsResult" in answer.text
     return answer.text
 

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -486,7 +486,7 @@ async def test_tidying_up_removes_every_file_of_the_attempt_and_no_other(desk: A
     desk.number = 1
     await desk.upload(generation=4)
     digest = desk.record()["digest"]
-    stranger = httpx.AsyncClient(trust_env=False)
+    stranger = httpx2.AsyncClient(trust_env=False)
     async with openai.AsyncOpenAI(base_url=f"{desk.sandbox.url}/v1", api_key="sk-test", http_client=stranger) as gpt:
         for name in (f"durabatch~b-1~0~1~{digest}~g9.jsonl", "durabatch~b-1~0~11~x~g1.jsonl", "mine.jsonl"):
             await gpt.files.create(file=(name, b"{}\n"), purpose="batch")

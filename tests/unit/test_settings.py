@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from durabatch.activities.providers.settings import ProviderSettings
 from durabatch.contract import ConfigurationError, MissingKey, UnknownProvider
@@ -93,6 +93,32 @@ WRONG = {
     "an unknown kind": ("[providers.x]\nkind = 'opena'", ["providers.x.kind", "'openai'", "'anthropic'"]),
     "no kind": ("[providers.x]\nbase_url = 'http://localhost:1'", ["providers.x.kind", "Field required"]),
     "no url": ("[providers.x]\nkind = 'openai'\nbase_url = 'api'", ["providers.x.base_url", "must be a URL"]),
+    "a password in a url": (
+        f"[providers.x]\nkind = 'openai'\nbase_url = 'https://me:{KEY}@llm.example/v1'",
+        ["providers.x.base_url: cannot hold a user name or a password", "api_key_env"],
+    ),
+    "a user in a url": (
+        f"[providers.x]\nkind = 'openai'\nbase_url = 'https://{KEY}@llm.example/v1'",
+        ["providers.x.base_url: cannot hold a user name or a password"],
+    ),
+    "a key in a query": (
+        f"[providers.x]\nkind = 'openai'\nbase_url = 'https://llm.example/v1?a=1&subscription-key={KEY}'",
+        ["providers.x.base_url: cannot hold the parameter 'subscription-key'", "api_key_env"],
+    ),
+    "a fragment": (
+        "[providers.x]\nkind = 'openai'\nbase_url = 'https://llm.example/v1#top'",
+        ["providers.x.base_url: cannot hold a fragment"],
+    ),
+    **{
+        f"the url {url}": (
+            f"[providers.x]\nkind = 'openai'\nbase_url = \"{url}\"",
+            ["providers.x.base_url: must be a URL"],
+        )
+        for url in (
+            *("ftp://llm.example", "https://", "https:///v1", "llm.example/v1", "http://a b/v1", "http://x/v1\\n/y"),
+            *("http://x:99999", "http://x:0", "http://x:port/v1", "http://[::1/v1", f"http://{'x' * 70}.example/v1"),
+        )
+    },
     "no table": ("providers = 3", ["providers must hold tables"]),
     "no table of a provider": ("[providers]\nopenai = 'x'", ["providers.openai must be a table"]),
     "a name": ("[providers.x]\nkind = 'openai'\nname = 'y'", ["providers.x.name cannot be given"]),
@@ -219,6 +245,23 @@ def test_what_may_be_printed_holds_no_key(tmp_path: Path) -> None:
     facts = settings.redacted()
     assert facts["providers"]["openai"]["key"] == "set"
     assert facts["providers"]["anthropic"]["key"] == "missing"
+
+
+def test_a_url_that_is_refused_is_never_repeated() -> None:
+    for url in (f"https://me:{KEY}@x/v1", f"https://{KEY}:99999/{KEY}", f"https://x/v1?key={KEY}", f"{KEY}://x"):
+        with pytest.raises(ValidationError) as caught:
+            ProviderSettings(name="p", kind="openai", base_url=url)
+        assert KEY not in str(caught.value) + repr(caught.value)
+
+
+def test_a_query_of_the_base_url_is_kept_apart_and_is_no_part_of_the_account() -> None:
+    def made(url: str) -> ProviderSettings:
+        return ProviderSettings(name="p", kind="openai", base_url=url, api_key=SecretStr(KEY))
+
+    plain, dated = made("https://az.example/openai/v1/"), made(" https://az.example/openai/v1/?api-version=1&x= ")
+    assert plain.url == dated.url == "https://az.example/openai/v1"
+    assert (plain.query, dated.query) == ((), (("api-version", "1"), ("x", "")))
+    assert plain.fingerprint == dated.fingerprint == made("https://az.example/openai/v1?api-version=2").fingerprint
 
 
 def test_headers_are_shown_by_their_names_only(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""OpenAI's batch object in the contract's words. Pure; only an id is needed of it, and everything else may be odd.
+
+Protocol: https://platform.openai.com/docs/api-reference/batch/object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...contract import ProviderStatus, Usage
+from ...contract.names import MARKER_KEY
+from ...contract.steps import Snapshot
+from . import reading, refusals
+
+#: The metadata key beside the marker that tells which rows the batch was made of.
+DIGEST_KEY = "durabatch_rows"
+#: Characters of a failed batch's errors that are reported.
+_MOST_SAID = 700
+#: What an error about a missing input file names.
+_FILE_PARAMS = ("input_file_id", "file_id")
+
+_STATUS = {
+    "validating": ProviderStatus.SUBMITTED,
+    "in_progress": ProviderStatus.IN_PROGRESS,
+    "finalizing": ProviderStatus.FINALIZING,
+    "completed": ProviderStatus.COMPLETED,
+    "failed": ProviderStatus.FAILED,
+    "expired": ProviderStatus.EXPIRED,
+    "cancelling": ProviderStatus.CANCELING,
+    "cancelled": ProviderStatus.CANCELED,
+}
+
+
+def snapshot(answer: Any) -> Snapshot:
+    """Return a batch object in the contract's words; only its id is needed.
+
+    Raises:
+        reading.Unreadable: it is no object, or has no id.
+    """
+    item = reading.fields(answer)
+    raw = reading.word(item.get("status")) or ""
+    counts = reading.mapping(item.get("request_counts"))
+    errors = _errors(item)
+    return Snapshot(
+        id=reading.needed(item, "id"),
+        # A word that nobody knows yet must not end a batch that is paid for: it is asked about again.
+        status=_STATUS.get(raw, ProviderStatus.IN_PROGRESS),
+        raw_status=raw,
+        total=reading.count(counts.get("total")) or 0,
+        completed=reading.count(counts.get("completed")) or 0,
+        failed=reading.count(counts.get("failed")) or 0,
+        output=reading.word(item.get("output_file_id")),  # some servers send "" for none
+        errors=reading.word(item.get("error_file_id")),
+        error=_said(errors),
+        error_code=errors[0].code if errors else None,
+        created_at=reading.instant(item.get("created_at")),
+        usage=_usage(reading.mapping(item.get("usage"))),
+    )
+
+
+def batch(batch_id: str, answer: Any) -> Snapshot:
+    """Return the batch that was asked for, as it is now.
+
+    Raises:
+        reading.Unreadable: the answer does not say how it is, or is about another one.
+    """
+    reading.needed(reading.fields(answer), "status")
+    found = snapshot(answer)
+    if found.id != batch_id:
+        raise reading.Unreadable("field `id` names another batch than was asked for")
+    return found
+
+
+def marks(item: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the marker and the digest that a batch carries."""
+    metadata = reading.mapping(item.get("metadata"))
+    return reading.word(metadata.get(MARKER_KEY)), reading.word(metadata.get(DIGEST_KEY))
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage | None:
+    if not reading.count(usage.get("total_tokens")):
+        return None
+    details = reading.mapping(usage.get("input_tokens_details")), reading.mapping(usage.get("output_tokens_details"))
+    return Usage(
+        input_tokens=reading.count(usage.get("input_tokens")) or 0,
+        cached_input_tokens=reading.count(details[0].get("cached_tokens")) or 0,
+        output_tokens=reading.count(usage.get("output_tokens")) or 0,
+        reasoning_tokens=reading.count(details[1].get("reasoning_tokens")) or 0,
+    )
+
+
+def fenced_off(item: Mapping[str, Any]) -> bool:
+    """Return whether a batch failed only because its file was deleted before it could be read: it ran nothing."""
+    return item.get("status") == "failed" and any(one.param in _FILE_PARAMS for one in _errors(item))
+
+
+def _errors(item: Mapping[str, Any]) -> list[refusals.Complaint]:
+    """Return why a batch failed as a whole: `errors: {data: […]}`, and what other servers make of it."""
+    return refusals.complaints(item.get("errors")) or refusals.complaints(item.get("error"))
+
+
+def _said(errors: list[refusals.Complaint]) -> str | None:
+    said = refusals.sentence(errors)
+    return refusals.scrub(said, "", most=_MOST_SAID) if said else None
