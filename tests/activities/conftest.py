@@ -82,6 +82,7 @@ class Desk:
         self.spec = BatchSpec(provider="gpt", input=self.store.uri("input.jsonl"))
         self.now = datetime.now(UTC)
         self.execution = "run-1"
+        self.scoped = False  #: Whether the workflow makes names that hold the store.
         self.summary: PlanSummary
         self.shard, self.number = 0, 1
         self.tries = 1  #: What Temporal says of the next steps.
@@ -114,19 +115,15 @@ class Desk:
         if rows or source is not None:
             (self.folder / "input.jsonl").write_bytes(jsonl(*rows) if source is None else source)
         self.spec = BatchSpec(**{**self.spec.model_dump(exclude_unset=True), **fields})
-        request = PlanRequest(batch_id=self.batch_id, spec=self.spec, now=self.now, execution=self.execution)
+        request = PlanRequest(
+            batch_id=self.batch_id, spec=self.spec, now=self.now, execution=self.execution, scoped=self.scoped
+        )
         self.summary = await self.step(Plan(self.resources).plan, request)
         return self.summary
 
     @property
     def attempt(self) -> Attempt:
-        return Attempt(
-            batch_id=self.batch_id,
-            provider=self.spec.provider,
-            root=self.summary.root,
-            shard=self.shard,
-            number=self.number,
-        )
+        return self.summary.attempt(self.batch_id, self.shard, self.number)
 
     @property
     def _where(self) -> dict[str, Any]:
@@ -173,9 +170,8 @@ class Desk:
         return await self.step(Settle(self.resources).settle, request)
 
     async def apply(self) -> Applied:
-        request = ApplyRequest(
-            batch_id=self.batch_id, root=self.summary.root, shards=self.summary.shards, rows=self.summary.rows
-        )
+        facts = self.summary.model_dump(include={"root", "shards", "rows", "store"})
+        request = ApplyRequest(batch_id=self.batch_id, **facts)
         return await self.step(Apply(self.resources).apply, request)
 
     # --- several at once ---

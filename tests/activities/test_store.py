@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import secrets
@@ -22,7 +23,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from moto.server import ThreadedMotoServer
 from werkzeug.serving import make_server
 
-from durabatch.activities.store import Store
+from durabatch.activities.store import IDENTITY, Store, identify, identity_of
 from durabatch.activities.store._failures import disk
 from durabatch.contract import ConfigurationError, InvalidSpec, ObjectNotFound, StoreError
 
@@ -226,6 +227,33 @@ async def test_a_service_without_conditional_writes_is_found_out(s3_url: str, mo
     finally:
         server.shutdown()
         thread.join()
+
+
+# --- its identity
+
+
+async def test_a_store_has_no_identity_until_something_begins_in_it_and_keeps_it_from_then_on(store: Store) -> None:
+    assert await identity_of(store) is None
+    found = await identify(store)
+    assert (len(found), await identify(store), await identity_of(Store.open(store.url))) == (32, found, found)
+    assert await store.list("") == [(IDENTITY, await store.size(IDENTITY))]
+
+
+async def test_all_who_begin_something_in_a_store_at_the_same_time_agree_on_its_identity(tmp_path: Path) -> None:
+    found = await asyncio.gather(*(identify(Store.open(str(tmp_path))) for _ in range(20)))
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b'{"id": 7}', b'{"id": "short"}', b"\xff", b'{"id": "' + b"z" * 32 + b'"}']
+)
+async def test_an_identity_that_cannot_be_read_is_an_error_and_is_not_replaced(tmp_path: Path, data: bytes) -> None:
+    store = Store.open(str(tmp_path))
+    await store.write(IDENTITY, data)
+    for ask in (identity_of, identify):
+        with pytest.raises(StoreError, match="bring it back from a backup"):
+            await ask(store)
+    assert await store.read(IDENTITY) == data
 
 
 # --- missing objects
