@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import timedelta
 
-from ..contract import AccountMismatch, ConfigurationError, WorkerBusy
+from ..contract import AccountMismatch, ConfigurationError, StoreError, WorkerBusy
 from ..contract.steps import ApplyRequest, Attempt, FinishRequest
 from .home import seen_home
 from .prices import Prices
@@ -104,6 +104,8 @@ class Resources:
     async def used(self, names: Iterable[str] = ()) -> AsyncIterator[None]:
         """Keep the connections open for one worker; the last of several that leaves closes them.
 
+        A store that does not work is logged, too.
+
         Args:
             names: providers that the worker is to serve. One that cannot be set up is logged, with the cause: its
                 batches fail or wait with the same words, and the others are served.
@@ -114,9 +116,12 @@ class Resources:
             except ConfigurationError as error:
                 _log.error("%s Until then, this worker serves the other providers only.", error.message)
         self._users += 1
+        trial = asyncio.create_task(_try_out(self.store))
         try:
             yield
         finally:
+            trial.cancel()
+            await asyncio.gather(trial, return_exceptions=True)
             self._users -= 1
             if not self._users:
                 await self.close()
@@ -158,3 +163,11 @@ class Resources:
             await provider.close()
         self._open.clear()
         self._row_work = None
+
+
+async def _try_out(store: Store) -> None:
+    """Log it when the store does not work; the worker goes on, as its batches wait and report the same."""
+    try:
+        await store.check()
+    except StoreError as error:
+        _log.error("%s The batches of this worker wait until it is fixed.", error.message)

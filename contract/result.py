@@ -91,7 +91,7 @@ class Unpriced(Reply):
 class ProviderBatch(Reply):
     """One provider batch: one attempt of one shard."""
 
-    marker: Annotated[str, Field(description='"{batch_id}/{shard}/{attempt}".')]
+    marker: Annotated[str, Field(description='"{batch_id}~{store}/{shard}/{attempt}", by which it is found again.')]
     id: Annotated[str, Field(description="The provider's own id.")]
     status: Annotated[ProviderStatus, Field(description="Its last known state.")]
     rows: Annotated[Count, Field(description="Rows it was given.")]

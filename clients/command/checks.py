@@ -13,7 +13,7 @@ from temporalio.service import RPCError
 
 from ...activities.providers import ProviderSettings, open_provider
 from ...activities.providers.settings import DEFAULTS
-from ...activities.store import Store
+from ...activities.store import Store, identity_of
 from ...contract import (
     AuthenticationFailed,
     ConfigurationError,
@@ -117,9 +117,15 @@ async def _store(settings: Settings) -> Finding:
     try:
         store = Store.open(settings.store.url)
         await store.check()
+        identity = await identity_of(store)
     except DurabatchError as error:
         return Finding(Level.FAIL, "store", error.message, "Correct [store] url, or the storage's credentials.")
-    return Finding(Level.OK, "store", f"{store.url} can be written, read and deleted")
+    whose = (
+        f"its identity is {identity[:8]}…"
+        if identity
+        else "it has no identity yet: no batch was ever started in it, or it is not mounted"
+    )
+    return Finding(Level.OK, "store", f"{store.url} can be written, read and deleted; {whose}")
 
 
 async def _providers(settings: Settings) -> list[Finding]:

@@ -15,7 +15,7 @@ from temporalio.client import WorkflowHandle
 from durabatch.clients.client import BatchClient
 from durabatch.contract import BatchStatus, ObjectNotFound, StoreMismatch
 from durabatch.workers import Settings
-from support.house import KEY, House, connect
+from support.house import KEY, House, connect, free_port
 
 HELD, LET_GO = {"finish_after_polls": 100_000}, {"finish_after_polls": 0}
 ROWS = [{"custom_id": f"r{n}", "input": f"Row {n}. Say something."} for n in range(3)]
@@ -131,6 +131,21 @@ async def test_a_batch_comes_to_its_end_with_two_workers_of_which_one_has_anothe
             result = await handle.result()
     assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 2)
     assert sorted(batch["rows_billed"] for batch in await house.batches()) == [1, 1]
+
+
+async def test_a_worker_whose_store_does_not_work_says_so_at_once(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    config = tmp_path / "bucket.toml"
+    config.write_text((tmp_path / "durabatch.toml").read_text().replace(str(house.store), "s3://bucket/prefix"))
+    async with replace(house, settings=Settings.load(config, {"KEY": KEY})).worker():
+        while "wait until it is fixed" not in caplog.text:
+            await asyncio.sleep(0.05)
+    assert "The store s3://bucket/prefix does not work." in caplog.text
 
 
 # --- the client
