@@ -73,6 +73,8 @@ class Accounts:
         self._offsets = array("q", [0]) * rows
         self._lengths = array("q", [0]) * rows  # 0: not in the spool
         self._attempts = bytearray(rows)
+        self._came = 0  # rows that the attempt which is being read has an answer for
+        self._paid_unseen = set[int]()  # attempts that the provider answered more rows of than came back
         self._strays = Counter[str]()
         self._open = contextlib.ExitStack()
         self._unmatched: Writer | None = None
@@ -113,13 +115,13 @@ class Accounts:
                 self._attempts[number] += past.counted
         attempt_folder = f"{self._folder}/attempt-{past.number}"
         seen = bytearray(len(self._ids))
-        unread: set[int] = set()  # rows of whose lines no more than the id can be read
+        unread: dict[int, str] = {}  # rows of whose lines no more than the id can be read, and the file they are in
 
         def set_aside(line: bytes) -> None:
             self._stray("unreadable", line)
-            unread.update(wanted[found] for found in ids(line) if found in wanted)
+            unread.update({wanted[found]: name for found in ids(line) if found in wanted})
 
-        lines = 0
+        self._came = lines = 0
         for name in ("output", "error") if past.fetched else ():
             answers = Answers(self._provider.outcome, set_aside)
             text = Text(self._stream(f"{attempt_folder}/{name}.jsonl"))
@@ -131,7 +133,11 @@ class Accounts:
                 if found is not None:
                     self._take(found, line, wanted, seen, past, spool)
             lines += text.extra
-        self._take_unread([number for number in unread if not seen[number]], past, spool)
+        lost = {number: name for number, name in unread.items() if not seen[number]}
+        self._take_unread(list(lost), past, spool)
+        # Of those only the ones in the output are surely answers, which is what the provider counts here.
+        if self._came + list(lost.values()).count("output") < past.answered:
+            self._paid_unseen.add(past.number)
         if past.lines is not None and lines < past.lines:
             # Rows whose results are lost here must not look like ones the provider lost: those are bought again.
             raise StoreError(
@@ -160,6 +166,8 @@ class Accounts:
             # A success is not taken back by a later failure.
             if self._statuses[number] is RowStatus.SUCCEEDED or outcome.status is not RowStatus.SUCCEEDED:
                 return
+        elif outcome.response is not None and 200 <= outcome.response.status_code < 300:
+            self._came += 1
         seen[number] = True
         self._absent[number] = None
         failure = outcome.failure
@@ -219,6 +227,8 @@ class Accounts:
         retry = set(self._request.retry.classes)
         found = []
         for number, past in enumerate(self._absent):
+            if past and past.number in self._paid_unseen:
+                continue  # it may be one of those that were answered, and it would be bought twice
             last = past.absent if past else self._classes[number]
             if last in retry and number not in self._refusals:
                 found.append(number)

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from temporalio import activity
 
-from ..contract import ProviderUnavailable
+from ..contract import ProviderNotFound, ProviderUnavailable
 from ..contract.steps import CANCEL, FETCH, POLL, Attempt, BatchRequest, Fetched, FetchRequest, Snapshot
 from ._boundary import Pulse, in_thread, step
 from .providers import Download, Provider
@@ -18,7 +18,8 @@ from .records import attempt_digest, read_picked, read_shard
 from .resources import Resources
 from .store import Store
 
-#: A download with fewer rows than the provider counted is repeated this often before it is believed.
+#: A download with fewer rows than the provider counted is repeated this often before it is believed, where the workflow
+#: is of a version that does not ask again by itself.
 TRUST_AFTER = 3
 
 
@@ -45,17 +46,25 @@ class Follow:
         """Download what a provider batch ended with, as the provider sent it, into the attempt's folder.
 
         Raises:
-            ProviderUnavailable: less came than the provider counts; worth another try.
+            ProviderUnavailable: the download broke off; or less came than the provider counts, and whoever asks is not
+                patient.
+            ProviderNotFound: a file is not there, and whoever asks is not lenient; the other one is in the store.
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.home(request.attempt)  # before a download that would have nowhere to go
         rows = size = 0
         downloads = await provider.downloads(request.batch)
-        if request.provisional and not await _ours(provider, downloads, await self._seal(request.attempt)):
+        if request.provisional and not await self._ours(provider, downloads, request):
             return Fetched(rows=0, bytes=0, stranger=True)
+        gone: list[ProviderNotFound] = []
+        stored = set[str]()
         for download in downloads:
             with tempfile.TemporaryFile(prefix="durabatch-fetch-") as spool:
-                lines = await _save(provider, download, spool, pulse)
+                try:
+                    lines = await _save(provider, download, spool, pulse)
+                except ProviderNotFound as error:
+                    gone.append(error)  # the other file may be there
+                    continue
                 rows += lines
                 size += spool.tell()
                 folder = f"{await self._resources.home(request.attempt)}/{request.attempt.folder}"
@@ -63,17 +72,28 @@ class Follow:
                 if not await pulse.confirm():
                     raise ProviderUnavailable("The worker stood still, and another one fetches the results by now.")
                 await in_thread(pulse, partial(_store, spool, self._resources.store, path, pulse))
+                stored.add(download.name)
+        if gone and not request.lenient:
+            raise gone[0]
         # Only now, and only what this batch does not have: to make room first would leave nothing to settle from if a
         # worker that had been taken for dead came here late, and died.
         root = self._resources.store.path(request.attempt.root)
-        for name in {"output", "error"} - {download.name for download in downloads}:
+        for name in {"output", "error"} - stored:
             await self._resources.store.delete(f"{root}/{request.attempt.folder}/{name}.jsonl")
         counted = request.batch.completed + request.batch.failed
-        if rows < counted and activity.info().attempt < TRUST_AFTER:
+        if rows < counted and not request.patient and activity.info().attempt < TRUST_AFTER:
             raise ProviderUnavailable(
                 f"Provider {request.attempt.provider} counts {counted:,} finished rows and sent {rows:,}; asking again."
             )
-        return Fetched(rows=rows, bytes=size)
+        return Fetched(rows=rows, bytes=size, gone=tuple(error.message for error in gone))
+
+    async def _ours(self, provider: Provider, downloads: list[Download], request: FetchRequest) -> bool:
+        try:
+            return await _ours(provider, downloads, await self._seal(request.attempt))
+        except ProviderNotFound:
+            if not request.lenient:
+                raise
+            return True  # nothing tells by now
 
     async def _seal(self, attempt: Attempt) -> str:
         record = await read_shard(self._resources.store, attempt)

@@ -84,7 +84,7 @@ class ErrorClass(Word):
     TIMEOUT = "timeout"  #: The provider gave up on the row; worth another try.
     EXPIRED = "expired"  #: The provider's window closed first; worth another try.
     CANCELED = "canceled"  #: Cancelled at the provider before it ran; worth another try if nobody asked for it.
-    MISSING = "missing"  #: The provider never returned it; worth another try.
+    MISSING = "missing"  #: The provider never returned it; worth another try, unless it counts it as answered.
     INVALID_REQUEST = "invalid_request"  #: The request is wrong and stays wrong.
     INVALID_ROW = "invalid_row"  #: The plan refused the row; it was never sent.
     AUTHENTICATION = "authentication"  #: The key may not do this.

@@ -163,6 +163,7 @@ class Snapshot(Reply):
     id: str
     status: ProviderStatus
     raw_status: str
+    known: bool = True  #: Whether it is known what raw_status means.
     total: int = 0
     completed: int = 0
     failed: int = 0
@@ -224,11 +225,14 @@ class FetchRequest(Reply):
     account: str
     batch: Snapshot
     provisional: bool = False
+    patient: bool = False  #: Whoever asks decides what it means if fewer rows come than the provider counts.
+    lenient: bool = False  #: Results that are not found are left out, and named in the answer.
 
 
 class Fetched(Reply):
     rows: int  #: Lines downloaded, of both files.
     bytes: int
+    gone: tuple[str, ...] = ()  #: Results that were not found, in words.
     stranger: bool = False  #: The candidate's results hold ids that were never ours: it is somebody else's batch.
 
 
@@ -241,6 +245,8 @@ class AttemptRecord(Reply):
     message: str = ""  #: The same in words.
     lines: int | None = None  #: Lines of its results that were fetched, where that was noted.
     fetched: bool = True  #: Whether there are results of it; what else lies in its folder is of another run.
+    #: Rows that the provider says it answered, and so bills. If fewer came back, no row that did not is tried again.
+    answered: int = 0
     counted: bool = True  #: Whether its rows had a chance to run, and so used up one of their attempts.
 
 

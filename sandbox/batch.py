@@ -62,6 +62,7 @@ class Tally(msgspec.Struct, kw_only=True):
     errored: int = 0
     expired: int = 0
     canceled: int = 0
+    skipped: int = 0
     output_bytes: int = 0
     error_bytes: int = 0
     input_tokens: int = 0

@@ -54,7 +54,7 @@ FAILURES = {
 }
 
 #: Every class that a marker may name.
-CLASSES = LINE_FAULTS | set(FAILURES) | {"empty", "content_filtered", "batch_expired"}
+CLASSES = LINE_FAULTS | set(FAILURES) | {"empty", "content_filtered", "batch_expired", "skipped"}
 
 
 class Directions(NamedTuple):

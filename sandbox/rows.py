@@ -26,6 +26,7 @@ class Fate(StrEnum):
     ERRORED = "errored"
     EXPIRED = "expired"
     CANCELED = "canceled"
+    SKIPPED = "skipped"  # never looked at, and not counted either
 
 
 class Answer(NamedTuple):
@@ -79,6 +80,8 @@ class Rows:
         wanted = directions.misbehaviour
         if wanted == "batch_expired":
             return self.leftover(line, Fate.EXPIRED)
+        if wanted == "skipped":
+            return Answer(custom_id, Fate.SKIPPED, [])
         if wanted in FAILURES:
             return self._failed(custom_id, wanted)
         tier = "default" if self._openai else "batch"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from ..contract import BatchStatus, Counts, ErrorClass, PollPolicy, ProviderStatus, RowStatus
 from ..contract.steps import Snapshot
+from .state import Streak
 
 #: A provider's outage is looked at again after 5 s, then ever less often, every 10 minutes at least.
 OUTAGE_FIRST = timedelta(seconds=5)
@@ -14,8 +15,15 @@ OUTAGE_LONGEST = timedelta(minutes=10)
 #: The worker had no room for a long step. It has some as soon as another one ends, so pauses stop growing early: 40 s.
 BUSY = "worker_busy"
 BUSY_FAILURES = 4
-#: For this long after its creation, a provider batch that the provider does not know is only late to show up.
+#: For this long, answers of 404 do not mean that a provider batch is gone: a proxy's default page says the same. And
+#: for this long the results of a batch that has ended may come later than its end.
 LATE = timedelta(hours=1)
+#: The same for results where nobody waits any more, or where the provider does not say that there are any.
+BRIEF = timedelta(minutes=10)
+#: For this long, answers of 404 where a batch's results should be do not mean that they are gone: they are paid for.
+GONE = timedelta(hours=24)
+#: Between two answers of one streak lies the longest pause, and the time that a slow step takes.
+STREAK_GAP = timedelta(minutes=30)
 #: Failures of our own or of a store's are worth waiting for, these are not: nothing gets better by itself.
 HOPELESS = frozenset({"invalid_input", "accounting_error", "durabatch_error"})
 #: What is not in the store, or not in this worker's. Before anything is submitted it ends the batch at once, as the
@@ -101,6 +109,60 @@ def restart_delay(number: int, events: int) -> timedelta | None:
     if events >= RESTARTS_FULL:
         return None
     return outage_delay(number, None) if number <= RESTARTS_OFTEN else RESTARTS_SELDOM
+
+
+def lengthened(streak: Streak | None, now: datetime) -> Streak:
+    """Return a streak with one more answer; a new one, if the last answer is so long ago that something else came.
+
+    An outage between two answers of 404 says nothing about what was not found.
+    """
+    if streak is None or now - streak.until > STREAK_GAP:
+        return Streak(since=now, until=now)
+    return Streak(since=streak.since, until=now)
+
+
+def streak_delay(streak: Streak) -> timedelta:
+    """Return the wait before the next look: as long as the streak is, within the bounds of an outage's waits."""
+    return min(max(streak.length, OUTAGE_FIRST), OUTAGE_LONGEST)
+
+
+def results_patience(batch: Snapshot, *, rows: int, lines: int, stopped: bool) -> timedelta:
+    """Return how long more results of a batch that has ended are waited for; zero where it says that there are no more.
+
+    Providers show `completed` some seconds before they name the files, and may name the files one after the other, or
+    count late. As long as the counts say that more rows are finished than came back, those rows are paid for.
+
+    Args:
+        batch: the provider batch, ended.
+        rows: how many rows it was sent.
+        lines: how many lines of results came.
+        stopped: whether the batch is to end anyway.
+    """
+    rows = rows or batch.total or batch.completed + batch.failed or 1
+    # A batch that failed did not run what it counts as failed: there may be nothing more to say of those rows.
+    failed = 0 if batch.status is ProviderStatus.FAILED else batch.failed
+    finished = min(batch.completed + failed, rows)
+    if lines < finished or (batch.completed and batch.output is None and lines < rows):
+        return BRIEF if stopped else LATE
+    if lines < rows and batch.status is ProviderStatus.COMPLETED and not finished:
+        return BRIEF  # it says that every row is done, and counts none
+    return timedelta(0)
+
+
+def answered_rows(batch: Snapshot, *, rows: int, gone: bool = False) -> int:
+    """Return how many rows an ended batch has answered, as far as it says: so many are billed.
+
+    Args:
+        batch: the provider batch, ended.
+        rows: how many rows it was sent.
+        gone: whether it named results that were not there.
+    """
+    rows = rows or batch.total or batch.completed + batch.failed or 1
+    if batch.completed:
+        return min(batch.completed, rows)
+    silent = batch.output is None and not batch.failed
+    # It counts nothing, and either says that all is done without naming an output, or what it named is gone.
+    return rows if gone or (silent and batch.status is ProviderStatus.COMPLETED) else 0
 
 
 def waits_out(code: str, *, submitted: bool) -> bool:

@@ -18,8 +18,9 @@ from ..contract.steps import (
     Snapshot,
     TidyRequest,
 )
+from .collecting import Collecting
 from .decisions import absent_class, outage_delay, queue_was_full, waits_for_payment
-from .following import Following
+from .following import LOST_WORDS, Following
 from .ongoing import Ongoing
 from .state import MAX_LISTED, AttemptState, ShardOutcome, ShardState, Untidy
 from .steering import LONG, Steering, StepFailed, Stopped
@@ -98,7 +99,7 @@ class Shard:
                 if state.lost:
                     break
                 await self._steering.breathe()
-                await following.fetch()
+                await Collecting(ongoing).run()
                 await self._steering.breathe()
         except Stopped:
             pass
@@ -149,9 +150,11 @@ class Shard:
                 number=state.number,
                 provider_batch_id=batch.id,
                 absent=absent,
-                message=_absent_words(absent, batch, state.lost, self.state.refused),
+                message=_absent_words(absent, batch, state, self.state.refused),
                 lines=state.lines,
-                fetched=state.fetched and not (batch.output is None and batch.errors is None),
+                fetched=state.lines is not None
+                or (state.fetched and not (batch.output is None and batch.errors is None)),
+                answered=state.answered,
                 counted=not full,
             )
             self.state.batches = (
@@ -245,11 +248,13 @@ class Shard:
         return self._plan.attempt(self._batch_id, self.state.shard, self.state.attempt.number)
 
 
-def _absent_words(absent: ErrorClass, batch: Snapshot, lost: bool, given_up: str | None) -> str:
+def _absent_words(absent: ErrorClass, batch: Snapshot, state: AttemptState, given_up: str | None) -> str:
     if given_up:
         return f"The provider's batch {batch.id} could not be followed to its end: {given_up}"
-    if lost:
-        return f"The provider lost its batch {batch.id}."
+    if state.lost:
+        return f"The provider lost its batch {batch.id}: {LOST_WORDS}"
+    if state.unreturned:
+        return state.unreturned
     if absent is ErrorClass.MISSING:
         return "The provider ended the batch and never returned this row."
     if absent is ErrorClass.INVALID_REQUEST:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +16,17 @@ MAX_LISTED = 100
 
 class _State(BaseModel):
     model_config = ConfigDict(extra="ignore")
+
+
+class Streak(_State):
+    """Answers of one kind, one after another, with nothing else between them."""
+
+    since: datetime
+    until: datetime
+
+    @property
+    def length(self) -> timedelta:
+        return self.until - self.since
 
 
 class AttemptState(_State):
@@ -37,12 +48,18 @@ class AttemptState(_State):
     submitted_at: datetime | None = None
     stopped: RowStatus | None = None  #: Why the provider was asked to end it, if it was.
     lost: bool = False  #: The provider has forgotten it.
+    unknown: Streak | None = None  #: Answers of 404 to polls.
+    uncancelled: Streak | None = None  #: Answers of 404 to cancels.
+    short: Streak | None = None  #: Answers that it has ended, and less of its results than it counts.
+    gone: Streak | None = None  #: Answers of 404 where its results should be.
     polls: int = 0
     asked_at: datetime | None = None  #: When it asked for room in the account's queue.
     ledger: str | None = None  #: The ledger that has its claim.
     room: bool = False  #: Whether its turn has come.
     fetched: bool = False
     lines: int | None = None  #: Lines of results fetched.
+    answered: int = 0  #: Rows that the provider says it answered, and so bills.
+    unreturned: str = ""  #: Why some of those rows did not come back, in words.
 
 
 class ShardState(_State):

@@ -23,6 +23,7 @@ from .base import Capabilities, Content, Creation, Download, MarkedBatch, Outcom
 from .http import Http
 from .pages import ListingIncomplete, page, pages
 from .settings import ProviderSettings
+from .states import state_of
 
 #: The newer version, 2026-10-21, only takes away: it refuses temperature, top_p and top_k, which rows may carry
 #: (https://platform.claude.com/docs/en/api/migration-2026-10-21).
@@ -40,6 +41,8 @@ HEAD, TAIL = b'{"requests":[', b"]}"
 CLOCK_SLACK = timedelta(minutes=5)
 #: Batches whose rows' owner is remembered; 100 bytes each.
 MAX_KNOWN = 10_000
+#: Words for `ended`, which is all that Anthropic itself says.
+_ENDS = (ProviderStatus.COMPLETED, ProviderStatus.EXPIRED, ProviderStatus.CANCELED)
 #: Results whose first bytes hold no id are given up on.
 MAX_HEAD = 1 << 20
 
@@ -225,13 +228,17 @@ def snapshot(answer: Any) -> Snapshot:
         reading.Unreadable: it is no object, or has no id.
     """
     item = reading.fields(answer)
-    raw = reading.word(item.get("processing_status")) or ""
     told = reading.mapping(item.get("request_counts"))
     counts = {name: reading.count(told.get(name)) or 0 for name in COUNTS}
+    state = state_of(
+        reading.word(item.get("processing_status")),
+        answered=any(counts.values()) and not counts["processing"] and bool(item.get("results_url")),
+    )
     return Snapshot(
         id=reading.needed(item, "id"),
-        status=_status(raw, counts),
-        raw_status=raw,
+        status=_ended(counts) if state.status in _ENDS else state.status,
+        raw_status=state.raw,
+        known=state.known,
         total=sum(counts.values()),
         completed=counts["succeeded"],
         # Each of them is a line of the results, so that a download can be counted.
@@ -267,13 +274,8 @@ def _path(batch_id: str) -> str:
     return f"{BATCHES}/{quote(batch_id, safe='')}"
 
 
-def _status(raw: str, counts: dict[str, int]) -> ProviderStatus:
-    """Return what a processing status means. `ended` says only that it ended; the rows say what ended it."""
-    if raw == "canceling":
-        return ProviderStatus.CANCELING
-    if raw != "ended":
-        # A word that nobody knows yet must not end a batch that is paid for: it is asked about again.
-        return ProviderStatus.IN_PROGRESS
+def _ended(counts: dict[str, int]) -> ProviderStatus:
+    """Return how a batch ended. `ended` says only that it did; the rows say what ended it."""
     # A cancel that found nothing left to cancel changed nothing, so the rows decide rather than cancel_initiated_at.
     if counts.get("canceled"):
         return ProviderStatus.CANCELED

@@ -12,6 +12,7 @@ from ...contract import ProviderStatus, Usage
 from ...contract.names import MARKER_KEY
 from ...contract.steps import Snapshot
 from . import reading, refusals
+from .states import State, state_of
 
 #: The metadata key beside the marker that tells which rows the batch was made of.
 DIGEST_KEY = "durabatch_rows"
@@ -19,17 +20,6 @@ DIGEST_KEY = "durabatch_rows"
 _MOST_SAID = 700
 #: What an error about a missing input file names.
 _FILE_PARAMS = ("input_file_id", "file_id")
-
-_STATUS = {
-    "validating": ProviderStatus.SUBMITTED,
-    "in_progress": ProviderStatus.IN_PROGRESS,
-    "finalizing": ProviderStatus.FINALIZING,
-    "completed": ProviderStatus.COMPLETED,
-    "failed": ProviderStatus.FAILED,
-    "expired": ProviderStatus.EXPIRED,
-    "cancelling": ProviderStatus.CANCELING,
-    "cancelled": ProviderStatus.CANCELED,
-}
 
 
 def snapshot(answer: Any) -> Snapshot:
@@ -39,18 +29,20 @@ def snapshot(answer: Any) -> Snapshot:
         reading.Unreadable: it is no object, or has no id.
     """
     item = reading.fields(answer)
-    raw = reading.word(item.get("status")) or ""
     counts = reading.mapping(item.get("request_counts"))
+    total, completed, failed = (reading.count(counts.get(name)) or 0 for name in ("total", "completed", "failed"))
+    output = reading.word(item.get("output_file_id"))  # some servers send "" for none
+    state = _state(item, answered=output is not None and 0 < total <= completed + failed)
     errors = _errors(item)
     return Snapshot(
         id=reading.needed(item, "id"),
-        # A word that nobody knows yet must not end a batch that is paid for: it is asked about again.
-        status=_STATUS.get(raw, ProviderStatus.IN_PROGRESS),
-        raw_status=raw,
-        total=reading.count(counts.get("total")) or 0,
-        completed=reading.count(counts.get("completed")) or 0,
-        failed=reading.count(counts.get("failed")) or 0,
-        output=reading.word(item.get("output_file_id")),  # some servers send "" for none
+        status=state.status,
+        raw_status=state.raw,
+        known=state.known,
+        total=total,
+        completed=completed,
+        failed=failed,
+        output=output,
         errors=reading.word(item.get("error_file_id")),
         error=_said(errors),
         error_code=errors[0].code if errors else None,
@@ -92,7 +84,11 @@ def _usage(usage: Mapping[str, Any]) -> Usage | None:
 
 def fenced_off(item: Mapping[str, Any]) -> bool:
     """Return whether a batch failed only because its file was deleted before it could be read: it ran nothing."""
-    return item.get("status") == "failed" and any(one.param in _FILE_PARAMS for one in _errors(item))
+    return _state(item).status is ProviderStatus.FAILED and any(one.param in _FILE_PARAMS for one in _errors(item))
+
+
+def _state(item: Mapping[str, Any], *, answered: bool = False) -> State:
+    return state_of(reading.word(item.get("status")), answered=answered)
 
 
 def _errors(item: Mapping[str, Any]) -> list[refusals.Complaint]:

@@ -154,8 +154,8 @@ class Desk:
         request = BatchRequest(**self._where, provider_batch_id=batch_id)
         return await self.step(Follow(self.resources).cancel, request)
 
-    async def fetch(self, batch: Snapshot) -> Fetched:
-        return await self.step(Follow(self.resources).fetch, FetchRequest(**self._where, batch=batch))
+    async def fetch(self, batch: Snapshot, **how: Any) -> Fetched:
+        return await self.step(Follow(self.resources).fetch, FetchRequest(**self._where, batch=batch, **how))
 
     async def settle(self, unfinished: RowStatus | None = None, **fields: Any) -> Settled:
         request = SettleRequest(

@@ -195,6 +195,31 @@ async def test_fewer_rows_than_the_provider_counts_are_asked_for_again_before_th
     assert (await sandbox.ledger())["requests"]["files.content"] == 3
 
 
+async def test_whoever_is_patient_is_told_at_once_how_little_came(desk: Any) -> None:
+    await desk.plan(desk.chat("a"), desk.chat("b", "Vanish. [[sandbox:missing]]"), desk.chat("c"))
+    ended = await desk.ended((await desk.create(await desk.upload())).batch)
+    assert (await desk.fetch(ended, patient=True)).rows == 2
+
+
+@pytest.mark.parametrize("gone", ["output", "error"])
+async def test_of_two_files_the_one_that_is_there_is_stored(desk: Any, sandbox: Any, gone: str) -> None:
+    await desk.plan(desk.chat("a"), desk.chat("b", "[[sandbox:invalid_request]]"))
+    ended = await desk.ended((await desk.create(await desk.upload())).batch)
+    await desk.fetch(ended)  # what an earlier run left
+    for attempt in ("strict", "lenient"):
+        skip = 0 if gone == "output" else 1
+        await sandbox.fault("files.content", "status", status=404, message="No such file.", skip=skip, times=1)
+        if attempt == "strict":
+            error = await desk.refused(desk.fetch(ended, patient=True))
+            assert (error.type, error.non_retryable) == ("provider_not_found", True)
+            assert desk.path(f"attempt-1/{gone}.jsonl").exists()
+        else:
+            fetched = await desk.fetch(ended, patient=True, lenient=True)
+    assert (fetched.rows, fetched.gone) == (1, ("Provider gpt answered 404: No such file.",))
+    assert not desk.path(f"attempt-1/{gone}.jsonl").exists()
+    assert desk.path(f"attempt-1/{'error' if gone == 'output' else 'output'}.jsonl").exists()
+
+
 async def test_a_row_more_than_the_provider_counts_is_none_too_few(desk: Any) -> None:
     await desk.plan(desk.chat("a", "Hi. [[sandbox:duplicate]]"), desk.chat("b", "Hi. [[sandbox:unknown]]"))
     assert (await desk.fetch(await desk.ended((await desk.create(await desk.upload())).batch))).rows == 4

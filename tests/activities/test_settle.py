@@ -167,6 +167,45 @@ async def test_rounding_never_makes_the_sum_differ_from_its_rows(three: Any) -> 
 # --- lines that are no result, or somebody else's, or there twice ---
 
 
+@pytest.mark.parametrize(
+    ("answered", "again"),
+    [
+        (0, 2),  # it does not say
+        (1, 2),  # what it answered has come, so the others never ran
+        (2, 0),  # one of the two is paid for, and nobody knows which
+        (3, 0),
+    ],
+)
+async def test_rows_that_did_not_come_back_are_bought_again_only_if_the_provider_did_not_answer_them(
+    three: Any, answered: int, again: int
+) -> None:
+    three.answered(ok("a"), answered=answered, message="It is paid for.")
+    settled = await three.settle()
+    assert settled.retry_rows == again
+    if not again:
+        assert statuses(three) == {"a": "succeeded", "b": "failed", "c": "failed"}
+        assert reasons(three) == {"b": ("failed", "missing"), "c": ("failed", "missing")}
+        assert {row["error"]["message"] for row in three.rows()[1:]} == {"It is paid for."}
+
+
+async def test_an_answer_counts_as_come_whatever_it_says_and_a_failure_as_none(three: Any) -> None:
+    # What a provider filtered it has answered, and billed; what it refused it has not.
+    three.answered(ok("a", finish_reason="content_filter"), ok("a"), bad("b"), answered=1)
+    assert (await three.settle()).retry_rows == 2
+    three.sent.clear()
+    three.answered(ok("a"), bad("b"), answered=2)
+    assert (await three.settle()).retry_rows == 1  # b, whose failure is worth another try; c may be paid for
+
+
+async def test_what_may_be_paid_for_stays_so_when_other_rows_go_on(three: Any) -> None:
+    three.answered(ok("a"), bad("b"), answered=2)
+    await three.settle()
+    three.number = 2
+    three.answered(ok("b"), answered=1)
+    settled = await three.settle()
+    assert (settled.retry_rows, statuses(three)) == (0, {"a": "succeeded", "b": "succeeded", "c": "failed"})
+
+
 async def test_what_the_provider_never_returned_is_missing(three: Any) -> None:
     three.answered(ok("a"), message="The provider ended the batch and never returned this row.")
     settled = await three.settle(FAILED)

@@ -132,10 +132,9 @@ class _Book:
         told = {batch.id for batch in self.result.provider_batches}
         if unknown := told - {batch["id"] for batch in self.mine}:
             self.wrong(f"the result names provider batches that are not in the ledger: {unknown}")
-        attempts = len(self.by_marker)
         for row in self.order.rows:
             times = self.billed(row.custom_id)
-            if times > (attempts if row.paid_again else 1):
+            if times > 1:
                 self.tally.rows_twice += 1
                 self.wrong(f"{row.custom_id} ({row.marker}) was billed {times} times")
         if not self.uploads:
@@ -184,7 +183,7 @@ class _Book:
         if status != ENDS[row.marker] and not stopped:
             self.tally.rows_lost += 1
             self.wrong(f"{row.custom_id} ({row.marker}) is {status}: {got['error']}")
-        if status == "canceled" and self.billed(row.custom_id) and not row.paid_again:
+        if status == "canceled" and self.billed(row.custom_id):
             self.tally.rows_lost += 1
             self.wrong(f"{row.custom_id} was paid for and its result thrown away")
         if status == "succeeded" and not self.billed(row.custom_id):

@@ -17,16 +17,13 @@ ENDS = {
     "[[sandbox:server_error times=1]]": "succeeded",
     "[[sandbox:overloaded times=1]]": "succeeded",
     "[[sandbox:timeout times=1]]": "succeeded",
-    "[[sandbox:missing times=1]]": "succeeded",
-    "[[sandbox:malformed times=1]]": "succeeded",
+    "[[sandbox:skipped times=1]]": "succeeded",
     "[[sandbox:batch_expired times=1]]": "succeeded",
-    "[[sandbox:missing]]": "failed",
+    "[[sandbox:skipped]]": "failed",
     "[[sandbox:invalid_request]]": "failed",
     "[[sandbox:content_filtered]]": "failed",
     "[[sandbox:context_length]]": "failed",
 }
-#: Rows that are answered, and so billed, but whose answer is lost: trying them again rightly costs again.
-PAID_AGAIN = ("missing", "malformed")
 
 
 @dataclass(frozen=True)
@@ -40,10 +37,6 @@ class Row:
     def text(self) -> str:
         name = f"[[sandbox:billed_as={self.custom_id}]]" if self.named else ""
         return f"{self.canary} is what this is about. {self.marker}{name}".strip()
-
-    @property
-    def paid_again(self) -> bool:
-        return any(word in self.marker for word in PAID_AGAIN)
 
 
 @dataclass(frozen=True)

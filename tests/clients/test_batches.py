@@ -50,7 +50,7 @@ async def bought_one(desk: Desk) -> None:
 
 async def test_invoke_returns_every_row_whatever_became_of_it(desk: Desk) -> None:
     outcome = await desk.client.invoke(
-        {"good": "Say one.", "bad": "[[sandbox:invalid_request]]", "lost": "[[sandbox:missing]]"},
+        {"good": "Say one.", "bad": "[[sandbox:invalid_request]]", "lost": "[[sandbox:skipped]]"},
         **desk.fields(id=unique("invoke"), retry={"max_attempts": 1}),
     )
     assert outcome.result.status is BatchStatus.COMPLETED

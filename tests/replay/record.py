@@ -45,7 +45,7 @@ async def completed_with_failed_rows(house: House) -> Handle:
 
 
 async def retried_rows(house: House) -> Handle:
-    return await house.start(["fine", "[[sandbox:server_error times=1]]", "[[sandbox:missing times=1]]"])
+    return await house.start(["fine", "[[sandbox:server_error times=1]]", "[[sandbox:skipped times=1]]"])
 
 
 async def no_row_succeeded(house: House) -> Handle:
@@ -155,6 +155,24 @@ async def key_refused_and_mended(house: House) -> Handle:
     await house.admin.restore(KEY)
     await house.admin.settings(finish_after_polls=0)
     return handle
+
+
+async def not_found_in_mid_batch(house: House) -> Handle:
+    await house.admin.settings(finish_after_polls=2)
+    await house.admin.fault("batches.retrieve", "status", status=404, times=2, skip=1)
+    return await house.start(3)
+
+
+async def results_that_come_late(house: House) -> Handle:
+    await house.admin.fault("batches.retrieve", "override", put={"/output_file_id": None}, times=1)
+    await house.admin.fault("files.content", "status", status=404, times=1)
+    return await house.start(3)
+
+
+async def canceled_at_the_second_try(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    await house.admin.fault("batches.cancel", "status", status=404, times=1)
+    return await canceled_while_polling(house)
 
 
 async def continued_as_new(house: House) -> Handle:
@@ -305,6 +323,9 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     queue_full,
     outage,
     key_refused_and_mended,
+    not_found_in_mid_batch,
+    results_that_come_late,
+    canceled_at_the_second_try,
     continued_as_new,
     failed_at_start,
     failed_in_the_plan,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -17,19 +17,27 @@ from durabatch.contract import (
 from durabatch.contract.errors import error_classes
 from durabatch.contract.steps import Snapshot
 from durabatch.workflows.decisions import (
+    BRIEF,
     HOPELESS,
+    LATE,
     MAX_CHILDREN,
     MENDABLE,
     MENDABLE_CREATE,
+    OUTAGE_FIRST,
     OUTAGE_LONGEST,
     RESTARTS_FULL,
+    STREAK_GAP,
     absent_class,
+    answered_rows,
     batch_status,
+    lengthened,
     outage_delay,
     poll_delay,
     queue_was_full,
     restart_delay,
+    results_patience,
     runs_of,
+    streak_delay,
     waits_for_payment,
     waits_out,
 )
@@ -206,6 +214,111 @@ def test_only_a_failed_batch_with_the_providers_word_for_it_met_a_full_queue(
     status: ProviderStatus, code: str | None
 ) -> None:
     assert not queue_was_full(batch(status, code))
+
+
+# --- streaks of one answer ---
+
+
+def minutes(number: float) -> datetime:
+    return datetime(2026, 11, 25, tzinfo=UTC) + timedelta(minutes=number)
+
+
+def test_a_streak_lasts_from_its_first_answer_and_ends_where_something_else_came() -> None:
+    streak = lengthened(None, minutes(0))
+    assert streak.length == timedelta(0)
+    for minute in (1, 10, 20, 20 + STREAK_GAP / timedelta(minutes=1)):
+        streak = lengthened(streak, minutes(minute))
+    assert streak.length == timedelta(minutes=50)
+    # Hours of an outage between two answers of 404 say nothing about the batch.
+    assert lengthened(streak, minutes(50 + 31)).length == timedelta(0)
+
+
+def test_looks_of_a_streak_come_ever_less_often_and_an_hour_takes_few() -> None:
+    streak, delays = lengthened(None, minutes(0)), []
+    while streak.length < LATE:
+        delays.append(streak_delay(streak))
+        streak = lengthened(streak, streak.until + delays[-1])
+    assert delays[0] == OUTAGE_FIRST and delays == sorted(delays) and delays[-1] == OUTAGE_LONGEST
+    assert len(delays) < 20
+    assert max(delays) < STREAK_GAP
+
+
+# --- results of a batch that has ended ---
+
+ENDS = [status for status in ProviderStatus if status.ended]
+COUNTS = [(0, 0), (0, 2), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (0, 3)]  # of 3 rows
+FILES = [(None, None), ("o", None), (None, "e"), ("o", "e")]
+
+
+def ended(status: ProviderStatus, counts: tuple[int, int], files: tuple[str | None, str | None]) -> Snapshot:
+    (completed, failed), (output, errors) = counts, files
+    return Snapshot(
+        id="b", status=status, raw_status="x", total=3, completed=completed, failed=failed, output=output, errors=errors
+    )
+
+
+@pytest.mark.parametrize("status", ENDS)
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("files", FILES)
+def test_more_results_are_waited_for_exactly_while_more_rows_are_paid_than_came(
+    status: ProviderStatus, counts: tuple[int, int], files: tuple[str | None, str | None]
+) -> None:
+    batch = ended(status, counts, files)
+    completed, failed = counts
+    for lines in range(4) if any(files) else [0]:
+        for stopped in (False, True):
+            patience = results_patience(batch, rows=3, lines=lines, stopped=stopped)
+            due = completed + (failed if status is not ProviderStatus.FAILED else 0)
+            if lines == 3:
+                assert not patience  # every row is back
+            elif lines < due or (completed and batch.output is None):
+                assert patience == (BRIEF if stopped else LATE)
+            elif status is ProviderStatus.COMPLETED and not due:
+                assert patience == BRIEF
+            else:
+                assert not patience
+
+
+@pytest.mark.parametrize(
+    ("status", "counts", "files", "answered"),
+    [
+        (ProviderStatus.COMPLETED, (3, 0), (None, None), 3),
+        (ProviderStatus.COMPLETED, (1, 2), (None, "e"), 1),
+        # It counts nothing and names no output, and yet says that all is done.
+        (ProviderStatus.COMPLETED, (0, 0), (None, None), 3),
+        (ProviderStatus.COMPLETED, (0, 0), (None, "e"), 3),
+        # What it sent tells.
+        (ProviderStatus.COMPLETED, (0, 0), ("o", None), 0),
+        # Nothing was answered, so nothing is paid for.
+        (ProviderStatus.COMPLETED, (0, 3), (None, None), 0),
+        (ProviderStatus.FAILED, (0, 0), (None, None), 0),
+        (ProviderStatus.FAILED, (1, 2), (None, None), 1),
+        (ProviderStatus.EXPIRED, (0, 0), (None, None), 0),
+        (ProviderStatus.EXPIRED, (2, 1), ("o", "e"), 2),
+        (ProviderStatus.CANCELED, (0, 3), (None, "e"), 0),
+    ],
+)
+def test_how_many_rows_of_a_batch_are_paid_for(
+    status: ProviderStatus, counts: tuple[int, int], files: tuple[str | None, str | None], answered: int
+) -> None:
+    assert answered_rows(ended(status, counts, files), rows=3) == answered
+
+
+def test_rows_of_results_that_are_gone_are_paid_for() -> None:
+    uncounted = ended(ProviderStatus.COMPLETED, (0, 0), ("o", None))
+    assert answered_rows(uncounted, rows=3, gone=True) == 3
+
+
+def test_a_batch_that_does_not_say_how_many_rows_it_has_still_has_some() -> None:
+    silent = Snapshot(id="b", status=ProviderStatus.COMPLETED, raw_status="completed")
+    assert results_patience(silent, rows=0, lines=0, stopped=False) == BRIEF
+    assert answered_rows(silent, rows=0) == 1
+
+
+def test_more_rows_are_never_counted_than_were_sent() -> None:
+    batch = ended(ProviderStatus.COMPLETED, (3, 2), ("o", "e"))  # some servers count failed rows as completed as well
+    assert not results_patience(batch, rows=3, lines=3, stopped=False)
+    assert answered_rows(batch, rows=2) == 2
 
 
 # --- how a batch ended ---

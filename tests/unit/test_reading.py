@@ -119,7 +119,7 @@ def test_one_odd_field_of_openais_batch_costs_only_itself(path: tuple[Any, ...],
     touched = {
         "id": {"id"},
         "errors": {"error", "error_code"},
-        "status": {"status", "raw_status"},
+        "status": {"status", "raw_status", "known"},
         "output_file_id": {"output"},
         "error_file_id": {"errors"},
         "created_at": {"created_at"},
@@ -142,7 +142,7 @@ def test_one_odd_field_of_anthropics_batch_costs_only_itself(path: tuple[Any, ..
     bounded(found)
     touched = {
         "id": {"id"},
-        "processing_status": {"status", "raw_status"},
+        "processing_status": {"status", "raw_status", "known"},
         "results_url": {"output"},
         "created_at": {"created_at"},
         "request_counts": {"status", "total", "completed", "failed"},

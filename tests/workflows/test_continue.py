@@ -52,7 +52,7 @@ async def runs(client: Client, workflow_id: str) -> int:
 
 async def test_every_phase_of_a_batch_can_be_the_last_of_its_run(moving: House) -> None:
     await moving.admin.settings(finish_after_polls=3)
-    texts = ["fine", "[[sandbox:server_error times=1]]", "[[sandbox:missing times=1]]", "[[sandbox:invalid_request]]"]
+    texts = ["fine", "[[sandbox:server_error times=1]]", "[[sandbox:skipped times=1]]", "[[sandbox:invalid_request]]"]
     async with moving.worker():
         handle = await moving.start(texts)
         result = await handle.result()

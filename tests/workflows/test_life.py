@@ -58,7 +58,7 @@ async def test_rows_worth_another_try_get_it_and_their_last_word_wins(house: Hou
         "fine",
         "[[sandbox:server_error times=1]] again",
         "[[sandbox:invalid_request]] never",
-        "[[sandbox:missing times=1]]",
+        "[[sandbox:skipped times=1]]",
     ]
     async with house.worker():
         handle = await house.start(texts)

@@ -79,7 +79,7 @@ async def test_a_batch_that_the_provider_does_not_show_yet_is_only_late(house: H
     await house.admin.fault("batches.retrieve", "status", status=404, times=1)
     async with house.worker():
         handle = await house.start(3)
-        await house.until(handle, lambda p: p.waiting_for and "does not show its new batch" in p.waiting_for)
+        await house.until(handle, lambda p: p.waiting_for and "does not find its batch" in p.waiting_for)
         await handle.signal("poll_now")
         result = await handle.result()
     assert result.counts.succeeded == 3
@@ -87,8 +87,11 @@ async def test_a_batch_that_the_provider_does_not_show_yet_is_only_late(house: H
 
 
 async def test_a_batch_that_the_provider_lost_is_submitted_again_after_an_hour(fast_house: House) -> None:
-    # While it is not found, waits are 5 s, 10 s, … 10 minutes: 20 answers of 404 are more than an hour.
-    await fast_house.admin.fault("batches.retrieve", "status", status=404, times=20)
+    # While it is not found, waits are 5 s, 10 s, … 10 minutes: 14 answers of 404 are an hour. Its listing does not show
+    # it either, and a cancel is the last that is tried.
+    await fast_house.admin.settings(list_lag_seconds=3600)
+    for op, times in (("batches.retrieve", 15), ("batches.cancel", 1)):
+        await fast_house.admin.fault(op, "status", status=404, times=times)
     async with fast_house.worker():
         handle = await fast_house.start(3, poll={}, retry={"max_attempts": 1})
         result = await handle.result()
