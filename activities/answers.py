@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from .providers import Outcome
-from .repair import MAX_DIGITS, is_open, long_number, repaired
+from .repair import MAX_DIGITS, ids, is_open, long_number, repaired
 
 #: Lines, and bytes, of one result that was written over several: a text with raw line breaks, or indented JSON.
 _MAX_LINES = 1000
@@ -69,13 +69,18 @@ class Answers:
             return None
         self._torn.append(line)
         self._bytes += len(line)
-        if len(self._torn) > 1 and b"}" in line and (found := self._repaired(b"\n".join(self._torn))):
+        if len(self._torn) > 1 and b"}" in line and (found := self._joined()):
             self._torn.clear()
             self._bytes = 0
             return found
         if len(self._torn) >= _MAX_LINES or self._bytes > _MAX_BYTES:
             self._give_up()
         return None
+
+    def _joined(self) -> Outcome | None:
+        whole = b"\n".join(self._torn)
+        # The end of one result may by chance fit the beginning of another one.
+        return self._repaired(whole) if len(set(ids(whole))) == 1 else None
 
     def _repaired(self, line: bytes) -> Outcome | None:
         try:

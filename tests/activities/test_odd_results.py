@@ -238,6 +238,13 @@ async def test_a_line_that_can_be_read_outweighs_one_that_cannot(three: Any, lin
     assert settled.strays.unreadable == lines.count(CUT)
 
 
+async def test_two_halves_of_different_results_are_not_taken_for_one(three: Any) -> None:
+    three.answered(b'{"id": "x", "custom_id": "a", "respo', json.dumps(ok("b")).encode()[2:], ok("c"))
+    settled = await three.settle()
+    assert (settled.retry_rows, settled.counts.succeeded, settled.strays.unreadable) == (0, 1, 2)
+    assert [row["status"] for row in strict(three.path("results.jsonl"))] == ["failed", "failed", "succeeded"]
+
+
 async def test_an_id_in_somebodys_text_is_none(three: Any) -> None:
     text = json.dumps('{"custom_id": "b", "custom_id": "c"}')
     three.answered(b'{"custom_id": "a", "response": {"body": {"choices": [{"text": ' + text.encode())
@@ -308,9 +315,9 @@ def damaged(chance: random.Random, line: bytes) -> bytes:
     """The line with bytes flipped, inserted, left out, or cut off."""
     data = bytearray(line)
     for _ in range(chance.choice([1, 1, 1, 2, 5])):
-        at = chance.randrange(len(data))
+        at = chance.randrange(len(data) or 1)
         match chance.randrange(4):
-            case 0:
+            case 0 if data:
                 data[at] ^= 1 << chance.randrange(8)
             case 1:
                 data[at:at] = chance.choice(
