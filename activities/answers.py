@@ -1,11 +1,11 @@
-"""A provider's lines on their way to being answers: as they are, repaired, joined, or set aside."""
+"""A provider's lines on their way to being answers: as they are, repaired, joined, split, or set aside."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
 from .providers import Outcome
-from .repair import MAX_DIGITS, ids, is_open, long_number, repaired
+from .repair import MAX_DIGITS, ids, is_open, long_number, objects
 
 #: Lines, and bytes, of one result that was written over several: a text with raw line breaks, or indented JSON.
 _MAX_LINES = 1000
@@ -29,11 +29,11 @@ class Answers:
     def read(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, Outcome | None]]:
         """Yield each line with what it says: None for one that is blank, or part of a result, or cannot be read.
 
-        Of a result that was written over several lines, its last line says what it says.
+        Of a result that was written over several lines, its last line says what it says. Several results on one line
+        are yielded one by one.
         """
         read, torn = self._read, self._torn
         for line in lines:
-            found = None
             try:
                 # Of what the adapter passes on unread, msgspec checks everything but these two.
                 if not line.isascii():
@@ -43,11 +43,13 @@ class Answers:
                 found = read(line)
             except Exception:  # whatever a provider writes, it must not keep the other rows from their results
                 if line.strip() or torn:
-                    found = self._damaged(line)
+                    yield from self._damaged(line)
+                else:
+                    yield line, None
             else:
                 if torn:
                     self._give_up()
-            yield line, found
+                yield line, found
         self._give_up()
 
     def _give_up(self) -> None:
@@ -57,33 +59,47 @@ class Answers:
         self._torn.clear()
         self._bytes = 0
 
-    def _damaged(self, line: bytes) -> Outcome | None:
-        if found := self._repaired(line):
+    def _damaged(self, line: bytes) -> Iterator[tuple[bytes, Outcome | None]]:
+        found, whole = self._several(line)
+        if found:
             self._give_up()
-            return found
+            yield from [(line, found[0][1])] if len(found) == 1 else found
+            if not whole:
+                self._set_aside(line)
+            return
         opens = is_open(line)
         if opens and line.startswith(b"{"):
             self._give_up()  # this is a result of its own, most likely
-        if not opens and not self._torn:
+        if opens or self._torn:
+            yield line, self._continued(line)
+        else:
             self._set_aside(line)
-            return None
+            yield line, None
+
+    def _several(self, line: bytes) -> tuple[list[tuple[bytes, Outcome]], bool]:
+        """Return the results on a line that can be read, and whether they are all that is there."""
+        found: list[tuple[bytes, Outcome]] = []
+        try:
+            for part in objects(line):
+                found.append((part, self._read(part)))
+        except Exception:
+            return found, False
+        # What comes after the last object is dropped, unless there is an id in it.
+        return found, {one.custom_id for _, one in found}.issuperset(ids(line))
+
+    def _continued(self, line: bytes) -> Outcome | None:
         self._torn.append(line)
         self._bytes += len(line)
-        if len(self._torn) > 1 and b"}" in line and (found := self._joined()):
+        found = self._joined() if len(self._torn) > 1 and b"}" in line else None
+        if found:
             self._torn.clear()
             self._bytes = 0
-            return found
-        if len(self._torn) >= _MAX_LINES or self._bytes > _MAX_BYTES:
+        elif len(self._torn) >= _MAX_LINES or self._bytes > _MAX_BYTES:
             self._give_up()
-        return None
+        return found
 
     def _joined(self) -> Outcome | None:
         whole = b"\n".join(self._torn)
         # The end of one result may by chance fit the beginning of another one.
-        return self._repaired(whole) if len(set(ids(whole))) == 1 else None
-
-    def _repaired(self, line: bytes) -> Outcome | None:
-        try:
-            return self._read(repaired(line))
-        except Exception:
-            return None
+        found, complete = self._several(whole) if len(set(ids(whole))) == 1 else ([], False)
+        return found[0][1] if complete and len(found) == 1 else None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 #: Levels that are kept: pydantic reads 200, of which a result row has two of its own.
 MAX_DEPTH = 190
@@ -36,6 +37,7 @@ _IN_STRING = re.compile(
     r"|(?P<bad>\\)"
     r"|(?P<control>[\x00-\x1f])"
 )
+_DECODER = json.JSONDecoder()
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
 _ID = re.compile(rb'"custom_id"\s*:\s*(?:("(?:[^"\\]+|\\.)*+")|(\d+))', re.DOTALL)
 
@@ -74,6 +76,20 @@ def repaired(line: bytes) -> bytes:
             done = found.end()
     parts.append(text[done:end])
     return "".join(parts).encode()
+
+
+def objects(line: bytes) -> Iterator[bytes]:
+    """Yield the objects on a line, repaired: one, or several without line breaks between them.
+
+    Raises:
+        ValueError: what follows is none.
+    """
+    text = repaired(line).decode()
+    at = 0
+    while at >= 0:
+        _, end = _DECODER.raw_decode(text, at)
+        yield text[at:end].encode()
+        at = text.find("{", end)
 
 
 def _fixed(token: str) -> str:

@@ -176,6 +176,26 @@ async def test_a_file_in_another_encoding_is_read(three: Any, encoding: str, end
     assert {row["text"] for row in strict(three.path("results.jsonl"))} == {"漢字 Ċ😀"}
 
 
+THREE = [ok(name, f'{name} }}{{ "') for name in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("data", "aside"),
+    [
+        (b"".join(json.dumps(line).encode() for line in THREE), 0),
+        (json.dumps(THREE).encode(), 0),
+        (json.dumps(THREE, indent=2).encode(), 2),  # the brackets of the list
+        (b"".join(json.dumps(line).encode() for line in THREE) + b'{"custom_id": "nobody", "resp', 1),
+    ],
+)
+async def test_several_results_on_a_line_and_a_list_of_them_are_read(three: Any, data: bytes, aside: int) -> None:
+    three.answered()
+    three.path("attempt-1/output.jsonl").write_bytes(data)
+    settled = await three.settle()
+    assert (settled.counts.succeeded, settled.strays.unreadable) == (3, aside)
+    assert [row["text"] for row in strict(three.path("results.jsonl"))] == [f'{name} }}{{ "' for name in "abc"]
+
+
 async def test_what_is_right_goes_through_byte_for_byte(three: Any) -> None:
     body = '{ "b":1.50, "model": "gpt-4o-mini","é\\u00e9": ["\\/",1E5,{}], "choices":[{"message":{"content":"x"}}]}'
     line = '{"custom_id": "a", "response": {"status_code": 200, "body": ' + body + "}}"
@@ -236,6 +256,13 @@ async def test_a_line_that_can_be_read_outweighs_one_that_cannot(three: Any, lin
     settled = await three.settle()
     assert (settled.counts.succeeded, settled.unpriced.total) == (3, 0)
     assert settled.strays.unreadable == lines.count(CUT)
+
+
+async def test_a_row_whose_line_was_cut_behind_another_one_is_not_bought_again(three: Any) -> None:
+    three.answered(ok("c"), json.dumps(ok("b")).encode() + CUT)
+    settled = await three.settle()
+    assert (settled.retry_rows, settled.counts.succeeded, settled.strays.unreadable) == (0, 2, 1)
+    assert strict(three.path("results.jsonl"))[0]["error"]["code"] == "unreadable_result"
 
 
 async def test_two_halves_of_different_results_are_not_taken_for_one(three: Any) -> None:
