@@ -123,7 +123,8 @@ class OnComplete(Record):
 class BatchSpec(Record):
     """One batch: the input of a BatchWorkflow, whose workflow id is the batch's id.
 
-    Add fields with defaults only: workflows that are running hold older specs.
+    Add fields with defaults only, and never change a default: workflows that are running hold older specs, and clients
+    leave out what is at its default.
     """
 
     provider: Annotated[

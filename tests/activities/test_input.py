@@ -276,6 +276,26 @@ async def test_rows_of_a_clients_files_are_told_by_the_names_that_the_user_knows
     assert [row[0] for row in desk.index()[1::2]] == [f"{name}:2" for name in names]
 
 
+@pytest.mark.parametrize("provider", ["gpt", "claude"])
+async def test_ids_with_any_characters_come_back_as_they_were(desk: Any, provider: str) -> None:
+    ids = [
+        "at 10.00\u202fPM.png",
+        "v\xa013.05",
+        "全角\u3000空白",
+        "👨\u200d👩",
+        "soft\xadhyphen",
+        "\ufeffid",
+        "line\u2028sep",
+        "a\u200bb",
+    ]
+    model = {"gpt": "gpt-4o-mini", "claude": "claude-haiku-4-5"}[provider]
+    await desk.plan(*({"custom_id": id, "input": "Hi."} for id in ids), provider=provider, model=model)
+    await desk.through()
+    assert (await desk.settle()).counts.succeeded == len(ids)
+    results = desk.path("results.jsonl").read_bytes().split(b"\n")
+    assert [json.loads(line)["custom_id"] for line in results if line] == ids
+
+
 async def test_a_file_that_is_alone_is_told_of_without_its_name(desk: Any) -> None:
     put(desk, "in/only.jsonl", desk.jsonl(desk.chat("a"), b"{"))
     error = await desk.refused(desk.plan(input=desk.store.uri("in")))
