@@ -28,7 +28,7 @@ from durabatch.contract._base import Record
 from durabatch.contract.ledger import LEDGER_WORKFLOW, LedgerStart, LedgerView, ledger_id
 from durabatch.contract.spec import BatchSpec, RetryPolicy
 from durabatch.contract.status import BatchStatus as Status
-from durabatch.contract.status import ErrorClass, Phase, ProviderStatus, RowStatus
+from durabatch.contract.status import ErrorClass, Phase, ProviderStatus
 from durabatch.contract.steps import CreateAnswer, PlanRequest, Search, SettleRequest
 from durabatch.workflows import BatchWorkflow, shard_workflow, state
 from durabatch.workflows.state import Carried
@@ -229,7 +229,6 @@ def test_no_model_between_workflow_and_steps_reads_a_record_strictly() -> None:
         (CreateAnswer, CreateAnswer.LOST),  # looked for
         (Search, Search.PROVISIONAL),  # verified
         (ErrorClass, ErrorClass.OTHER),  # not tried again
-        (RowStatus, RowStatus.FAILED),
         (Status, Status.FAILED),
         (Phase, Phase.POLLING),
     ],
