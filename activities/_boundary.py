@@ -133,7 +133,7 @@ def _gone() -> ProviderUnavailable:
 
 
 def step(
-    name: str, *, long: bool = False
+    name: str, *, long: bool | Callable[[Any], bool] = False
 ) -> Callable[[Callable[[Self, Request, Pulse], Awaitable[Answer]]], Callable[[Self, Request], Awaitable[Answer]]]:
     """Make a method an activity: it heartbeats by itself, and its errors carry the contract's codes.
 
@@ -141,7 +141,8 @@ def step(
 
     Args:
         name: the activity type.
-        long: whether it may take minutes or hours, so that it holds one of the places for such (see `LongSteps`).
+        long: whether it may take minutes or hours, so that it holds one of the places for such (see `LongSteps`); or
+            what tells that of a request.
     """
 
     def wrap(
@@ -150,7 +151,8 @@ def step(
         async def run(self: Self, request: Request) -> Answer:
             pulse = Pulse(place=_last_place())
             try:
-                with self._resources.long_steps.one() if long else contextlib.nullcontext():
+                holds = long(request) if callable(long) else long
+                with self._resources.long_steps.one() if holds else contextlib.nullcontext():
                     async with _beating(pulse):
                         return await method(self, request, pulse)
             except DurabatchError as error:

@@ -41,7 +41,8 @@ class Follow:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         return await provider.cancel(request.provider_batch_id)
 
-    @step(FETCH)
+    # Where tries are counted here, none is used up by a worker that had no room.
+    @step(FETCH, long=lambda request: request.patient)
     async def fetch(self, request: FetchRequest, pulse: Pulse) -> Fetched:
         """Download what a provider batch ended with, as the provider sent it, into the attempt's folder.
 

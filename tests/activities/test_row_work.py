@@ -135,7 +135,11 @@ async def test_a_long_step_that_a_worker_has_no_room_for_is_given_back_and_a_sho
             assert (error.type, error.category) == ("worker_busy", ApplicationErrorCategory.BENIGN)
             assert error.next_retry_delay == timedelta(seconds=2)
         batch = (await desk.create(uploaded)).batch
-        assert (await desk.poll(batch.id)).id == (await desk.cancel(batch.id)).id
+        ended = await desk.ended(batch)
+        assert (await desk.refused(desk.fetch(ended, patient=True))).type == "worker_busy"
+        # Of a workflow that has the step count its tries, none is used up.
+        assert (await desk.fetch(ended)).rows == 1
+        assert (await desk.cancel(batch.id)).id == batch.id
     assert (await desk.upload()).file_id
 
 
