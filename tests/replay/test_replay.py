@@ -17,7 +17,7 @@ from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import NondeterminismError
 
-from durabatch.workers.plugin import PASSED_THROUGH
+from durabatch.workers.plugin import PASSED_THROUGH, WORKFLOW_MODULES
 from durabatch.workflows import BatchWorkflow, LedgerWorkflow, ShardWorkflow
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
@@ -57,7 +57,9 @@ PATHS = {
 
 
 def _replayer() -> Replayer:
-    restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
+    # Workers share the workflows' modules. Here each run loads them anew, in the sandbox, which refuses clocks and I/O.
+    shared = [name for name in PASSED_THROUGH if name != WORKFLOW_MODULES]
+    restrictions = SandboxRestrictions.default.with_passthrough_modules(*shared)
     return Replayer(
         workflows=[BatchWorkflow, LedgerWorkflow, ShardWorkflow],
         data_converter=pydantic_data_converter,

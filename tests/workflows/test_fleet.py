@@ -29,6 +29,7 @@ async def children(house: House, batch_id: str) -> Counter[str]:
     )
 
 
+@pytest.mark.slow
 async def test_more_shards_than_children_share_them_and_come_back_in_order(house: House) -> None:
     rows = MAX_CHILDREN + 3
     async with house.worker(max_concurrent_activities=40):
