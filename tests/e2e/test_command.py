@@ -333,7 +333,7 @@ BAD_ROWS = {
         "line 1, url",
     ),
     "a stream": ('{"custom_id":"a","body":{"messages":[],"stream":true}}', "line 1, body.stream"),
-    "a row that is no object": ("[1]", "line 1: is not a JSON object"),
+    "a row that is no object": ("7", "line 1: is not a JSON object"),
     "nothing but blank lines": ("\n \n", "is empty"),
 }
 
