@@ -289,7 +289,9 @@ async def test_an_outage_in_every_phase_after_the_shards_goes_through_many_runs(
         await handle.signal("poll_now")
         result = await handle.result()
     assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 4)
-    assert [batch.marker for batch in result.provider_batches] == [f"{batch_id}/{shard}/1" for shard in range(shards)]
+    assert [batch.marker for batch in result.provider_batches] == [
+        moving.marker(batch_id, shard, 1) for shard in range(shards)
+    ]
     assert seen == [result]  # called once, whatever came after it
     assert len(await moving.batches()) == shards
     assert all(file["deleted"] for file in (await moving.admin.ledger())["files"] if file["purpose"] == "batch")

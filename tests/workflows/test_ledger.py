@@ -212,8 +212,8 @@ async def test_a_ledger_that_was_terminated_goes_on_with_all_who_had_room_or_wai
         third = await bounded.start([TEXT, TEXT])
         await bounded.until(third, lambda p: p.waiting_for)
         seen = await view(bounded)
-        assert [one.holder for one in seen.holding] == [f"{first.id}/0/1"]
-        assert [one.holder for one in seen.queue] == [f"{second.id}/0/1", f"{third.id}/0/1"]
+        assert [one.holder for one in seen.holding] == [bounded.marker(first.id)]
+        assert [one.holder for one in seen.queue] == [bounded.marker(second.id), bounded.marker(third.id)]
         await ledger(bounded).terminate("and again")
         # Nobody asks for some minutes, but the room that comes back reaches the next one all the same.
         await bounded.admin.settings(finish_after_polls=0)
