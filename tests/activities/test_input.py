@@ -37,7 +37,7 @@ from durabatch.contract import (
     ProviderUnavailable,
     UnknownProvider,
 )
-from durabatch.contract.steps import PlanRequest
+from durabatch.contract.steps import PlanRequest, PlanSummary
 
 BOM = b"\xef\xbb\xbf"
 zstd = zstandard.ZstdCompressor().compress
@@ -47,6 +47,11 @@ def put(desk: Any, name: str, data: bytes) -> None:
     file = desk.folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
+
+
+def bought_by(plan: PlanSummary) -> PlanSummary:
+    """Return the plan as it is reported once something may be bought by it."""
+    return plan.model_copy(update={"bought": True})
 
 
 def cuts(desk: Any) -> list[list[str]]:
@@ -590,11 +595,11 @@ async def test_an_input_that_changed_or_is_gone_replaces_no_plan_by_which_someth
     first = await desk.plan(input=desk.store.uri("in") + "/")
     put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
     put(desk, "in/b.jsonl", desk.jsonl(desk.chat("b")))
-    assert await desk.plan() == first
+    assert await desk.plan() == bought_by(first)
     for name in ("a", "b"):
         (desk.folder / f"in/{name}.jsonl").unlink()
-    assert await desk.plan() == first
-    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == first
+    assert await desk.plan() == bought_by(first)
+    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == bought_by(first)
     (desk.folder / "b-1/shards/00000/attempt-1/intent").unlink()
     assert (await desk.refused(desk.plan())).type == "invalid_input"
 
@@ -605,8 +610,8 @@ async def test_a_price_that_rose_refuses_no_plan_by_which_something_may_be_bough
     first = await desk.plan(row, max_cost_usd=half)
     put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
     await desk.reopen(batch_discount=0)
-    assert await desk.plan() == first
-    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == first
+    assert await desk.plan() == bought_by(first)
+    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == bought_by(first)
     (desk.folder / "b-1/shards/00000/attempt-1/intent").unlink()
     assert "more than max_cost_usd" in (await desk.refused(desk.plan())).message
     assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan is None
@@ -625,7 +630,7 @@ async def test_a_plan_is_recalled_without_a_provider_only_if_nothing_can_be_boug
     put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
     refused = await desk.refused(desk.step(Plan(unable).recall, request(desk)))
     assert (refused.type, refused.message) == (error.code, "No such luck.")
-    assert (await desk.step(Plan(able).recall, request(desk))).plan == first
+    assert (await desk.step(Plan(able).recall, request(desk))).plan == bought_by(first)
     # Of another batch's folder nothing is told, and a batch that never planned bought nothing.
     for batch_id in ("b-2", "b-3"):
         desk.batch_id, desk.spec = batch_id, BatchSpec(provider="gpt", input=desk.spec.input, output=desk.spec.output)
@@ -697,11 +702,11 @@ async def test_a_batch_that_goes_on_by_its_plan_does_not_look_ended(desk: Any) -
     for execution in ("run-1", "run-2"):
         put(desk, "b-1/result.json", b"{}")
         desk.execution = execution
-        assert await desk.plan() == first
+        assert (await desk.plan()).model_copy(update={"bought": False}) == first  # whatever it says of what is bought
         assert not (desk.folder / "b-1/result.json").exists()
     # So what it buys from here on is not taken for accounted for.
     desk.execution = "run-3"
-    assert await desk.plan(desk.chat("c")) == first
+    assert await desk.plan(desk.chat("c")) == bought_by(first)
 
 
 async def test_a_batch_that_has_ended_and_is_reset_keeps_its_plan_whatever_lies_there_by_now(desk: Any) -> None:
@@ -714,8 +719,8 @@ async def test_a_batch_that_has_ended_and_is_reset_keeps_its_plan_whatever_lies_
     put(desk, "b-1/result.json", b"{}")
 
     await desk.reopen(max_rows=2)
-    assert await desk.plan(desk.chat("c"), desk.chat("d"), desk.chat("e")) == first
-    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == first
+    assert await desk.plan(desk.chat("c"), desk.chat("d"), desk.chat("e")) == bought_by(first)
+    assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == bought_by(first)
     put(desk, "b-1/result.json", b"{}")
     desk.execution = "run-3"
     assert (await desk.plan()).rows == 3
