@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from .check import Tally
 
-#: Seconds that one scenario may take.
-PATIENCE = 100
+#: Seconds that one scenario may take: a quarter of a minute on a quiet machine, and many times that on a busy one.
+PATIENCE = 400
 Runs = dict[str, asyncio.Task[Tally]]
 
 

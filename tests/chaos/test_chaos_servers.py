@@ -7,7 +7,7 @@ import pytest
 from .abreast import Runs
 from .alone import ALONE as APART
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("name", sorted(APART))

@@ -98,6 +98,7 @@ async def test_a_refusal_is_carried_and_not_asked_for_again(moving: House) -> No
     assert [row["status"] for row in moving.results(batch_id)] == ["failed"] * 3
 
 
+@pytest.mark.slow
 async def test_an_outage_goes_through_many_runs(moving: House) -> None:
     await moving.admin.settings(finish_after_polls=2)
     async with moving.worker():
@@ -216,6 +217,7 @@ async def test_a_deadline_that_was_renewed_is_carried(moving: House) -> None:
     assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 4)
 
 
+@pytest.mark.slow
 async def test_a_ledger_carries_who_has_room_and_who_waits(restless: str, tmp_path: Path) -> None:
     client = await connect(restless)
     text = "word " * 200

@@ -30,6 +30,7 @@ async def children(house: House, batch_id: str) -> Counter[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_more_shards_than_children_share_them_and_come_back_in_order(house: House) -> None:
     rows = MAX_CHILDREN + 3
     async with house.worker(max_concurrent_activities=40):

@@ -55,6 +55,7 @@ async def empty(house: House) -> LedgerView:
     return seen
 
 
+@pytest.mark.slow
 async def test_fifty_batches_that_exceed_the_limit_twenty_times_all_complete_and_none_is_refused(
     bounded: House, server: str
 ) -> None:

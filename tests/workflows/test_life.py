@@ -159,6 +159,7 @@ async def test_the_progress_tells_what_it_waits_for(house: House) -> None:
     assert result.status is BatchStatus.COMPLETED
 
 
+@pytest.mark.slow
 async def test_a_long_history_goes_on_in_a_new_run_and_forgets_nothing(fast_house: House) -> None:
     # 10 s polls for a day and a half would be 150,000 events; the workflow continues as new each 3,000.
     await fast_house.admin.settings(finish_after_polls=600)

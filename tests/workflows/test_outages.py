@@ -202,6 +202,7 @@ async def test_a_batch_that_ended_just_before_the_deadline_is_not_cancelled(fast
     assert [batch["status"] for batch in await fast_house.batches()] == ["completed"]
 
 
+@pytest.mark.slow
 async def test_a_key_that_is_broken_for_days_does_not_fill_the_history(fast_house: House) -> None:
     # Refused looks are 10 minutes apart: 600 of them are four days, and more events than one run may have.
     await fast_house.admin.settings(finish_after_polls=1)
@@ -232,6 +233,7 @@ async def test_a_cancel_is_heard_while_a_provider_asks_for_an_hour_of_silence(ho
     assert result.counts.succeeded == 1
 
 
+@pytest.mark.slow
 async def test_a_key_that_stays_broken_ends_the_batch_and_buys_nothing_again(fast_house: House) -> None:
     await fast_house.admin.settings(finish_after_polls=100_000)
     async with fast_house.worker():
