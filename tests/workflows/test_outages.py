@@ -174,7 +174,7 @@ async def test_rows_that_could_not_be_submitted_before_the_deadline_are_bought_o
 ) -> None:
     await house.admin.settings(finish_after_polls=100_000)
     outage = await house.admin.fault(op, "reset")  # of a create, it leaves a doubt
-    wanted: dict[str, Any] = {"id": "same", "deadline": "3s", "retry": {"max_attempts": 20, "after_deadline": True}}
+    wanted: dict[str, Any] = {"deadline": "3s", "retry": {"max_attempts": 20, "after_deadline": True}}
     async with house.worker():
         first = await house.start(3, **wanted)
         deadline = (await house.progress(first)).deadline_at
@@ -185,9 +185,9 @@ async def test_rows_that_could_not_be_submitted_before_the_deadline_are_bought_o
         # Whoever comes later looks for the first attempt before any other, and finds it.
         await first.terminate("an operator's mistake")
         await house.admin.settings(finish_after_polls=0)
-        result = await (await house.start(3, **wanted)).result()
+        result = await (await house.start(3, id=first.id, **wanted)).result()
     assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 3)
-    assert [row["attempts"] for row in house.results("same")] == [1, 1, 1]
+    assert [row["attempts"] for row in house.results(first.id)] == [1, 1, 1]
     ledger = await house.admin.ledger()
     assert [batch["rows_billed"] for batch in ledger["batches"]] == [3]
 

@@ -84,7 +84,7 @@ async def test_a_key_that_fails_in_mid_fleet_loses_no_shard(house: House, op: st
         result = await nudged(house, handle)
     assert (result.status, result.counts.succeeded, result.error) == (BatchStatus.COMPLETED, 12, None)
     assert Counter(batch["marker"] for batch in await house.batches()) == Counter(
-        f"{handle.id}/{shard}/1" for shard in range(6)
+        house.marker(handle.id, shard) for shard in range(6)
     )
 
 
@@ -236,7 +236,7 @@ async def test_a_run_of_shards_waits_for_a_key_once_one_of_its_own_is_bought(hou
             await asyncio.sleep(0.1)
         outcome = await child.result()
     assert (outcome.settled.counts.succeeded, outcome.blocked) == (6, False)
-    assert [batch.marker for batch in outcome.batches] == [f"{batch_id}/{shard}/1" for shard in range(3)]
+    assert [batch.marker for batch in outcome.batches] == [house.marker(batch_id, shard) for shard in range(3)]
 
 
 async def test_a_run_of_shards_that_is_refused_asks_for_one_of_them_only(house: House) -> None:
