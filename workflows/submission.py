@@ -36,9 +36,11 @@ from ..contract.steps import (
 )
 from .decisions import MENDABLE_CREATE, outage_delay
 from .ongoing import Ongoing
-from .steering import LONG, PATIENCE, SHORT, Trouble
+from .steering import LONG, PATIENCE, SHORT, Stopped, Trouble
 from .turn import Turn
 
+#: The change that an attempt which a stop keeps from being submitted is looked for once more.
+LOOKS_AGAIN = "a-stop-looks-once-more"
 #: Failures of the create step that are known to come before the call to the provider.
 _BEFORE_THE_CALL = frozenset(
     {
@@ -75,13 +77,23 @@ class Submission:
         self._paid = paid or self._state.doubt
 
     async def run(self) -> None:
-        """Bring the attempt to a provider batch, created or adopted; or to none, if a stop came first.
+        """Bring the attempt to a provider batch, created or adopted; or to none, if there is nothing to send.
 
         Raises:
             Refused: the provider will not take it.
             StepFailed: something before the create failed for good.
             Stopped: a stop came before anything was created.
         """
+        try:
+            await self._submit()
+        except Stopped:
+            if not workflow.patched(LOOKS_AGAIN):
+                raise
+            # Another run may have created the batch since this one looked: the workflow was reset to a task in between.
+            await self._submit()
+
+    async def _submit(self) -> None:
+        """Look, and create what is not there; a stop ends it, but never before it has looked."""
         deferrals = not_found = 0
         while not await self._find():
             if self._intended and not self._state.sure:
@@ -91,7 +103,7 @@ class Submission:
                 await self._settle("A create of an earlier run may be on its way.", timedelta(0))
                 continue
             if self._steering.stop():
-                return
+                raise Stopped
             if self._state.doubt:
                 await self._fence()
                 await self._settle("A create may still be on its way to the provider.", timedelta(0))
@@ -103,7 +115,7 @@ class Submission:
                 await self._upload()
                 self._changed(Phase.SUBMITTING)
                 if self._steering.stop():  # it came too late to interrupt the upload
-                    return
+                    raise Stopped
                 if not self._state.rows:  # every row of it was refused by the plan, so there is nothing to buy
                     return
                 await self._steering.breathe()

@@ -123,6 +123,30 @@ async def test_a_batch_that_is_reset_between_find_and_create_after_its_end_buys_
     await bought_once(house, 3)
 
 
+@pytest.mark.parametrize(("provider", "step"), [("sandbox", "durabatch.upload"), ("claude", "durabatch.create")])
+async def test_a_cancel_of_a_batch_that_is_reset_to_before_its_create_reaches_what_was_bought(
+    house: House, provider: str, step: str
+) -> None:
+    await house.admin.settings(finish_after_polls=100_000, cancel_fraction=1)
+    async with house.worker():
+        handle = await start(house, provider, 3)
+        await until_polled(house, handle.id)
+        task = await task_before(house, handle.id, step)
+    # Nobody works: so the new run has the search of before the create, and the cancel with it, in its first task.
+    await reset_workflow(house.client, handle.id, task)
+    await house.client.get_workflow_handle(handle.id).signal("cancel")
+    async with house.worker():
+        if provider == "claude":  # whose batches carry no marker: it is ours only once its results say so
+            await house.admin.settings(finish_after_polls=0)
+        result = await newest(house, handle.id)
+    assert result.counts.succeeded == 3
+    assert [batch.adopted for batch in result.provider_batches] == [True]
+    assert [batch["status"] for batch in await house.batches()] == [
+        "cancelled" if provider == "sandbox" else "completed"
+    ]
+    await bought_once(house, 3)
+
+
 @pytest.mark.parametrize("provider", ["sandbox", "claude"])
 async def test_a_batch_that_is_reset_to_its_last_task_while_a_create_is_under_way_buys_once(
     house: House, provider: str
