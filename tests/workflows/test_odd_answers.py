@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner
 
 from durabatch.contract import BatchStatus
@@ -58,7 +60,7 @@ FIELDS = {
         ),
     },
 }
-#: Ids that could be somebody's: a batch that is not found under one is waited for, for an hour, and searched for then.
+#: Ids that could be somebody's: what is not found under one is waited for, for an hour and more.
 WRONG_IDS = ("number", "text", "huge")
 #: Without these for good nobody can tell which batch it is, how it is, or where its results are.
 NEEDED = ("", "/id", "/status", "/processing_status", "/output_file_id", "/results_url")
@@ -78,10 +80,11 @@ class Case(NamedTuple):
 
     @property
     def misleads(self) -> bool:
-        """Whether it names a batch that does not exist."""
-        return (
-            self.op in ("batches.create", "batches.list") and self.pointer.endswith("/id") and self.value in WRONG_IDS
-        )
+        """Whether it names a batch or a file that does not exist."""
+        if self.value not in WRONG_IDS:
+            return False
+        batch = self.op in ("batches.create", "batches.list") and self.pointer.endswith("/id")
+        return batch or self.pointer == "/error_file_id" or (self.op, self.pointer) == ("files.create", "/id")
 
     def __str__(self) -> str:
         return f"{self.protocol} {self.op} {self.pointer or '(all)'} = {self.value}"
@@ -178,12 +181,25 @@ async def test_an_answer_that_is_odd_for_good_in_a_field_that_is_not_needed_chan
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("protocol", "op"), [one for one in ANSWERS if one[1] in ("batches.create", "batches.list")])
-async def test_a_batch_whose_id_was_answered_wrongly_is_found_by_its_name(
+@pytest.mark.parametrize(
+    ("protocol", "op"),
+    [one for one in ANSWERS if any(case.misleads for case in cases(*one)) and one[1] != "files.create"],
+)
+async def test_what_an_answer_names_that_is_not_there_is_waited_for_and_searched_for(
     fast_house: House, protocol: str, op: str
 ) -> None:
     misleading = [case for case in cases(protocol, op) if case.misleads]
     assert not await one_by_one(fast_house, misleading, lasting=False)
+
+
+async def test_a_batch_of_a_file_that_is_not_there_is_refused_and_costs_nothing(house: House) -> None:
+    await house.admin.fault("files.create", "override", put={"/id": "text"})
+    async with house.worker():
+        with pytest.raises(WorkflowFailureError) as caught:
+            await (await house.start(ROWS)).result()
+    assert isinstance(caught.value.cause, ApplicationError)
+    assert "2 invalid_request" in caught.value.cause.message
+    assert (await house.admin.ledger())["rows"] == {}
 
 
 async def one_by_one(house: House, some: list[Case], *, lasting: bool) -> list[str]:
