@@ -62,8 +62,8 @@ FIELDS = {
 }
 #: Ids that could be somebody's: what is not found under one is waited for, for an hour and more.
 WRONG_IDS = ("number", "text", "huge")
-#: Without these for good nobody can tell which batch it is, how it is, or where its results are.
-NEEDED = ("", "/id", "/status", "/processing_status", "/output_file_id", "/results_url")
+#: Without these for good nobody can tell what there is, which batch it is, how it is, or where its results are.
+NEEDED = ("", "/data", "/id", "/status", "/processing_status", "/output_file_id", "/results_url")
 
 
 class Case(NamedTuple):
