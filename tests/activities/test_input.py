@@ -561,8 +561,10 @@ async def test_a_shard_tells_the_model_that_all_its_rows_ask_for(desk: Any) -> N
 # --- a plan that is kept ---
 
 
-async def intend(desk: Any) -> None:
-    put(desk, "b-1/shards/00001/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
+def intend(desk: Any, shard: int) -> None:
+    """Note a create of one shard, as the worker that was about to send it did."""
+    note = f"2026-01-01T00:00:00+00:00 {desk.summary.provider.account}"
+    put(desk, f"b-1/shards/{shard:05}/attempt-1/intent", note.encode())
 
 
 @pytest.mark.parametrize("limits", [{"max_rows": 2}, {"max_bytes": 5000}, {"max_enqueued_tokens": 20}])
@@ -573,7 +575,7 @@ async def test_other_limits_of_the_provider_replace_a_plan_only_before_anything_
     await desk.reopen(max_rows=3)
     first = await desk.plan(*rows)
     bought = cuts(desk)
-    await intend(desk)
+    intend(desk, 1)
     await desk.reopen(**limits)
     assert (await desk.plan()).shards == first.shards == 3
     assert cuts(desk) == bought
@@ -593,7 +595,7 @@ async def test_an_input_that_changed_or_is_gone_replaces_no_plan_by_which_someth
     put(desk, "in/a.jsonl", desk.jsonl(desk.chat("a")))
     await desk.reopen(max_rows=1)
     first = await desk.plan(input=desk.store.uri("in") + "/")
-    put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
+    intend(desk, 0)
     put(desk, "in/b.jsonl", desk.jsonl(desk.chat("b")))
     assert await desk.plan() == bought_by(first)
     for name in ("a", "b"):
@@ -608,7 +610,7 @@ async def test_a_price_that_rose_refuses_no_plan_by_which_something_may_be_bough
     row = desk.chat("a", "word " * 1000)
     half = Decimal(estimate_tokens(len(json.dumps(row)))) * Decimal("0.15") / 2 / 10**6
     first = await desk.plan(row, max_cost_usd=half)
-    put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
+    intend(desk, 0)
     await desk.reopen(batch_discount=0)
     assert await desk.plan() == bought_by(first)
     assert (await desk.step(Plan(desk.resources).recall, request(desk))).plan == bought_by(first)
@@ -627,7 +629,7 @@ async def test_a_plan_is_recalled_without_a_provider_only_if_nothing_can_be_boug
     first = await desk.plan(desk.chat("a"))
     able, unable = desk.resources, Resources(desk.store, settings)
     assert (await desk.step(Plan(unable).recall, request(desk))).plan is None
-    put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
+    intend(desk, 0)
     refused = await desk.refused(desk.step(Plan(unable).recall, request(desk)))
     assert (refused.type, refused.message) == (error.code, "No such luck.")
     assert (await desk.step(Plan(able).recall, request(desk))).plan == bought_by(first)
@@ -641,7 +643,7 @@ async def test_a_plan_is_recalled_without_a_provider_only_if_nothing_can_be_boug
 async def test_a_batch_that_has_ended_and_comes_again_with_other_rows_is_planned_anew(desk: Any) -> None:
     await desk.reopen(max_rows=1)
     await desk.plan(desk.chat("a"), desk.chat("b"))
-    await intend(desk)
+    intend(desk, 1)
     put(desk, "b-1/result.json", b"{}")
     desk.execution = "run-2"
     assert (await desk.plan(desk.chat("c"), desk.chat("d"), desk.chat("e"))).rows == 3
@@ -656,7 +658,7 @@ async def test_a_batch_that_has_ended_and_comes_again_with_the_same_rows_keeps_i
     put(desk, "b-1/result.json", b"{}")
     await desk.reopen(max_rows=2)
     desk.execution = "run-2"
-    await intend(desk)
+    intend(desk, 1)
     assert await desk.plan() == first  # cut as it was bought, and not as it would be now
     (desk.folder / "b-1/shards/00001/attempt-1/intent").unlink()
     assert (await desk.plan()).shards == 1
@@ -665,7 +667,7 @@ async def test_a_batch_that_has_ended_and_comes_again_with_the_same_rows_keeps_i
 async def test_a_plan_that_was_refused_leaves_the_notes_of_what_was_bought_before_it(desk: Any) -> None:
     await desk.reopen(max_rows=1)
     first = await desk.plan(desk.chat("a"), desk.chat("b"))
-    await intend(desk)
+    intend(desk, 1)
     note = desk.folder / "b-1/shards/00001/attempt-1/intent"
     rows = desk.jsonl(desk.chat("a"), desk.chat("b"))
     put(desk, "other.jsonl", desk.jsonl(desk.chat("c"), desk.chat("d")) + b"{")
@@ -676,7 +678,7 @@ async def test_a_plan_that_was_refused_leaves_the_notes_of_what_was_bought_befor
     put(desk, "other.jsonl", rows)
     assert (await desk.plan(input=desk.store.uri("other.jsonl"))).rows == 2  # a good one: they are not of its rows
     assert not note.exists()
-    await intend(desk)
+    intend(desk, 1)
     await desk.refused(desk.plan(input=wanted, max_cost_usd=Decimal("0.000000001")))
     assert (await desk.plan(input=wanted, max_cost_usd=None)).shards == first.shards
 
@@ -685,7 +687,7 @@ async def test_a_plan_that_was_refused_leaves_the_notes_of_what_was_bought_befor
 async def test_a_plan_that_was_refused_is_refused_again_whatever_was_bought_before_it(desk: Any, mended: bool) -> None:
     await desk.reopen(max_rows=1)
     await desk.plan(desk.chat("a"), desk.chat("b"))
-    await intend(desk)
+    intend(desk, 1)
     put(desk, "b-1/result.json", b"{}")
     for desk.execution in ("run-2", "run-2", "run-3", "run-1"):
         error = await desk.refused(desk.plan(desk.chat("c"), b"{", desk.chat("e")))
@@ -698,7 +700,7 @@ async def test_a_plan_that_was_refused_is_refused_again_whatever_was_bought_befo
 async def test_a_batch_that_goes_on_by_its_plan_does_not_look_ended(desk: Any) -> None:
     await desk.reopen(max_rows=1)
     first = await desk.plan(desk.chat("a"), desk.chat("b"))
-    await intend(desk)
+    intend(desk, 1)
     for execution in ("run-1", "run-2"):
         put(desk, "b-1/result.json", b"{}")
         desk.execution = execution
@@ -712,7 +714,7 @@ async def test_a_batch_that_goes_on_by_its_plan_does_not_look_ended(desk: Any) -
 async def test_a_batch_that_has_ended_and_is_reset_keeps_its_plan_whatever_lies_there_by_now(desk: Any) -> None:
     await desk.reopen(max_rows=1)
     first = await desk.plan(desk.chat("a"), desk.chat("b"))
-    await intend(desk)
+    intend(desk, 1)
     put(desk, "b-1/result.json", b"{}")
     desk.execution = "run-2"  # the same rows again: it goes by the plan that there is
     assert await desk.plan() == first
@@ -733,7 +735,7 @@ async def test_a_start_that_older_versions_tell_nothing_of_is_taken_for_another_
     await desk.reopen(max_rows=1)
     desk.execution, after = told
     await desk.plan(desk.chat("a"), desk.chat("b"))
-    await intend(desk)
+    intend(desk, 1)
     put(desk, "b-1/result.json", b"{}")
     desk.execution = after
     assert (await desk.plan(desk.chat("c"))).rows == 1
@@ -742,14 +744,14 @@ async def test_a_start_that_older_versions_tell_nothing_of_is_taken_for_another_
 async def test_another_spec_replaces_a_plan_even_where_something_may_be_bought(desk: Any) -> None:
     await desk.reopen(max_rows=3)
     await desk.plan(*(desk.chat(f"r-{n}") for n in range(9)))
-    await intend(desk)
+    intend(desk, 1)
     assert (await desk.plan(limits={"max_rows": 2})).shards == 5
 
 
 async def test_what_was_bought_for_other_rows_spares_no_plan_its_check(desk: Any) -> None:
     await desk.reopen(max_rows=1)
     await desk.plan(desk.chat("a"), desk.chat("b"))
-    await intend(desk)
+    intend(desk, 1)
     for _ in range(2):
         error = await desk.refused(desk.plan(desk.chat("a"), b"{", params={"seed": 1}))
         assert error.type == "invalid_input"
@@ -790,7 +792,7 @@ async def test_an_input_that_was_mended_in_place_is_planned_anew(desk: Any, uri:
     assert len(compress(wrong)) == len(compress(right))
     assert (await desk.plan()).rows == 1
     assert await sent(desk) == [desk.jsonl(desk.chat("a"))]
-    put(desk, "b-1/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 x")
+    intend(desk, 0)
     mended(desk, "in/a.jsonl", compress(wrong))
     assert (await desk.plan()).rows == 1
 

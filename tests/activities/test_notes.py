@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -45,7 +45,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     }.items():
         monkeypatch.setenv(name, value)
     bucket = f"bucket-{secrets.token_hex(6)}"
-    httpx.put(f"{server}/{bucket}").raise_for_status()
+    httpx2.put(f"{server}/{bucket}").raise_for_status()
     return Store.open(f"s3://{bucket}/prefix")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from temporalio.client import WorkflowHandle
 
@@ -91,7 +91,7 @@ async def test_a_file_that_is_gone_when_its_batch_is_created_is_uploaded_again(h
     async with house.worker():
         handle = await house.start(ROWS)
         await until_waiting(house, handle, message)
-        async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as somebody:
+        async with httpx2.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as somebody:
             for file in (await house.admin.ledger())["files"]:
                 if not file["deleted"] and "~0~2~" in file["filename"]:
                     await somebody.delete(f"{house.sandbox.url}/v1/files/{file['id']}")
