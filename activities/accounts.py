@@ -53,6 +53,7 @@ class Accounts:
         request: SettleRequest,
         record: ShardRecord,
         sent: list[tuple[AttemptRecord, list[int] | None]],
+        retries: bool,
         pulse: Pulse,
     ) -> None:
         self._store = store
@@ -61,6 +62,7 @@ class Accounts:
         self._request = request
         self._record = record
         self._sent = sent
+        self._retries = retries
         self._pulse = pulse
         self._root = store.path(request.attempt.root)
         self._folder = f"{self._root}/{request.attempt.shard_folder}"
@@ -91,7 +93,7 @@ class Accounts:
             spool = Spool(file)
             for past, picked in self._sent:
                 self._read(past, picked, spool)
-            again = self._again() if self._request.unfinished is None else []
+            again = self._again() if self._retries else []
             if again:
                 self._write_picked(again)
                 return self._settled(Counts(total=len(self._ids)), len(again))

@@ -73,6 +73,11 @@ async def _read(store: Store, path: str) -> tuple[datetime, str] | None:
         return None
 
 
+async def may_be_bought(store: Store, attempt: Attempt) -> bool:
+    """Return whether the store notes a create of an attempt, of any run, that may have bought something."""
+    return bool(notes_among([path for path, _ in await store.list(f"{store.path(attempt.root)}/{attempt.folder}")]))
+
+
 async def withdraw(store: Store, path: str) -> None:
     """Withdraw the note at a path: nothing came of its create, or nobody is to look for what did."""
     folder, _, name = path.rpartition("/")

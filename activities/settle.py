@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..contract.steps import SETTLE, Settled, SettleRequest
 from ._boundary import Pulse, in_thread, step
 from .accounts import Accounts
+from .claims import may_be_bought
 from .records import read_picked, read_shard
 from .resources import Resources
 
@@ -19,8 +20,9 @@ class Settle:
     async def settle(self, request: SettleRequest, pulse: Pulse) -> Settled:
         """Return the shard's accounts after its newest attempt.
 
-        Where rows are worth another try and another attempt may follow, they are written down for it. Otherwise the
-        shard's results are written: exactly one row per request.
+        Where rows are worth another try and another attempt may follow, they are written down for it. So they are where
+        none is to follow, but a run of the workflow before a reset may have bought the next one: that is to be found,
+        and cancelled if it still runs. Otherwise the shard's results are written: exactly one row per request.
 
         Raises:
             AccountingError: the rows do not add up.
@@ -33,6 +35,8 @@ class Settle:
             for past in request.attempts
             if past.provider_batch_id is not None
         ]
+        following = attempt.model_copy(update={"number": attempt.number + 1})
+        retries = request.unfinished is None or await may_be_bought(store, following)
         accounts = Accounts(
             store,
             self._resources.provider(attempt.provider),
@@ -40,6 +44,7 @@ class Settle:
             request,
             record,
             sent,
+            retries,
             pulse,
         )
         async with self._resources.row_work:

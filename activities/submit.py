@@ -131,7 +131,7 @@ class Submit:
                 rows=_rows(record, picked),
                 since=since,
                 strangers=strangers,
-                sent=request.sent or notes.stand,
+                sent=request.sent or notes.newest > 0,
             )
         )
         return Found(batch=batch, provisional=provisional, intended=notes.stand, noted=notes.newest)

@@ -263,9 +263,9 @@ class Fleet:
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
                 static_summary=f"{'shard' if run.length == 1 else 'shards'} {run.name} of {self._batch_id}",
             )
+        nudges = self._nudges
         while not child.done():
-            nudges = self._nudges
-            await self._news(child, told)
+            await self._news(child, told, nudges)
             if child.done():
                 break
             # A child that ends at this very moment hears no signal, and needs none.
@@ -274,6 +274,7 @@ class Fleet:
                     first, told = told == 0, self._steering.cancels
                     await self._send(child, run, "cancel", first)
                 elif self._nudges != nudges:
+                    nudges = self._nudges
                     await self._send(child, run, "poll_now")
         outcome: ShardOutcome = await child
         return outcome
@@ -285,7 +286,6 @@ class Fleet:
         elif first:
             await child.signal(name, args=arguments)
 
-    async def _news(self, child: Child, told: int) -> None:
-        """Wait for the child's end, a cancel that it was not sent, or a nudge."""
-        seen = self._nudges
-        await workflow.wait_condition(lambda: child.done() or self._steering.cancels != told or self._nudges != seen)
+    async def _news(self, child: Child, told: int, nudges: int) -> None:
+        """Wait for the child's end, or for a cancel or a nudge that it was not sent."""
+        await workflow.wait_condition(lambda: child.done() or self._steering.cancels != told or self._nudges != nudges)

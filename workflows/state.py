@@ -39,8 +39,9 @@ class AttemptState(_State):
     uploaded: bool = False
     file_id: str | None = None
     doubt: bool = False  #: A create may be on its way whose answer is lost.
-    #: Whatever creates were intended are known to this run: its own, or others that were waited for.
-    sure: bool = False
+    #: Number of the newest noted create for which, and for all before it, the provider's listing was waited for, and
+    #: whose files were fenced off: nothing can come of them any more.
+    cleared: int = 0
     batch: Snapshot | None = None  #: The provider batch, once there is one.
     adopted: bool = False
     provisional: bool = False  #: The batch may be a stranger's until its results are seen.

@@ -73,6 +73,7 @@ class Submission:
         self._changed = ongoing.changed
         self._intended = False
         self._noted: int | None = None
+        self._newest = 0
         self._turn = Turn(ongoing)
         self._paid = paid or self._state.doubt
 
@@ -96,9 +97,9 @@ class Submission:
         """Look, and create what is not there; a stop ends it, but never before it has looked."""
         deferrals = not_found = 0
         while not await self._find():
-            if self._intended and not self._state.sure:
+            if self._intended and self._newest > self._state.cleared and not self._state.doubt:
                 # By a run before this one, or a workflow that was terminated: as if our own answer had been lost.
-                self._state.sure = self._state.doubt = self._paid = True
+                self._state.doubt = self._paid = True
                 self._state.upload_begun = True  # that create names a file, and without it runs nothing
                 await self._settle("A create of an earlier run may be on its way.", timedelta(0))
                 continue
@@ -107,7 +108,7 @@ class Submission:
             if self._state.doubt:
                 await self._fence()
                 await self._settle("A create may still be on its way to the provider.", timedelta(0))
-                self._state.doubt = False
+                self._state.doubt, self._state.cleared = False, self._newest
                 continue
             if not self._state.uploaded:
                 await self._turn.take()
@@ -120,7 +121,6 @@ class Submission:
                     return
                 await self._steering.breathe()
             await self._turn.take()  # where a file was there already
-            self._state.sure = True  # from here on an intent is our own
             created = await self._create()
             if created.answer is CreateAnswer.CREATED and created.batch is not None:
                 self._state.batch = created.batch
@@ -188,7 +188,7 @@ class Submission:
             since=self._ongoing.plan.planned_at,
             rows=self._state.rows,
             strangers=self._state.strangers,
-            sent=self._state.sure,
+            sent=self._state.doubt,
         )
         # Not ended by a stop: whether something is paid for must be known before the batch may end.
         found = await self._steering.call(
@@ -201,6 +201,8 @@ class Submission:
         )
         self._intended = found.intended
         self._noted = found.noted
+        # A worker that does not count them says only whether there is one.
+        self._newest = int(found.intended) if found.noted is None else found.noted
         if found.batch is None:
             return False
         self._state.batch = found.batch

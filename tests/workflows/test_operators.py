@@ -148,6 +148,32 @@ async def test_a_cancel_of_a_batch_that_is_reset_to_before_its_create_reaches_wh
 
 
 @pytest.mark.parametrize("provider", ["sandbox", "claude"])
+async def test_a_cancel_of_a_batch_that_is_reset_to_before_a_settlement_reaches_the_attempt_after_it(
+    house: House, provider: str
+) -> None:
+    retried, name = "[[sandbox:rate_limited times=1]]", uuid.uuid4().hex[:8]
+    texts = [f"[[sandbox:billed_as={name}-{n}]] {retried if n else ''}" for n in range(3)]
+    await house.admin.settings(cancel_fraction=1)
+    await house.admin.fault("batches.create", "hold", skip=1, times=1)
+    async with house.worker():
+        handle = await house.start(texts, provider=provider, model=MODELS[provider])
+        task = await task_before(house, handle.id, "durabatch.settle")
+        while len(await house.batches()) < 2:
+            await asyncio.sleep(0.05)
+        await house.admin.settings(finish_after_polls=100_000)
+        await house.admin.clear()
+        await until_polled(house, handle.id)
+    await reset_workflow(house.client, handle.id, task)
+    await house.client.get_workflow_handle(handle.id).signal("cancel")
+    async with house.worker():
+        if provider == "claude":
+            await house.admin.settings(finish_after_polls=0)
+        result = await newest(house, handle.id)
+    assert (result.counts.succeeded, [batch.adopted for batch in result.provider_batches]) == (3, [False, True])
+    assert [batch["rows_billed"] for batch in await house.batches()] == [1, 2]
+
+
+@pytest.mark.parametrize("provider", ["sandbox", "claude"])
 async def test_a_batch_that_is_reset_to_its_last_task_while_a_create_is_under_way_buys_once(
     house: House, provider: str
 ) -> None:
