@@ -22,6 +22,7 @@
         ├── QueueFull                too many tokens or batches enqueued: wait for room
         ├── AnswerLost               a create may or may not have happened
         ├── AuthenticationFailed     401, 403
+        ├── QuotaExhausted           402, or words that say the same: the account has no credit left
         ├── ProviderNotFound         404
         ├── ProviderRefused          any other 4xx
         └── AccountMismatch          the batch belongs to another account than the worker's
@@ -186,6 +187,12 @@ class AuthenticationFailed(ProviderError):
     """The provider does not accept the key."""
 
     code = "authentication_failed"
+
+
+class QuotaExhausted(ProviderError):
+    """The provider account has no credit left."""
+
+    code = "quota_exhausted"
 
 
 class ProviderNotFound(ProviderError):

@@ -33,6 +33,7 @@ MISSING = frozenset({"invalid_spec", "object_not_found"})
 MENDABLE = frozenset(
     {
         "authentication_failed",
+        "quota_exhausted",
         "account_mismatch",
         "configuration_error",
         "unknown_provider",
@@ -41,9 +42,9 @@ MENDABLE = frozenset(
         "provider_not_found",
     }
 )
-#: Those of them that a create may be refused with: the key, and what is not there, a route or the file. Any other
-#: refusal is of what it asks for.
-MENDABLE_CREATE = frozenset({"authentication_failed", "provider_not_found"})
+#: Those of them that a create may be refused with: the key, the credit, and what is not there, a route or the file. Any
+#: other refusal is of what it asks for.
+MENDABLE_CREATE = frozenset({"authentication_failed", "quota_exhausted", "provider_not_found"})
 
 
 #: Children of one batch: their starts and ends are some 10 events each of the batch's own history.

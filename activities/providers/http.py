@@ -23,6 +23,7 @@ from ...contract import (
     ProviderRefused,
     ProviderUnavailable,
     QueueFull,
+    QuotaExhausted,
     RateLimited,
 )
 from . import connecting, reading, refusals
@@ -37,6 +38,9 @@ QUEUE_WORDS = (
     "batch_limit",
     "too many active",
 )
+#: Codes and words by which providers say, whatever the status, that an account has no credit: OpenAI's `code` and
+#: Anthropic's message ("Your credit balance is too low to access the Anthropic API"). With 429 it may lift by itself.
+CREDIT_WORDS = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
 #: A provider is asked again after a day, whatever it says (in seconds).
 LONGEST_WAIT = 24 * 3600.0
 
@@ -240,7 +244,8 @@ class Http:
         said = refusals.scrub(found.words or found.code or _moved(response), self._key)
         told = f"Provider {self._name} answered {status}: {said}" if said else _silent(self._name, status)
         facts: dict[str, Any] = {"retry_after": retry_after(response.headers), "status": status}
-        full = any(word in f"{found.code} {found.words}".lower() for word in QUEUE_WORDS)
+        reasons = f"{found.code} {found.words}".lower()
+        full = any(word in reasons for word in QUEUE_WORDS)
         if status in (401, 403):
             what = "refuses the key" if status == 401 else "does not allow this with the key"
             reason = f"Provider {self._name} {what} ({status}): {said or 'it gave no reason'}"
@@ -259,6 +264,8 @@ class Http:
             return ProviderUnavailable(told, **facts)
         if full:
             return QueueFull(told, **facts)
+        if status == 402 or any(word in reasons for word in CREDIT_WORDS):
+            return QuotaExhausted(f"{told.rstrip('.')}. Add credit to the account, or raise its limit.", status=status)
         return ProviderRefused(told, status=status)
 
 

@@ -295,6 +295,7 @@ async def test_where_a_create_may_have_been_sent_the_whole_listing_is_read(
     [
         ({"kind": "status", "status": 400}, CreateAnswer.REFUSED, "provider_refused", False),
         ({"kind": "status", "status": 401}, CreateAnswer.REFUSED, "authentication_failed", False),
+        ({"kind": "status", "status": 402}, CreateAnswer.REFUSED, "quota_exhausted", False),
         ({"kind": "status", "status": 403}, CreateAnswer.REFUSED, "authentication_failed", False),
         ({"kind": "status", "status": 404}, CreateAnswer.REFUSED, "provider_not_found", False),
         ({"kind": "status", "status": 413}, CreateAnswer.REFUSED, "provider_refused", False),
@@ -311,6 +312,13 @@ async def test_where_a_create_may_have_been_sent_the_whole_listing_is_read(
             CreateAnswer.DEFERRED,
             "queue_full",
             False,
+        ),
+        *(
+            ({"kind": "status", "status": 400, **words}, CreateAnswer.REFUSED, "quota_exhausted", False)
+            for words in (
+                {"code": "billing_hard_limit_reached"},
+                {"message": "Your credit balance is too low to access the Anthropic API."},
+            )
         ),
         # Servers that read a file before they take a batch of it.
         *(

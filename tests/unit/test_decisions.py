@@ -383,6 +383,7 @@ def test_up_to_as_many_shards_as_children_each_has_one_and_its_number_for_a_name
     ("code", "step", "create"),
     [
         ("authentication_failed", True, True),
+        ("quota_exhausted", True, True),
         ("provider_not_found", True, True),
         ("missing_key", True, False),  # a create without a key is not refused: it was not sent
         ("provider_refused", True, False),  # the provider will not have these rows, whatever else is bought

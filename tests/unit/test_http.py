@@ -24,6 +24,7 @@ from durabatch.contract import (
     ProviderRefused,
     ProviderUnavailable,
     QueueFull,
+    QuotaExhausted,
     RateLimited,
 )
 
@@ -135,7 +136,7 @@ async def failure(http: Http, **options: Any) -> ProviderError:
         (307, ProviderRefused, ProviderRefused),
         (400, ProviderRefused, ProviderRefused),
         (401, AuthenticationFailed, AuthenticationFailed),
-        (402, ProviderRefused, ProviderRefused),
+        (402, QuotaExhausted, QuotaExhausted),
         (403, AuthenticationFailed, AuthenticationFailed),
         (404, ProviderNotFound, ProviderNotFound),
         (408, ProviderUnavailable, AnswerLost),

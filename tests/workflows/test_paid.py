@@ -62,16 +62,19 @@ async def nudged(house: House, handle: WorkflowHandle[Any, BatchResult]) -> Batc
 
 
 @pytest.mark.parametrize(
-    ("op", "status"),
+    ("op", "status", "words"),
     [
-        ("batches.list", 401),
-        ("batches.create", 401),
-        pytest.param("batches.create", 403, marks=pytest.mark.slow),
-        pytest.param("files.list", 403, marks=pytest.mark.slow),
-        pytest.param("files.create", 401, marks=pytest.mark.slow),
+        ("batches.list", 401, "refuses the key"),
+        ("batches.create", 401, "refuses the key"),
+        ("batches.create", 402, "Add credit"),
+        pytest.param("batches.create", 403, "with the key", marks=pytest.mark.slow),
+        pytest.param("files.list", 403, "with the key", marks=pytest.mark.slow),
+        pytest.param("files.create", 401, "refuses the key", marks=pytest.mark.slow),
     ],
 )
-async def test_a_key_that_fails_in_mid_fleet_loses_no_shard(house: House, op: str, status: int) -> None:
+async def test_a_key_or_an_account_that_fails_in_mid_fleet_loses_no_shard(
+    house: House, op: str, status: int, words: str
+) -> None:
     await house.admin.settings(finish_after_polls=3)
     at_a_time(house, 2)
     async with house.worker():
@@ -79,7 +82,7 @@ async def test_a_key_that_fails_in_mid_fleet_loses_no_shard(house: House, op: st
         while not await house.batches():
             await asyncio.sleep(0.05)
         await house.admin.fault(op, "status", status=status)
-        await some_child(house, handle.id, 6, "the key (")  # refuses it, or does not allow this with it
+        await some_child(house, handle.id, 6, words)
         await house.admin.clear()
         result = await nudged(house, handle)
     assert (result.status, result.counts.succeeded, result.error) == (BatchStatus.COMPLETED, 12, None)
