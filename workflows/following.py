@@ -164,16 +164,16 @@ class Following:
         return True
 
     async def _cancel(self, stop: RowStatus) -> None:
-        state = self._state
+        state, give_up_at = self._state, self._steering.deadline_at + PATIENCE
         assert state.batch is not None
         try:
-            state.batch = await self._send_cancel(state.batch, self._steering.deadline_at + PATIENCE)
+            state.batch = await self._send_cancel(state.batch, give_up_at)
         except StepFailed as error:
             self._steering.last_error = error.message
-            if error.code == NOT_FOUND and workflow.patched(ASKS_AGAIN):
+            if workflow.patched(ASKS_AGAIN):
                 state.uncancelled = lengthened(state.uncancelled, workflow.now())
-                if state.uncancelled.length < LATE:
-                    why = f"The provider does not find its batch {state.batch.id}, which is to be cancelled (404)."
+                if state.uncancelled.length < LATE and workflow.now() < give_up_at:
+                    why = f"The provider's batch {state.batch.id} is to be cancelled, and is not yet: {error.message}"
                     await self._steering.pause(streak_delay(state.uncancelled), why, until_stop=False)
                     return  # looked at and cancelled again: while it runs, it costs
         state.stopped = stop

@@ -50,7 +50,7 @@ class AttemptState(_State):
     stopped: RowStatus | None = None  #: Why the provider was asked to end it, if it was.
     lost: bool = False  #: The provider has forgotten it.
     unknown: Streak | None = None  #: Answers of 404 to polls.
-    uncancelled: Streak | None = None  #: Answers of 404 to cancels.
+    uncancelled: Streak | None = None  #: Cancels that failed.
     short: Streak | None = None  #: Answers that it has ended, and less of its results than it counts.
     gone: Streak | None = None  #: Answers of 404 where its results should be.
     polls: int = 0
