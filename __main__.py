@@ -1,6 +1,6 @@
 """`python -m durabatch` is the `durabatch` command."""
 
-from durabatch.clients.command import main
+from durabatch.cli import main
 
 if __name__ == "__main__":
     main()

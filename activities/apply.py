@@ -8,11 +8,12 @@ from functools import partial
 from ..contract import AccountingError, Counts, ObjectNotFound, StoreError, Usage
 from ..contract.names import shard_folder
 from ..contract.steps import APPLY, FINISH, Applied, ApplyRequest, FinishRequest, Settled
-from ._boundary import Pulse, in_thread, step
+from .lease import Lease
 from .manifest import SUFFIX, Part, write_manifest
 from .prices import dollars, picodollars
 from .records import SettledRecord, result_path, settled_path
 from .resources import Resources
+from .step import in_thread, step
 
 #: Shards that are looked at at a time: one after another, 10,000 of them would take minutes in a bucket.
 _AT_ONCE = 32
@@ -25,7 +26,7 @@ class Apply:
         self._resources = resources
 
     @step(APPLY, long=True)
-    async def apply(self, request: ApplyRequest, pulse: Pulse) -> Applied:
+    async def apply(self, request: ApplyRequest, lease: Lease) -> Applied:
         """Write results.jsonl and errors.jsonl, or a manifest for each, and return the batch's accounts.
 
         Raises:
@@ -45,7 +46,7 @@ class Apply:
                 known = known and (settled.cost_usd is not None or settled.unpriced.total > 0)
                 results.append(rows)
                 errors.append(failed)
-            pulse.rows = total.counts.total
+            lease.rows = total.counts.total
         if not total.counts.total == total.counts.settled == request.rows:
             raise AccountingError(
                 f"The plan has {request.rows:,} rows, the shards {total.counts.total:,}, and "
@@ -58,8 +59,8 @@ class Apply:
         write = self._join if joins else self._list
         return total.model_copy(
             update={
-                "results": await write(request.root, "results", results, pulse),
-                "errors": await write(request.root, "errors", errors, pulse),
+                "results": await write(request.root, "results", results, lease),
+                "errors": await write(request.root, "errors", errors, lease),
             }
         )
 
@@ -82,17 +83,17 @@ class Apply:
             raise ObjectNotFound(f"The store has no object {store.uri(f'{root}/{path}')}.")
         return Part(path, rows, size)
 
-    async def _join(self, root: str, name: str, parts: list[Part], pulse: Pulse) -> str:
+    async def _join(self, root: str, name: str, parts: list[Part], lease: Lease) -> str:
         """Join the parts into one file, and return its URI."""
         store, folder = self._resources.store, self._resources.store.path(root)
         path = f"{folder}/{name}.jsonl"
 
         def told(count: int) -> None:
-            pulse.bytes += count
-            pulse.check()
+            lease.bytes += count
+            lease.check()
 
         sources = [f"{folder}/{part.path}" for part in parts]
-        found = await in_thread(pulse, partial(store.concat, path, sources, told))
+        found = await in_thread(lease, partial(store.concat, path, sources, told))
         settled = sum(part.bytes for part in parts)
         if found != settled:
             raise StoreError(
@@ -101,7 +102,7 @@ class Apply:
             )
         return store.uri(path)
 
-    async def _list(self, root: str, name: str, parts: list[Part], pulse: Pulse) -> str:
+    async def _list(self, root: str, name: str, parts: list[Part], lease: Lease) -> str:
         """Leave the parts where they are, and return the URI of their list."""
         store = self._resources.store
         path = f"{store.path(root)}/{name}{SUFFIX}"
@@ -109,10 +110,10 @@ class Apply:
         return store.uri(path)
 
     @step(FINISH)
-    async def finish(self, request: FinishRequest, pulse: Pulse) -> None:
+    async def finish(self, request: FinishRequest, lease: Lease) -> None:
         """Write result.json."""
         path = result_path(await self._resources.home(request))
-        await pulse.hold()  # a batch that was reset meanwhile may be buying something, which this one does not tell of
+        await lease.hold()  # a batch that was reset meanwhile may be buying something, which this one does not tell of
         await self._resources.store.write(path, request.result.model_dump_json(indent=2).encode() + b"\n")
 
 

@@ -11,12 +11,13 @@ from typing import BinaryIO
 
 from ..contract import AccountingError, BatchSpec
 from ..contract.steps import Attempt
-from ._boundary import Pulse, in_thread
 from .input import shard_bytes
+from .lease import Lease
 from .providers import Content, Provider
 from .providers.base import sealed
 from .records import IndexRow, ShardRecord, attempt_digest, index_path, read_index
 from .rows import RowRefused, parse
+from .step import in_thread
 from .store import Store
 
 #: Bytes read at a time on the way to the provider.
@@ -49,7 +50,7 @@ async def open_content(
     record: ShardRecord,
     picked: list[int] | None,
     generation: int,
-    pulse: Pulse,
+    lease: Lease,
     row_work: asyncio.Semaphore,
 ) -> AsyncIterator[Content]:
     """Open an attempt's rows for sending.
@@ -61,15 +62,15 @@ async def open_content(
     name = file_name(attempt, attempt_digest(record, picked), generation)
     unchanged = record.verbatim and picked is None and provider.capabilities.keeps_ids
     if unchanged:
-        source = _counted(_checked(shard_bytes(store, record, CHUNK), record), pulse)
+        source = _counted(_checked(shard_bytes(store, record, CHUNK), record), lease)
         yield Content(name=name, size=record.end - record.start, chunks=_async(source))
         return
     with tempfile.TemporaryFile(prefix="durabatch-upload-") as spool:
         async with row_work:
-            await in_thread(pulse, lambda: _write(spool, store, provider, attempt, spec, record, picked, pulse))
+            await in_thread(lease, lambda: _write(spool, store, provider, attempt, spec, record, picked, lease))
         size = spool.tell()
         spool.seek(0)
-        yield Content(name=name, size=size, chunks=_async(_counted(iter(lambda: spool.read(CHUNK), b""), pulse)))
+        yield Content(name=name, size=size, chunks=_async(_counted(iter(lambda: spool.read(CHUNK), b""), lease)))
 
 
 def _write(
@@ -80,7 +81,7 @@ def _write(
     spec: BatchSpec,
     record: ShardRecord,
     picked: list[int] | None,
-    pulse: Pulse,
+    lease: Lease,
 ) -> None:
     index = index_path(store.path(attempt.root), attempt.shard)
     seal = sealed(attempt.marker, attempt_digest(record, picked))
@@ -94,7 +95,7 @@ def _write(
     first = True
     for number, row, data in _with_data(store, record, rows):
         if not number % 1024:
-            pulse.check()
+            lease.check()
         prepared = _prepared(provider, row, data, spec)
         digest.update(prepared)
         digest.update(b"\n")
@@ -154,9 +155,9 @@ def _checked(chunks: Iterator[bytes], record: ShardRecord) -> Iterator[bytes]:
     yield last
 
 
-def _counted(chunks: Iterator[bytes], pulse: Pulse) -> Iterator[bytes]:
+def _counted(chunks: Iterator[bytes], lease: Lease) -> Iterator[bytes]:
     for chunk in chunks:
-        pulse.bytes += len(chunk)
+        lease.bytes += len(chunk)
         yield chunk
 
 

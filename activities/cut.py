@@ -17,10 +17,10 @@ import msgspec
 
 from ..contract import BatchSpec
 from ..contract.errors import ObjectNotFound
-from ._boundary import Pulse
+from .duplicates import Candidates, FirstPlaces
 from .estimate import estimate_tokens
-from .ids import Firsts, Ids
 from .input import Input
+from .lease import Lease
 from .providers import Provider
 from .records import Refusal, ShardRecord, index_path, input_path, read_index, read_shard_now, shard_path
 from .rows import Line, Row, RowRefused, parse, place
@@ -71,7 +71,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self.found = Found()
-        self.ids = Ids()
+        self.ids = Candidates()
         self.first: _First | None = None
         self.end = 0  #: The byte behind the last row of the last closed shard.
         self.line = 0  #: The number of that row's line.
@@ -92,11 +92,11 @@ class Cut:
     Args:
         input: what is cut.
         digest: of all that the cut depends on; shards of another one are never gone on from.
-        pulse: its place tells where to go on.
+        lease: its place tells where to go on.
     """
 
     def __init__(
-        self, store: Store, provider: Provider, spec: BatchSpec, root: str, input: Input, digest: str, pulse: Pulse
+        self, store: Store, provider: Provider, spec: BatchSpec, root: str, input: Input, digest: str, lease: Lease
     ) -> None:
         self._store = store
         self._provider = provider
@@ -104,7 +104,7 @@ class Cut:
         self._root = root
         self._input = input
         self._digest = digest[:16]
-        self._pulse = pulse
+        self._lease = lease
         limits, able = spec.limits, provider.capabilities
         self._max_rows = min(limits.max_rows or able.max_rows, able.max_rows)
         self._max_bytes = min(limits.max_bytes or able.max_bytes, able.max_bytes)
@@ -121,7 +121,7 @@ class Cut:
         doubtful = reading.ids.doubtful()
         if any(doubtful):
             del reading  # two of them would be twice the memory
-            firsts = Firsts(doubtful)
+            firsts = FirstPlaces(doubtful)
             del doubtful
             reading = self._begin()
             self._read(reading, firsts)
@@ -131,22 +131,22 @@ class Cut:
     def _sync(self, shards: int) -> None:
         """Make the shards outlive a power cut, before the plan says that they are there."""
         for first in range(0, shards, _SYNCED):
-            self._pulse.check()
+            self._lease.check()
             some = range(first, min(first + _SYNCED, shards))
             self._store.sync([path(self._root, shard) for shard in some for path in (index_path, shard_path)])
 
     def _begin(self) -> _Reading:
         """Return a reading from the first row on; from here nobody goes on from shards that were there before."""
-        self._pulse.check()
-        self._pulse.place = {}
-        self._pulse.rows = 0
+        self._lease.check()
+        self._lease.resume_from = {}
+        self._lease.rows = 0
         with self._store.writer(shard_path(self._root, 0)):
             pass  # shards are taken over from the first one on, and an empty record is none
         return _Reading()
 
     def _go_on(self) -> _Reading | None:
         """Return what an earlier run of this step had gathered, None where there is nothing to go on from."""
-        told = self._pulse.place
+        told = self._lease.resume_from
         shards, line, first = (told.get(name) for name in ("shards", "line", "first"))
         if told.get("cut") != self._digest or not (
             isinstance(shards, int) and isinstance(line, int) and isinstance(first, int)
@@ -159,12 +159,12 @@ class Cut:
         except (_NotThere, ObjectNotFound, msgspec.DecodeError, TypeError, ValueError):
             return None
         reading.line = line
-        self._pulse.rows = reading.found.rows
+        self._lease.rows = reading.found.rows
         return reading
 
     def _take_over(self, reading: _Reading, shard: int, first: int) -> None:
         """Add a shard that was closed before; as it was written without haste, a power cut may have spoilt it."""
-        self._pulse.check()
+        self._lease.check()
         record = read_shard_now(self._store, self._root, shard)
         if record.cut != self._digest or record.start < reading.end:
             raise _NotThere
@@ -187,16 +187,16 @@ class Cut:
         found.tokens.update(record.models)
         reading.end = record.end
 
-    def _read(self, reading: _Reading, firsts: Firsts | None) -> None:
+    def _read(self, reading: _Reading, firsts: FirstPlaces | None) -> None:
         """Cut the shards; the first time, gather the ids, and the second time refuse those that stand twice."""
         found = reading.found
         shard: _Shard | None = None
         with contextlib.ExitStack() as stack:
             index: Any = None
             for line in self._input.lines(self._max_bytes, reading.end, max(0, reading.line - 1)):
-                self._pulse.rows += 1
+                self._lease.rows += 1
                 if not found.rows % 1024:
-                    self._pulse.check()
+                    self._lease.check()
                 found.rows += 1
                 custom_id, prepared, model, inputs, refusal = self._prepare(line, reading, firsts)
                 if firsts is None:
@@ -220,7 +220,7 @@ class Cut:
                 self._close(shard, reading, stack)
 
     def _prepare(
-        self, line: Line, reading: _Reading, firsts: Firsts | None
+        self, line: Line, reading: _Reading, firsts: FirstPlaces | None
     ) -> tuple[str, bytes, str | None, int, Refusal | None]:
         """Return the row's id, the row as it is sent, its model, its counted inputs, and why it cannot be sent."""
         inputs = 0
@@ -284,7 +284,7 @@ class Cut:
             shard.hash.update(b"\n")
 
     def _close(self, shard: _Shard, reading: _Reading, stack: contextlib.ExitStack) -> None:
-        self._pulse.check()
+        self._lease.check()
         stack.close()
         segments = self._input.segments
         record = ShardRecord(
@@ -307,7 +307,7 @@ class Cut:
             out.write(_encode(record))
         reading.found.shards += 1
         reading.found.tokens.update(shard.models)
-        self._pulse.place = {
+        self._lease.resume_from = {
             "cut": self._digest,
             "shards": reading.found.shards,
             "line": shard.line,
@@ -315,7 +315,7 @@ class Cut:
         }
 
 
-def _parse_once(line: Line, firsts: Firsts) -> Row:
+def _parse_once(line: Line, firsts: FirstPlaces) -> Row:
     """Return the request on a line, as `parse` does, and refuse it if its id stood on another one before."""
     try:
         row = parse(line.data)

@@ -11,11 +11,12 @@ from temporalio import activity
 
 from ..contract import ProviderNotFound, ProviderUnavailable
 from ..contract.steps import CANCEL, FETCH, POLL, Attempt, BatchRequest, Fetched, FetchRequest, Snapshot
-from ._boundary import Pulse, in_thread, step
+from .lease import Lease
 from .providers import Download, Provider
 from .providers.base import sealed
 from .records import attempt_digest, read_picked, read_shard
 from .resources import Resources
+from .step import in_thread, step
 from .store import Store
 
 #: A download with fewer rows than the provider counted is repeated this often before it is believed, where the workflow
@@ -30,20 +31,20 @@ class Follow:
         self._resources = resources
 
     @step(POLL)
-    async def poll(self, request: BatchRequest, pulse: Pulse) -> Snapshot:
+    async def poll(self, request: BatchRequest, lease: Lease) -> Snapshot:
         """Return the provider batch as it is now."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         return await provider.retrieve(request.provider_batch_id)
 
     @step(CANCEL)
-    async def cancel(self, request: BatchRequest, pulse: Pulse) -> Snapshot:
+    async def cancel(self, request: BatchRequest, lease: Lease) -> Snapshot:
         """Ask the provider to end a batch; one that has ended already stays as it is."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         return await provider.cancel(request.provider_batch_id)
 
     # Where tries are counted here, none is used up by a worker that had no room.
     @step(FETCH, long=lambda request: request.patient)
-    async def fetch(self, request: FetchRequest, pulse: Pulse) -> Fetched:
+    async def fetch(self, request: FetchRequest, lease: Lease) -> Fetched:
         """Download what a provider batch ended with, as the provider sent it, into the attempt's folder.
 
         Raises:
@@ -62,7 +63,7 @@ class Follow:
         for download in downloads:
             with tempfile.TemporaryFile(prefix="durabatch-fetch-") as spool:
                 try:
-                    lines = await _save(provider, download, spool, pulse)
+                    lines = await _save(provider, download, spool, lease)
                 except ProviderNotFound as error:
                     gone.append(error)  # the other file may be there
                     continue
@@ -70,9 +71,9 @@ class Follow:
                 size += spool.tell()
                 folder = f"{await self._resources.home(request.attempt)}/{request.attempt.folder}"
                 path = f"{folder}/{download.name}.jsonl"
-                if not await pulse.confirm():
+                if not await lease.confirm():
                     raise ProviderUnavailable("The worker stood still, and another one fetches the results by now.")
-                await in_thread(pulse, partial(_store, spool, self._resources.store, path, pulse))
+                await in_thread(lease, partial(_store, spool, self._resources.store, path, lease))
                 stored.add(download.name)
         if gone and not request.lenient:
             raise gone[0]
@@ -124,7 +125,7 @@ async def _ours(provider: Provider, downloads: list[Download], seal: str) -> boo
     return True
 
 
-async def _save(provider: Provider, download: Download, spool: BinaryIO, pulse: Pulse) -> int:
+async def _save(provider: Provider, download: Download, spool: BinaryIO, lease: Lease) -> int:
     """Download into a file and return its lines; one that breaks off is resumed for as long as each try brings more.
 
     Raises:
@@ -137,7 +138,7 @@ async def _save(provider: Provider, download: Download, spool: BinaryIO, pulse: 
             async for chunk in provider.download(download, before):
                 spool.write(chunk)
                 lines += chunk.count(b"\n")
-                pulse.bytes += len(chunk)
+                lease.bytes += len(chunk)
         except ProviderUnavailable:
             if spool.tell() == before:
                 raise
@@ -153,11 +154,11 @@ def _ends_with_break(spool: BinaryIO) -> bool:
     return spool.read(1) == b"\n"
 
 
-def _store(spool: BinaryIO, store: Store, path: str, pulse: Pulse) -> None:
+def _store(spool: BinaryIO, store: Store, path: str, lease: Lease) -> None:
     end = spool.tell()
     spool.seek(0)
     with store.writer(path) as out:
         while chunk := spool.read(1 << 18):
-            pulse.check()
+            lease.check()
             out.write(chunk)
     spool.seek(end)

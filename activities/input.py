@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..contract import InvalidInput, InvalidSpec
-from ._boundary import Pulse, in_thread
 from .compression import compression, expanded
 from .formats import SAMPLE, check_format, checked
+from .lease import Lease
 from .records import Segment, ShardRecord, copies_folder, read_segments
 from .rows import Line, lines
+from .step import in_thread
 from .store import IDENTITY, Entry, Store
 
 #: What a folder's files are called; a pattern takes whatever it matches.
@@ -209,7 +210,7 @@ def shard_bytes(store: Store, record: ShardRecord, chunk: int) -> Iterator[bytes
     yield from Input(store, read_segments(store, record)).stream(record.start, record.end, chunk)
 
 
-async def open_input(store: Store, root: str, files: tuple[File, ...], pulse: Pulse) -> Input:
+async def open_input(store: Store, root: str, files: tuple[File, ...], lease: Lease) -> Input:
     """Return the files as one input, compressed ones by their expanded copies, which are made where they are missing.
 
     Raises:
@@ -223,10 +224,10 @@ async def open_input(store: Store, root: str, files: tuple[File, ...], pulse: Pu
         some = files[first : first + _LOOKS]
         looks = await asyncio.gather(*(asyncio.to_thread(_look, store, file, several) for file in some))
         for number, (file, (compressed, feed)) in enumerate(zip(some, looks, strict=True), first):
-            pulse.check()
+            lease.check()
             path, size = file.path, file.size
             if compressed:
-                path, size = await _expanded_copy(store, root, number, file, pulse)
+                path, size = await _expanded_copy(store, root, number, file, lease)
             if size:
                 end = start + size + feed
                 segments.append(Segment(path, start, end, names[number] if several else None, feed))
@@ -258,24 +259,24 @@ def _look(store: Store, file: File, several: bool) -> tuple[bool, bool]:
     return False, b"".join(store.stream(file.path, file.size - 1, file.size)) != b"\n"
 
 
-async def _expanded_copy(store: Store, root: str, number: int, file: File, pulse: Pulse) -> tuple[str, int]:
+async def _expanded_copy(store: Store, root: str, number: int, file: File, lease: Lease) -> tuple[str, int]:
     """Return path and size of a compressed file's expanded copy."""
     made_of = hashlib.sha256(f"{file.size} {file.modified} {file.path}".encode()).hexdigest()[:16]
     path = f"{copies_folder(root)}/{number:05d}-{made_of}.jsonl"
     size = await store.size(path)
     if size is None:
         # It appears whole or not at all, so one that is there was finished, by whichever worker.
-        size = await in_thread(pulse, lambda: _expand(store, file, path, pulse))
+        size = await in_thread(lease, lambda: _expand(store, file, path, lease))
     return path, size
 
 
-def _expand(store: Store, file: File, path: str, pulse: Pulse) -> int:
+def _expand(store: Store, file: File, path: str, lease: Lease) -> int:
     last = b"\n"
     with store.writer(path) as out:
         what = f"The file {store.uri(file.path)}"
         for data in checked(expanded(store.stream(file.path), what), what):
-            pulse.check()
-            pulse.bytes += len(data)
+            lease.check()
+            lease.bytes += len(data)
             out.write(data)
             last = data[-1:]
         if last != b"\n":

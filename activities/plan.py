@@ -12,16 +12,17 @@ from ..contract import BatchSpec, ConfigurationError, InvalidInput, InvalidSpec,
 from ..contract.errors import ObjectNotFound, StoreError
 from ..contract.names import batch_of, check_batch_id, scoped
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
-from ._boundary import Pulse, in_thread, step
+from .batch_folder import check_home, mismatch
 from .claims import noted_account, notes_among, withdraw
 from .cut import Cut
-from .home import check_home, mismatch
 from .input import File, Selection, find_files, input_location, open_input
-from .made_of import MadeOf, asked_for, made_of
+from .lease import Lease
+from .plan_inputs import PlanInputs, asked_for, made_of
 from .prices import Prices, dollars
 from .providers import Provider, RowTokens
 from .records import PlanRecord, decode_plan, input_path, plan_path, result_path
 from .resources import Resources
+from .step import in_thread, step
 from .store import identify, identity_of
 
 #: What a batch writes into its folder, and where in it.
@@ -38,19 +39,19 @@ class Plan:
         self._resources = resources
 
     @step(PLAN, long=True)
-    async def plan(self, request: PlanRequest, pulse: Pulse) -> PlanSummary:
+    async def plan(self, request: PlanRequest, lease: Lease) -> PlanSummary:
         """Write the plan to the store and return its summary; the same request again returns the same plan.
 
         Raises:
             InvalidSpec: the spec names a place outside the store, or something the provider cannot do.
             InvalidInput: rows are wrong and the spec wants that to stop the batch, or there are none.
         """
-        summary = await self._plan(request, pulse, recall=False)
+        summary = await self._plan(request, lease, recall=False)
         assert summary is not None  # it is made where there is none
         return summary
 
     @step(RECALL)
-    async def recall(self, request: PlanRequest, pulse: Pulse) -> Recalled:
+    async def recall(self, request: PlanRequest, lease: Lease) -> Recalled:
         """Return the plan that an earlier run of this batch made, for a batch that is to stop before it has one.
 
         Raises:
@@ -58,11 +59,11 @@ class Plan:
             AccountMismatch: it may have been bought at another account than this worker's.
         """
         try:
-            return Recalled(plan=await self._plan(request, pulse, recall=True))
+            return Recalled(plan=await self._plan(request, lease, recall=True))
         except (InvalidSpec, InvalidInput):
             return Recalled(plan=None)  # with such a plan nothing was ever submitted
 
-    async def _plan(self, request: PlanRequest, pulse: Pulse, *, recall: bool) -> PlanSummary | None:
+    async def _plan(self, request: PlanRequest, lease: Lease, *, recall: bool) -> PlanSummary | None:
         store, spec = self._resources.store, request.spec
         check_batch_id(request.batch_id)
         seen = await identity_of(store)
@@ -93,7 +94,7 @@ class Plan:
             account=settings.fingerprint,
             search=provider.capabilities.search,
             uploads=provider.capabilities.uploads,
-            settle=settings.settle,
+            settle=settings.listing_lag,
             heartbeat=self._resources.heartbeat,
             max_parallel_shards=settings.max_parallel_shards,
             max_enqueued_tokens=settings.max_enqueued_tokens,
@@ -110,10 +111,10 @@ class Plan:
             if plan is None or not await self._still_holds(plan, facts_of, root):
                 if recall:
                     return None
-                plan = await self._cut(request, plan, provider, root, files, facts_of, pulse)
+                plan = await self._cut(request, plan, provider, root, files, facts_of, lease)
             else:
                 _check(plan, spec, self._resources.prices(spec.provider))
-        await self._take_up(plan, request, root, pulse)
+        await self._take_up(plan, request, root, lease)
         return PlanSummary(
             root=store.uri(root),
             rows=plan.rows,
@@ -125,12 +126,12 @@ class Plan:
             store=plan.store,
         )
 
-    async def _take_up(self, plan: PlanRecord, request: PlanRequest, root: str, pulse: Pulse) -> None:
+    async def _take_up(self, plan: PlanRecord, request: PlanRequest, root: str, lease: Lease) -> None:
         """Note which start goes by a plan, and that it has not ended."""
         store, known = self._resources.store, request.execution in ("", plan.execution)
         if known and await store.size(result_path(root)) is None:
             return
-        await pulse.hold()
+        await lease.hold()
         # While it lies there, everything looks accounted for, also what this start may buy.
         await store.delete(result_path(root))
         now = await self._old_plan(root, request)
@@ -146,23 +147,23 @@ class Plan:
         provider: Provider,
         root: str,
         files: tuple[File, ...],
-        made_of: MadeOf,
-        pulse: Pulse,
+        made_of: PlanInputs,
+        lease: Lease,
     ) -> PlanRecord:
         """Read the input and write down how it is cut."""
         store = self._resources.store
         home = await self._scope(request, old, root, made_of)
-        source = await open_input(store, root, files, pulse)
-        await pulse.hold()  # another worker may have finished the plan, and the batch may be under way by it
+        source = await open_input(store, root, files, lease)
+        await lease.hold()  # another worker may have finished the plan, and the batch may be under way by it
         if old is not None:
             # Its shards are about to be replaced, so from here on it describes nothing; since when to search stays.
             await store.write(plan_path(root), _encode(msgspec.structs.replace(old, spec_digest="")))
             await store.delete(result_path(root))
         if len(source.segments) > 1:
             await store.write(input_path(root), _encode(source.segments))
-        cut = Cut(store, provider, request.spec, root, source, made_of.digest, pulse)
+        cut = Cut(store, provider, request.spec, root, source, made_of.digest, lease)
         async with self._resources.row_work:
-            found = await in_thread(pulse, cut.run)
+            found = await in_thread(lease, cut.run)
         plan = PlanRecord(
             batch_id=scoped(request.batch_id, home),
             spec_digest=made_of.digest,
@@ -177,7 +178,7 @@ class Plan:
             execution=request.execution,
             store=home,
         )
-        await pulse.hold()
+        await lease.hold()
         try:
             _check(plan, request.spec, self._resources.prices(request.spec.provider))
         except InvalidInput:
@@ -197,7 +198,7 @@ class Plan:
         await store.write(plan_path(root), _encode(plan))
         return plan
 
-    async def _scope(self, request: PlanRequest, old: PlanRecord | None, root: str, made_of: MadeOf) -> str:
+    async def _scope(self, request: PlanRequest, old: PlanRecord | None, root: str, made_of: PlanInputs) -> str:
         """Return the identity of the store, by which a new plan's names at the provider are told from others'.
 
         "" where names are as they were before there were any: the workflow makes them so, or something may have been
@@ -258,7 +259,7 @@ class Plan:
             return True
         return not (isinstance(result, dict) and result.get("status") == "failed" and not result.get("results"))
 
-    async def _still_holds(self, old: PlanRecord, made_of: MadeOf, root: str) -> bool:
+    async def _still_holds(self, old: PlanRecord, made_of: PlanInputs, root: str) -> bool:
         """Return whether a plan describes these rows, and cuts them as they are to be cut, or were when bought."""
         if old.spec_digest == made_of.digest:
             return True

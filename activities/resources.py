@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from ..contract import AccountMismatch, ConfigurationError, StoreError, WorkerBusy
 from ..contract.steps import ApplyRequest, Attempt, FinishRequest
-from .home import seen_home
+from .batch_folder import seen_home
 from .prices import Prices
 from .providers import Provider, ProviderSettings, open_provider
 from .store import Store

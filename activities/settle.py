@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ..contract.steps import SETTLE, Settled, SettleRequest
-from ._boundary import Pulse, in_thread, step
-from .accounts import Accounts
 from .claims import may_be_bought
+from .lease import Lease
 from .records import read_picked, read_shard
 from .resources import Resources
+from .settlement import Settlement
+from .step import in_thread, step
 
 
 class Settle:
@@ -17,7 +18,7 @@ class Settle:
         self._resources = resources
 
     @step(SETTLE, long=True)
-    async def settle(self, request: SettleRequest, pulse: Pulse) -> Settled:
+    async def settle(self, request: SettleRequest, lease: Lease) -> Settled:
         """Return the shard's accounts after its newest attempt.
 
         Where rows are worth another try and another attempt may follow, they are written down for it. So they are where
@@ -37,7 +38,7 @@ class Settle:
         ]
         following = attempt.model_copy(update={"number": attempt.number + 1})
         retries = request.unfinished is None or await may_be_bought(store, following)
-        accounts = Accounts(
+        accounts = Settlement(
             store,
             self._resources.provider(attempt.provider),
             self._resources.prices(attempt.provider),
@@ -45,7 +46,7 @@ class Settle:
             record,
             sent,
             retries,
-            pulse,
+            lease,
         )
         async with self._resources.row_work:
-            return await in_thread(pulse, accounts.settle)
+            return await in_thread(lease, accounts.settle)

@@ -36,12 +36,13 @@ from ..contract.steps import (
     Uploaded,
     UploadRequest,
 )
-from ._boundary import Pulse, step
 from .claims import Claims
 from .content import file_generation, file_name, file_prefix, open_content
+from .lease import Lease
 from .providers import Creation, Wanted
 from .records import ShardRecord, attempt_digest, read_picked, read_shard, result_path
 from .resources import Resources
+from .step import step
 
 #: What a create's failure means. Anything else that goes wrong is a fault of ours, and means nothing was sent.
 _ANSWERS: dict[type[DurabatchError], CreateAnswer] = {
@@ -65,7 +66,7 @@ class Submit:
         self._resources = resources
 
     @step(UPLOAD, long=True)
-    async def upload(self, request: UploadRequest, pulse: Pulse) -> Uploaded:
+    async def upload(self, request: UploadRequest, lease: Lease) -> Uploaded:
         """Upload an attempt's rows as a file, or find the file if it is there already.
 
         Files of earlier generations are deleted first: a create that names one of them, and is still on its way, can
@@ -84,7 +85,7 @@ class Submit:
         generation = request.generation
         if request.fence:
             generation = max([generation, *(file_generation(name, digest) + 1 for _, name in found)])
-            await _must_be_ours(pulse)  # its heir may have made one by now, which a create names
+            await _must_be_ours(lease)  # its heir may have made one by now, which a create names
         name = file_name(request.attempt, digest, generation)
         same = [file_id for file_id, found_name in found if found_name == name]
         for file_id, found_name in found:
@@ -100,15 +101,15 @@ class Submit:
             record,
             picked,
             generation,
-            pulse,
+            lease,
             self._resources.row_work,
         ) as content:
-            await _must_be_ours(pulse)  # a file that comes when the attempt is over would never be deleted
+            await _must_be_ours(lease)  # a file that comes when the attempt is over would never be deleted
             file_id = await provider.upload(content)
             return Uploaded(file_id=file_id, generation=generation, rows=rows, bytes=content.size)
 
     @step(FIND)
-    async def find(self, request: FindRequest, pulse: Pulse) -> Found:
+    async def find(self, request: FindRequest, lease: Lease) -> Found:
         """Look for the provider batch that an earlier create of this attempt may have made."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.home(request.attempt)
@@ -139,7 +140,7 @@ class Submit:
         return Found(batch=batch, provisional=provisional, intended=notes.stand, noted=notes.newest)
 
     @step(CREATE)
-    async def create(self, request: CreateRequest, pulse: Pulse) -> Created:
+    async def create(self, request: CreateRequest, lease: Lease) -> Created:
         """Create the provider batch. The call is sent once; what came of it is the answer, not an exception.
 
         It is not sent, and counts as lost, where another create was begun since the provider was searched: by a run
@@ -158,7 +159,7 @@ class Submit:
         )
         try:
             if provider.capabilities.uploads:
-                return await self._create_once(request, creation, pulse)
+                return await self._create_once(request, creation, lease)
             with self._resources.long_steps.one():  # the rows go inline, which may take as long as an upload
                 async with open_content(
                     self._resources.store,
@@ -168,10 +169,10 @@ class Submit:
                     record,
                     picked,
                     1,
-                    pulse,
+                    lease,
                     self._resources.row_work,
                 ) as content:
-                    return await self._create_once(request, replace(creation, content=content), pulse)
+                    return await self._create_once(request, replace(creation, content=content), lease)
         except (ProviderError, AccountingError, WorkerBusy) as error:
             answer = _ANSWERS.get(type(error))
             if answer is None:
@@ -179,7 +180,7 @@ class Submit:
             wait = error.retry_after if isinstance(error, ProviderError) else None
             return Created(answer=answer, reason=error.message, code=error.code, retry_after=wait)
 
-    async def _create_once(self, request: CreateRequest, creation: Creation, pulse: Pulse) -> Created:
+    async def _create_once(self, request: CreateRequest, creation: Creation, lease: Lease) -> Created:
         """Send the create: with a note written before it, and a claim after it where nobody can search exactly."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         store, attempt = self._resources.store, request.attempt
@@ -188,11 +189,11 @@ class Submit:
         claims = Claims(store, attempt, request.account)
         if await store.size(result) is not None:
             # A run that was reset goes on beside the result of the one before, by which all looks accounted for.
-            await _must_be_ours(pulse)
+            await _must_be_ours(lease)
             await store.delete(result)
         number = await claims.note(datetime.now(UTC), request.noted)
         try:
-            await _must_be_ours(pulse)
+            await _must_be_ours(lease)
             batch = await provider.create(creation)
         except AnswerLost:
             raise
@@ -206,7 +207,7 @@ class Submit:
         return Created(answer=CreateAnswer.CREATED, batch=batch)
 
     @step(TIDY)
-    async def tidy(self, request: TidyRequest, pulse: Pulse) -> None:
+    async def tidy(self, request: TidyRequest, lease: Lease) -> None:
         """Delete the files that an attempt uploaded, and its claims; the results are the provider's to expire."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.home(request.attempt)
@@ -222,7 +223,7 @@ def _rows(record: ShardRecord, picked: list[int] | None) -> int:
     return record.sendable if picked is None else len(picked)
 
 
-async def _must_be_ours(pulse: Pulse) -> None:
+async def _must_be_ours(lease: Lease) -> None:
     """Send nothing new when this worker stood still for so long that another one may have taken over."""
-    if not await pulse.confirm():
+    if not await lease.confirm():
         raise ProviderUnavailable("The worker stood still before it could submit; nothing was sent.")

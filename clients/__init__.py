@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from .client import BatchClient
     from .connection import TemporalUnavailable
     from .outcome import BatchOutcome
-    from .reading import BatchRecord
+    from .queries import BatchRecord
     from .requests import Requests
-    from .starting import Started
+    from .start import Started
 
 __all__ = ["BatchClient", "BatchOutcome", "BatchRecord", "Requests", "Started", "TemporalUnavailable"]
 

@@ -11,7 +11,7 @@ from temporalio.service import RPCError
 
 from ..contract import BatchProgress, Phase, ShardCounts
 from ..contract.names import SHARD_WORKFLOW
-from .abreast import abreast
+from .concurrency import concurrently
 
 #: One that does not answer at once is left out: its shards count as under way.
 _QUERY = timedelta(seconds=2)
@@ -37,7 +37,7 @@ async def with_children(
         except (RPCError, WorkflowQueryFailedError, ValidationError):
             return None
 
-    answers = await abreast(ask, pending, _PARALLEL)
+    answers = await concurrently(ask, pending, _PARALLEL)
     # One that has ended meanwhile is in the batch's own counts, or will be the next time.
     return joined(batch, [answer for answer in answers if answer is not None and answer.phase is not Phase.ENDED])
 

@@ -24,15 +24,15 @@ from ..contract import (
 )
 from ..contract.ledger import LedgerView
 from ..workers.settings import Settings
-from . import reading
+from . import queries
 from .connecting import Connecting
 from .connection import TemporalUnavailable, connection, translated
-from .ending import Ending, completed, ending, failed
+from .execution import Ending, completed, ending, failed
 from .ledgers import ledgers
 from .outcome import BatchOutcome
-from .reading import BatchRecord, Status
+from .queries import BatchRecord, Status
 from .requests import Requests, gathered
-from .starting import Started, joined, start
+from .start import Started, joined, start
 
 #: How often a watcher looks: at first, and at most. The end of a batch is seen at once in any case.
 _LOOK_FIRST, _LOOK_FACTOR, _LOOK_MOST = 0.5, 1.5, 5.0
@@ -150,7 +150,7 @@ class BatchClient:
             TemporalUnavailable: Temporal does not answer.
         """
         with translated(self.temporal, id):
-            return (await reading.progress(self.temporal, id))[0]
+            return (await queries.progress(self.temporal, id))[0]
 
     async def result(self, id: str) -> BatchResult:
         """Wait until a batch has ended, however long that takes, and return how; outages of Temporal are waited out.
@@ -181,7 +181,7 @@ class BatchClient:
             DurabatchError: it failed before it had rows; says why.
             StoreError: the store failed.
         """
-        async for row in reading.rows(self.store, await self.results_uri(id)):
+        async for row in queries.rows(self.store, await self.results_uri(id)):
             yield row
 
     async def results_uri(self, id: str, *, errors: bool = False) -> str:
@@ -194,9 +194,9 @@ class BatchClient:
         """
         with translated(self.temporal, id):
             try:
-                ended = await ending(self.temporal, await reading.found(self.temporal, id))
+                ended = await ending(self.temporal, await queries.found(self.temporal, id))
             except RPCError as error:
-                result = await reading.kept_result(self.store, id) if error.status == RPCStatusCode.NOT_FOUND else None
+                result = await queries.kept_result(self.store, id) if error.status == RPCStatusCode.NOT_FOUND else None
                 if result is None:
                     raise
                 why = DurabatchError(result.error) if result.error else None
@@ -229,7 +229,7 @@ class BatchClient:
             TemporalUnavailable: Temporal does not answer.
         """
         with translated(self.temporal):
-            async for record in reading.listing(self.temporal, status, limit):
+            async for record in queries.listing(self.temporal, status, limit):
                 yield record
 
     async def cancel(self, id: str, *, reason: str | None = None, requested_by: str | None = None) -> bool:
@@ -245,7 +245,7 @@ class BatchClient:
         """
         request = CancelRequest(reason=reason, requested_by=requested_by)
         with translated(self.temporal, id):
-            await reading.found(self.temporal, id)
+            await queries.found(self.temporal, id)
             try:
                 await self.temporal.get_workflow_handle(id).signal("cancel", request.model_dump(exclude_none=True))
             except RPCError as error:
@@ -264,7 +264,7 @@ class BatchClient:
             BatchNotFound: there is no such batch.
         """
         with translated(self.temporal, id):
-            seen, _ = await reading.progress(self.temporal, id)
+            seen, _ = await queries.progress(self.temporal, id)
         end = asyncio.create_task(self._ending(id))
         try:
             pause = _LOOK_FIRST
@@ -313,7 +313,7 @@ class BatchClient:
         """Return the progress, or the one before with a word on why there is no newer one."""
         try:
             with translated(self.temporal, id):
-                seen, told = await reading.progress(self.temporal, id)
+                seen, told = await queries.progress(self.temporal, id)
         except TemporalUnavailable as error:
             return before.model_copy(update={"waiting_for": error.message})
         if told or not before.counts.total:
@@ -326,7 +326,7 @@ class BatchClient:
         while True:
             try:
                 with translated(self.temporal, id):
-                    await reading.found(self.temporal, id)
+                    await queries.found(self.temporal, id)
                     try:
                         return completed(await handle.result())
                     except WorkflowFailureError as error:

@@ -18,7 +18,7 @@ from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..contract import BatchNotFound, ConfigurationError, DurabatchError
-from ..workers.companion import IDLE
+from ..workers.background import IDLE
 from ..workers.embedded import FOLDER, Embedded, embedded, temporal_server
 
 #: A server in reach answers in well under a second; beyond this, something swallows the packets.

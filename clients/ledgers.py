@@ -10,7 +10,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..contract import DurabatchError
 from ..contract.ledger import LEDGER_WORKFLOW, LedgerView
-from .abreast import abreast
+from .concurrency import concurrently
 
 #: A worker answers a query in milliseconds; one that replays a long history first may need seconds.
 _QUERY = timedelta(seconds=5)
@@ -50,7 +50,7 @@ async def answers(client: Client) -> tuple[list[LedgerView], list[SilentLedger]]
     """
     query = f"WorkflowType = '{LEDGER_WORKFLOW}' AND ExecutionStatus = 'Running'"
     running = [execution async for execution in client.list_workflows(query)]
-    told = await abreast(lambda execution: _answer(client, execution), running, _PARALLEL)
+    told = await concurrently(lambda execution: _answer(client, execution), running, _PARALLEL)
     views = [one for one in told if isinstance(one, LedgerView)]
     silent = [one for one in told if isinstance(one, SilentLedger)]
     return (

@@ -38,14 +38,14 @@ Duration = Annotated[
 ]
 
 
-class Record(BaseModel):
+class StrictModel(BaseModel):
     """Frozen, keyword-only; a field that nobody knows is an error, so that a typing mistake costs nothing."""
 
     # hide_input_in_errors: a validation error reaches Temporal's history, where no prompt may be (promise G8).
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="iso8601", hide_input_in_errors=True)
 
 
-class Reply(BaseModel):
+class LenientModel(BaseModel):
     """Frozen; fields that a newer version added are passed over, so that old clients read new answers."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_timedelta="iso8601", hide_input_in_errors=True)
@@ -67,7 +67,7 @@ class Word(StrEnum):
 _UNKNOWN = object()
 
 
-def passed(model: type[Record]) -> BeforeValidator:
+def passed(model: type[StrictModel]) -> BeforeValidator:
     """Return a validator for a record that another version may have passed on: it leaves out what this one lacks.
 
     A record is strict where a user gives it. Between workflow and steps it has been read once already, and the other
@@ -78,7 +78,7 @@ def passed(model: type[Record]) -> BeforeValidator:
 
 def _known(kind: Any, value: Any) -> Any:
     """Return a value without fields and words that a type does not have."""
-    if isinstance(kind, type) and issubclass(kind, Record) and isinstance(value, dict):
+    if isinstance(kind, type) and issubclass(kind, StrictModel) and isinstance(value, dict):
         fields = kind.model_fields
         found = {name: _known(fields[name].annotation, item) for name, item in value.items() if name in fields}
         return {name: item for name, item in found.items() if item is not _UNKNOWN}

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ._base import Reply
+from ._base import LenientModel
 
 #: The workflow type of a ledger. Signals: `reserve` (a Claim), `release` (a holder). Query: `ledger` (a LedgerView).
 LEDGER_WORKFLOW = "DurabatchLedger"
@@ -37,7 +37,7 @@ def ledger_id(account: str, model: str) -> str:
     return f"durabatch-ledger/{account}/{name}"
 
 
-class LedgerStart(Reply):
+class LedgerStart(LenientModel):
     """What a ledger is of; its first argument, the holders and those who wait being the second and the third."""
 
     account: Annotated[str, Field(description="Digest of the provider's account.")] = ""
@@ -46,7 +46,7 @@ class LedgerStart(Reply):
     limit: Annotated[int, Field(description="Tokens that may be given out.")] = 0
 
 
-class Claim(Reply):
+class Claim(LenientModel):
     """What a shard asks of a ledger. The same holder asking again keeps its place."""
 
     holder: Annotated[str, Field(description="The attempt's marker.")]
@@ -74,7 +74,7 @@ def page(claims: Iterable[Claim]) -> list[Claim]:
     return kept
 
 
-class Place(Reply):
+class Place(LenientModel):
     """Where a holder stands with a ledger."""
 
     granted: Annotated[bool, Field(description="Whether it has its room.")]
@@ -84,7 +84,7 @@ class Place(Reply):
     limit: Annotated[int, Field(description="Tokens that may be given out.")] = 0
 
 
-class Holder(Reply):
+class Holder(LenientModel):
     """One line of a ledger."""
 
     holder: Annotated[str, Field(description="The attempt's marker.")]
@@ -98,7 +98,7 @@ def shown(claims: Iterable[Claim]) -> tuple[Holder, ...]:
     return tuple(Holder(holder=claim.holder, tokens=claim.tokens, since=claim.since) for claim in first)
 
 
-class LedgerView(Reply):
+class LedgerView(LenientModel):
     """The answer of a ledger's `ledger` query."""
 
     account: Annotated[str, Field(description="Digest of the provider's account.")] = ""

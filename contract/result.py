@@ -7,13 +7,13 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from ._base import Reply
+from ._base import LenientModel
 from .status import BatchStatus, ErrorClass, Phase, ProviderStatus, RowStatus
 
 Count = Annotated[int, Field(ge=0)]
 
 
-class Counts(Reply):
+class Counts(LenientModel):
     """Rows by how they ended. Always: total = succeeded + failed + canceled + expired, once the batch has ended."""
 
     total: Annotated[Count, Field(description="Rows of the input.")] = 0
@@ -31,7 +31,7 @@ class Counts(Reply):
         return Counts(**{name: getattr(self, name) + getattr(other, name) for name in Counts.model_fields})
 
 
-class Usage(Reply):
+class Usage(LenientModel):
     """Tokens."""
 
     input_tokens: Annotated[Count, Field(description="Tokens of the prompts, cached ones included.")] = 0
@@ -43,7 +43,7 @@ class Usage(Reply):
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
 
 
-class Strays(Reply):
+class Strays(LenientModel):
     """Rows from the provider that belong to nothing; kept in shards/…/unmatched.jsonl, never fatal."""
 
     unknown: Annotated[Count, Field(description="Rows with an id that was never sent.")] = 0
@@ -58,7 +58,7 @@ class Strays(Reply):
 _MAX_MODELS = 20
 
 
-class Unpriced(Reply):
+class Unpriced(LenientModel):
     """Answers whose cost is not known; where there are any, the cost is what is known of it, and so a lower bound."""
 
     without_usage: Annotated[
@@ -88,7 +88,7 @@ class Unpriced(Reply):
         )
 
 
-class ProviderBatch(Reply):
+class ProviderBatch(LenientModel):
     """One provider batch: one attempt of one shard."""
 
     marker: Annotated[str, Field(description='"{batch_id}~{store}/{shard}/{attempt}", by which it is found again.')]
@@ -101,7 +101,7 @@ class ProviderBatch(Reply):
     ] = False
 
 
-class BatchResult(Reply):
+class BatchResult(LenientModel):
     """How a batch ended. Also in the store, as result.json."""
 
     batch_id: Annotated[str, Field(description="The batch, which is the workflow id.")]
@@ -148,7 +148,7 @@ class BatchResult(Reply):
         return self.cost_usd is not None and self.unpriced.total > 0
 
 
-class ShardCounts(Reply):
+class ShardCounts(LenientModel):
     """Shards by phase."""
 
     total: Annotated[Count, Field(description="Shards of the plan.")] = 0
@@ -157,7 +157,7 @@ class ShardCounts(Reply):
     ended: Annotated[Count, Field(description="Every row of theirs has ended.")] = 0
 
 
-class BatchProgress(Reply):
+class BatchProgress(LenientModel):
     """The answer of the `progress` query: where the batch is, and why nothing moves."""
 
     batch_id: Annotated[str, Field(description="The batch.")]
@@ -182,7 +182,7 @@ class BatchProgress(Reply):
     result: Annotated[BatchResult | None, Field(description="The result, once the batch has ended.")] = None
 
 
-class RowError(Reply):
+class RowError(LenientModel):
     """Why a row did not succeed."""
 
     type: Annotated[ErrorClass, Field(description="The class, in one vocabulary for all providers.")]
@@ -192,7 +192,7 @@ class RowError(Reply):
     ] = ""
 
 
-class RowResponse(Reply):
+class RowResponse(LenientModel):
     """What the provider answered."""
 
     status_code: Annotated[int, Field(description="HTTP status of the row.")]
@@ -202,7 +202,7 @@ class RowResponse(Reply):
     ] = None
 
 
-class ResultRow(Reply):
+class ResultRow(LenientModel):
     """One line of results.jsonl: exactly one per request, in input order."""
 
     custom_id: Annotated[str, Field(description="The request's own id.")]

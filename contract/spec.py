@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from ._base import Duration, Record
+from ._base import Duration, StrictModel
 from .status import RETRYABLE_CLASSES, ErrorClass
 
 #: Rows given inline travel in Temporal's history, so they are for a handful started by hand (promise G6).
@@ -27,7 +27,7 @@ class OnInvalidRow(StrEnum):
     FAIL_ROW = "fail_row"  #: The row fails alone, the others are sent.
 
 
-class PollPolicy(Record):
+class PollPolicy(StrictModel):
     """How often the provider is asked."""
 
     first: Annotated[Duration, Field(description="Wait before the first poll.")] = timedelta(seconds=15)
@@ -46,7 +46,7 @@ class PollPolicy(Record):
         return self
 
 
-class RetryPolicy(Record):
+class RetryPolicy(StrictModel):
     """Which rows are tried again, and how often."""
 
     max_attempts: Annotated[
@@ -70,7 +70,7 @@ class RetryPolicy(Record):
         return value
 
 
-class Limits(Record):
+class Limits(StrictModel):
     """Tighter limits than the provider's own; a shard is cut where the first one is reached."""
 
     max_rows: Annotated[int | None, Field(ge=1, description="Rows a shard holds at most.")] = None
@@ -78,7 +78,7 @@ class Limits(Record):
     max_tokens: Annotated[int | None, Field(ge=1, description="Estimated input tokens a shard has at most.")] = None
 
 
-class OnComplete(Record):
+class OnComplete(StrictModel):
     """Whom to call when the batch has ended: an activity or a workflow of the user's, with the BatchResult.
 
     An activity that fails, or whose worker dies, is tried again for up to 24 hours, so it should be idempotent. A
@@ -120,7 +120,7 @@ class OnComplete(Record):
         return self
 
 
-class BatchSpec(Record):
+class BatchSpec(StrictModel):
     """One batch: the input of a BatchWorkflow, whose workflow id is the batch's id.
 
     Add fields with defaults only, and never change a default: workflows that are running hold older specs, and clients
@@ -234,7 +234,7 @@ class BatchSpec(Record):
         return self.model_dump(mode="json")
 
 
-class CancelRequest(Record):
+class CancelRequest(StrictModel):
     """The one optional argument of the `cancel` signal."""
 
     reason: Annotated[str | None, Field(max_length=500, description="Why, for the result and the UI.")] = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated, Self
 
-from ._base import Reply, Word, passed
+from ._base import LenientModel, Word, passed
 from .ledger import Place
 from .names import attempt_folder, marker, scoped, shard_folder
 from .result import BatchResult, Counts, Strays, Unpriced, Usage
@@ -51,7 +51,7 @@ class Search(Word):
         return cls.PROVISIONAL
 
 
-class ProviderFacts(Reply):
+class ProviderFacts(LenientModel):
     """What the worker's configuration and the adapter say about a provider, kept in history so that it replays."""
 
     name: str  #: Its name in the configuration.
@@ -65,7 +65,7 @@ class ProviderFacts(Reply):
     max_enqueued_tokens: int | None = None  #: What the account may have enqueued for one model; null: no ledger.
 
 
-class PlanRequest(Reply):
+class PlanRequest(LenientModel):
     batch_id: str
     spec: PassedSpec
     now: datetime  #: The workflow's time, UTC.
@@ -77,7 +77,7 @@ class PlanRequest(Reply):
     reset: bool = False  #: Whether this run goes on after a reset, so that something of it should be in the store.
 
 
-class PlanSummary(Reply):
+class PlanSummary(LenientModel):
     root: str  #: URI of the batch's folder, without a slash at the end.
     rows: int  #: Rows of the input, invalid ones included.
     invalid_rows: int
@@ -101,11 +101,11 @@ class PlanSummary(Reply):
         )
 
 
-class Recalled(Reply):
+class Recalled(LenientModel):
     plan: PlanSummary | None  #: The plan of an earlier run of this batch, with which it may have bought something.
 
 
-class Attempt(Reply):
+class Attempt(LenientModel):
     """One submission of one shard: enough for any step to find its place in the store and at the provider."""
 
     #: The batch's name at providers (`contract.names.scoped`). Made by the workflow, so that a worker of an older
@@ -132,7 +132,7 @@ class Attempt(Reply):
         return shard_folder(self.shard)
 
 
-class UploadRequest(Reply):
+class UploadRequest(LenientModel):
     attempt: Attempt
     account: str
     generation: int  #: Counts the files of one attempt: a lost create is fenced off by deleting the file it names.
@@ -141,14 +141,14 @@ class UploadRequest(Reply):
     fence: bool = False  #: Make a newer file than any that is there, and delete those.
 
 
-class Uploaded(Reply):
+class Uploaded(LenientModel):
     file_id: str | None  #: None where the rows go inline.
     generation: int = 0  #: The file's; 0 where there is none.
     rows: int
     bytes: int
 
 
-class FindRequest(Reply):
+class FindRequest(LenientModel):
     attempt: Attempt
     account: str
     since: datetime  #: Nothing older can be ours.
@@ -157,7 +157,7 @@ class FindRequest(Reply):
     sent: bool = True  #: Whether this run may have sent a create already.
 
 
-class Snapshot(Reply):
+class Snapshot(LenientModel):
     """A provider batch as the provider showed it last."""
 
     id: str
@@ -175,7 +175,7 @@ class Snapshot(Reply):
     usage: Usage | None = None  #: Tokens, where the provider counts them for the batch.
 
 
-class Found(Reply):
+class Found(LenientModel):
     batch: Snapshot | None
     provisional: bool = False  #: The batch may be a stranger's until its results are seen.
     #: A create of this attempt was about to be sent at some time, by this run or an earlier one, and may be on its way.
@@ -195,7 +195,7 @@ class CreateAnswer(Word):
         return cls.LOST
 
 
-class CreateRequest(Reply):
+class CreateRequest(LenientModel):
     attempt: Attempt
     account: str
     file_id: str | None
@@ -204,7 +204,7 @@ class CreateRequest(Reply):
     noted: int | None = None  #: As the look before it reported; with a newer one the create is not sent.
 
 
-class Created(Reply):
+class Created(LenientModel):
     answer: CreateAnswer
     batch: Snapshot | None = None
     reason: str | None = None  #: The provider's words, or what happened to the connection.
@@ -212,7 +212,7 @@ class Created(Reply):
     retry_after: timedelta | None = None
 
 
-class BatchRequest(Reply):
+class BatchRequest(LenientModel):
     """Asks about, cancels or fetches one provider batch."""
 
     attempt: Attempt
@@ -220,7 +220,7 @@ class BatchRequest(Reply):
     provider_batch_id: str
 
 
-class FetchRequest(Reply):
+class FetchRequest(LenientModel):
     attempt: Attempt
     account: str
     batch: Snapshot
@@ -229,14 +229,14 @@ class FetchRequest(Reply):
     lenient: bool = False  #: Results that are not found are left out, and named in the answer.
 
 
-class Fetched(Reply):
+class Fetched(LenientModel):
     rows: int  #: Lines downloaded, of both files.
     bytes: int
     gone: tuple[str, ...] = ()  #: Results that were not found, in words.
     stranger: bool = False  #: The candidate's results hold ids that were never ours: it is somebody else's batch.
 
 
-class AttemptRecord(Reply):
+class AttemptRecord(LenientModel):
     """What became of one attempt, for the shard's accounts."""
 
     number: int
@@ -250,7 +250,7 @@ class AttemptRecord(Reply):
     counted: bool = True  #: Whether its rows had a chance to run, and so used up one of their attempts.
 
 
-class SettleRequest(Reply):
+class SettleRequest(LenientModel):
     attempt: Attempt  #: The newest attempt.
     attempts: tuple[AttemptRecord, ...]
     retry: PassedRetry
@@ -259,7 +259,7 @@ class SettleRequest(Reply):
     message: str | None = None  #: The same in words, where the batch itself could not run.
 
 
-class Settled(Reply):
+class Settled(LenientModel):
     """The accounts of a shard. Kept in the store too, as shards/…/settled.json."""
 
     counts: Counts = Counts()
@@ -272,7 +272,7 @@ class Settled(Reply):
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
 
 
-class TidyRequest(Reply):
+class TidyRequest(LenientModel):
     """Removes what an attempt left at the provider."""
 
     attempt: Attempt
@@ -281,7 +281,7 @@ class TidyRequest(Reply):
     file_id: str | None = None  #: A file of it that is known; a listing may show it too late.
 
 
-class ApplyRequest(Reply):
+class ApplyRequest(LenientModel):
     batch_id: str
     root: str
     shards: int
@@ -289,7 +289,7 @@ class ApplyRequest(Reply):
     store: str = ""  #: As in Attempt.
 
 
-class Applied(Reply):
+class Applied(LenientModel):
     results: str
     errors: str
     counts: Counts
@@ -301,13 +301,13 @@ class Applied(Reply):
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
 
 
-class FinishRequest(Reply):
+class FinishRequest(LenientModel):
     root: str
     result: BatchResult
     store: str = ""  #: As in Attempt.
 
 
-class ReserveRequest(Reply):
+class ReserveRequest(LenientModel):
     """Asks the account's ledger for room for one attempt."""
 
     attempt: Attempt
@@ -319,12 +319,12 @@ class ReserveRequest(Reply):
     held: bool = False  #: The provider has it already.
 
 
-class Reserved(Reply):
+class Reserved(LenientModel):
     ledger: str  #: The workflow id of the ledger; where to give the room back.
     place: Place | None  #: Null where the ledger did not answer in time; the claim stands.
 
 
-class ReleaseRequest(Reply):
+class ReleaseRequest(LenientModel):
     """Gives an attempt's room back, or its place in the queue."""
 
     attempt: Attempt
@@ -332,11 +332,11 @@ class ReleaseRequest(Reply):
     ledger: str | None = None  #: The workflow id of the ledger, where it is known.
 
 
-class CensusRequest(Reply):
+class CensusRequest(LenientModel):
     """Asks which of a ledger's holders are still there."""
 
     workflow_ids: tuple[str, ...]
 
 
-class Census(Reply):
+class Census(LenientModel):
     gone: tuple[str, ...]  #: Workflows that have ended, or that Temporal does not know.

@@ -7,8 +7,8 @@ import time
 
 from aiohttp import web
 
+from .directives import FAILURES, Directions, read_directives
 from .errors import Protocol, Refusal, missing
-from .markers import FAILURES, Directions, read_markers
 from .prompt import MESSAGES, NO_SUCH_MODEL, Prompt, read_prompt
 from .provider import LIVE, LIVE_ROWS, Handler, account_of, answer, json_body, new_id, provider_of
 from .replies import reply
@@ -35,7 +35,7 @@ def live(op: str, endpoint: str) -> Handler:
             prompt = _prompt(endpoint, body)
         except Refusal as refusal:
             raise (refusal if protocol is Protocol.OPENAI else refusal.in_anthropic_words()) from None
-        directions = read_markers(prompt.text)
+        directions = read_directives(prompt.text)
         if directions.times is not None:
             submission = provider.state.submit(account, f"live {prompt.digest}", new_id("call_"))
             if submission > directions.times:

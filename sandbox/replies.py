@@ -9,7 +9,7 @@ from hashlib import shake_128
 from math import sqrt
 from typing import Any, NamedTuple
 
-from .markers import Directions, without_markers
+from .directives import Directions, without_directives
 from .prompt import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, MODERATIONS, RESPONSES, Prompt
 
 #: What a vector has when the request does not say; the real models' 1,536 would only make test files large.
@@ -76,7 +76,7 @@ def _text(body: Mapping[str, Any], prompt: Prompt, directions: Directions, diges
     filtered = directions.misbehaviour == "content_filtered"
     if filtered or directions.misbehaviour == "empty":
         return _Text("", max(1, reasoning), reasoning, False, filtered)
-    said = without_markers(prompt.text)
+    said = without_directives(prompt.text)
     first = said[: _MAX_EXTRACT + 1].split("\n", 1)[0].split(". ", 1)[0][:_MAX_EXTRACT].rstrip(". ")
     text = f"You said: {first}. [{digest[:8]}]"
     tokens = max(1, len(text) // 4) if directions.output_tokens is None else directions.output_tokens

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .batch import RowName
+from .directives import FAILURES, LINE_FAULTS, Directions, read_directives
 from .errors import Protocol, Refusal, missing
-from .markers import FAILURES, LINE_FAULTS, Directions, read_markers
 from .prompt import MESSAGES, read_prompt
 from .replies import Reply, reply
 
@@ -76,7 +76,7 @@ class Rows:
         except Refusal as refusal:
             return self._errored(custom_id, refusal if self._openai else refusal.in_anthropic_words())
         # Where ids are the client's to make up they may be other ones each time; the prompt is not.
-        directions = self._directions(custom_id if self._openai else prompt.digest, read_markers(prompt.text))
+        directions = self._directions(custom_id if self._openai else prompt.digest, read_directives(prompt.text))
         wanted = directions.misbehaviour
         if wanted == "batch_expired":
             return self.leftover(line, Fate.EXPIRED)
@@ -97,7 +97,7 @@ class Rows:
             text = read_prompt(self._endpoint, row[self._body]).text
         except Refusal:
             return RowName(custom_id=custom_id, billed_as=custom_id)
-        return RowName(custom_id=custom_id, billed_as=read_markers(text).billed_as or custom_id)
+        return RowName(custom_id=custom_id, billed_as=read_directives(text).billed_as or custom_id)
 
     def leftover(self, line: bytes, fate: Fate) -> Answer:
         """A row that the batch's end overtook."""

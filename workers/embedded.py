@@ -16,7 +16,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from ..contract import ConfigurationError
-from .companion import IDLE, Companion, accepts
+from .background import IDLE, BackgroundProcess, accepts
 
 #: The folder, relative to the current one, in which the embedded servers keep their state.
 FOLDER = Path(".durabatch")
@@ -30,7 +30,7 @@ class Embedded:
     ui_url: str  #: Address of its Web UI.
 
 
-def temporal_server(folder: Path = FOLDER, idle: timedelta = IDLE) -> Companion:
+def temporal_server(folder: Path = FOLDER, idle: timedelta = IDLE) -> BackgroundProcess:
     """Return the embedded Temporal of a folder, running or not; its database is `<folder>/temporal.db`.
 
     Args:
@@ -54,7 +54,7 @@ def temporal_server(folder: Path = FOLDER, idle: timedelta = IDLE) -> Companion:
             with contextlib.suppress(FileNotFoundError):
                 Path(database + suffix).replace(f"{database}.unfinished{suffix}")
 
-    return Companion(
+    return BackgroundProcess(
         folder=folder,
         name="temporal",
         mark=database,

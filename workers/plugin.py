@@ -10,8 +10,8 @@ from temporalio.plugin import SimplePlugin
 from temporalio.worker import WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from ..activities.registry import all_activities
 from ..activities.resources import Resources
-from ..activities.steps import all_activities
 from ..activities.store import Store
 from ..contract import ConfigurationError
 from ..workflows import WORKFLOWS

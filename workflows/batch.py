@@ -31,15 +31,15 @@ from ..contract.steps import (
     Settled,
 )
 from .completion import TIDY_PATIENCE, Completion
-from .decisions import MENDABLE
-from .ending import batch_result
+from .decisions import FIXABLE
+from .describe import details
 from .fleet import Fleet
 from .planning import ANOTHER_STORE, plan_request
+from .result import batch_result
 from .shard import Shard
+from .signals import read_cancel, read_carried, read_spec, run_cancellable
 from .state import Carried, ShardOutcome, ShardState
 from .steering import LONG, PATIENCE, Steering, StepFailed, Stopped, cause_of, go_on, history_is_long
-from .telling import details
-from .wishes import heed, read_cancel, read_carried, read_spec
 
 #: The change that a run of this workflow may end in every phase, and not only between the steps of a single shard.
 CONTINUES = "every-phase-can-be-the-last-of-a-run"
@@ -76,7 +76,7 @@ class BatchWorkflow:
         self._steering.last_error = state.last_error
         self._steering.poll_now = state.poll_now
         self._steering.paid = state.paid or state.shard.bought
-        self._steering.breathe = self._breathe
+        self._steering.checkpoint = self._breathe
         if plan is not None:
             self._steering.heartbeat = plan.provider.heartbeat
         self._phase = Phase.PLANNING
@@ -86,7 +86,7 @@ class BatchWorkflow:
     # A signal with an argument too many would leave the workflow stuck, so each takes any number of them.
     @workflow.signal(description="Stop the batch: cancel it at the provider and keep the finished rows")
     def cancel(self, request: Any = None, *ignored: Any) -> None:
-        self._steering.want_cancel(read_cancel(request))
+        self._steering.request_cancel(read_cancel(request))
 
     @workflow.signal(description="Ask the provider now instead of at the next poll")
     def poll_now(self, *ignored: Any) -> None:
@@ -132,7 +132,7 @@ class BatchWorkflow:
         if wanted is None or self._refusal:
             raise ApplicationError(self._refusal or "", type="invalid_spec", non_retryable=True)
         try:
-            result = await heed(asyncio.create_task(self._live(wanted)), self._steering.want_cancel)
+            result = await run_cancellable(asyncio.create_task(self._live(wanted)), self._steering.request_cancel)
         except _Continue:
             await workflow.wait_condition(workflow.all_handlers_finished)
             self._state.cancel = self._steering.cancel
@@ -199,7 +199,7 @@ class BatchWorkflow:
             try:
                 self._state.plan = await self._make_plan(request)
             except (Stopped, StepFailed) as stop:
-                if isinstance(stop, StepFailed) and stop.code not in MENDABLE:
+                if isinstance(stop, StepFailed) and stop.code not in FIXABLE:
                     raise
                 # A run before this one (it was reset, or terminated) may have bought something with its plan. Then
                 # what an operator can fix is waited out, as it always is once something is bought.
@@ -245,11 +245,11 @@ class BatchWorkflow:
         if plan.shards > 1:
             self._enter(Phase.POLLING)
             self._fleet = Fleet(batch_id, self._steering, slim, plan, self._tell, self._bought_before)
-            self._steering.breathe = go_on  # a new run would not have the children
+            self._steering.checkpoint = go_on  # a new run would not have the children
             try:
                 return _together(await self._fleet.run())
             finally:
-                self._steering.breathe = self._breathe
+                self._steering.checkpoint = self._breathe
         while True:
             outcome = await Shard(batch_id, self._steering, slim, plan, self._state.shard, self._enter).run()
             if not outcome.blocked or self._steering.paid or not await self._bought_before():

@@ -30,7 +30,7 @@ HOPELESS = frozenset({"invalid_input", "accounting_error", "durabatch_error"})
 #: input may never have been there; afterwards somebody has moved it, or has given a worker another store.
 MISSING = frozenset({"invalid_spec", "object_not_found"})
 #: These need an operator. Before anything is submitted they end the batch at once; afterwards it waits for the mending.
-MENDABLE = frozenset(
+FIXABLE = frozenset(
     {
         "authentication_failed",
         "quota_exhausted",
@@ -44,7 +44,7 @@ MENDABLE = frozenset(
 )
 #: Those of them that a create may be refused with: the key, the credit, and what is not there, a route or the file. Any
 #: other refusal is of what it asks for.
-MENDABLE_CREATE = frozenset({"authentication_failed", "quota_exhausted", "provider_not_found"})
+FIXABLE_CREATE = frozenset({"authentication_failed", "quota_exhausted", "provider_not_found"})
 
 
 #: Children of one batch: their starts and ends are some 10 events each of the batch's own history.
@@ -175,7 +175,7 @@ def waits_out(code: str, *, submitted: bool) -> bool:
     """
     if code in HOPELESS:
         return False
-    return submitted or code not in MENDABLE | MISSING
+    return submitted or code not in FIXABLE | MISSING
 
 
 def waits_for_payment(code: str, *, create: bool) -> bool:
@@ -185,7 +185,7 @@ def waits_for_payment(code: str, *, create: bool) -> bool:
         code: the error's code.
         create: whether the provider refused a create with it.
     """
-    return code in (MENDABLE_CREATE if create else MENDABLE)
+    return code in (FIXABLE_CREATE if create else FIXABLE)
 
 
 def absent_class(batch: Snapshot | None, stopped: RowStatus | None) -> ErrorClass:

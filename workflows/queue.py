@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..contract.ledger import PAGE, Claim, Place, page
-from .line import Line
+from .waitlist import Waitlist
 
 
 class Queue:
@@ -22,7 +22,7 @@ class Queue:
     def __init__(self, limit: int, holding: Iterable[Claim] = (), waiting: Iterable[Claim] = ()) -> None:
         self.limit = limit
         self._holding: dict[str, Claim] = {}
-        self._line = Line()
+        self._line = Waitlist()
         self._workflows: dict[str, set[str]] = {}  # the holders of each: one as a rule
         self._in_use = 0
         self._bytes = 0

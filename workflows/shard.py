@@ -18,14 +18,14 @@ from ..contract.steps import (
     Snapshot,
     TidyRequest,
 )
-from .collecting import Collecting
+from .attempt import AttemptContext
 from .decisions import absent_class, outage_delay, queue_was_full, waits_for_payment
-from .following import LOST_WORDS, Following
-from .ongoing import Ongoing
+from .fetching import Fetching
+from .polling import LOST_WORDS, Polling
+from .queue_slot import QueueSlot
 from .state import MAX_LISTED, AttemptState, ShardOutcome, ShardState, Untidy
 from .steering import LONG, Steering, StepFailed, Stopped
 from .submission import Refused, Submission
-from .turn import Turn
 
 #: Provider batches that the provider may lose before a shard gives up.
 MAX_LOSSES = 3
@@ -64,7 +64,7 @@ class Shard:
             if not self._closed():
                 await self._attempt_phases()
                 if self._goes_on_unsent():
-                    await self._steering.breathe()
+                    await self._steering.checkpoint()
                     continue
                 self._close_attempt()
                 await self._tidy()
@@ -72,7 +72,7 @@ class Shard:
             if not settled.retry_rows:
                 break
             await self._begin_attempt(settled)
-            await self._steering.breathe()
+            await self._steering.checkpoint()
         state = self.state
         untidy = tuple(Untidy(shard=state.shard, number=number) for number in state.untidy)
         return ShardOutcome(
@@ -81,26 +81,26 @@ class Shard:
 
     async def _attempt_phases(self) -> None:
         """Take the attempt as far as it will go, from wherever it is."""
-        ongoing = self._ongoing()
-        state, turn = ongoing.state, Turn(ongoing)
+        context = self._context()
+        state, slot = context.state, QueueSlot(context)
         try:
             while not state.fetched and not self.state.refused:
                 if state.batch is None:
                     self._changed(Phase.SUBMITTING)
-                    await Submission(ongoing, paid=self._paid()).run()
+                    await Submission(context, paid=self._paid()).run()
                     if state.batch is None:
                         break
                     await self._steering.bought()
-                    await turn.note()
-                    await self._steering.breathe()
-                following = Following(ongoing)
+                    await slot.note()
+                    await self._steering.checkpoint()
+                following = Polling(context)
                 await following.to_its_end()
-                await turn.give_back()  # before the results come home: others may go on meanwhile
+                await slot.give_back()  # before the results come home: others may go on meanwhile
                 if state.lost:
                     break
-                await self._steering.breathe()
-                await Collecting(ongoing).run()
-                await self._steering.breathe()
+                await self._steering.checkpoint()
+                await Fetching(context).run()
+                await self._steering.checkpoint()
         except Stopped:
             pass
         except (Refused, StepFailed) as error:
@@ -108,14 +108,14 @@ class Shard:
             self.state.blocked = not self._paid() and waits_for_payment(
                 error.code or "", create=isinstance(error, Refused)
             )
-        await turn.give_back()
+        await slot.give_back()
 
     def _paid(self) -> bool:
         """Return whether something of the batch may be bought, so that what an operator can fix is waited out."""
         return self._steering.paid or self.state.attempt.doubt or bool(self.state.records)
 
-    def _ongoing(self) -> Ongoing:
-        return Ongoing(self._here(), self.state.attempt, self._spec, self._plan, self._steering, self._changed)
+    def _context(self) -> AttemptContext:
+        return AttemptContext(self._here(), self.state.attempt, self._spec, self._plan, self._steering, self._changed)
 
     def _goes_on_unsent(self) -> bool:
         """Renew a deadline that kept the attempt from being submitted, where the spec says so; return whether it did.

@@ -12,17 +12,17 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
 from ..contract import BatchProgress, Counts, Phase, ShardCounts
-from ..contract._base import Reply
+from ..contract._base import LenientModel
 from ..contract.names import SHARD_WORKFLOW
 from ..contract.steps import PassedCancel, PassedSpec, PlanSummary, Settled
+from .describe import details
 from .shard import Shard
+from .signals import read_cancel, run_cancellable
 from .state import ShardOutcome, ShardState
 from .steering import Steering, StepFailed, Stopped, history_is_long
-from .telling import details
-from .wishes import heed, read_cancel
 
 
-class ShardRequest(Reply):
+class ShardRequest(LenientModel):
     """What a run of shards needs to know."""
 
     batch_id: str
@@ -74,12 +74,12 @@ class ShardWorkflow:
         state = request.state or ShardState(shard=request.shard)
         self._steering.paid = request.paid or state.bought
         self._steering.announce = self._announce
-        self._steering.breathe = self._breathe
+        self._steering.checkpoint = self._breathe
         self._shard = self._take(state)
 
     @workflow.signal(description="Stop the shard; the batch sends this to all of its shards")
     def cancel(self, request: Any = None, *ignored: Any) -> None:
-        self._steering.want_cancel(read_cancel(request))
+        self._steering.request_cancel(read_cancel(request))
 
     @workflow.signal(description="Ask the provider now instead of at the next poll")
     def poll_now(self, *ignored: Any) -> None:
@@ -123,7 +123,7 @@ class ShardWorkflow:
     @workflow.run
     async def run(self, request: ShardRequest) -> ShardOutcome:
         try:
-            return await heed(asyncio.create_task(self._live()), self._steering.want_cancel)
+            return await run_cancellable(asyncio.create_task(self._live()), self._steering.request_cancel)
         except _Retired:
             return self._done
         except (StepFailed, Stopped) as failed:

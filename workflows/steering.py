@@ -119,7 +119,7 @@ class Steering:
 
     def __init__(self, deadline_at: datetime, changed: Callable[[], None]) -> None:
         #: Awaited after a wait: the place where a long history ends and the workflow continues as new.
-        self.breathe: Callable[[], Awaitable[None]] = go_on
+        self.checkpoint: Callable[[], Awaitable[None]] = go_on
         #: Awaited when something of the batch is bought for the first time.
         self.announce: Callable[[], Awaitable[None]] = go_on
         self.deadline_at = deadline_at
@@ -141,7 +141,7 @@ class Steering:
             return RowStatus.CANCELED
         return RowStatus.EXPIRED if workflow.now() >= self.deadline_at else None
 
-    def want_cancel(self, request: CancelRequest) -> None:
+    def request_cancel(self, request: CancelRequest) -> None:
         """Note that somebody wants the batch to stop; the first one's reason stands."""
         self.cancel = self.cancel or request
         self.cancels += 1
@@ -264,7 +264,7 @@ class Steering:
             if stops and self.stop():
                 raise Stopped
             if not (endless and self.insisted(seen)):  # one more try, which a new run would not know to be the last
-                await self.breathe()
+                await self.checkpoint()
 
     def _another_cancel(self, counts: bool) -> Callable[[], bool]:
         seen = self.cancels

@@ -34,10 +34,10 @@ from ..contract.steps import (
     Uploaded,
     UploadRequest,
 )
-from .decisions import MENDABLE_CREATE, outage_delay
-from .ongoing import Ongoing
+from .attempt import AttemptContext
+from .decisions import FIXABLE_CREATE, outage_delay
+from .queue_slot import QueueSlot
 from .steering import LONG, PATIENCE, SHORT, Stopped, Trouble
-from .turn import Turn
 
 #: The change that an attempt which a stop keeps from being submitted is looked for once more.
 LOOKS_AGAIN = "a-stop-looks-once-more"
@@ -63,18 +63,18 @@ class Submission:
     """One attempt's way to its provider batch.
 
     Args:
-        paid: whether this batch has already cost something, so that mendable errors are waited out.
+        paid: whether this batch has already cost something, so that fixable errors are waited out.
     """
 
-    def __init__(self, ongoing: Ongoing, paid: bool) -> None:
-        self._ongoing = ongoing
-        self._state = ongoing.state
-        self._steering = ongoing.steering
-        self._changed = ongoing.changed
+    def __init__(self, context: AttemptContext, paid: bool) -> None:
+        self._context = context
+        self._state = context.state
+        self._steering = context.steering
+        self._changed = context.changed
         self._intended = False
         self._noted: int | None = None
         self._newest = 0
-        self._turn = Turn(ongoing)
+        self._slot = QueueSlot(context)
         self._paid = paid or self._state.doubt
 
     async def run(self) -> None:
@@ -101,17 +101,17 @@ class Submission:
                 # By a run before this one, or a workflow that was terminated: as if our own answer had been lost.
                 self._state.doubt = self._paid = True
                 self._state.upload_begun = True  # that create names a file, and without it runs nothing
-                await self._settle("A create of an earlier run may be on its way.", timedelta(0))
+                await self._wait_for_listing("A create of an earlier run may be on its way.", timedelta(0))
                 continue
             if self._steering.stop():
                 raise Stopped
             if self._state.doubt:
                 await self._fence()
-                await self._settle("A create may still be on its way to the provider.", timedelta(0))
+                await self._wait_for_listing("A create may still be on its way to the provider.", timedelta(0))
                 self._state.doubt, self._state.cleared = False, self._newest
                 continue
             if not self._state.uploaded:
-                await self._turn.take()
+                await self._slot.take()
                 self._changed(Phase.UPLOADING)
                 await self._upload()
                 self._changed(Phase.SUBMITTING)
@@ -119,8 +119,8 @@ class Submission:
                     raise Stopped
                 if not self._state.rows:  # every row of it was refused by the plan, so there is nothing to buy
                     return
-                await self._steering.breathe()
-            await self._turn.take()  # where a file was there already
+                await self._steering.checkpoint()
+            await self._slot.take()  # where a file was there already
             created = await self._create()
             if created.answer is CreateAnswer.CREATED and created.batch is not None:
                 self._state.batch = created.batch
@@ -132,37 +132,37 @@ class Submission:
                 raise Refused(reason, created.code)
             if created.answer is CreateAnswer.LOST:
                 self._state.doubt = self._paid = True
-                await self._settle(reason, created.retry_after or timedelta(0))
+                await self._wait_for_listing(reason, created.retry_after or timedelta(0))
                 continue
             deferrals += 1
-            if created.code == "provider_not_found" and self._ongoing.provider.uploads:
+            if created.code == "provider_not_found" and self._context.provider.uploads:
                 # Perhaps it is the file: the next upload looks for it and sends it if it is gone. One that the provider
                 # lists and still does not find is replaced, once.
                 self._state.uploaded = False
                 not_found += 1
                 self._state.generation += not_found == 2
             await self._steering.pause(outage_delay(deferrals, created.retry_after), reason)
-            await self._steering.breathe()
+            await self._steering.checkpoint()
 
     def _may_be_lifted(self, created: Created) -> bool:
         """Return whether a refusal is waited out: an operator can lift it, and something of the batch is bought."""
         paid = self._paid or self._steering.paid  # by another shard, meanwhile
-        return paid and created.code in MENDABLE_CREATE and workflow.patched("wait-for-a-refusal-to-be-lifted")
+        return paid and created.code in FIXABLE_CREATE and workflow.patched("wait-for-a-refusal-to-be-lifted")
 
-    async def _settle(self, reason: str, at_least: timedelta) -> None:
+    async def _wait_for_listing(self, reason: str, at_least: timedelta) -> None:
         """Wait until the provider's listing is sure to show whatever it has taken."""
-        delay = max(self._ongoing.provider.settle, at_least)
+        delay = max(self._context.provider.settle, at_least)
         why = f"{reason} The batch may exist: looking for it before anything is paid again."
         # Nobody may cut this short: a look that comes too early would buy the batch a second time.
         await self._steering.pause(delay, why, until_stop=False, until_nudged=False)
 
     async def _upload(self, fence: bool = False) -> None:
         request = UploadRequest(
-            attempt=self._ongoing.attempt,
-            account=self._ongoing.provider.account,
+            attempt=self._context.attempt,
+            account=self._context.provider.account,
             generation=self._state.generation,
-            since=self._ongoing.plan.planned_at,
-            spec=self._ongoing.spec,
+            since=self._context.plan.planned_at,
+            spec=self._context.spec,
             fence=fence,
         )
         self._state.upload_begun = True
@@ -170,7 +170,7 @@ class Submission:
             UPLOAD,
             request,
             Uploaded,
-            summary=f"upload shard {self._ongoing.attempt.shard}, attempt {self._ongoing.attempt.number}",
+            summary=f"upload shard {self._context.attempt.shard}, attempt {self._context.attempt.number}",
             timeout=LONG,
             submitted=self._paid,
             stops=True,
@@ -183,9 +183,9 @@ class Submission:
 
     async def _find(self) -> bool:
         request = FindRequest(
-            attempt=self._ongoing.attempt,
-            account=self._ongoing.provider.account,
-            since=self._ongoing.plan.planned_at,
+            attempt=self._context.attempt,
+            account=self._context.provider.account,
+            since=self._context.plan.planned_at,
             rows=self._state.rows,
             strangers=self._state.strangers,
             sent=self._state.doubt,
@@ -214,7 +214,7 @@ class Submission:
         return True
 
     async def _fence(self) -> None:
-        if self._ongoing.provider.uploads:
+        if self._context.provider.uploads:
             self._state.generation += 1
             self._state.uploaded = False
             await self._upload(fence=True)
@@ -222,17 +222,17 @@ class Submission:
     async def _create(self) -> Created:
         """Create once; whatever is not surely an answer counts as a lost one."""
         request = CreateRequest(
-            attempt=self._ongoing.attempt,
-            account=self._ongoing.provider.account,
+            attempt=self._context.attempt,
+            account=self._context.provider.account,
             file_id=self._state.file_id,
             rows=self._state.rows,
-            spec=self._ongoing.spec,
+            spec=self._context.spec,
             noted=self._noted,
         )
-        timeout = SHORT if self._ongoing.provider.uploads else LONG
+        timeout = SHORT if self._context.provider.uploads else LONG
         try:
             return await self._steering.call_once(
-                CREATE, request, Created, summary=f"create {self._ongoing.attempt.marker}", timeout=timeout
+                CREATE, request, Created, summary=f"create {self._context.attempt.marker}", timeout=timeout
             )
         except ActivityError as error:
             trouble = Trouble(error)

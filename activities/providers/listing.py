@@ -39,17 +39,17 @@ class _Known:
 class Listing:
     """Which markers an account's batches carry, kept up to date by the newest part of the provider's listing.
 
-    A batch's marker never changes, and once `settle` has passed since its creation every listing shows it. So what lies
+    A batch's marker never changes, and once `lag` has passed since its creation every listing shows it. So what lies
     further back than that needs no second look.
 
     Args:
         read: begins to read the listing, newest first.
-        settle: how long until a listing surely shows a new batch.
+        lag: how long until a listing surely shows a new batch.
     """
 
-    def __init__(self, read: Callable[[], AsyncIterator[Listed]], settle: timedelta) -> None:
+    def __init__(self, read: Callable[[], AsyncIterator[Listed]], lag: timedelta) -> None:
         self._read = read
-        self._settle = settle.total_seconds()
+        self._lag = lag.total_seconds()
         self._known = _Known()
 
     async def shows(self, marker: str, since: datetime) -> bool:
@@ -80,5 +80,5 @@ class Listing:
         # Not before here: a listing that broke off has a hole.
         known.markers |= found
         # A batch that a provider dates to the future says nothing about those that are made until then.
-        known.join(oldest, max(oldest, math.floor(min(newest, time.time()) - self._settle)))
+        known.join(oldest, max(oldest, math.floor(min(newest, time.time()) - self._lag)))
         return marker in known.markers

@@ -59,7 +59,7 @@ class OpenAIProvider:
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         self._name = settings.name
         self._http = Http(settings, {"Authorization": f"Bearer {key}"})
-        self._listing = Listing(self._listed, settings.settle)
+        self._listing = Listing(self._listed, settings.listing_lag)
         self._azure = openai_rows.is_azure(settings.url)
         self._capabilities = Capabilities(
             search=Search.MARKER,

@@ -70,7 +70,7 @@ class ProviderSettings(BaseModel):
     timeout: Annotated[Duration, Field(description="Longest silence of the provider within one call.")] = timedelta(
         seconds=60
     )
-    settle: Annotated[
+    listing_lag: Annotated[
         Duration, Field(description="After a lost answer: how long until a listing surely shows a new batch.")
     ] = timedelta(seconds=60)
     max_rows: Annotated[int | None, Field(ge=1, description="Rows a provider batch holds at most.")] = None

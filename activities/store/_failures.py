@@ -1,4 +1,4 @@
-"""Turns what the operating system and obstore raise into a StoreError: one sentence, no credentials.
+"""LedgerSteps what the operating system and obstore raise into a StoreError: one sentence, no credentials.
 
 The messages of object stores quote the whole answer (S3's names the access key and what was signed), so a StoreError
 takes only the status and the error code from them. The original stays chained, for who debugs the process itself.

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import zstandard
 
-from durabatch.activities._boundary import Pulse
 from durabatch.activities.cut import Cut
 from durabatch.activities.estimate import estimate_tokens
 from durabatch.activities.input import File as InputFile
 from durabatch.activities.input import Input, Selection, open_input
+from durabatch.activities.lease import Lease
 from durabatch.activities.plan import Plan
 from durabatch.activities.providers import Provider
 from durabatch.activities.records import Segment
@@ -885,9 +885,9 @@ class Killed(BaseException):
 class Watched:
     """A provider that counts the rows it prepares, and dies when it has had enough."""
 
-    def __init__(self, provider: Provider, pulse: Pulse, last: int | None, given_away_at: int | None) -> None:
+    def __init__(self, provider: Provider, lease: Lease, last: int | None, given_away_at: int | None) -> None:
         self._provider = provider
-        self._pulse = pulse
+        self._lease = lease
         self._last = last
         self._given_away_at = given_away_at
         self.prepared: list[str] = []
@@ -899,7 +899,7 @@ class Watched:
         if self._last is not None and len(self.prepared) == self._last:
             raise Killed
         self.prepared.append(row.custom_id)
-        self._pulse.over = len(self.prepared) == self._given_away_at
+        self._lease.expired = len(self.prepared) == self._given_away_at
         return self._provider.prepare(row, spec)
 
 
@@ -916,23 +916,23 @@ class Bench:
 
     async def cut(
         self, place: dict[str, Any] | None = None, last: int | None = None, given_away_at: int | None = None
-    ) -> tuple[Any, Watched, Pulse]:
-        """Return what was found, None where the worker died; what was prepared; and the pulse at the end.
+    ) -> tuple[Any, Watched, Lease]:
+        """Return what was found, None where the worker died; what was prepared; and the lease at the end.
 
         Args:
             given_away_at: the step is another worker's after so many rows.
         """
         names = sorted(path.name for path in (self.desk.folder / "in").iterdir())
         files = tuple(InputFile(f"in/{name}", (self.desk.folder / "in" / name).stat().st_size, name) for name in names)
-        pulse = Pulse(place=dict(place or {}))
-        watched = Watched(self.provider, pulse, last, given_away_at)
-        source = await open_input(self.desk.store, "b-1", files, pulse)
-        pulse.over = given_away_at == 0
-        cut = Cut(self.desk.store, watched, self.spec, "b-1", source, self.digest, pulse)  # type: ignore[arg-type]
+        lease = Lease(resume_from=dict(place or {}))
+        watched = Watched(self.provider, lease, last, given_away_at)
+        source = await open_input(self.desk.store, "b-1", files, lease)
+        lease.expired = given_away_at == 0
+        cut = Cut(self.desk.store, watched, self.spec, "b-1", source, self.digest, lease)  # type: ignore[arg-type]
         try:
-            return await asyncio.to_thread(cut.run), watched, pulse
+            return await asyncio.to_thread(cut.run), watched, lease
         except Killed:
-            return None, watched, pulse
+            return None, watched, lease
 
     def written(self) -> dict[str, bytes]:
         folder = self.desk.folder / "b-1"
@@ -955,13 +955,13 @@ async def test_a_cut_goes_on_behind_the_last_shard_that_was_closed(desk: Any) ->
     for last in range(0, len(every.prepared), 3):
         for path in sorted((desk.folder / "b-1").rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
-        nothing, killed, pulse = await bench.cut(last=last)
+        nothing, killed, lease = await bench.cut(last=last)
         assert nothing is None and len(killed.prepared) == last
         closed = sum(
             len((desk.folder / f"b-1/shards/{shard:05d}/rows.jsonl").read_bytes().splitlines())
-            for shard in range(int(pulse.place.get("shards", 0)))
+            for shard in range(int(lease.resume_from.get("shards", 0)))
         )
-        found, others, after = await bench.cut(pulse.place)
+        found, others, after = await bench.cut(lease.resume_from)
         assert dataclasses.asdict(found) == dataclasses.asdict(whole)
         assert bench.written() == expected
         assert after.rows == whole.rows
@@ -991,14 +991,14 @@ async def test_a_cut_that_was_killed_twice_goes_on_from_the_second_place(desk: A
 
 async def test_what_heartbeats_keep_is_numbers_and_digests(desk: Any) -> None:
     parts(desk)
-    _, _, pulse = await Bench(desk).cut(last=40)
-    assert {name: type(value) for name, value in pulse.place.items()} == {
+    _, _, lease = await Bench(desk).cut(last=40)
+    assert {name: type(value) for name, value in lease.resume_from.items()} == {
         "cut": str,
         "shards": int,
         "line": int,
         "first": int,
     }
-    assert pulse.place["cut"] == "d" * 16
+    assert lease.resume_from["cut"] == "d" * 16
 
 
 async def test_the_tokens_of_several_models_are_counted_on(desk: Any) -> None:
@@ -1008,8 +1008,8 @@ async def test_the_tokens_of_several_models_are_counted_on(desk: Any) -> None:
     put(desk, "in/a.jsonl", desk.jsonl(*rows))
     bench = Bench(desk, provider="claude", endpoint="/v1/messages")
     whole, _, _ = await bench.cut()
-    _, _, pulse = await bench.cut(last=25)
-    found, others, _ = await bench.cut(pulse.place)
+    _, _, lease = await bench.cut(last=25)
+    found, others, _ = await bench.cut(lease.resume_from)
     assert found.tokens == whole.tokens and len(found.tokens) == 3
     assert others.prepared == [f"r-{n}" for n in range(20, 30)]
 
@@ -1019,8 +1019,8 @@ async def test_the_first_row_is_remembered_over_a_death(desk: Any) -> None:
     put(desk, "in/a.jsonl", desk.jsonl(*rows))
     put(desk, "in/b.jsonl", desk.jsonl(desk.chat("z")))
     bench = Bench(desk)
-    _, _, pulse = await bench.cut(last=22)
-    found, _, _ = await bench.cut(pulse.place)
+    _, _, lease = await bench.cut(last=22)
+    found, _, _ = await bench.cut(lease.resume_from)
     assert [str(problem) for problem in found.problems][1:] == [
         "a.jsonl line 27, body.model: differs from that of a.jsonl line 2, and this provider takes one model a batch"
     ]
@@ -1030,8 +1030,8 @@ async def test_a_second_row_of_an_id_is_found_over_a_death(desk: Any) -> None:
     rows = [desk.chat(f"r-{n}") for n in range(30)]
     put(desk, "in/a.jsonl", desk.jsonl(*rows, desk.chat("r-3")))
     bench = Bench(desk)
-    _, _, pulse = await bench.cut(last=25)
-    found, others, after = await bench.cut(pulse.place)
+    _, _, lease = await bench.cut(last=25)
+    found, others, after = await bench.cut(lease.resume_from)
     assert [str(problem) for problem in found.problems] == ["line 31, custom_id: is the same as on line 4"]
     # Ten rows, and the one with the id that stood twice; then all once more, now knowing which it is.
     assert len(others.prepared) == 11 + 30
@@ -1072,13 +1072,13 @@ async def test_shards_that_are_not_what_was_closed_are_cut_anew(desk: Any, name:
     bench = Bench(desk)
     whole, every, _ = await bench.cut()
     expected = bench.written()
-    _, _, pulse = await bench.cut(last=40)
+    _, _, lease = await bench.cut(last=40)
     file = desk.folder / "b-1/shards" / name
     if change is None:
         file.unlink()
     else:
         file.write_bytes(change(file.read_bytes()))
-    found, others, _ = await bench.cut(pulse.place)
+    found, others, _ = await bench.cut(lease.resume_from)
     assert others.prepared == every.prepared
     assert dataclasses.asdict(found) == dataclasses.asdict(whole)
     assert bench.written() == expected

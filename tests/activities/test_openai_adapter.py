@@ -269,7 +269,7 @@ async def test_a_batch_that_nobody_told_of_is_found(gpt: Provider, sandbox: Sand
 
 
 async def test_where_nothing_was_sent_what_was_read_once_is_not_read_again(sandbox: Sandbox) -> None:
-    async with account(sandbox, "sk-test", settle=timedelta(0)) as gpt:
+    async with account(sandbox, "sk-test", listing_lag=timedelta(0)) as gpt:
         file_id = await upload(gpt, "Hi.")
         for number in range(100):
             await create(gpt, file_id, marker=f"b-2/{number}/1")

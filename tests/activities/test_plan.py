@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from durabatch.activities.duplicates import FirstPlaces
 from durabatch.activities.estimate import estimate_tokens
-from durabatch.activities.ids import Firsts
 from durabatch.activities.rows import Line
 from durabatch.contract import BatchSpec, OnInvalidRow
 
@@ -328,7 +328,7 @@ class Same(str):
 def test_ids_with_the_same_hash_are_not_confused() -> None:
     pieces = [array("q") for _ in range(256)]
     pieces[7].append(7)
-    firsts = Firsts(pieces)
+    firsts = FirstPlaces(pieces)
     found = [
         firsts.see(Same(name), Line(number, number * 10, 5, b"", file))
         for number, (name, file) in enumerate(

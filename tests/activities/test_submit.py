@@ -268,7 +268,7 @@ async def test_a_listing_that_is_late_shows_the_batch_in_the_end(planned: Any, s
 async def test_where_a_create_may_have_been_sent_the_whole_listing_is_read(
     planned: Any, sandbox: Any, noted: bool
 ) -> None:
-    await planned.reopen(settle=timedelta(0))
+    await planned.reopen(listing_lag=timedelta(0))
     await sandbox.settings(list_lag_lists=2)
     created = await planned.create(await planned.upload())
     await sandbox.settings(list_lag_lists=0)
@@ -282,7 +282,7 @@ async def test_where_a_create_may_have_been_sent_the_whole_listing_is_read(
     planned.path("attempt-9/intent").unlink()
     assert (await planned.find()).batch is not None  # which has read the listing, and not seen ours
     planned.number = mine
-    # Later than `settle` says: only where nothing is known to be sent is it not looked for so far back.
+    # Later than `listing_lag` says: only where nothing is known to be sent is it not looked for so far back.
     seen = [(await planned.find(sent=not noted)).batch for _ in range(2)]
     assert seen[-1] is not None and seen[-1].id == created.batch.id
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from .abreast import Runs, side_by_side
 from .check import Tally, audit
+from .concurrently import Runs, side_by_side
 from .lab import open_lab
 from .scenarios import POLLS
 

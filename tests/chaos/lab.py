@@ -180,7 +180,7 @@ class Crew:
         self.staff = 0  #: How many workers there are to be; paused ones do not count.
         self.workers: list[Held] = []
         self.deaths = 0
-        given = {"settle": "1s", "timeout": "3s", **provider}
+        given = {"listing_lag": "1s", "timeout": "3s", **provider}
         lines = "".join(f'{field} = "{value}"\n' for field, value in given.items())
         url = lab.admin.url
         (lab.folder / f"{name}.toml").write_text(

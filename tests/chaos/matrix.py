@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from .abreast import Runs
 from .alone import killed_while_held
+from .concurrently import Runs
 from .scenarios import Scenario, killed_at
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]

@@ -90,7 +90,7 @@ WEIGHTS = {
 #: Batches under way at a time, and workers.
 ABREAST = 8
 WORKERS = 3
-#: Tokens that the account may have enqueued: about half of what is ordered abreast, so that some always wait.
+#: Tokens that the account may have enqueued: about half of what is ordered concurrently, so that some always wait.
 TOKENS = 6_000
 #: Seconds between two disturbances, and the longest time that a batch is waited for once they have ended.
 PACE = (0.6, 3.0)
@@ -118,7 +118,7 @@ class Soak:
         self._releases: list[asyncio.Task[Any]] = []
 
     async def run(self) -> Tally:
-        # A listing shows a new batch half a second late: less than the settle time, and as real ones do.
+        # A listing shows a new batch half a second late: less than `listing_lag`, and as real ones do.
         await self.lab.admin.settings(batch_seconds=2, cancel_polls=1, list_lag_seconds=0.5)
         buyer = asyncio.create_task(self._buy())
         nurse = asyncio.create_task(self._nurse())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .abreast import Runs
 from .alone import ALONE as APART
+from .concurrently import Runs
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.timeout(600)]
 

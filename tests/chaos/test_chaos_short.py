@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .abreast import Runs
+from .concurrently import Runs
 from .scenarios import SCENARIOS as TOGETHER
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.timeout(600)]

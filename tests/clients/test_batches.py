@@ -1,4 +1,4 @@
-"""Following, steering and reading batches that are there."""
+"""Polling, steering and reading batches that are there."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from durabatch.clients.ending import Ending
-from durabatch.clients.starting import judge
+from durabatch.clients.execution import Ending
+from durabatch.clients.start import judge
 from durabatch.contract import BatchConflict, BatchResult, BatchStatus, InvalidInput, InvalidSpec
 
 from .conftest import Desk
@@ -113,7 +113,7 @@ async def test_the_same_requests_and_spec_are_the_same_batch(desk: Desk) -> None
 
 def test_an_id_that_is_made_from_content_stays_the_same_for_ever() -> None:
     from durabatch.clients.requests import Rows
-    from durabatch.clients.starting import _content_id, _spec
+    from durabatch.clients.start import _content_id, _spec
 
     rows = Rows(stem="requests", digest="ab" * 32, count=1, size=1)
     spec = _spec({"provider": "openai", "model": "m", "params": {"b": 1, "a": 2}, "input": "x"})

@@ -17,7 +17,7 @@ import pytest
 from temporalio.client import Client
 
 from durabatch.contract import ConfigurationError, DurabatchError
-from durabatch.workers.companion import Companion
+from durabatch.workers.background import BackgroundProcess
 from durabatch.workers.embedded import binary, embedded, temporal_server
 
 #: Another command of the same folder: says where the server is, and stays until it is killed or told to go.
@@ -156,11 +156,11 @@ async def test_a_broken_record_is_as_good_as_none(tmp_path: Path, record: str) -
     assert not temporal_server(tmp_path).alive()
 
 
-def companion(folder: Path, code: str) -> Companion:
+def companion(folder: Path, code: str) -> BackgroundProcess:
     async def never(ports: Mapping[str, int]) -> bool:
         return False
 
-    return Companion(
+    return BackgroundProcess(
         folder=folder,
         name="thing",
         mark=str(folder),

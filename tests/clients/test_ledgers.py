@@ -19,7 +19,7 @@ from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from durabatch.activities.providers import ProviderSettings
-from durabatch.clients.command.accounts import facts, full, sorted_out, table
+from durabatch.cli.providers import facts, full, sorted_out, table
 from durabatch.clients.ledgers import SilentLedger, answers
 from durabatch.contract import DurabatchError
 from durabatch.contract.ledger import LEDGER_WORKFLOW, Holder, LedgerView, ledger_id

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from durabatch.clients.command.results import copy, copy_results, stream_results
+from durabatch.cli.results import copy, copy_results, stream_results
 from durabatch.contract import RowStatus, StoreError
 from durabatch.workers import open_worker
 

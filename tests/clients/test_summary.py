@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from durabatch.clients.command.running import _fields
-from durabatch.clients.command.summary import duration, exit_code, money, progress_line, progress_text, result_text
+from durabatch.cli.run import _fields
+from durabatch.cli.summary import duration, exit_code, money, progress_line, progress_text, result_text
 from durabatch.contract import (
     BatchProgress,
     BatchResult,

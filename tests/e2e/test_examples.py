@@ -55,7 +55,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         ) as environment,
         Sandbox(state=tmp_path / "sandbox") as sandbox,
     ):
-        lines = ["[providers.sandbox]", 'kind = "openai"', f'base_url = "{sandbox.url}/v1"', 'settle = "1s"']
+        lines = ["[providers.sandbox]", 'kind = "openai"', f'base_url = "{sandbox.url}/v1"', 'listing_lag = "1s"']
         (tmp_path / "durabatch.toml").write_text("\n".join(lines), encoding="utf-8")
         yield House(environment.client, sandbox, tmp_path)
 

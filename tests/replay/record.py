@@ -353,7 +353,7 @@ async def _asked(house: House, op: str) -> None:
 
 async def _record(name: str, path: Callable[[House], Awaitable[Handle]], address: str, scratch: Path) -> None:
     client = await connect(address)
-    provider = {"settle": "1s", "timeout": "5s"} | ({"max_enqueued_tokens": "1000"} if name in BOUNDED else {})
+    provider = {"listing_lag": "1s", "timeout": "5s"} | ({"max_enqueued_tokens": "1000"} if name in BOUNDED else {})
     async with (
         open_house(client, scratch / name, provider) as house,
         house.worker(identity="recorder"),

@@ -18,11 +18,11 @@ from durabatch.contract.errors import error_classes
 from durabatch.contract.steps import Snapshot
 from durabatch.workflows.decisions import (
     BRIEF,
+    FIXABLE,
+    FIXABLE_CREATE,
     HOPELESS,
     LATE,
     MAX_CHILDREN,
-    MENDABLE,
-    MENDABLE_CREATE,
     OUTAGE_FIRST,
     OUTAGE_LONGEST,
     RESTARTS_FULL,
@@ -149,8 +149,8 @@ def test_an_error_is_waited_out_or_not(code: str, before: bool, after: bool) -> 
 
 
 def test_the_codes_that_are_told_apart_exist() -> None:
-    assert set(error_classes()) >= HOPELESS | MENDABLE
-    assert not HOPELESS & MENDABLE
+    assert set(error_classes()) >= HOPELESS | FIXABLE
+    assert not HOPELESS & FIXABLE
 
 
 def test_what_the_error_tree_calls_retryable_is_waited_out() -> None:
@@ -394,7 +394,7 @@ def test_up_to_as_many_shards_as_children_each_has_one_and_its_number_for_a_name
 def test_what_stops_a_shard_is_waited_out_once_another_is_bought(code: str | None, step: bool, create: bool) -> None:
     assert waits_for_payment(code or "", create=False) is step
     assert waits_for_payment(code or "", create=True) is create
-    assert MENDABLE_CREATE < MENDABLE
+    assert FIXABLE_CREATE < FIXABLE
 
 
 # --- children that end too early ---

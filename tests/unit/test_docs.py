@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from durabatch.activities.rows import parse
-from durabatch.clients.command.app import app
+from durabatch.cli.app import app
 from durabatch.contract import ErrorClass
 from durabatch.contract.status import RETRYABLE_CLASSES
 from durabatch.workers import Settings

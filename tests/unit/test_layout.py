@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 #: The packages that others import from; a leading underscore would make one private.
 PACKAGES = sorted(
     f"durabatch.{'.'.join(file.parent.relative_to(ROOT).parts)}"
-    for floor in ("contract", "activities", "workflows", "workers", "clients", "sandbox")
+    for floor in ("contract", "activities", "workflows", "workers", "clients", "cli", "sandbox")
     for file in (ROOT / floor).rglob("__init__.py")
     if not any(part.startswith("_") for part in file.parent.relative_to(ROOT).parts)
 )
@@ -58,16 +58,16 @@ def kind_and_name(name: str) -> tuple[int, str]:
     return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
 
 
-def test_the_clients_import_each_other_in_no_circle() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = grimp.build_graph("durabatch", cache_dir=None)
-    modules = graph.find_descendants("durabatch.clients")
+    modules = graph.find_descendants("durabatch")
     circles = [
         (importer, imported)
         for importer in modules
         for imported in graph.find_modules_directly_imported_by(importer) & modules
         if graph.find_shortest_chain(importer=imported, imported=importer)
     ]
-    assert len(modules) > 10
+    assert len(modules) > 100
     assert circles == []
 
 

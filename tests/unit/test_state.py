@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from durabatch.contract import BatchResult, BatchStatus, Counts, ProviderBatch, ProviderStatus
 from durabatch.contract.names import marker
 from durabatch.contract.steps import PlanSummary, ProviderFacts, Search, Settled
+from durabatch.workflows.signals import read_carried
 from durabatch.workflows.state import MAX_LISTED, Carried, ShardOutcome, Untidy
-from durabatch.workflows.wishes import read_carried
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ID = "b" * 200

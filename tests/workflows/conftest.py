@@ -21,7 +21,7 @@ def server() -> Iterator[str]:
 async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
     """A house on the real dev server, without a worker."""
     client = await connect(server)
-    async with open_house(client, tmp_path, {"settle": "1s", "timeout": "5s"}) as house:
+    async with open_house(client, tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
         yield house
 
 
@@ -29,5 +29,5 @@ async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
 async def fast_house(tmp_path: Path) -> AsyncIterator[House]:
     """A house on the time-skipping server, where a day passes in seconds, without a worker."""
     env = await time_skipping()
-    async with env, open_house(env.client, tmp_path, {"settle": "60s", "timeout": "5s"}) as house:
+    async with env, open_house(env.client, tmp_path, {"listing_lag": "60s", "timeout": "5s"}) as house:
         yield house

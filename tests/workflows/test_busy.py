@@ -27,7 +27,7 @@ BATCHES = 12
 async def test_a_poll_and_a_cancel_go_through_while_the_long_steps_of_many_batches_wait(
     server: str, tmp_path: Path, provider: dict[str, Any], op: str
 ) -> None:
-    async with open_house(await connect(server), tmp_path, {"settle": "1s", "timeout": "240s"}) as house:
+    async with open_house(await connect(server), tmp_path, {"listing_lag": "1s", "timeout": "240s"}) as house:
         await house.admin.settings(finish_after_polls=100_000)
         async with house.worker(max_concurrent_activities=SLOTS):
             polled, canceled = await house.start(2), await house.start(2)

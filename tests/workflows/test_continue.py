@@ -35,7 +35,7 @@ def restless() -> Iterator[str]:
 @pytest.fixture
 async def moving(restless: str, tmp_path: Path) -> AsyncIterator[House]:
     client = await connect(restless)
-    async with open_house(client, tmp_path, {"settle": "1s", "timeout": "5s"}) as house:
+    async with open_house(client, tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
         yield house
 
 
@@ -221,7 +221,7 @@ async def test_a_deadline_that_was_renewed_is_carried(moving: House) -> None:
 async def test_a_ledger_carries_who_has_room_and_who_waits(restless: str, tmp_path: Path) -> None:
     client = await connect(restless)
     text = "word " * 200
-    async with open_house(client, tmp_path, {"settle": "1s", "max_enqueued_tokens": "1000"}) as house:
+    async with open_house(client, tmp_path, {"listing_lag": "1s", "max_enqueued_tokens": "1000"}) as house:
         await house.admin.settings(enqueued_token_limit=1000)
         async with house.worker():
             handles = [await house.start([text, text]) for _ in range(6)]

@@ -22,8 +22,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from durabatch.activities.registry import all_activities
 from durabatch.activities.resources import Resources
-from durabatch.activities.steps import all_activities
 from durabatch.activities.store import Store
 from durabatch.contract import BatchProgress, BatchResult, BatchSpec, BatchStatus
 from durabatch.contract import steps as names

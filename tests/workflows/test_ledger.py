@@ -14,7 +14,7 @@ import pytest
 from temporalio import workflow
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 
-from durabatch.activities.recall import recall
+from durabatch.activities.ledger_history import recall
 from durabatch.contract import BatchStatus, LedgerView
 from durabatch.contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart, ledger_id
 from durabatch.workflows import LedgerWorkflow
@@ -34,7 +34,7 @@ async def bounded(server: str, tmp_path: Path) -> AsyncIterator[House]:
     """A house whose provider takes 1,000 tokens at a time, and whose worker knows it."""
     client = await connect(server)
     async with open_house(
-        client, tmp_path, {"settle": "1s", "timeout": "5s", "max_enqueued_tokens": str(LIMIT)}
+        client, tmp_path, {"listing_lag": "1s", "timeout": "5s", "max_enqueued_tokens": str(LIMIT)}
     ) as house:
         await house.admin.settings(enqueued_token_limit=LIMIT)
         yield house

@@ -142,7 +142,7 @@ async def houses(server: str, folder: Path, count: int) -> AsyncIterator[list[Ho
         for number in range(count):
             (folder / str(number)).mkdir()
             house = await stack.enter_async_context(
-                open_house(client, folder / str(number), {"settle": "1s", "timeout": "5s"})
+                open_house(client, folder / str(number), {"listing_lag": "1s", "timeout": "5s"})
             )
             await house.admin.settings(finish_after_polls=1)
             # Without the sandbox that loads modules anew for each workflow: there are hundreds of them.

@@ -69,7 +69,7 @@ async def test_a_create_that_never_arrived_is_made_again_with_another_file(house
 
 
 async def test_a_batch_that_a_listing_shows_late_is_still_found(house: House) -> None:
-    await house.admin.settings(list_lag_seconds=0.6)  # the house's settle time is 1 s
+    await house.admin.settings(list_lag_seconds=0.6)  # the house's listing_lag is 1 s
     await house.admin.fault("batches.create", "lost_answer", times=1)
     async with house.worker():
         handle = await house.start(3)

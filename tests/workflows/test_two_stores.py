@@ -18,8 +18,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from durabatch.activities.store import Store
-from durabatch.clients.clearing import Clearing
-from durabatch.clients.leftovers import Upload
+from durabatch.clients.gc.decisions import Upload
+from durabatch.clients.gc.sweep import Sweep
 from durabatch.contract import BatchStatus
 from durabatch.workers import Settings
 from support.house import KEY, House
@@ -116,7 +116,7 @@ async def test_a_clean_up_of_one_store_counts_what_is_of_another_and_leaves_it_a
     async with ours.worker(), theirs.worker():
         for handle in await started(houses, provider):
             await handle.terminate()
-        clearing = Clearing(
+        clearing = Sweep(
             ours.client,
             Store.open(str(ours.store)),
             [ours.settings.provider(provider)],

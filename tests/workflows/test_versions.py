@@ -79,7 +79,7 @@ def restless() -> Iterator[str]:
 
 @pytest.fixture
 async def moving(restless: str, tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(await connect(restless), tmp_path, {"settle": "1s", "timeout": "5s"}) as house:
+    async with open_house(await connect(restless), tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
         config = tmp_path / "durabatch.toml"
         config.write_text(config.read_text().replace("[worker]", f'[worker]\ntask_queue = "{house.task_queue}"'))
         yield house

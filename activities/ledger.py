@@ -1,0 +1,163 @@
+"""LedgerSteps: ask an account's ledger for room, give it back, and tell the ledger which of its holders are gone.
+
+The ledger is a workflow (see `contract.ledger`), and these steps speak to it through the worker's own client: only a
+client can start a workflow with a signal, and so nobody has to start a ledger beforehand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from temporalio import activity
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowQueryFailedError
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from ..contract.ledger import LEDGER_WORKFLOW, MIXED, Claim, LedgerStart, Place, ledger_id
+from ..contract.steps import (
+    CENSUS,
+    RELEASE,
+    RESERVE,
+    Attempt,
+    Census,
+    CensusRequest,
+    ReleaseRequest,
+    Reserved,
+    ReserveRequest,
+)
+from .estimate import estimate_tokens
+from .lease import Lease
+from .ledger_history import recall
+from .records import ShardRecord, index_path, read_index, read_picked, read_shard
+from .resources import Resources
+from .step import in_thread, step
+from .store import Store
+
+#: The ledger answers at once where a worker is free; without an answer the claim stands, and a signal tells its turn.
+_ASK = timedelta(seconds=5)
+#: Workflows that are looked at at a time.
+_PARALLEL = 16
+
+
+class LedgerSteps:
+    """The steps between a shard and its account's ledger."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._beginning = asyncio.Lock()
+
+    @step(RESERVE)
+    async def reserve(self, request: ReserveRequest, lease: Lease) -> Reserved:
+        """Ask for room for one attempt; asked again, it keeps its place. Return where it stands."""
+        limit = self._resources.settings(request.attempt.provider).max_enqueued_tokens
+        await self._resources.home(request.attempt)
+        record = await read_shard(self._resources.store, request.attempt)
+        picked = await read_picked(self._resources.store, request.attempt)
+        tokens = record.tokens
+        if picked is not None:
+            count = partial(_tokens, self._resources.store, request.attempt, record, set(picked))
+            tokens = await in_thread(lease, count)
+        claim = Claim(
+            holder=request.attempt.marker,
+            workflow_id=request.workflow_id,
+            tokens=tokens,
+            since=request.since,
+            priority=request.priority,
+            fairness_key=request.fairness_key,
+            held=request.held,
+        )
+        ledger = ledger_id(request.account, record.model)
+        if limit is None:  # it was taken out of the configuration since the plan was made
+            return Reserved(ledger=ledger, place=Place(granted=True))
+        start = LedgerStart(
+            account=request.account,
+            provider=request.attempt.provider,
+            model=record.model or MIXED,
+            limit=limit,
+        )
+        handle = activity.client().get_workflow_handle(ledger)
+        if not await _signalled(handle, "reserve", claim, limit):
+            await self._begin(handle, start, "reserve", claim, limit)
+        try:
+            place: Place | None = await handle.query("place", claim.holder, result_type=Place, rpc_timeout=_ASK)
+        except (RPCError, WorkflowQueryFailedError):
+            place = None
+        return Reserved(ledger=ledger, place=place)
+
+    @step(RELEASE)
+    async def release(self, request: ReleaseRequest, lease: Lease) -> None:
+        """Give room back, or a place in the queue; a ledger that has ended by itself needs none."""
+        ledger = request.ledger
+        if ledger is None:  # the answer to the claim is lost, and the claim may stand
+            await self._resources.home(request.attempt)
+            ledger = ledger_id(request.account, (await read_shard(self._resources.store, request.attempt)).model)
+        handle = activity.client().get_workflow_handle(ledger)
+        if not await _signalled(handle, "release", request.attempt.marker):
+            await self._begin(handle, None, "release", request.attempt.marker)
+
+    @step(CENSUS)
+    async def census(self, request: CensusRequest, lease: Lease) -> Census:
+        """Return which of these workflows do not run any more."""
+        free = asyncio.Semaphore(_PARALLEL)
+
+        async def gone(workflow_id: str) -> bool:
+            async with free:
+                try:
+                    found = await activity.client().get_workflow_handle(workflow_id).describe()
+                except RPCError as error:
+                    if error.status != RPCStatusCode.NOT_FOUND:
+                        raise
+                    return True
+                except ValueError:
+                    return False  # a status that this SDK does not know, such as paused: it has not ended
+            return found.status is not WorkflowExecutionStatus.RUNNING
+
+        ended = await asyncio.gather(*(gone(workflow_id) for workflow_id in request.workflow_ids))
+        return Census(gone=tuple(name for name, is_gone in zip(request.workflow_ids, ended, strict=True) if is_gone))
+
+    async def _begin(
+        self, handle: WorkflowHandle[Any, Any], start: LedgerStart | None, signal: str, *arguments: Any
+    ) -> None:
+        """Start a ledger with a signal and with what the one before it held; without a start, only if it held any."""
+        async with self._beginning:  # of many who find it gone, one reads what it held
+            if await _signalled(handle, signal, *arguments):
+                return
+            before = await recall(activity.client(), handle.id)
+            if start is None:
+                if not before.holding and not before.waiting:
+                    return
+                start = before.start
+            await activity.client().start_workflow(
+                LEDGER_WORKFLOW,
+                args=[start, before.holding, before.waiting],
+                id=handle.id,
+                task_queue=activity.info().task_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                start_signal=signal,
+                start_signal_args=arguments,
+                static_summary=f"queue of {start.provider}, {start.model}",
+            )
+
+
+async def _signalled(handle: WorkflowHandle[Any, Any], signal: str, *arguments: Any) -> bool:
+    """Send a signal to a ledger; return whether it runs."""
+    try:
+        await handle.signal(signal, args=arguments)
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise
+        return False
+    return True
+
+
+def _tokens(store: Store, attempt: Attempt, record: ShardRecord, picked: set[int]) -> int:
+    """Return the estimated tokens of some rows of a shard. Blocks.
+
+    A row's bytes are those of the input; as sent it may be longer, by as much as the shard is on the whole.
+    """
+    lengths = [row.length for row in read_index(store, index_path(store.path(attempt.root), attempt.shard))]
+    grown = max(1.0, record.bytes / max(1, sum(lengths)))
+    return sum(estimate_tokens(int(length * grown)) for number, length in enumerate(lengths) if number in picked)

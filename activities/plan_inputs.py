@@ -1,0 +1,45 @@
+"""What a plan depends on, as digests: by them a plan that is there is known to be the one that is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+from ..contract import BatchSpec
+from .input import File
+from .providers import Provider
+
+#: The fields of a spec that its plan depends on.
+_PLANNED = {"input", "requests", "endpoint", "model", "params", "limits"}
+
+
+class PlanInputs(NamedTuple):
+    """What a plan depends on, as digests."""
+
+    asked: str  #: What the spec asks for.
+    input: str  #: That, and the files that it finds.
+    digest: str  #: All that, and how much the provider takes at a time.
+
+
+def asked_for(spec: BatchSpec, kind: str) -> str:
+    """Return the digest of what was asked for."""
+    return _sha256({"spec": spec.model_dump(mode="json", include=_PLANNED), "kind": kind})
+
+
+def made_of(asked: str, files: tuple[File, ...], provider: Provider, endpoint: str) -> PlanInputs:
+    """Return the digests of all that a plan depends on: what was asked for, the files found, the provider's limits."""
+    able = provider.capabilities
+    seen = [[file.path, file.size, file.modified] for file in files]
+    limits = [able.max_rows, able.max_bytes, able.max_tokens]
+    if (inputs := able.max_inputs.get(endpoint)) is not None:
+        limits.append(inputs)
+    return PlanInputs(
+        asked,
+        _sha256({"asked": asked, "files": seen}),
+        _sha256({"asked": asked, "files": seen, "limits": limits}),
+    )
+
+
+def _sha256(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,37 @@
+"""All steps together, as a worker registers them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .apply import Apply
+from .follow import Follow
+from .ledger import LedgerSteps
+from .plan import Plan
+from .resources import Resources
+from .settle import Settle
+from .submit import Submit
+
+
+def all_activities(resources: Resources) -> list[Callable[..., Any]]:
+    """Return every step, ready to be registered with a worker."""
+    plan, submit, follow = Plan(resources), Submit(resources), Follow(resources)
+    settle, apply, turns = Settle(resources), Apply(resources), LedgerSteps(resources)
+    return [
+        plan.plan,
+        plan.recall,
+        submit.upload,
+        submit.find,
+        submit.create,
+        follow.poll,
+        follow.cancel,
+        follow.fetch,
+        submit.tidy,
+        settle.settle,
+        apply.apply,
+        apply.finish,
+        turns.reserve,
+        turns.release,
+        turns.census,
+    ]

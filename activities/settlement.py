@@ -1,0 +1,301 @@
+"""The accounts of a shard: what every attempt said of every row, and the results that follow from it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+
+from ..contract import AccountingError, Counts, ErrorClass, RowStatus, StoreError, Strays
+from ..contract.errors import ObjectNotFound
+from ..contract.steps import AttemptRecord, Settled, SettleRequest
+from .answers import Answers
+from .bill import Bill, sensible
+from .lease import Lease
+from .lines import Text, split_lines
+from .prices import Prices, dollars
+from .providers import Outcome, Provider
+from .providers.base import RowFailure, sealed
+from .records import (
+    Refusal,
+    SettledRecord,
+    ShardRecord,
+    attempt_digest,
+    index_path,
+    picked_path,
+    read_index,
+    settled_path,
+)
+from .repair import ids
+from .results import STATUS_OF, ResultRow, result_line, unanswered, unread
+from .spool import Spool
+from .store import Store, Writer
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Settlement:
+    """One shard's rows and what every attempt said of them. Blocks: runs in a thread.
+
+    Memory holds a few numbers and the id of each row; the rows themselves lie in a spool on disk, each one written when
+    it is read and found again by its place.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        provider: Provider,
+        prices: Prices,
+        request: SettleRequest,
+        record: ShardRecord,
+        sent: list[tuple[AttemptRecord, list[int] | None]],
+        retries: bool,
+        lease: Lease,
+    ) -> None:
+        self._store = store
+        self._provider = provider
+        self._bill = Bill(prices, record.model)
+        self._request = request
+        self._record = record
+        self._sent = sent
+        self._retries = retries
+        self._lease = lease
+        self._root = store.path(request.attempt.root)
+        self._folder = f"{self._root}/{request.attempt.shard_folder}"
+        rows = record.rows
+        self._ids: list[str] = []
+        self._refusals: dict[int, Refusal] = {}
+        self._classes: list[ErrorClass | None] = [None] * rows  # of each row's last word
+        self._statuses: list[RowStatus | None] = [None] * rows
+        self._absent: list[AttemptRecord | None] = [None] * rows  # where a row's last word is that there was none
+        self._offsets = array("q", [0]) * rows
+        self._lengths = array("q", [0]) * rows  # 0: not in the spool
+        self._attempts = bytearray(rows)
+        self._came = 0  # rows that the attempt which is being read has an answer for
+        self._paid_unseen = set[int]()  # attempts that the provider answered more rows of than came back
+        self._strays = Counter[str]()
+        self._open = contextlib.ExitStack()
+        self._unmatched: Writer | None = None
+
+    def settle(self) -> Settled:
+        for row in read_index(self._store, index_path(self._root, self._request.attempt.shard)):
+            if row.refusal is not None:
+                self._refusals[len(self._ids)] = row.refusal
+            self._ids.append(row.custom_id)
+        if len(self._ids) != self._record.rows:
+            raise AccountingError(f"The shard's index has {len(self._ids):,} rows, and its plan {self._record.rows:,}.")
+        with contextlib.ExitStack() as self._open:
+            file = self._open.enter_context(tempfile.TemporaryFile(prefix="durabatch-settle-", buffering=0))
+            spool = Spool(file)
+            for past, picked in self._sent:
+                self._read(past, picked, spool)
+            again = self._again() if self._retries else []
+            if again:
+                self._write_picked(again)
+                return self._settled(Counts(total=len(self._ids)), len(again))
+            counts, results_bytes, errors_bytes = self._write(spool)
+        settled = self._settled(counts, 0)
+        record = SettledRecord(**dict(settled), results_bytes=results_bytes, errors_bytes=errors_bytes)
+        with self._store.writer(settled_path(self._root, self._request.attempt.shard)) as out:
+            out.write(record.model_dump_json().encode())
+        return settled
+
+    def _read(self, past: AttemptRecord, picked: list[int] | None, spool: Spool) -> None:
+        """Read what one attempt brought; its word replaces an earlier one's."""
+        marker = self._request.attempt.model_copy(update={"number": past.number}).marker
+        seal = sealed(marker, attempt_digest(self._record, picked))
+        wanted: dict[str, int] = {}
+        for number in range(len(self._ids)) if picked is None else picked:
+            if number not in self._refusals:
+                wanted[self._provider.wire_id(self._ids[number], seal, number)] = number
+                self._absent[number] = past
+                self._classes[number] = None
+                self._attempts[number] += past.counted
+        attempt_folder = f"{self._folder}/attempt-{past.number}"
+        seen = bytearray(len(self._ids))
+        unread: dict[int, str] = {}  # rows of whose lines no more than the id can be read, and the file they are in
+
+        def set_aside(line: bytes) -> None:
+            self._stray("unreadable", line)
+            unread.update({wanted[found]: name for found in ids(line) if found in wanted})
+
+        self._came = lines = 0
+        for name in ("output", "error") if past.fetched else ():
+            answers = Answers(self._provider.outcome, set_aside)
+            text = Text(self._stream(f"{attempt_folder}/{name}.jsonl"))
+            for line, found in answers.read(split_lines(text)):
+                lines += 1
+                self._lease.rows += 1
+                if not lines % 1024:
+                    self._lease.check()
+                if found is not None:
+                    self._take(found, line, wanted, seen, past, spool)
+            lines += text.extra
+        lost = {number: name for number, name in unread.items() if not seen[number]}
+        self._take_unread(list(lost), past, spool)
+        # Of those only the ones in the output are surely answers, which is what the provider counts here.
+        if self._came + list(lost.values()).count("output") < past.answered:
+            self._paid_unseen.add(past.number)
+        if past.lines is not None and lines < past.lines:
+            # Rows whose results are lost here must not look like ones the provider lost: those are bought again.
+            raise StoreError(
+                f"The results of attempt {past.number} have {lines:,} lines in the store, and {past.lines:,} were "
+                f"fetched: bring {attempt_folder} back, or reset the workflow to before the fetch."
+            )
+
+    def _take(
+        self,
+        outcome: Outcome,
+        line: bytes,
+        wanted: dict[str, int],
+        seen: bytearray,
+        past: AttemptRecord,
+        spool: Spool,
+    ) -> None:
+        number = wanted.get(outcome.custom_id)
+        if number is None:
+            self._stray("unknown", line)
+            return
+        tokens = sensible(outcome.tokens)
+        # Whatever the provider answered it bills, so a second answer for one row is counted as well.
+        cost = self._bill.add(outcome, tokens)
+        if seen[number]:
+            self._stray("duplicate", line)
+            # A success is not taken back by a later failure.
+            if self._statuses[number] is RowStatus.SUCCEEDED or outcome.status is not RowStatus.SUCCEEDED:
+                return
+        elif outcome.response is not None and 200 <= outcome.response.status_code < 300:
+            self._came += 1
+        seen[number] = True
+        self._absent[number] = None
+        failure = outcome.failure
+        if failure and failure.type is ErrorClass.CANCELED and past.absent is ErrorClass.EXPIRED:
+            # It was the deadline that had the provider cancel it.
+            failure = RowFailure(type=ErrorClass.EXPIRED, code=failure.code, message=failure.message)
+        status = STATUS_OF.get(failure.type, outcome.status) if failure else outcome.status
+        row = ResultRow(
+            custom_id=self._ids[number],
+            status=status,
+            text=outcome.text,
+            model=outcome.model,
+            usage=tokens,
+            cost_usd=None if cost is None else dollars(cost),
+            response=outcome.response,
+            error=failure,
+            attempts=self._attempts[number],
+            provider_batch_id=past.provider_batch_id,
+        )
+        self._keep(number, row, spool)
+
+    def _take_unread(self, numbers: list[int], past: AttemptRecord, spool: Spool) -> None:
+        """Fail the rows whose results came and cannot be read: they are paid, so they are not missing."""
+        self._bill.add_unread(len(numbers))
+        for number in numbers:
+            self._absent[number] = None
+            row = ResultRow(
+                custom_id=self._ids[number],
+                status=RowStatus.FAILED,
+                error=unread(f"{self._request.attempt.shard_folder}/unmatched.jsonl"),
+                attempts=self._attempts[number],
+                provider_batch_id=past.provider_batch_id,
+            )
+            self._keep(number, row, spool)
+
+    def _keep(self, number: int, row: ResultRow, spool: Spool) -> None:
+        """Remember a row's last word."""
+        data = result_line(row)
+        self._offsets[number] = spool.append(data)
+        self._lengths[number] = len(data)
+        self._statuses[number] = row.status
+        self._classes[number] = row.error.type if row.error else None
+
+    def _stray(self, what: str, line: bytes) -> None:
+        self._strays[what] += 1
+        if self._unmatched is None:
+            self._unmatched = self._open.enter_context(self._store.writer(f"{self._folder}/unmatched.jsonl"))
+        self._unmatched.write(line + b"\n")
+
+    def _stream(self, path: str) -> Iterator[bytes]:
+        """Yield a provider's file in pieces; none if there is no such file."""
+        with contextlib.suppress(ObjectNotFound):
+            yield from self._store.stream(path)
+
+    def _again(self) -> list[int]:
+        """Return the rows worth another try."""
+        retry = set(self._request.retry.classes)
+        found = []
+        for number, past in enumerate(self._absent):
+            if past and past.number in self._paid_unseen:
+                continue  # it may be one of those that were answered, and it would be bought twice
+            last = past.absent if past else self._classes[number]
+            if last in retry and number not in self._refusals:
+                found.append(number)
+        return found
+
+    def _write_picked(self, again: list[int]) -> None:
+        attempt = self._request.attempt
+        with self._store.writer(picked_path(self._root, attempt.shard, attempt.number + 1)) as out:
+            out.write(_encode(again))
+
+    def _write(self, spool: Spool) -> tuple[Counts, int, int]:
+        """Write results and errors in input order; return the rows by status, and the bytes of both."""
+        counts: Counter[RowStatus] = Counter()
+        spool.flush()
+        with (
+            self._store.writer(f"{self._folder}/results.jsonl") as results,
+            self._store.writer(f"{self._folder}/errors.jsonl") as errors,
+        ):
+            for number, past in enumerate(self._absent):
+                if not number % 1024:
+                    self._lease.check()
+                status = self._statuses[number]
+                if past is None and status is not None:
+                    data = spool.read(self._offsets[number], self._lengths[number])
+                else:
+                    status, data = self._unanswered(number, past)
+                counts[status] += 1
+                results.write(data)
+                if status is not RowStatus.SUCCEEDED:
+                    errors.write(data)
+        found = Counts(
+            total=self._record.rows,
+            succeeded=counts[RowStatus.SUCCEEDED],
+            failed=counts[RowStatus.FAILED],
+            canceled=counts[RowStatus.CANCELED],
+            expired=counts[RowStatus.EXPIRED],
+        )
+        if found.settled != found.total:
+            raise AccountingError(f"The shard has {found.total:,} rows, and {found.settled:,} of them have ended.")
+        return found, results.bytes_written, errors.bytes_written
+
+    def _unanswered(self, number: int, past: AttemptRecord | None) -> tuple[RowStatus, bytes]:
+        """Return the result of a row that no provider answered."""
+        status, failure = unanswered(self._refusals.get(number), past, self._request)
+        self._classes[number] = failure.type
+        row = ResultRow(
+            custom_id=self._ids[number],
+            status=status,
+            error=failure,
+            attempts=self._attempts[number],
+            provider_batch_id=past.provider_batch_id if past else None,
+        )
+        return status, result_line(row)
+
+    def _settled(self, counts: Counts, again: int) -> Settled:
+        classes = Counter(str(found) for found in self._classes if found is not None)
+        if again:
+            classes.update(str(past.absent) for past in self._absent if past)
+        return Settled(
+            counts=counts,
+            usage=self._bill.usage,
+            cost_usd=self._bill.cost_usd,
+            list_cost_usd=self._bill.list_cost_usd,
+            unpriced=self._bill.unpriced,
+            strays=Strays(**self._strays),
+            retry_rows=again,
+            classes=dict(classes),
+        )

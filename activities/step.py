@@ -1,0 +1,176 @@
+"""What makes a method a step (a Temporal activity): its name, heartbeats and threads, and its errors as failures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import tempfile
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
+
+from pydantic import BaseModel
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from ..contract import DurabatchError, InvalidInput, ProviderError, StoreError, WorkerBusy
+from ..contract.steps import CREATE
+from .lease import Lease, heartbeats, resume_point
+
+if TYPE_CHECKING:
+    from .resources import Resources
+
+#: A provider's Retry-After up to this is waited out inside the activity's own retries.
+SHORT_WAIT = timedelta(seconds=30)
+#: The package's folder: of a fault's frames, the last one in it is named.
+_ROOT = Path(__file__).resolve().parent.parent
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Step(Protocol):
+    """What holds steps."""
+
+    @property
+    def _resources(self) -> Resources: ...
+
+
+Self = TypeVar("Self", bound=_Step)
+Request = TypeVar("Request", bound=BaseModel)
+Answer = TypeVar("Answer", bound=BaseModel | None)
+T = TypeVar("T")
+
+
+def step(
+    name: str, *, long: bool | Callable[[Any], bool] = False
+) -> Callable[[Callable[[Self, Request, Lease], Awaitable[Answer]]], Callable[[Self, Request], Awaitable[Answer]]]:
+    """Make a method an activity: it heartbeats by itself, and its errors carry the contract's codes.
+
+    A heartbeat goes out only once a third of the heartbeat timeout has passed, so a short step costs no extra action.
+
+    Args:
+        name: the activity type.
+        long: whether it may take minutes or hours, so that it holds one of the places for such (see `LongSteps`); or
+            what tells that of a request.
+    """
+
+    def wrap(
+        method: Callable[[Self, Request, Lease], Awaitable[Answer]],
+    ) -> Callable[[Self, Request], Awaitable[Answer]]:
+        async def run(self: Self, request: Request) -> Answer:
+            lease = Lease(resume_from=resume_point())
+            try:
+                holds = long(request) if callable(long) else long
+                with self._resources.long_steps.one() if holds else contextlib.nullcontext():
+                    async with heartbeats(lease):
+                        return await method(self, request, lease)
+            except DurabatchError as error:
+                # Without its cause: a storage service's own words, for one, quote the access key's id.
+                raise failure(error) from None
+            except (asyncio.CancelledError, ApplicationError):
+                raise
+            except OSError as error:
+                # Not of a create: a store's error there says that nothing was sent, and this one does not know.
+                full = error.errno in _NO_SPACE and name != CREATE
+                raise (failure(_full()) if full else _defect(name, error)) from None
+            except Exception as error:
+                raise _defect(name, error) from None
+
+        functools.update_wrapper(run, method)
+        # Temporal reads the step's models from the signature, where the lease has no place.
+        del run.__wrapped__  # type: ignore[attr-defined]
+        hints = get_type_hints(method)
+        run.__annotations__ = {"request": hints["request"], "return": hints["return"]}
+        return activity.defn(name=name)(run)
+
+    return wrap
+
+
+def failure(error: DurabatchError) -> ApplicationError:
+    """Return an error of the contract as Temporal takes it: the code as its type, the facts as its details."""
+    details: list[Any] = []
+    if isinstance(error, InvalidInput):
+        details.append({"problems": list(error.problems), "total": error.total})
+    wait = error.retry_after if isinstance(error, ProviderError) else None
+    if wait is not None:
+        details.append({"retry_after": wait.total_seconds()})
+    return ApplicationError(
+        error.message,
+        *details,
+        type=error.code,
+        # A long wait is the workflow's, on a timer that everybody sees; a short one is Temporal's own.
+        non_retryable=not error.retryable or (wait is not None and wait > SHORT_WAIT),
+        next_retry_delay=_room_delay() if isinstance(error, WorkerBusy) else wait,
+        # An outage is expected: it is told in the batch's progress, not counted as a fault of the worker's.
+        category=ApplicationErrorCategory.BENIGN if error.retryable else ApplicationErrorCategory.UNSPECIFIED,
+    )
+
+
+def _room_delay() -> timedelta:
+    """Return when a step is offered again for which a worker had no room: after 2, 4 and 8 s."""
+    attempt = activity.info().attempt if activity.in_activity() else 1
+    return timedelta(seconds=2 ** min(attempt, 5))
+
+
+def _full() -> StoreError:
+    # The store's own errors are told by the store; what is left are the files that a step keeps beside it.
+    return StoreError(
+        f"The worker's disk is full where it keeps temporary files ({tempfile.gettempdir()}): free some space there, "
+        "or set TMPDIR to a folder that has some."
+    )
+
+
+def _defect(name: str, error: Exception) -> ApplicationError:
+    """Return a fault of our own without its words, which may quote a row (promise G8); it tells the place instead."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if _ROOT in Path(frame.filename).parents] or frames
+    where = f"{_short(ours[-1].filename)} line {ours[-1].lineno}, in {ours[-1].name}" if ours else "an unknown place"
+    return ApplicationError(
+        f"Step {name} failed by a fault of Durabatch's own: {type(error).__name__} at {where}. Please report it.",
+        type=type(error).__name__,
+    )
+
+
+def _short(file: str) -> str:
+    path = Path(file)
+    return path.relative_to(_ROOT).as_posix() if _ROOT in path.parents else path.name
+
+
+async def in_thread(lease: Lease, work: Callable[[], T]) -> T:
+    """Run blocking work in a thread of its own, and wait for its end even when cancelled.
+
+    The work calls `lease.check()` now and then, so that a cancel reaches it, and the loss of the step.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            value = work()
+        except BaseException as error:
+            loop.call_soon_threadsafe(_settle, future, None, error)
+        else:
+            loop.call_soon_threadsafe(_settle, future, value, None)
+
+    # A thread of its own rather than the loop's pool: a step may run for an hour, and pools are small.
+    threading.Thread(target=run, name="durabatch-step", daemon=True).start()
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        lease.canceled = True
+        with contextlib.suppress(Exception):
+            await future
+        raise
+
+
+def _settle(future: asyncio.Future[T], value: T | None, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)  # type: ignore[arg-type]

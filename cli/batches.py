@@ -1,0 +1,169 @@
+"""`status`, `watch`, `results`, `list` and `cancel`: batches that are there already."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .terminal import carry_out, put, put_json, say
+
+if TYPE_CHECKING:
+    from ..clients.queries import BatchRecord
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+class StatusFilter(StrEnum):
+    """What a listing can be narrowed to."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELED = "canceled"
+
+
+class RowFormat(StrEnum):
+    """How results are printed."""
+
+    JSONL = "jsonl"  #: The result rows as they are.
+    TEXT = "text"  #: A row's id, a tab, and its answer on one line.
+
+
+def register(app: typer.Typer) -> None:
+    """Add the subcommands."""
+    app.command(epilog="Example:  durabatch status nightly-2026-01-31 --json")(status)
+    app.command(epilog="Example:  durabatch watch nightly-2026-01-31")(watch)
+    app.command(epilog="Example:  durabatch results nightly-2026-01-31 --errors | head")(results)
+    app.command("list", epilog="Example:  durabatch list --status running")(list_)
+    app.command(epilog='Example:  durabatch cancel nightly-2026-01-31 --reason "wrong prompt"')(cancel)
+
+
+def status(id: Id, json_: Json = False) -> None:
+    """Print where a batch is, and why it waits."""
+    carry_out(_status(id, json_))
+
+
+async def _status(id: str, as_json: bool) -> None:
+    from .session import session
+    from .summary import progress_text
+
+    async with session() as opened:
+        progress = await opened.client.status(id)
+    if as_json:
+        put_json(progress.model_dump(mode="json"))
+    else:
+        put(progress_text(progress))
+
+
+def watch(id: Id, json_: Json = False) -> None:
+    """Follow a batch to its end and print what it came to.
+
+    Exit code: 0 if every row succeeded, 3 if some did not, 4 if it was cancelled, 1 on an error.
+    """
+    raise typer.Exit(carry_out(_watch(id, json_)))
+
+
+async def _watch(id: str, as_json: bool) -> int:
+    from .session import session
+    from .summary import print_result
+    from .watching import follow
+
+    async with session() as opened:
+        result = await follow(opened.client, id, f"Left the batch {id}; `durabatch cancel {id}` ends it.")
+        return print_result(result, await opened.client.failure(id), as_json=as_json)
+
+
+def results(
+    id: Id,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write them to this file instead of stdout.")
+    ] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="Only the rows that did not succeed.")] = False,
+    format: Annotated[
+        RowFormat, typer.Option(help="The rows as they are, or each row's id and answer.")
+    ] = RowFormat.JSONL,
+) -> None:
+    """Print the result rows of a batch that has ended.
+
+    They come in the order of its requests, one for each.
+    """
+    if output is not None and format is RowFormat.TEXT:
+        raise typer.BadParameter("writes rows as they are; redirect stdout for text", param_hint="--output")
+    carry_out(_results(id, output, errors, format))
+
+
+async def _results(id: str, output: Path | None, errors: bool, format: RowFormat) -> None:
+    from .results import copy, stream_results
+    from .session import session
+
+    async with session() as opened:
+        uri = await opened.client.results_uri(id, errors=errors)
+        if output is None:
+            await stream_results(opened.client.store, uri, text=format is RowFormat.TEXT)
+            return
+        if output.is_dir():
+            output /= "errors.jsonl" if errors else "results.jsonl"
+        await copy(opened.client.store, uri, output)
+    say(f"Written to {output}")
+
+
+def list_(
+    status: Annotated[StatusFilter | None, typer.Option(help="Only batches in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    json_: Json = False,
+) -> None:
+    """List batches, the newest first."""
+    carry_out(_list(status, limit, json_))
+
+
+async def _list(status: StatusFilter | None, limit: int, as_json: bool) -> None:
+    from .session import session
+
+    async with session() as opened:
+        records = [record async for record in opened.client.list(status.value if status else None, limit=limit)]
+    if as_json:
+        put_json({"batches": [record.model_dump(mode="json") for record in records]})
+    elif not records:
+        say("There are no batches." if status is None else f"There are no batches that are {status.value}.")
+    else:
+        put(_table(records))
+
+
+def _table(records: list[BatchRecord]) -> str:
+    rows = [("BATCH", "STATUS", "PROVIDER", "STARTED")]
+    for record in records:
+        began = record.started_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        rows.append((record.batch_id, record.status, record.provider or "?", began))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def cancel(
+    id: Id,
+    reason: Annotated[str | None, typer.Option(help="Why; it is kept in the result.")] = None,
+    requested_by: Annotated[str | None, typer.Option("--by", help="Who; it is kept in the result.")] = None,
+    json_: Json = False,
+) -> None:
+    """End a batch now, at the provider too. It keeps the rows that are finished and ends as canceled."""
+    carry_out(_cancel(id, reason, requested_by, json_))
+
+
+async def _cancel(id: str, reason: str | None, requested_by: str | None, as_json: bool) -> None:
+    from .run import warn_without_worker
+    from .session import session
+
+    async with session() as opened:
+        asked = await opened.client.cancel(id, reason=reason, requested_by=requested_by)
+        if as_json:
+            put_json({"batch_id": id, "cancel_requested": asked})
+        else:
+            put(f"Batch {id} is being cancelled." if asked else f"Batch {id} has ended already.")
+        if asked:
+            await warn_without_worker(opened)

@@ -1,0 +1,173 @@
+"""`providers`: the configured providers, and the ledgers of their accounts' queues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .terminal import carry_out, put, put_json, say
+from .terminal import settings as read_settings
+
+if TYPE_CHECKING:
+    from ..activities.providers.settings import ProviderSettings
+    from ..clients.ledgers import SilentLedger
+    from ..contract.ledger import Holder, LedgerView
+    from ..workers.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    app.command(epilog="Example:  durabatch providers openai")(providers)
+
+
+def providers(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only this one, with who has room and who waits.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Show the configured providers, and how full their queues are as far as Durabatch fills them."""
+    carry_out(_providers(name, json_))
+
+
+async def _providers(name: str | None, as_json: bool) -> None:
+    from ..contract import MissingKey
+
+    settings = read_settings()
+    views, silent, note, settings = await _ledgers(settings)
+    if name is not None:
+        try:
+            settings.provider(name)  # says which there are, if this one is not among them
+        except MissingKey as error:
+            note = note or error.message
+    accounts, others = sorted_out(settings, views)
+    if name is not None:
+        accounts, others = [account for account in accounts if account.settings.name == name], []
+        silent = [one for one in silent if any(account.settings.owns(one.account) for account in accounts)]
+    if as_json:
+        put_json(facts(accounts, others, note, silent))
+        return
+    shown = [table(accounts, others)] if name is None else [full(account, silent) for account in accounts]
+    put("\n".join([*shown, *(one.problem for one in silent)]))
+    if note:
+        say(note)
+
+
+async def _ledgers(settings: Settings) -> tuple[list[LedgerView], list[SilentLedger], str | None, Settings]:
+    """Return what the ledgers tell and which are silent, or why none is known; and settings with the stand-in too."""
+    from ..clients.connection import Embed, translated
+    from ..clients.ledgers import answers
+    from ..contract import DurabatchError
+    from . import stand_in
+    from .session import session
+
+    try:
+        async with session(Embed.RUNNING, settings) as opened:
+            if opened.embedded:
+                settings = stand_in.known(settings)
+            with translated(opened.connection.client):
+                views, silent = await answers(opened.connection.client)
+            return views, silent, None, settings
+    except DurabatchError as error:
+        return [], [], f"The ledgers are not known. {error.message}", settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """A configured provider with the ledgers of its account."""
+
+    settings: ProviderSettings
+    ledgers: list[LedgerView]
+
+
+def sorted_out(settings: Settings, views: list[LedgerView]) -> tuple[list[Account], list[LedgerView]]:
+    """Return the configured providers with their ledgers, and the ledgers of accounts that are not configured here."""
+    accounts = [
+        Account(settings=provider, ledgers=[view for view in views if provider.owns(view.account)])
+        for _, provider in sorted(settings.providers.items())
+    ]
+    known = {view.account for account in accounts for view in account.ledgers}
+    return accounts, [view for view in views if view.account not in known]
+
+
+def facts(
+    accounts: list[Account], others: list[LedgerView], note: str | None, silent: Sequence[SilentLedger] = ()
+) -> dict[str, Any]:
+    """Return everything for a program."""
+    return {
+        "providers": [
+            {
+                "name": account.settings.name,
+                "kind": account.settings.kind,
+                "base_url": account.settings.url,
+                "key": _key(account.settings),
+                "account": account.settings.fingerprint,
+                "max_enqueued_tokens": account.settings.max_enqueued_tokens,
+                "ledgers": [view.model_dump(mode="json") for view in account.ledgers],
+            }
+            for account in accounts
+        ],
+        "other_ledgers": [view.model_dump(mode="json") for view in others],
+        "silent_ledgers": [asdict(one) for one in silent],
+        "note": note,
+    }
+
+
+def table(accounts: list[Account], others: list[LedgerView]) -> str:
+    """Return a line for each provider, and one for each further ledger of it."""
+    rows = [("PROVIDER", "KIND", "BASE URL", "KEY", "LIMIT", "MODEL", "IN USE", "HOLD", "WAIT")]
+    for account in accounts:
+        settings = account.settings
+        limit = f"{settings.max_enqueued_tokens:,}" if settings.max_enqueued_tokens else "none"
+        named = (settings.name, settings.kind, settings.url, _key(settings))
+        if not account.ledgers:
+            rows.append((*named, limit, "", "", "", ""))
+        for number, view in enumerate(account.ledgers):
+            rows.append((*(named if not number else ("", "", "", "")), *_cells(view)))
+    for view in others:
+        rows.append((view.provider or "?", "", f"account {view.account}, not configured here", "", *_cells(view)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _cells(view: LedgerView) -> tuple[str, str, str, str, str]:
+    waiting = f"{view.waiting:,} ({view.waiting_tokens:,} tokens)" if view.waiting else "0"
+    return f"{view.limit:,}", view.model, f"{view.in_use:,}", f"{view.holders:,}", waiting
+
+
+def full(account: Account, silent: Sequence[SilentLedger] = ()) -> str:
+    """Return everything about one provider: who has room, and who waits."""
+    settings = account.settings
+    lines = [
+        f"Provider  {settings.name} ({settings.kind}, {settings.url})",
+        f"Key       {_key(settings)}; account {settings.fingerprint}",
+        f"Limit     {f'{settings.max_enqueued_tokens:,} tokens' if settings.max_enqueued_tokens else 'none'}",
+    ]
+    if not account.ledgers and not silent:  # one that is silent may hold anything
+        lines.append("No shard has room in its queue, and none waits.")
+    for view in account.ledgers:
+        lines.append(f"\n{view.model}: {view.in_use:,} of {view.limit:,} tokens in use")
+        lines += _holders("have room", view.holders, view.holding)
+        lines += _holders("wait, the next one first" if view.waiting else "wait", view.waiting, view.queue)
+    return "\n".join(lines)
+
+
+def _holders(what: str, count: int, shown: tuple[Holder, ...]) -> list[str]:
+    width = max((len(one.holder) for one in shown), default=0)
+    lines = [f"  {count:,} {what}"]
+    lines += [f"    {one.holder:<{width}}  {one.tokens:,} tokens, since {_local(one.since)}" for one in shown]
+    return [*lines, f"    … and {count - len(shown):,} more"] if count > len(shown) else lines
+
+
+def _local(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _key(settings: ProviderSettings) -> str:
+    return "set" if settings.api_key else "missing"

@@ -1,0 +1,152 @@
+"""`worker`, `dev` and `sandbox`: processes that stay."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import carry_out, put, put_json, say
+from .terminal import settings as read_settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+#: Pause before Temporal is tried again by a worker that was started before it, in seconds.
+_PAUSE = 2.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the subcommands."""
+    app.command(epilog="Example:  TEMPORAL_ADDRESS=temporal:7233 durabatch worker")(worker)
+    app.command(epilog="Example:  durabatch dev --sandbox")(dev)
+    app.command(
+        epilog="Example:  durabatch sandbox --port 9000 --batch-seconds 30",
+        # The sandbox's own settings are passed on to it.
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(sandbox)
+
+
+def worker(
+    task_queue: Annotated[
+        str | None, typer.Option(help="The task queue to poll; the configuration's otherwise.")
+    ] = None,
+) -> None:
+    """Run a worker until SIGTERM or Ctrl-C.
+
+    It then lets the steps under way end, or hands them on to other workers.
+    """
+    carry_out(_worker(task_queue))
+
+
+async def _worker(task_queue: str | None) -> None:
+    from ..clients.connection import Embed, TemporalUnavailable
+    from ..workers.worker import open_worker
+    from . import stand_in
+    from .session import log_to_stderr, session
+
+    log_to_stderr()
+    settings = read_settings()
+    queue = task_queue or settings.worker.task_queue
+    say(f"Configuration: {_compact(settings.redacted())}")
+    waited = False
+    while True:
+        try:
+            async with session(Embed.RUNNING, settings) as opened:
+                if opened.embedded:
+                    settings = stand_in.known(settings)
+                async with open_worker(opened.connection.client, settings, task_queue=queue):
+                    say(f"Worker polls task queue {queue!r} at {opened.connection.address}.")
+                    await _until_stopped()
+            return
+        except TemporalUnavailable as error:
+            # Whoever starts everything at once should not have to know in which order.
+            if not waited:
+                say(f"{error.message} Trying on.")
+            waited = True
+            await asyncio.sleep(_PAUSE)
+
+
+def dev(
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Run the stand-in provider `sandbox` too.")] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop what a killed command left running in this folder, and do no more.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Run an embedded Temporal and a worker here.
+
+    They serve `submit`, `watch` and the Python client in this folder, until Ctrl-C.
+    """
+    carry_out(_stop(json_) if stop else _dev(sandbox, json_))
+
+
+async def _stop(as_json: bool) -> None:
+    from ..workers.embedded import temporal_server
+    from . import stand_in
+
+    stopped = [server.name for server in (temporal_server(), stand_in.process()) if await server.stop()]
+    if as_json:
+        put_json({"stopped": stopped})
+    elif stopped:
+        put(f"Stopped: {', '.join(stopped)}. Batches that are under way are kept, and go on with the next command.")
+    else:
+        put("No embedded Temporal runs in this folder, so there is nothing to stop.")
+
+
+async def _dev(sandbox: bool, as_json: bool) -> None:
+    from ..clients.connection import Embed, temporal_config
+    from ..contract import ConfigurationError
+    from .session import embedded_worker, log_to_file, session
+
+    if temporal_config():
+        raise ConfigurationError(
+            "A Temporal is configured, and `durabatch dev` would run another one: use `durabatch worker`, or unset "
+            "TEMPORAL_*."
+        )
+    log_to_file()
+    async with session(Embed.ALWAYS) as opened, embedded_worker(opened, sandbox=sandbox):
+        server = opened.connection.embedded
+        assert server is not None
+        if as_json:
+            put_json({"address": server.address, "ui_url": server.ui_url, "store": opened.client.store.url})
+        else:
+            put(f"Temporal  {server.address}\nWeb UI    {server.ui_url}\nStore     {opened.client.store.url}")
+        sys.stdout.flush()
+        say("A worker runs. Ctrl-C ends both; batches that are under way are kept.")
+        await _until_stopped()
+
+
+async def _until_stopped() -> None:
+    """Wait for Ctrl-C or SIGTERM, which is how this process is meant to end."""
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        say("Stopping.")
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+
+
+def sandbox(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 0,
+    state: Annotated[Path, typer.Option(help="Folder to remember everything in.")] = Path(".durabatch/sandbox"),
+) -> None:
+    """Run the stand-in provider until Ctrl-C.
+
+    It prints its URL as one JSON line. Further options are its settings, such as --batch-seconds 30;
+    `python -m durabatch.sandbox --help` lists them.
+    """
+    sys.stdout.flush()
+    arguments = ["--state", str(state), "--port", str(port), *context.args]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "durabatch.sandbox", *arguments])
+
+
+def _compact(facts: object) -> str:
+    import json
+
+    return json.dumps(facts, ensure_ascii=False)

@@ -1,0 +1,105 @@
+"""What a subcommand works with: settings, Temporal, and in an embedded run a worker and the stand-in provider."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+
+from ..clients.client import BatchClient
+from ..clients.connection import Connection, Embed, connection
+from ..workers.embedded import FOLDER
+from ..workers.settings import Settings
+from . import stand_in
+from .terminal import State
+from .terminal import settings as read_settings
+
+#: An embedded worker's log is for looking up what just happened.
+_LOG_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """An open connection with a client on it."""
+
+    settings: Settings
+    connection: Connection
+    client: BatchClient
+
+    @property
+    def embedded(self) -> bool:
+        """Whether Temporal is the embedded one, so that batches only move while a `run` or a `dev` does."""
+        return self.connection.embedded is not None
+
+
+@asynccontextmanager
+async def session(embed: Embed = Embed.KEPT, settings: Settings | None = None) -> AsyncIterator[Session]:
+    """Connect, for as long as the block lasts.
+
+    Raises:
+        ConfigurationError, TemporalUnavailable: as `connection`.
+        StoreError: the store cannot be opened.
+    """
+    settings = settings or read_settings()
+    async with connection(embed, runtime=_runtime(), idle=settings.worker.embedded_idle) as way:
+        client = BatchClient(way.client, settings.store.url, task_queue=settings.worker.task_queue)
+        yield Session(settings=settings, connection=way, client=client)
+
+
+@asynccontextmanager
+async def embedded_worker(opened: Session, *, sandbox: bool) -> AsyncIterator[None]:
+    """Run a worker in this process, and the stand-in provider beside it if it is asked for."""
+    from ..workers.worker import open_worker
+
+    settings = opened.settings
+    async with AsyncExitStack() as stack:
+        if sandbox:
+            settings = await stack.enter_async_context(stand_in.running(settings))
+        else:
+            settings = stand_in.known(settings)
+        await stack.enter_async_context(
+            open_worker(opened.connection.client, settings, task_queue=settings.worker.task_queue)
+        )
+        yield
+
+
+def log_to_file(folder: Path = FOLDER) -> None:
+    """Send the worker's log to a file, so that the terminal stays free for what the user asked for."""
+    if State.debug:
+        log_to_stderr(logging.DEBUG)
+        return
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(folder / "worker.log", maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+        _log_to(handler, logging.INFO)
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Send the log to stderr, as a long-running worker does."""
+    _log_to(logging.StreamHandler(), level)
+
+
+def _log_to(handler: logging.Handler, level: int) -> None:
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.captureWarnings(True)
+    for chatty in ("httpx2", "httpcore2", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _runtime() -> Runtime:
+    """Return a runtime whose own warnings go to Python's log, not to the terminal."""
+    return Runtime(
+        telemetry=TelemetryConfig(
+            logging=LoggingConfig(
+                filter=TelemetryFilter(core_level="WARN", other_level="ERROR"),
+                forwarding=LogForwardingConfig(logger=logging.getLogger("temporalio.core")),
+            )
+        )
+    )

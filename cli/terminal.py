@@ -1,0 +1,127 @@
+"""What the command says, and where: facts to stdout, everything else to stderr; one sentence for an error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from ..workers.settings import Settings
+
+T = TypeVar("T")
+
+#: Exit codes beside 0 (every row succeeded) and 1 (an error).
+SOME_ROWS_FAILED = 3
+CANCELED = 4
+#: What shells report for a process that Ctrl-C ended.
+INTERRUPTED = 128 + signal.SIGINT
+
+#: Lines of wrong input that are printed before a count stands for the rest.
+_PROBLEMS = 20
+
+
+class State:
+    """The options that stand before the subcommand."""
+
+    config: str | None = None
+    debug: bool = False
+
+
+def settings() -> Settings:
+    """Read the configuration."""
+    from ..workers.settings import Settings
+
+    return Settings.load(State.config)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal something that is no fact for a program."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def put(text: str) -> None:
+    """Write a fact."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def put_json(facts: Mapping[str, Any]) -> None:
+    """Write facts as one JSON object."""
+    put(json.dumps(facts, ensure_ascii=False, indent=2))
+
+
+def carry_out(work: Coroutine[Any, Any, T]) -> T:
+    """Run a subcommand's work. Ctrl-C and SIGTERM cancel it, and it cleans up before it ends."""
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        # asyncio does the same with Ctrl-C by itself.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(main())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def report(error: BaseException) -> None:
+    """Tell an error in one sentence, with what to do about it."""
+    from ..contract import DurabatchError, InvalidInput
+
+    if isinstance(error, DurabatchError):
+        say(f"error: {error.message}")
+        if isinstance(error, InvalidInput):
+            say_problems(error.problems, error.total)
+        if (hint := _hint(error)) is not None:
+            say(f"hint: {hint}")
+        return
+    said = str(error).strip().splitlines()
+    say(f"error: {type(error).__name__}{f': {said[0]}' if said else ''}")
+    say("hint: `durabatch --debug …` shows where it comes from.")
+
+
+def say_problems(problems: tuple[str, ...], total: int) -> None:
+    """Tell the rows that are wrong: the first of them, then how many more there are."""
+    for problem in problems[:_PROBLEMS]:
+        say(f"  {problem}")
+    if (more := total - min(len(problems), _PROBLEMS)) > 0:
+        say(f"  … and {more:,} more")
+
+
+def _hint(error: BaseException) -> str | None:
+    from ..clients.connection import TemporalUnavailable
+    from ..contract import BatchNotFinished, BatchNotFound, InvalidInput, MissingKey, UnknownProvider
+
+    if isinstance(error, InvalidInput) and error.problems:
+        return "correct these lines; --skip-invalid lets them fail alone, where others are right."
+    if isinstance(error, BatchNotFound):
+        return "`durabatch list` shows the batches there are."
+    if isinstance(error, BatchNotFinished):
+        return "`durabatch watch ID` follows it to its end."
+    if isinstance(error, MissingKey | UnknownProvider):
+        return "`--provider sandbox` tries everything without an account; `durabatch doctor` checks the configuration."
+    if isinstance(error, TemporalUnavailable):
+        return "`durabatch doctor` checks what is wrong."
+    return None
+
+
+def interactive() -> bool:
+    """Whether somebody looks at stderr."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def plain_path(uri: str) -> str:
+    """Return a URI as a person would type it: the path of a local file."""
+    from urllib.parse import unquote
+
+    return unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri

@@ -1,0 +1,83 @@
+"""Following a batch to its end: a live display where somebody looks, a line at each change where nobody does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+
+from ..clients.client import BatchClient
+from ..contract import BatchProgress, BatchResult
+from .summary import duration, progress_line, seconds_until
+from .terminal import interactive, say
+
+
+async def follow(client: BatchClient, id: str, farewell: str) -> BatchResult:
+    """Show a batch's progress until it ends, and return its result.
+
+    Args:
+        farewell: said when the command is interrupted: what becomes of the batch.
+
+    Raises:
+        BatchNotFound: there is no such batch.
+    """
+    try:
+        with _display() as show:
+            async with contextlib.aclosing(client.watch(id)) as progresses:
+                async for progress in progresses:
+                    show(progress)
+    except asyncio.CancelledError:
+        say(farewell)
+        raise
+    assert progress.result is not None
+    return progress.result
+
+
+@contextlib.contextmanager
+def _display() -> Iterator[Callable[[BatchProgress], None]]:
+    if interactive():
+        with _live() as live:
+            yield live
+        return
+    last = ""
+
+    def show(progress: BatchProgress) -> None:
+        nonlocal last
+        line = progress_line(progress)
+        if line != last:
+            say(line)
+            last = line
+
+    yield show
+
+
+@contextlib.contextmanager
+def _live() -> Iterator[Callable[[BatchProgress], None]]:
+    from rich.console import Console, Group, RenderableType
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.spinner import Spinner
+    from rich.text import Text
+
+    latest: BatchProgress | None = None
+    spinner = Spinner("dots")
+
+    def render() -> RenderableType:
+        if latest is None:
+            return spinner
+        line = Text(progress_line(latest))
+        if latest.next_poll_at is not None and (left := seconds_until(latest.next_poll_at)) > 0:
+            line.append(f" · next poll in {duration(left)}", style="dim")
+        spinner.update(text=line)
+        if not latest.counts.total or latest.result is not None:
+            return spinner
+        return Group(spinner, ProgressBar(total=latest.counts.total, completed=latest.counts.settled, width=40))
+
+    # get_renderable is asked at each refresh, so the countdown runs between two looks at the batch.
+    with Live(get_renderable=render, console=Console(stderr=True), refresh_per_second=8, transient=True):
+
+        def show(progress: BatchProgress) -> None:
+            nonlocal latest
+            latest = progress
+
+        yield show

@@ -1,0 +1,1 @@
+"""What batches leave behind, and the removal of what nobody needs any more."""

@@ -1,0 +1,349 @@
+"""What batches leave behind, and when it may go: decided from facts alone; `clearing` gathers them and acts.
+
+Only objects whose names Durabatch gives are ever removed, and only from folders that say whose they are. Everything
+else in a store is somebody's: inputs, other programs' files, copies that were made by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from ...activities.store import Entry
+from ...contract import InvalidSpec
+from ...contract.names import check_batch_id, marker, scoped
+
+#: A folder that tells of no end is left for this long at least: longer than a batch lives with its default deadline, as
+#: it may belong to a batch of another Temporal that shares the store, or to one that is just being started.
+LOST_REST = timedelta(days=10)
+#: Where claims lie (activities/claims.py), and how the names of uploads begin (activities/content.py).
+CLAIMS, UPLOADS = "~claims", "durabatch~"
+
+#: Rows that a client brought (clients/requests.py), at the top of a folder: a file, or a folder of them.
+_INPUT = re.compile(r"input-[0-9a-f]{16}(\.[a-z.]+|/\d{5,}-[^/]+)")
+#: What else the plan makes of an input: expanded copies of compressed files, and the list of several files.
+_MADE = re.compile(r"input/\d{5,}-[0-9a-f]{16}\.jsonl|input\.json")
+_PART = re.compile(r"shards/\d+/(results|errors)\.[^/]+")
+_INTENT = re.compile(r"shards/\d+/attempt-\d+/intent(-\d+)?")
+_ATTEMPT = re.compile(r"shards/(\d+)/attempt-(\d+)/")
+_UPLOAD = re.compile(r"durabatch~([^~/]+(?:~[0-9a-f]{8})?)~\d+~\d+~[^~]*~g\d+\.jsonl")
+_MANIFESTS = ("results.manifest.json", "errors.manifest.json")
+_RESULTS = ("results.jsonl", "errors.jsonl", *_MANIFESTS)
+#: What tells that a batch may have bought something: all that it writes but its plan and the numbers of creates that
+#: were refused, and where that is.
+_BOUGHT = re.compile(
+    r"(.+?)/(shards/\d+/(attempt-\d+/(?!withdrawn-\d+$).+|settled\.json|(results|errors)\.[^/]+)"
+    r"|(results|errors)\.(jsonl|manifest\.json))"
+)
+
+
+class At(StrEnum):
+    """What Temporal says of a batch id."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    UNKNOWN = "unknown"  #: It does not know it, or not any more.
+    ANOTHER = "another"  #: The id belongs to a workflow that is no batch.
+
+
+class Standing(NamedTuple):
+    """Where a batch is at Temporal."""
+
+    at: At
+    ended_at: datetime | None = None
+
+
+class Told(NamedTuple):
+    """What the records in a folder tell of it."""
+
+    batch_id: str  #: By plan.json, or by result.json.
+    ended_at: datetime | None = None  #: By result.json; None where there is none, or it accounts for nothing.
+    results: str | None = None  #: Path of the results, by result.json.
+    store: str = ""  #: The identity of the store that it was planned in, by plan.json; "" where that knows none.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A folder that surely belongs to a batch."""
+
+    root: str
+    entries: tuple[Entry, ...]
+
+    def name(self, entry: Entry) -> str:
+        """Return an object's name below the folder."""
+        return entry.path[len(self.root) + 1 :]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A batch as the store knows it."""
+
+    id: str
+    ended_at: datetime | None  #: By its result.json; None where there is none.
+    folders: tuple[Folder, ...]
+    bought: bool = False  #: Whether there is any trace of a purchase, be it in a folder that is not surely its own.
+    names: tuple[str, ...] = ()  #: Its names at providers, as `contract.names.scoped`.
+
+    @property
+    def touched(self) -> datetime:
+        """When anything of it was written last."""
+        return max(entry.modified for folder in self.folders for entry in folder.entries)
+
+    @property
+    def markers(self) -> Iterator[str]:
+        """The markers of the attempts that left a folder."""
+        found = {
+            (int(attempt[1]), int(attempt[2]))
+            for folder in self.folders
+            for entry in folder.entries
+            if (attempt := _ATTEMPT.match(folder.name(entry)))
+        }
+        return (marker(name, shard, number) for name in self.names or (self.id,) for shard, number in sorted(found))
+
+
+class Fate(StrEnum):
+    """What is to become of a batch's leftovers."""
+
+    RUNS = "their batch runs"
+    ANOTHERS = "their id belongs to a workflow that is no batch"
+    LATELY = "their batch has ended lately"
+    OVER = "their batch ended long ago"
+    LOST_LATELY = "their batch left no result, and they are young"
+    LOST = "their batch left no result, and they are old"
+    UNFINISHED = "their batch left no result, and goes on with what it bought if it is started again"
+
+    def ripe(self, results: bool) -> bool:
+        """Whether anything may go; `results` says whether results may."""
+        return self in (Fate.OVER, Fate.LOST) or (self is Fate.UNFINISHED and results)
+
+
+def records(entries: Iterable[Entry]) -> list[str]:
+    """Return the folders whose records are to be read, to learn whose they are."""
+    ends = ("/plan.json", "/result.json")
+    return sorted({entry.path.rpartition("/")[0] for entry in entries if entry.path.endswith(ends)})
+
+
+def batches(entries: Iterable[Entry], told: Mapping[str, Told | None]) -> list[Batch]:
+    """Return the batches that have something in the store.
+
+    Args:
+        entries: all objects of the store.
+        told: what the records of a folder tell, by folder; None where they cannot be read.
+    """
+    facts_of = {root: facts for root, facts in told.items() if facts is not None}
+    owners = {root: facts.batch_id for root, facts in facts_of.items() if _owned(root, facts)}
+    found: dict[str, list[Entry]] = {}
+    bought: set[str] = set()
+    for entry in entries:
+        if trace := _BOUGHT.fullmatch(entry.path):
+            facts = facts_of.get(trace[1])
+            bought.add(facts.batch_id if facts else trace[1])
+        root = _root(entry.path, owners)
+        first, _, rest = entry.path.partition("/")
+        if root is None and first not in told and _INPUT.fullmatch(rest):
+            root = first  # rows that a client brought, for a batch that has no plan yet, or has it elsewhere
+        if root is not None:
+            found.setdefault(root, []).append(entry)
+    folders: dict[str, list[Folder]] = {}
+    for root, members in found.items():
+        if _is_batch_id(batch_id := owners.get(root, root)):
+            folders.setdefault(batch_id, []).append(Folder(root=root, entries=tuple(members)))
+    return [
+        Batch(
+            id=batch_id,
+            ended_at=max((facts_of[f.root].ended_at for f in own if f.root in facts_of), key=_or_never, default=None),
+            folders=tuple(own),
+            bought=batch_id in bought,
+            names=tuple({scoped(batch_id, facts_of[f.root].store if f.root in facts_of else "") for f in own}),
+        )
+        for batch_id, own in sorted(folders.items())
+    ]
+
+
+def _owned(root: str, told: Told) -> bool:
+    """Whether a folder is the one that its batch writes to, rather than somebody's copy of it."""
+    return told.batch_id == root or (told.results or "").rpartition("/")[0] == root
+
+
+def _root(path: str, owners: Collection[str]) -> str | None:
+    while path := path.rpartition("/")[0]:
+        if path in owners:
+            return path
+    return None
+
+
+def _is_batch_id(text: str) -> bool:
+    try:
+        return bool(check_batch_id(text))
+    except InvalidSpec:
+        return False
+
+
+def _or_never(moment: datetime | None) -> float:
+    return moment.timestamp() if moment else 0.0
+
+
+def fate(batch: Batch, standing: Standing, now: datetime, rest: timedelta) -> Fate:
+    """Decide what is to become of a batch's leftovers.
+
+    Args:
+        rest: how long ago it must have ended.
+    """
+    if standing.at is At.RUNNING:
+        return Fate.RUNS
+    if standing.at is At.ANOTHER:
+        return Fate.ANOTHERS
+    if batch.ended_at is None:
+        since = max(batch.touched, standing.ended_at or batch.touched)
+        if now - since < max(rest, LOST_REST):
+            return Fate.LOST_LATELY
+        return Fate.UNFINISHED if batch.bought else Fate.LOST
+    since = max(batch.ended_at, standing.ended_at or batch.ended_at)
+    return Fate.OVER if now - since >= rest else Fate.LATELY
+
+
+def removable(batch: Batch, fate: Fate, *, results: bool, needed: Collection[str] = ()) -> list[Entry]:
+    """Return the objects of a batch that may go, in the order in which they go.
+
+    The records come last: a removal that is broken off leaves a folder that still says whose it is. Of a batch that may
+    have bought something and left no result nothing goes: without its plan and the rest it would buy it again.
+
+    Args:
+        results: whether its results, and with them the whole folder, may go too.
+        needed: paths, or beginnings of paths that end in *, which batches that run read their rows from.
+    """
+    if not fate.ripe(results):
+        return []
+    everything = results or fate is Fate.LOST
+    found = [ranked for folder in batch.folders for ranked in _ranked(folder, everything, needed)]
+    return [entry for _, entry in sorted(found, key=lambda item: item[0])]
+
+
+def _ranked(folder: Folder, everything: bool, needed: Collection[str]) -> Iterator[tuple[int, Entry]]:
+    """Yield the objects of a folder that go, each with when it goes."""
+    names = [folder.name(entry) for entry in folder.entries]
+    parts = not everything and any(name in _MANIFESTS for name in names)
+    # Few of those that are needed lie near this folder, and each object is compared with all that are left.
+    here = f"{folder.root}/"
+    begins = tuple(
+        begin
+        for begin in (one[:-1] for one in needed if one.endswith("*"))
+        if begin.startswith(here) or here.startswith(begin)
+    )
+    for name, entry in zip(names, folder.entries, strict=True):
+        rank = _rank(name, everything, parts)
+        if rank is not None and entry.path not in needed and not entry.path.startswith(begins):
+            yield rank, entry
+
+
+def _rank(name: str, everything: bool, parts: bool) -> int | None:
+    """Return when an object goes, None if it stays.
+
+    Args:
+        parts: whether the shards' own results are the batch's, and stay.
+    """
+    if name.startswith("shards/"):
+        # Without the intents a batch that comes again would not search at Anthropic, nor know another account's.
+        stays = (_INTENT.fullmatch(name) and not everything) or (parts and _PART.fullmatch(name))
+        return None if stays else 0
+    if _INPUT.fullmatch(name) or _MADE.fullmatch(name):
+        return 0
+    if not everything:
+        return None
+    last = {"plan.json": 2, "result.json": 3}
+    return 1 if name in _RESULTS else last.get(name)
+
+
+def claims(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the claims among the objects of a store."""
+    return [entry for entry in entries if entry.path.startswith(f"{CLAIMS}/")]
+
+
+def stale(
+    claimed: Iterable[Entry],
+    batches: Iterable[Batch],
+    fates: Mapping[str, Fate],
+    now: datetime,
+    rest: timedelta,
+    *,
+    results: bool,
+) -> list[Entry]:
+    """Return the claims that nobody needs: of batches of which something may go, or of none that is known."""
+    owners = {hashlib.sha256(name.encode()).hexdigest()[:16]: batch.id for batch in batches for name in batch.markers}
+    found = []
+    for claim in claimed:
+        owner = owners.get(claim.path.rpartition("~")[2])
+        old = now - claim.modified >= max(rest, LOST_REST)
+        if old if owner is None else fates[owner].ripe(results):
+            found.append(claim)
+    return found
+
+
+def uploader(name: str) -> str | None:
+    """Return whose rows a file at a provider holds, by its name; None if it is none of Durabatch's.
+
+    Returns:
+        The batch's name at providers, as `contract.names.scoped`.
+    """
+    found = _UPLOAD.fullmatch(name)
+    return found[1] if found else None
+
+
+class Upload(StrEnum):
+    """What is to become of a file at a provider."""
+
+    NEEDED = "their batches run"
+    AT_WORK = "the provider still works on them"
+    YOUNG = "nothing tells that their batches have ended, and they are young"
+    ELSEWHERE = "not of this store"
+    LEFT = "uploads of batches that do not run"
+
+
+def upload(
+    standing: Standing | None, has_result: bool, at_work: bool, written: datetime | None, now: datetime
+) -> Upload:
+    """Decide what is to become of a file that was uploaded for a batch.
+
+    Args:
+        standing: of the batch, None where this store has none of that id.
+        has_result: whether the store has its result.json.
+        at_work: whether a provider batch of it is under way.
+        written: when it was uploaded, where the provider tells.
+    """
+    if standing is None:
+        return Upload.ELSEWHERE
+    if standing.at in (At.RUNNING, At.ANOTHER):
+        return Upload.NEEDED
+    if at_work:
+        return Upload.AT_WORK
+    ended = has_result or standing.at is At.ENDED
+    if not ended and (written is None or now - written < LOST_REST):
+        return Upload.YOUNG
+    return Upload.LEFT
+
+
+class Adrift(StrEnum):
+    """What a provider batch under way is."""
+
+    FOLLOWED = "followed by a batch that runs"
+    ELSEWHERE = "not of this store"
+    ORPHAN = "followed by nobody"
+
+
+def adrift(standing: Standing | None, same_rows: bool) -> Adrift:
+    """Decide what a provider batch under way is.
+
+    Args:
+        standing: of the batch that its marker names, None where this store has none of that id.
+        same_rows: whether it was made of just the rows that this store has for that marker.
+    """
+    if standing is None:
+        return Adrift.ELSEWHERE
+    if standing.at is At.RUNNING:
+        return Adrift.FOLLOWED
+    return Adrift.ORPHAN if same_rows else Adrift.ELSEWHERE

@@ -1,0 +1,98 @@
+"""The markers in a row's text, such as `[[sandbox:rate_limited times=1]]`, and the errors they stand for."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from .errors import Protocol, Refusal
+
+_OPENING = "[[sandbox:"
+_MARKER = re.compile(r"\[\[sandbox:([a-z_]+)(?:=([\w.-]+))?((?: [a-z_]+=\d+(?:\.\d+)?)*)\]\]")
+
+#: Rows that are answered, and whose lines come out wrong.
+LINE_FAULTS = frozenset({"missing", "duplicate", "malformed", "unknown"})
+
+
+class Failure(NamedTuple):
+    """A row error in the words of both protocols."""
+
+    openai_status: int
+    openai_type: str
+    openai_code: str | None
+    anthropic_status: int
+    anthropic_type: str
+    message: str
+
+    def refusal(self, protocol: Protocol) -> Refusal:
+        """The failure as an answer of its own."""
+        if protocol is Protocol.OPENAI:
+            return Refusal(self.openai_status, self.message, code=self.openai_code, type=self.openai_type)
+        return Refusal(self.anthropic_status, self.message, type=self.anthropic_type)
+
+
+FAILURES = {
+    "rate_limited": Failure(
+        429, "rate_limit_error", "rate_limit_exceeded", 429, "rate_limit_error", "Rate limit reached for requests."
+    ),
+    "server_error": Failure(
+        500, "server_error", None, 500, "api_error", "The server had an error while processing your request."
+    ),
+    "timeout": Failure(504, "server_error", "request_timeout", 504, "timeout_error", "The request timed out."),
+    "invalid_request": Failure(
+        400, "invalid_request_error", "invalid_value", 400, "invalid_request_error", "The request is not valid."
+    ),
+    "context_length": Failure(
+        400,
+        "invalid_request_error",
+        "context_length_exceeded",
+        400,
+        "invalid_request_error",
+        "prompt is too long: this model's maximum context length is exceeded.",
+    ),
+    "overloaded": Failure(503, "server_error", "overloaded", 529, "overloaded_error", "The model is overloaded."),
+}
+
+#: Every class that a marker may name.
+CLASSES = LINE_FAULTS | set(FAILURES) | {"empty", "content_filtered", "batch_expired", "skipped"}
+
+
+class Directions(NamedTuple):
+    """What a text's markers ask for."""
+
+    misbehaviour: str | None = None  # one of CLASSES
+    times: int | None = None  # only the first so many submissions misbehave; None: all
+    delay_seconds: float = 0.0  # of live calls
+    output_tokens: int | None = None
+    billed_as: str | None = None  # the name under which the ledger counts the row, instead of its id
+
+    def without_misbehaviour(self) -> Directions:
+        """What is left for a submission that behaves."""
+        return self._replace(misbehaviour=None, times=None)
+
+
+NO_DIRECTIONS = Directions()
+
+
+def read_directives(text: str) -> Directions:
+    """What the markers in a text ask for; unknown markers are plain text."""
+    if _OPENING not in text:
+        return NO_DIRECTIONS
+    directions = NO_DIRECTIONS
+    for name, value, options in _MARKER.findall(text):
+        given = dict(option.split("=") for option in options.split())
+        if name in CLASSES:
+            times = int(float(given["times"])) if "times" in given else None
+            directions = directions._replace(misbehaviour=name, times=times)
+        elif name == "slow":
+            directions = directions._replace(delay_seconds=float(given.get("seconds", "1")))
+        elif name == "billed_as" and value:
+            directions = directions._replace(billed_as=value)
+        elif name == "tokens" and value.isdecimal():
+            directions = directions._replace(output_tokens=int(value))
+    return directions
+
+
+def without_directives(text: str) -> str:
+    """The text as a model would read it."""
+    return _MARKER.sub("", text).strip() if _OPENING in text else text
