@@ -29,7 +29,7 @@ async def durabatch(lab: Lab, source: Path, rows: int, poll: float) -> tuple[Run
     async with sandbox(lab.folder) as (provider, process):
         rhythm = {"first": f"{poll}s", "factor": 1, "maximum": f"{poll}s", "jitter": 0}
         run = await run_batch(lab, provider, process, source, poll=rhythm)
-        wrong = wrong_bill(await provider.ledger(), rows)
+        wrong = wrong_bill(await provider.books(), rows)
     wrong += wrong_rows(lab.store / run.result.batch_id / "results.jsonl", rows)
     if wrong:
         raise SystemExit("\n".join(wrong))

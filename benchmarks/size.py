@@ -33,7 +33,7 @@ async def one(
     async with sandbox(lab.folder) as (provider, process):
         run = await run_batch(lab, provider, process, source, kills, poll=POLL, limits=limits)
         say(f"{rows:,} rows{f', {kills} kills' if kills else ''}: {run.seconds:.1f} s, {run.peak / MIB:.0f} MiB")
-        ledger = await provider.ledger()
+        ledger = await provider.books()
         wrong = wrong_bill(ledger, rows)
         sandbox_peak = process.peak
     folder = lab.store / run.result.batch_id

@@ -1,4 +1,4 @@
-"""The admin routes: settings, faults, keys, the ledger. They need no key."""
+"""The admin routes: settings, faults, keys, the books. They need no key."""
 
 from __future__ import annotations
 
@@ -79,15 +79,15 @@ async def reset(request: web.Request) -> web.Response:
     return answer({})
 
 
-async def ledger(request: web.Request) -> web.Response:
-    """GET /admin/ledger: what there ever was and what was billed; `?summary=1` leaves the maps of rows out."""
+async def books(request: web.Request) -> web.Response:
+    """GET /admin/books: what there ever was and what was billed; `?summary=1` leaves the maps of rows out."""
     provider = provider_of(request)
     provider.counts.write()
     summary = request.query.get("summary", "") not in ("", "0", "false")
-    return answer(await asyncio.to_thread(_ledger, provider, summary))
+    return answer(await asyncio.to_thread(_books, provider, summary))
 
 
-def _ledger(provider: Provider, summary: bool) -> dict[str, Any]:
+def _books(provider: Provider, summary: bool) -> dict[str, Any]:
     state = provider.state
     live_rows = state.counts(LIVE_ROWS)
     live: dict[str, Any] = {

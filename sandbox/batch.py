@@ -42,7 +42,7 @@ class LineError(msgspec.Struct, kw_only=True):
 
 
 class RowName(msgspec.Struct, kw_only=True):
-    """What a row is called: by the client, and in the ledger."""
+    """What a row is called: by the client, and in the books."""
 
     custom_id: str
     billed_as: str

@@ -11,7 +11,7 @@ from .errors import SandboxError
 
 
 class SandboxAdmin:
-    """Sets faults and settings of a running sandbox and reads its ledger.
+    """Sets faults and settings of a running sandbox and reads its books.
 
     Args:
         url: Where the sandbox listens, such as `http://127.0.0.1:8080`.
@@ -44,9 +44,9 @@ class SandboxAdmin:
         """Change settings and return all of them."""
         return await self._call("POST", "/admin/settings", changes)
 
-    async def ledger(self, *, summary: bool = False) -> dict[str, Any]:
+    async def books(self, *, summary: bool = False) -> dict[str, Any]:
         """What there ever was and what was billed; a summary has no maps of rows, which can be huge."""
-        return await self._call("GET", "/admin/ledger?summary=1" if summary else "/admin/ledger")
+        return await self._call("GET", "/admin/books?summary=1" if summary else "/admin/books")
 
     async def reset(self) -> None:
         """Forget everything and go back to the settings given at start."""

@@ -64,7 +64,7 @@ class Directions(NamedTuple):
     times: int | None = None  # only the first so many submissions misbehave; None: all
     delay_seconds: float = 0.0  # of live calls
     output_tokens: int | None = None
-    billed_as: str | None = None  # the name under which the ledger counts the row, instead of its id
+    billed_as: str | None = None  # the name under which the books count the row, instead of its id
 
     def without_misbehaviour(self) -> Directions:
         """What is left for a submission that behaves."""

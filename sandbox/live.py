@@ -22,7 +22,7 @@ def live(op: str, endpoint: str) -> Handler:
     """The handler of one endpoint.
 
     Args:
-        op: The operation's name in the ledger.
+        op: The operation's name in the books.
         endpoint: The endpoint's path.
     """
     protocol = Protocol.ANTHROPIC if endpoint == MESSAGES else Protocol.OPENAI

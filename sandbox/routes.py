@@ -52,7 +52,7 @@ _ADMIN: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/admin/faults", admin.add_fault),
     ("DELETE", "/admin/faults", admin.clear_faults),
     ("DELETE", r"/admin/faults/{fault_id:\d+}", admin.clear_faults),
-    ("GET", "/admin/ledger", admin.ledger),
+    ("GET", "/admin/books", admin.books),
     ("POST", "/admin/reset", admin.reset),
     ("POST", "/admin/keys", admin.change_key),
 )

@@ -1,7 +1,7 @@
 """Ends a server that a killed command left behind, once no command has used it for a while.
 
 It is a process of its own, and imports nothing but the standard library, so that it starts at once and takes little
-memory beside the server. `companion` says what the files mean.
+memory beside the server. `background` says what the files mean.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from ...contract.steps import Attempt
 from ..concurrency import concurrently
 from ..connection import translated
 from ..start import spec_of
-from . import decisions as leftovers
+from . import decisions
 from .decisions import Adrift, At, Batch, Fate, Standing, Told, Upload
 
 T = TypeVar("T")
@@ -128,19 +128,19 @@ class Sweep:
         self._scope = scope_of(scoped("", await identity_of(self._store) or ""))
         entries = await self._store.entries()
         self._say(f"{len(entries):,} objects in {self._store.url}.")
-        roots = leftovers.records(entries)
+        roots = decisions.records(entries)
         told = dict(
             zip(roots, await self._each(roots, self._told, "Read the records of {} of {} folders."), strict=True)
         )
         readable = {root: facts for root, facts in told.items() if facts is not None}
-        batches = await asyncio.to_thread(leftovers.batches, entries, told)
+        batches = await asyncio.to_thread(decisions.batches, entries, told)
         ids = sorted({batch.id for batch in batches} | {facts.batch_id for facts in readable.values()})
         busy = await self._busy()
         asked = await self._each(ids, self._standing, "Asked Temporal about {} of {} batches.")
         standings = {
             id: Standing(At.RUNNING) if id in busy else standing for id, standing in zip(ids, asked, strict=True)
         }
-        fates = {batch.id: leftovers.fate(batch, standings[batch.id], now, self._rest) for batch in batches}
+        fates = {batch.id: decisions.fate(batch, standings[batch.id], now, self._rest) for batch in batches}
         ripe = any(fate.ripe(self._results) for fate in fates.values())
         needed = await self._needed() if ripe else set()
         findings = await asyncio.to_thread(self._sorted_out, entries, batches, fates, needed, now)
@@ -166,11 +166,11 @@ class Sweep:
                 Pile(
                     batch=batch,
                     fate=fates[batch.id],
-                    removable=leftovers.removable(batch, fates[batch.id], results=results, needed=needed),
+                    removable=decisions.removable(batch, fates[batch.id], results=results, needed=needed),
                 )
                 for batch in batches
             ],
-            claims=leftovers.stale(leftovers.claims(entries), batches, fates, now, self._rest, results=results),
+            claims=decisions.stale(decisions.claims(entries), batches, fates, now, self._rest, results=results),
         )
 
     async def _look_at(
@@ -188,17 +188,17 @@ class Sweep:
         for one in marked:
             batch_id = batch_of(one.marker)
             same = batch_id in homes and await self._same_rows(one, name, homes[batch_id])
-            kind = leftovers.adrift(standings.get(batch_id) if self._ours(one.marker) else None, same)
+            kind = decisions.adrift(standings.get(batch_id) if self._ours(one.marker) else None, same)
             if kind is Adrift.ORPHAN:
                 findings.orphans.append(Orphan(provider=name, batch_id=batch_id, found=one))
             elif kind is Adrift.ELSEWHERE:
                 findings.elsewhere[name] = findings.elsewhere.get(name, 0) + 1
         sorted_out = findings.uploads.setdefault(name, {})
-        for file in await provider.list_files(leftovers.UPLOADS, _EVER):
-            owner = leftovers.uploader(file.name)
+        for file in await provider.list_files(decisions.UPLOADS, _EVER):
+            owner = decisions.uploader(file.name)
             if owner is not None:
                 standing = standings.get(batch_of(owner)) if self._ours(owner) else None
-                kind_of_file = leftovers.upload(
+                kind_of_file = decisions.upload(
                     standing, batch_of(owner) in ended, batch_of(owner) in at_work, file.created_at, now
                 )
                 sorted_out.setdefault(kind_of_file, []).append(file)
@@ -272,7 +272,7 @@ class Sweep:
                 removed.canceled.append(orphan.found.batch.id)
             word = _Word(self._say)
             for file in files:
-                owner = batch_of(leftovers.uploader(file.name) or "")
+                owner = batch_of(decisions.uploader(file.name) or "")
                 if owner and (await self._standing(owner)).at is At.RUNNING:
                     if owner not in removed.resumed:
                         removed.resumed.append(owner)

@@ -217,7 +217,7 @@ class Desk:
 
     async def files(self) -> list[str]:
         """Names of the files that are at the provider now."""
-        ledger = await self.sandbox.ledger()
+        ledger = await self.sandbox.books()
         return [file["filename"] for file in ledger["files"] if not file["deleted"]]
 
     async def uploaded_bytes(self, file_id: str | None) -> bytes:

@@ -129,7 +129,7 @@ async def test_rows_go_with_the_create_run_and_come_back(claude: Provider, sandb
     assert third.text and third.text.startswith("You said: Größe?")
     assert failed.failure is not None and failed.failure.type is ErrorClass.SERVER_ERROR
     assert filtered.failure is not None and filtered.failure.type is ErrorClass.CONTENT_FILTERED
-    assert set((await sandbox.ledger())["rows"].values()) == {1}
+    assert set((await sandbox.books())["rows"].values()) == {1}
 
 
 async def test_what_it_can_do(sandbox: Sandbox) -> None:
@@ -154,7 +154,7 @@ async def test_there_are_no_files(claude: Provider, sandbox: Sandbox) -> None:
     assert await claude.find_files("durabatch~", SINCE) == await claude.list_files("durabatch~", SINCE) == []
     assert await claude.list_batches(SINCE) == []
     await claude.delete_file("file-x")
-    assert (await sandbox.ledger())["requests"] == {}
+    assert (await sandbox.books())["requests"] == {}
 
 
 # --- finding a batch, provisionally ---
@@ -165,7 +165,7 @@ async def test_a_batch_whose_answer_was_lost_is_found_by_time_and_size(claude: P
     await sandbox.fault("batches.create", "lost_answer", times=1)
     with pytest.raises(AnswerLost):
         await create(claude, "a", "b")
-    (entry,) = (await sandbox.ledger())["batches"]
+    (entry,) = (await sandbox.books())["batches"]
     assert await found(claude, rows=2) == entry["id"]
     assert await found(claude, rows=3) is None
     assert await found(claude, rows=2, strangers=(entry["id"],)) is None
@@ -197,7 +197,7 @@ async def test_an_ended_batch_tells_by_its_ids_whose_it_is(claude: Provider, san
     assert await found(claude, marker="b-9/0/1") == theirs.id
     assert await found(claude, marker="b-9/0/3") is None
     # What a batch holds never changes, so each was asked for it once.
-    assert (await sandbox.ledger())["requests"]["batches.results"] == 3
+    assert (await sandbox.books())["requests"]["batches.results"] == 3
 
 
 async def test_a_batch_that_surely_is_ours_comes_before_one_that_may_be(claude: Provider, sandbox: Sandbox) -> None:
@@ -238,7 +238,7 @@ async def test_a_batch_is_found_behind_a_full_page_of_others(claude: Provider, s
     for number in range(100):
         await create(claude, marker=f"b-2/{number}/1")
     assert await found(claude) == batch.id
-    assert (await sandbox.ledger(summary=True))["requests"]["batches.list"] == 2
+    assert (await sandbox.books(summary=True))["requests"]["batches.list"] == 2
 
 
 # --- failures ---
@@ -299,7 +299,7 @@ async def test_a_create_that_is_refused_made_nothing(claude: Provider, sandbox: 
     await sandbox.settings(anthropic_max_bytes=10**9, max_batches=0)
     with pytest.raises(QueueFull, match="Too many batches"):
         await create(claude)
-    assert (await sandbox.ledger())["batches"] == []
+    assert (await sandbox.books())["batches"] == []
 
 
 async def test_a_revoked_key_is_refused_until_it_is_restored(claude: Provider, sandbox: Sandbox) -> None:

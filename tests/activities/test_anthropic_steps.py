@@ -179,7 +179,7 @@ async def test_rows_of_every_form_and_with_any_id_come_back_in_order_under_their
         "You said: A shor",
     ]
     assert [row["model"] for row in results[:3]] == ["claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"]
-    assert set((await sandbox.ledger())["rows"].values()) == {1}
+    assert set((await sandbox.books())["rows"].values()) == {1}
 
 
 async def test_no_shard_is_larger_on_the_wire_than_a_batch_may_be(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ async def test_a_batch_whose_answer_was_lost_is_adopted_and_verified(shard: Shar
     fetched = await shard.fetch(batch, provisional=True)
     assert (fetched.rows, fetched.stranger) == (2, False)
     assert [row["status"] for row in await shard.settle(batch)] == ["succeeded", "succeeded"]
-    assert len((await sandbox.ledger())["batches"]) == 1
+    assert len((await sandbox.books())["batches"]) == 1
 
 
 @pytest.mark.parametrize("theirs", ["another tool's", "another batch of ours"])
@@ -307,7 +307,7 @@ async def test_a_row_that_cannot_be_translated_is_told_by_line_and_field_before_
     odd = {"custom_id": "b", "body": {"messages": [{"role": "user", "content": "Hi."}], "tools": [{}]}}
     with pytest.raises(ApplicationError, match=r"line 2, body\.tools: cannot be translated for Anthropic"):
         await shard.plan(native("a"), odd)
-    assert (await sandbox.ledger())["requests"] == {}
+    assert (await sandbox.books())["requests"] == {}
 
 
 async def test_another_account_is_never_asked(shard: Shard) -> None:

@@ -159,7 +159,7 @@ async def test_a_real_batch_of_several_shards_comes_out_whole(desk: Any, sandbox
     errors = [json.loads(line) for line in file(desk, "errors.jsonl").splitlines()]
     assert [row["custom_id"] for row in errors] == ["r-3", "r-10", "r-17", "r-24"]
     assert applied.counts == Counts(total=25, succeeded=21, failed=4)
-    assert set((await sandbox.ledger())["rows"].values()) == {1}
+    assert set((await sandbox.books())["rows"].values()) == {1}
     assert applied.cost_usd is not None
     assert picodollars(applied.cost_usd) == sum(picodollars(row["cost_usd"]) for row in results)
 

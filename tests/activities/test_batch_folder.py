@@ -86,7 +86,7 @@ async def test_every_step_fails_while_the_batchs_folder_is_away_and_writes_nothi
         back()
         await step()
     assert (desk.folder / desk.batch_id / "result.json").exists()
-    assert len((await desk.sandbox.ledger())["batches"]) == 1
+    assert len((await desk.sandbox.books())["batches"]) == 1
 
 
 async def _waits(desk: Any, step: Callable[[], Awaitable[Any]]) -> None:

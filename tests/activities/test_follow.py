@@ -105,7 +105,7 @@ async def test_a_cancel_reaches_the_provider(desk: Any, sandbox: Any) -> None:
     assert asked.status is ProviderStatus.CANCELING
     ended = await created.ended(asked)
     assert ended.status is ProviderStatus.CANCELED
-    assert (await sandbox.ledger())["batches"][0]["cancel_requested"]
+    assert (await sandbox.books())["batches"][0]["cancel_requested"]
 
 
 async def test_a_cancel_of_a_batch_that_has_ended_shows_its_end(created: Any) -> None:
@@ -154,7 +154,7 @@ async def test_a_download_that_breaks_off_is_resumed(created: Any, sandbox: Any,
     ended = await created.ended(created.batch)
     await sandbox.fault("files.content", "truncate", fraction=0.4, times=times)
     fetched = await created.fetch(ended)
-    assert (await sandbox.ledger())["requests"]["files.content"] == times + 1
+    assert (await sandbox.books())["requests"]["files.content"] == times + 1
     data = created.path("attempt-1/output.jsonl").read_bytes()
     assert fetched.rows == 60
     assert data == await created.uploaded_bytes(ended.output)
@@ -192,7 +192,7 @@ async def test_fewer_rows_than_the_provider_counts_are_asked_for_again_before_th
     desk.tries = 3
     assert (await desk.fetch(ended)).rows == 2
     assert ids(desk) == {"a", "c"}
-    assert (await sandbox.ledger())["requests"]["files.content"] == 3
+    assert (await sandbox.books())["requests"]["files.content"] == 3
 
 
 async def test_whoever_is_patient_is_told_at_once_how_little_came(desk: Any) -> None:

@@ -256,7 +256,7 @@ async def planned(request: pytest.FixtureRequest, desk: Any) -> Any:
 
 
 async def creates(desk: Any) -> int:
-    return int((await desk.sandbox.ledger(summary=True))["requests"].get("batches.create", 0))
+    return int((await desk.sandbox.books(summary=True))["requests"].get("batches.create", 0))
 
 
 async def test_a_create_that_is_started_again_after_its_search_is_not_sent(planned: Any) -> None:
@@ -280,7 +280,7 @@ async def test_of_creates_at_once_that_rely_on_the_same_search_one_is_sent(plann
     uploaded = await planned.upload()
     answers = [one.answer for one in await asyncio.gather(*(planned.create(uploaded, noted=0) for _ in range(6)))]
     assert sorted(answers) == [CreateAnswer.CREATED, *[CreateAnswer.LOST] * 5]
-    assert await creates(planned) == len((await planned.sandbox.ledger())["batches"]) == 1
+    assert await creates(planned) == len((await planned.sandbox.books())["batches"]) == 1
 
 
 async def test_what_is_noted_while_the_provider_is_searched_is_not_known(planned: Any) -> None:
@@ -309,7 +309,7 @@ async def test_a_create_that_was_refused_may_be_tried_again_and_one_that_comes_l
     assert (found.batch, found.intended, found.noted) == (None, False, 1)
     assert (await planned.create(uploaded, noted=found.noted)).answer is CreateAnswer.CREATED
     assert (await planned.create(uploaded, noted=0)).answer is CreateAnswer.LOST
-    assert len((await planned.sandbox.ledger())["batches"]) == 1
+    assert len((await planned.sandbox.books())["batches"]) == 1
 
 
 async def test_a_worker_that_stood_still_leaves_no_note_of_a_purchase(planned: Any) -> None:

@@ -137,9 +137,9 @@ async def test_rows_go_up_run_and_come_back(gpt: Provider, sandbox: Sandbox) -> 
         "row 1": ("error", RowStatus.FAILED),
         "row 2": ("output", RowStatus.SUCCEEDED),
     }
-    (file,) = [file for file in (await sandbox.ledger())["files"] if file["id"] == file_id]
+    (file,) = [file for file in (await sandbox.books())["files"] if file["id"] == file_id]
     assert (file["filename"], file["purpose"]) == ("durabatch~b-1~0~1~d~g1.jsonl", "batch")
-    (entry,) = (await sandbox.ledger())["batches"]
+    (entry,) = (await sandbox.books())["batches"]
     assert entry["marker"] == MARKER
 
 
@@ -251,7 +251,7 @@ async def test_a_batch_is_found_behind_a_full_page_of_others(gpt: Provider, sand
         await create(gpt, file_id, marker=f"b-2/{number}/1")
     found = await gpt.find(wanted())
     assert found is not None and found.id == batch.id
-    assert (await sandbox.ledger(summary=True))["requests"]["batches.list"] == 2
+    assert (await sandbox.books(summary=True))["requests"]["batches.list"] == 2
 
 
 async def test_a_batch_that_nobody_told_of_is_found(gpt: Provider, sandbox: Sandbox) -> None:
@@ -277,9 +277,9 @@ async def test_where_nothing_was_sent_what_was_read_once_is_not_read_again(sandb
         await create(gpt, file_id, marker="b-2/100/1")
         for looks in (2, 3, 4):
             assert await gpt.find(wanted(sent=False)) is None
-            assert (await sandbox.ledger(summary=True))["requests"]["batches.list"] == looks
+            assert (await sandbox.books(summary=True))["requests"]["batches.list"] == looks
         assert await gpt.find(wanted()) is None
-        assert (await sandbox.ledger(summary=True))["requests"]["batches.list"] == 6
+        assert (await sandbox.books(summary=True))["requests"]["batches.list"] == 6
 
 
 async def test_a_batch_whose_answer_was_lost_is_found(gpt: Provider, sandbox: Sandbox) -> None:
@@ -289,7 +289,7 @@ async def test_a_batch_whose_answer_was_lost_is_found(gpt: Provider, sandbox: Sa
         await create(gpt, file_id)
     found = await gpt.find(wanted())
     assert found is not None
-    (entry,) = (await sandbox.ledger())["batches"]
+    (entry,) = (await sandbox.books())["batches"]
     assert entry["id"] == found.id
 
 
@@ -356,7 +356,7 @@ async def test_a_create_that_is_refused_made_nothing(gpt: Provider, sandbox: San
     await sandbox.settings(max_batches=0)
     with pytest.raises(QueueFull, match="Too many batches"):
         await create(gpt, file_id)
-    assert (await sandbox.ledger())["batches"] == []
+    assert (await sandbox.books())["batches"] == []
 
 
 async def test_a_revoked_key_is_refused_until_it_is_restored(gpt: Provider, sandbox: Sandbox) -> None:

@@ -42,7 +42,7 @@ async def test_a_plan_tells_how_much_there_is_to_do(desk: Any) -> None:
 
 async def test_nothing_is_asked_of_the_provider(desk: Any, sandbox: Any) -> None:
     await desk.plan(desk.chat("a"))
-    assert (await sandbox.ledger())["requests"] == {}
+    assert (await sandbox.books())["requests"] == {}
 
 
 async def test_the_index_finds_every_row_in_the_input_again(desk: Any) -> None:
@@ -213,7 +213,7 @@ async def test_every_kind_of_bad_row_is_told_by_line_field_and_reason_and_nothin
     assert all(problem in error.message for problem in told[:20])
     assert told[20] not in error.message
     assert SECRET not in error.message + "".join(told)
-    assert (await sandbox.ledger())["requests"] == {}
+    assert (await sandbox.books())["requests"] == {}
     assert not list(desk.folder.rglob("results.jsonl"))
 
 

@@ -150,7 +150,7 @@ async def test_a_create_that_a_worker_has_no_room_for_is_not_sent(desk: Any, san
     with desk.resources.long_steps.one():
         created = await desk.create(uploaded)
     assert (created.answer, created.code) == (CreateAnswer.DEFERRED, "worker_busy")
-    assert (await sandbox.ledger())["requests"] == {}
+    assert (await sandbox.books())["requests"] == {}
     assert not (await desk.find()).intended
     assert (await desk.create(uploaded)).answer is CreateAnswer.CREATED
 

@@ -437,7 +437,7 @@ async def test_what_a_batch_finished_before_its_end_is_kept(
     assert list(statuses(desk)) == [f"r-{n}" for n in range(20)]
     assert {row["status"] for row in desk.rows("errors.jsonl")} == {status}
     assert settled.counts.settled == 20
-    assert sum((await sandbox.ledger())["rows"].values()) == settled.counts.succeeded
+    assert sum((await sandbox.books())["rows"].values()) == settled.counts.succeeded
 
 
 async def test_a_batch_that_ended_without_any_file_fails_every_row_with_its_reason(three: Any) -> None:
@@ -639,7 +639,7 @@ async def test_the_last_word_on_each_row_wins_and_every_attempt_is_counted(desk:
     }
     assert settled.classes == {"server_error": 1, "invalid_request": 1}
     # The row that got lost was billed, and nobody has its tokens; all others that were answered are counted.
-    billed = (await sandbox.ledger())["rows"]
+    billed = (await sandbox.books())["rows"]
     assert sum(billed.values()) == 4
     assert settled.usage.output_tokens == sum(row["usage"]["output_tokens"] for row in rows.values() if row["usage"])
 

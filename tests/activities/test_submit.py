@@ -21,12 +21,12 @@ ATTEMPT = Attempt(batch_id="b-1", provider="gpt", root="file:///b-1", shard=0, n
 
 
 async def requests(sandbox: Any) -> dict[str, int]:
-    found: dict[str, int] = (await sandbox.ledger())["requests"]
+    found: dict[str, int] = (await sandbox.books())["requests"]
     return found
 
 
 async def batches(sandbox: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (await sandbox.ledger())["batches"]
+    found: list[dict[str, Any]] = (await sandbox.books())["batches"]
     return found
 
 
@@ -58,7 +58,7 @@ async def test_an_upload_whose_answer_was_lost_is_found_again(planned: Any, sand
     assert (await planned.refused(planned.upload())).type == "provider_unavailable"
     uploaded = await planned.upload()
     assert (await requests(sandbox))["files.create"] == 1
-    assert [file["id"] for file in (await sandbox.ledger())["files"]] == [uploaded.file_id]
+    assert [file["id"] for file in (await sandbox.books())["files"]] == [uploaded.file_id]
 
 
 async def test_files_that_came_twice_are_brought_down_to_one(planned: Any, sandbox: Any) -> None:
@@ -66,7 +66,7 @@ async def test_files_that_came_twice_are_brought_down_to_one(planned: Any, sandb
     await planned.upload()
     await planned.upload()
     await planned.upload()
-    assert len((await sandbox.ledger())["files"]) > 1
+    assert len((await sandbox.books())["files"]) > 1
     await sandbox.settings(list_lag_lists=0)
     for _ in range(3):
         await planned.find()
@@ -411,7 +411,7 @@ async def test_a_file_that_was_fenced_off_cannot_be_bought(planned: Any, sandbox
     created = await planned.create(fenced)
     if created.answer is CreateAnswer.CREATED:
         assert (await planned.ended(created.batch)).status is ProviderStatus.FAILED
-    assert (await sandbox.ledger())["rows"] == {}
+    assert (await sandbox.books())["rows"] == {}
 
 
 async def test_another_account_is_never_used(planned: Any, sandbox: Any) -> None:
@@ -512,7 +512,7 @@ async def test_a_file_that_the_listing_does_not_show_yet_is_removed_too(planned:
     uploaded = await planned.upload()
     await planned.tidy(uploaded.file_id)
     await sandbox.settings(list_lag_lists=0)
-    assert all(file["deleted"] for file in (await sandbox.ledger())["files"])
+    assert all(file["deleted"] for file in (await sandbox.books())["files"])
 
 
 async def test_tidying_up_where_nothing_is_does_nothing(planned: Any, sandbox: Any) -> None:

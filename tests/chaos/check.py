@@ -60,7 +60,7 @@ async def _settled_ledger(lab: Lab, ended: Iterable[Order]) -> dict[str, Any]:
     names = {order.batch_id for order in ended}
     accounts = {_account(order) for order in ended}
     for _ in range(100):
-        ledger = await lab.ledger()
+        ledger = await lab.books()
         mine = [
             batch
             for batch in ledger["batches"]

@@ -120,8 +120,8 @@ class Lab:
                     raise
                 await asyncio.sleep(0.1)
 
-    async def ledger(self) -> dict[str, Any]:
-        return await self.ask(self.admin.ledger)
+    async def books(self) -> dict[str, Any]:
+        return await self.ask(self.admin.books)
 
     def crew(self, workers: int = 1, **provider: str) -> Crew:
         """Hire workers on a task queue of their own."""

@@ -175,7 +175,7 @@ async def recovery_crash_loop(lab: Lab) -> Ended:
 async def orphaned_blob(lab: Lab) -> Ended:
     """Uploads that nobody wrote down are found again; and the file of a batch that never was is removed."""
     found = await _all(killed_at(lab, "upload", "before"), killed_at(lab, "upload", "after"), _abandoned(lab))
-    files = (await lab.ledger())["files"]
+    files = (await lab.books())["files"]
     for order in found:
         names = [file["filename"] for file in files if f"~{order.batch_id}~" in file["filename"]]
         assert len(names) == len(set(names)) == 1

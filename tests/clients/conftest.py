@@ -60,7 +60,7 @@ class Desk:
 
     async def bought(self) -> int:
         """How many provider batches were ever created."""
-        return len((await self.sandbox.ledger())["batches"])
+        return len((await self.sandbox.books())["batches"])
 
 
 @pytest.fixture

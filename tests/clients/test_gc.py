@@ -336,7 +336,7 @@ async def test_what_a_terminated_batch_left_at_the_provider_is_found_and_cancell
     assert removed.canceled == [found.orphans[0].found.batch.id]
     shown = text(found, removed, timedelta(0), False)
     assert "and cancelled 1 provider batch." in shown and "--cancel-orphans" not in shown
-    while [batch["status"] for batch in (await desk.sandbox.ledger())["batches"]] != ["cancelled"]:
+    while [batch["status"] for batch in (await desk.sandbox.books())["batches"]] != ["cancelled"]:
         await desk.sandbox.settings(batch_seconds=0)
     found, removed = await cleared(desk)
     assert (found.orphans, removed.files) == ([], 1)
@@ -363,7 +363,7 @@ async def test_what_belongs_to_another_store_is_counted_and_left_alone(desk: Des
     found, removed = await cleared(there, orphans=True)
     assert (found.orphans, found.elsewhere, removed.canceled) == ([], {"stand_in": 2}, [])
     assert {kind: len(files) for kind, files in found.uploads["stand_in"].items()} == {Upload.ELSEWHERE: 2}
-    assert [batch["status"] for batch in (await desk.sandbox.ledger())["batches"]] == ["in_progress"] * 2
+    assert [batch["status"] for batch in (await desk.sandbox.books())["batches"]] == ["in_progress"] * 2
 
 
 async def test_a_claim_of_a_batch_that_has_ended_goes(desk: Desk) -> None:

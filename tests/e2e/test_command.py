@@ -87,7 +87,7 @@ class Place:
 
     def bought(self) -> list[str]:
         """The ids of every provider batch there ever was."""
-        return [batch["id"] for batch in asyncio.run(self.admin.ledger())["batches"]]
+        return [batch["id"] for batch in asyncio.run(self.admin.books())["batches"]]
 
     def provider(self, **settings: Any) -> None:
         asyncio.run(self.admin.settings(**settings))

@@ -140,7 +140,7 @@ async def test_six_lines_of_python_are_enough_and_the_same_lines_find_the_same_b
             assert code == 0, err
             told = [line.split()[:2] for line in out.splitlines()]
             assert told == [["capital", "succeeded"], ["colour", "succeeded"]]
-    assert len((await house.sandbox.ledger())["batches"]) == 1
+    assert len((await house.sandbox.books())["batches"]) == 1
 
 
 async def poll_now(house: House) -> None:
@@ -162,7 +162,7 @@ async def test_a_batch_is_a_step_of_another_workflow(house: House) -> None:
 async def submitted(sandbox: Sandbox) -> dict[str, Any]:
     """Return the first batch at the provider, as soon as there is one."""
     async with asyncio.timeout(30):
-        while not (batches := (await sandbox.ledger())["batches"]):
+        while not (batches := (await sandbox.books())["batches"]):
             await asyncio.sleep(0.1)
     return batches[0]
 
@@ -199,4 +199,4 @@ async def test_a_batch_ends_with_the_workflow_that_it_is_a_step_of(house: House,
         result = await child.result()
         assert (await child.describe()).workflow_type == BATCH_WORKFLOW
     assert result.status is BatchStatus.CANCELED
-    assert [batch["status"] for batch in (await house.sandbox.ledger())["batches"]] == ["cancelled"]
+    assert [batch["status"] for batch in (await house.sandbox.books())["batches"]] == ["cancelled"]

@@ -347,7 +347,7 @@ LONG = "word " * 200
 
 
 async def _asked(house: House, op: str) -> None:
-    while not (await house.admin.ledger(summary=True))["requests"].get(op):
+    while not (await house.admin.books(summary=True))["requests"].get(op):
         await asyncio.sleep(0.05)
 
 

@@ -65,17 +65,17 @@ async def test_the_ledger_names_accounts_files_batches_and_what_was_billed(gpt, 
         batch = await steps.create(gpt, *rows, metadata={"durabatch_marker": "m/0/1", "more": "x"})
         await steps.end(gpt, batch.id)
     account = sha256(b"sk-test").hexdigest()[:8]
-    ledger = await sandbox.ledger()
-    assert ledger["rows"] == {f"{account}/a": 2}
-    booked = ledger["batches"][1]
+    books = await sandbox.books()
+    assert books["rows"] == {f"{account}/a": 2}
+    booked = books["batches"][1]
     assert booked["id"] == batch.id and booked["account"] == account and booked["protocol"] == "openai"
     assert booked["marker"] == "m/0/1" and booked["metadata"] == {"durabatch_marker": "m/0/1", "more": "x"}
     assert (booked["status"], booked["rows"], booked["rows_billed"]) == ("completed", 2, 1)
     assert booked["input_file_id"] == batch.input_file_id and booked["cancel_requested"] is False
-    assert [file["purpose"] for file in ledger["files"]].count("batch") == 2
-    assert ledger["requests"]["batches.create"] == 2
-    summary = await sandbox.ledger(summary=True)
-    assert "rows" not in summary and summary["batches"] == ledger["batches"]
+    assert [file["purpose"] for file in books["files"]].count("batch") == 2
+    assert books["requests"]["batches.create"] == 2
+    summary = await sandbox.books(summary=True)
+    assert "rows" not in summary and summary["batches"] == books["batches"]
 
 
 async def test_a_reset_forgets_everything(gpt, sandbox, steps):
@@ -86,7 +86,7 @@ async def test_a_reset_forgets_everything(gpt, sandbox, steps):
     await sandbox.reset()
     assert (await sandbox.settings())["batch_seconds"] == 0
     assert (await gpt.files.list()).data == [] and (await gpt.batches.list()).data == []
-    ledger = await sandbox.ledger()
-    assert (ledger["files"], ledger["batches"], ledger["rows"]) == ([], [], {})
+    books = await sandbox.books()
+    assert (books["files"], books["batches"], books["rows"]) == ([], [], {})
     batch = await steps.end(gpt, (await steps.create(gpt, steps.chat_row("a"))).id)
     assert batch.status == "completed"

@@ -100,7 +100,7 @@ async def test_one_bad_line_fails_the_whole_batch_with_its_number(gpt, steps, sa
     (error,) = batch.errors.data
     assert (error.line, error.code, error.param) == (2, code, param)
     assert error.message and batch.failed_at
-    assert (await sandbox.ledger())["rows"] == {}
+    assert (await sandbox.books())["rows"] == {}
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ async def test_a_cancelled_batch_keeps_its_finished_rows(gpt, steps, sandbox):
     errors = await steps.read(gpt, batch.error_file_id)
     assert {error["error"]["code"] for error in errors} == {"batch_cancelled"}
     assert sorted(done + [error["custom_id"] for error in errors]) == [f"r{i}" for i in range(10)]
-    assert (await sandbox.ledger())["batches"][0]["rows_billed"] == 4
+    assert (await sandbox.books())["batches"][0]["rows_billed"] == 4
 
 
 async def test_an_ended_batch_cannot_be_cancelled(gpt, steps, refusal):

@@ -49,15 +49,15 @@ async def test_a_row_can_be_missing_or_come_twice_or_with_a_stranger(outcome, sa
     assert [line["custom_id"] for line in twice] == ["marked", "marked"] and twice[0] == twice[1]
     pair, _ = await outcome("unknown")
     assert len(pair) == 2 and pair[0]["custom_id"] == "marked" != pair[1]["custom_id"]
-    assert [batch["rows_billed"] for batch in (await sandbox.ledger())["batches"]] == [2, 2, 2]
+    assert [batch["rows_billed"] for batch in (await sandbox.books())["batches"]] == [2, 2, 2]
 
 
 async def test_a_row_can_be_billed_under_a_name_of_its_own(gpt, steps, sandbox):
     rows = steps.chat_row("a", "[[sandbox:billed_as=nightly-0001.7]]"), steps.chat_row("b")
     batch = await steps.end(gpt, (await steps.create(gpt, *rows)).id)
-    ledger = await sandbox.ledger()
-    assert sorted(row.partition("/")[2] for row in ledger["rows"]) == ["b", "nightly-0001.7"]
-    assert ledger["batches"][0]["first_row"] == {"custom_id": "a", "billed_as": "nightly-0001.7"}
+    books = await sandbox.books()
+    assert sorted(row.partition("/")[2] for row in books["rows"]) == ["b", "nightly-0001.7"]
+    assert books["batches"][0]["first_row"] == {"custom_id": "a", "billed_as": "nightly-0001.7"}
     assert sorted(line["custom_id"] for line in await steps.read(gpt, batch.output_file_id)) == ["a", "b"]
 
 

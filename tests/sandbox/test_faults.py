@@ -42,7 +42,7 @@ async def test_every_route_can_be_told_to_answer_with_a_status(gpt, sandbox, fil
     assert caught.value.body["message"] == "Come back."
     assert caught.value.response.headers["retry-after"] == "7"
     assert await ROUTES[op](gpt, file_id)
-    assert (await sandbox.ledger())["requests"][op] >= 2
+    assert (await sandbox.books())["requests"][op] >= 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 502])
@@ -172,8 +172,8 @@ async def test_the_next_batch_can_end_badly_with_part_of_its_rows(gpt, steps, sa
     assert len(left) == (7 if in_error_file else 0)
     assert len(batch.errors.data if batch.errors else []) == errors
     assert getattr(batch, f"{outcome}_at") and batch.usage.output_tokens > 0
-    ledger = await sandbox.ledger()
-    assert ledger["batches"][0]["rows_billed"] == 3 and list(ledger["rows"].values()) == [1, 1, 1]
+    books = await sandbox.books()
+    assert books["batches"][0]["rows_billed"] == 3 and list(books["rows"].values()) == [1, 1, 1]
     assert (await steps.end(gpt, (await steps.create(gpt, *rows)).id)).status == "completed"
 
 

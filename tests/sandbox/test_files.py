@@ -87,11 +87,11 @@ async def test_an_upload_whose_client_hangs_up_leaves_nothing_behind(sandbox, tm
     _, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rpartition(":")[2]))
     writer.write((HEAD + PART).encode())
     while not os.listdir(tmp_path / "state" / "files"):
-        await sandbox.ledger()
+        await sandbox.books()
     writer.close()
     while os.listdir(tmp_path / "state" / "files"):
-        await sandbox.ledger()
-    assert (await sandbox.ledger())["files"] == [] and caplog.records == []
+        await sandbox.books()
+    assert (await sandbox.books())["files"] == [] and caplog.records == []
 
 
 @pytest.mark.parametrize("form", ["application/json", "multipart/form-data", "multipart/form-data; boundary=edge"])

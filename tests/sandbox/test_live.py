@@ -113,6 +113,6 @@ async def test_a_marker_makes_a_live_call_slow(gpt):
 async def test_live_calls_are_billed_in_the_ledger(gpt, sandbox):
     for text in ("one", "one", "two"):
         await gpt.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": text}])
-    live = (await sandbox.ledger())["live"]
+    live = (await sandbox.books())["live"]
     assert live["billed"]["chat"] == 3 and live["billed"]["output_tokens"] > 0
     assert (live["distinct"], live["most_times"], sorted(live["rows"].values())) == (2, 2, [1, 2])

@@ -85,7 +85,7 @@ async def test_a_batch_that_anthropic_would_refuse_is_refused(claude, sandbox, r
         await claude.messages.batches.create(requests=requests)
     assert caught.value.body["type"] == "error" and caught.value.body["request_id"].startswith("req_")
     assert caught.value.body["error"]["type"] == "invalid_request_error"
-    assert (await sandbox.ledger())["batches"] == []
+    assert (await sandbox.books())["batches"] == []
 
 
 async def test_a_body_that_is_too_large_is_refused(claude, sandbox):
@@ -160,7 +160,7 @@ async def test_a_batch_can_be_deleted_only_when_it_has_ended(claude, sandbox):
     with pytest.raises(anthropic.NotFoundError):
         await claude.messages.batches.retrieve(batch.id)
     assert (await claude.messages.batches.list()).data == []
-    assert (await sandbox.ledger())["batches"][0]["rows_billed"] == 1
+    assert (await sandbox.books())["batches"][0]["rows_billed"] == 1
 
 
 async def test_results_can_be_resumed_and_cut_short(claude, sandbox):
@@ -186,7 +186,7 @@ async def test_a_message_is_answered_live(claude, sandbox):
     assert "What is love" in message.content[0].text
     assert (message.stop_reason, message.usage.service_tier) == ("end_turn", "standard")
     assert (await claude.messages.create(max_tokens=2, **ask)).stop_reason == "max_tokens"
-    assert (await sandbox.ledger())["live"]["billed"]["messages"] == 2
+    assert (await sandbox.books())["live"]["billed"]["messages"] == 2
     with pytest.raises(anthropic.NotFoundError):
         await claude.messages.create(max_tokens=1, **{**ask, "model": "no-such-claude"})
     with pytest.raises(anthropic.APIStatusError) as caught:

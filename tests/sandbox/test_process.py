@@ -27,9 +27,9 @@ async def test_a_kill_in_the_middle_of_a_batch_loses_nothing_and_bills_nothing_t
         lines = await steps.read(gpt, batch.output_file_id)
         assert Counter(line["custom_id"] for line in lines) == Counter(ids)
         assert [listed.metadata async for listed in gpt.batches.list()] == [{"durabatch_marker": "m"}]
-    ledger = await process.ledger()
-    assert len(ledger["rows"]) == 10_000 and set(ledger["rows"].values()) == {1}
-    assert ledger["batches"][0]["rows_billed"] == 10_000
+    books = await process.books()
+    assert len(books["rows"]) == 10_000 and set(books["rows"].values()) == {1}
+    assert books["batches"][0]["rows_billed"] == 10_000
 
 
 async def test_settings_faults_keys_polls_and_submissions_survive_a_kill(process, steps):
@@ -55,7 +55,7 @@ async def test_settings_faults_keys_polls_and_submissions_survive_a_kill(process
         seen = [(await gpt.batches.retrieve(batch.id)) for _ in range(2)]
         assert [batch.status for batch in seen] == ["in_progress", "completed"]
         assert seen[1].request_counts.completed == 1
-    assert (await process.ledger())["requests"]["batches.create"] == 2
+    assert (await process.books())["requests"]["batches.create"] == 2
 
 
 async def test_a_cancelled_batch_is_cancelled_after_a_kill(process, steps):
@@ -76,7 +76,7 @@ async def test_live_calls_stay_billed_after_a_kill(process):
         await asyncio.gather(*(gpt.chat.completions.create(model="m", messages=messages) for _ in range(20)))
     await process.stop(signal.SIGKILL)
     await process.start()
-    assert (await process.ledger())["live"]["billed"]["chat"] == 20
+    assert (await process.books())["live"]["billed"]["chat"] == 20
 
 
 async def test_a_sigterm_stops_it_cleanly_while_a_request_is_held(process):

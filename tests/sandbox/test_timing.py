@@ -25,7 +25,7 @@ async def test_a_batch_ends_when_its_seconds_are_over_and_not_before(gpt, steps,
 async def test_a_batch_ends_without_anybody_asking(gpt, steps, sandbox):
     await sandbox.settings(batch_seconds=0.1)
     batch = await steps.create(gpt, steps.chat_row("a"))
-    while (await sandbox.ledger(summary=True))["batches"][0]["status"] != "completed":
+    while (await sandbox.books(summary=True))["batches"][0]["status"] != "completed":
         pass
     assert (await gpt.batches.list()).data[0].output_file_id
     assert batch.output_file_id is None
@@ -112,7 +112,7 @@ async def test_too_many_batches_are_refused(gpt, steps, sandbox):
     await steps.create(gpt, steps.chat_row("a"))
     with pytest.raises(openai.RateLimitError):
         await steps.create(gpt, steps.chat_row("a"))
-    assert len((await sandbox.ledger())["batches"]) == 1
+    assert len((await sandbox.books())["batches"]) == 1
 
 
 async def test_every_request_can_be_slow(gpt, sandbox):

@@ -157,7 +157,7 @@ class House:
         return [json.loads(line) for line in (self.store / batch_id / "results.jsonl").read_text().splitlines()]
 
     async def batches(self) -> list[dict[str, Any]]:
-        return (await self.admin.ledger())["batches"]
+        return (await self.admin.books())["batches"]
 
 
 @contextlib.asynccontextmanager

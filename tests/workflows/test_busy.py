@@ -40,8 +40,8 @@ async def test_a_poll_and_a_cancel_go_through_while_the_long_steps_of_many_batch
             await canceled.signal("cancel", {"reason": "changed my mind"})
             while "cancelled" not in {batch["status"] for batch in await house.batches()}:
                 await asyncio.sleep(0.05)
-            polls = (await house.admin.ledger())["requests"]["batches.retrieve"]
-            while (await house.admin.ledger())["requests"]["batches.retrieve"] < polls + 3:
+            polls = (await house.admin.books())["requests"]["batches.retrieve"]
+            while (await house.admin.books())["requests"]["batches.retrieve"] < polls + 3:
                 await polled.signal("poll_now")
                 await asyncio.sleep(0.05)
             assert waiting == (await house.admin.faults())[0]["waiting"] == SLOTS // 2

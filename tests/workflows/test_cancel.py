@@ -94,7 +94,7 @@ def in_phase(phase: Phase) -> Callable[[House, WorkflowHandle[Any, Any]], Awaita
 
 def asked(op: str, times: int = 1) -> Callable[[House, WorkflowHandle[Any, Any]], Awaitable[bool]]:
     async def there(house: House, handle: WorkflowHandle[Any, Any]) -> bool:
-        return (await house.admin.ledger(summary=True))["requests"].get(op, 0) >= times
+        return (await house.admin.books(summary=True))["requests"].get(op, 0) >= times
 
     return there
 
@@ -231,7 +231,7 @@ async def _check(house: House, moment: Moment, result: BatchResult, door: str) -
         assert result.canceled_by == ("ada" if door == "signal" else "temporal")
     else:
         assert result.canceled_by == "temporal"
-    ledger = await house.admin.ledger()
+    ledger = await house.admin.books()
     assert len(ledger["batches"]) == moment.batches
     assert all(batch["status"] in ("completed", "cancelled") for batch in ledger["batches"])
     assert not [file for file in ledger["files"] if file["purpose"] == "batch" and not file["deleted"]]

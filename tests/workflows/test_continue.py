@@ -296,7 +296,7 @@ async def test_an_outage_in_every_phase_after_the_shards_goes_through_many_runs(
     ]
     assert seen == [result]  # called once, whatever came after it
     assert len(await moving.batches()) == shards
-    assert all(file["deleted"] for file in (await moving.admin.ledger())["files"] if file["purpose"] == "batch")
+    assert all(file["deleted"] for file in (await moving.admin.books())["files"] if file["purpose"] == "batch")
 
 
 @pytest.mark.slow

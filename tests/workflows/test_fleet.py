@@ -99,7 +99,7 @@ async def reset(house: House, batch_id: str) -> WorkflowHandle[Any, BatchResult]
 
 async def billed(house: House) -> Counter[int]:
     """Return how often rows were billed, by how many rows."""
-    return Counter((await house.admin.ledger())["rows"].values())
+    return Counter((await house.admin.books())["rows"].values())
 
 
 async def held(house: House) -> None:

@@ -38,7 +38,7 @@ async def test_the_provider_holds_no_file_of_ours_when_the_batch_has_ended(house
     async with house.worker():
         handle = await house.start(3)
         await handle.result()
-    ledger = await house.admin.ledger()
+    ledger = await house.admin.books()
     assert [file for file in ledger["files"] if file["purpose"] == "batch" and not file["deleted"]] == []
 
 

@@ -123,7 +123,7 @@ async def run(house: House, case: Case, name: str, *, lasting: bool) -> str | No
     except Exception as error:  # it is reported with all others
         return f"{case}: {error!r} {error.__cause__!r}"
     await house.admin.clear()
-    billed = (await house.admin.ledger())["rows"]
+    billed = (await house.admin.books())["rows"]
     times_billed = [n for row, n in billed.items() if row.partition("/")[2].startswith(f"{name}-")]
     if times_billed != [1] * ROWS:
         return f"{case}: billed {times_billed}"
@@ -199,7 +199,7 @@ async def test_a_batch_of_a_file_that_is_not_there_is_refused_and_costs_nothing(
             await (await house.start(ROWS)).result()
     assert isinstance(caught.value.cause, ApplicationError)
     assert "2 invalid_request" in caught.value.cause.message
-    assert (await house.admin.ledger())["rows"] == {}
+    assert (await house.admin.books())["rows"] == {}
 
 
 async def one_by_one(house: House, some: list[Case], *, lasting: bool) -> list[str]:

@@ -33,7 +33,7 @@ async def start(house: House, provider: str, rows: int, **fields: Any) -> Workfl
 
 async def bought_once(house: House, rows: int, batches: int = 1) -> None:
     """Check the provider's books: so many batches ran rows, each row once; and no file of ours is left there."""
-    ledger = await house.admin.ledger()
+    ledger = await house.admin.books()
     ran = Counter(batch["marker"] or batch["id"] for batch in ledger["batches"] if batch["rows_billed"])
     assert (len(ran), set(ran.values())) == (batches, {1})
     assert (len(ledger["rows"]), set(ledger["rows"].values())) == (rows, {1})
@@ -327,4 +327,4 @@ async def test_a_create_that_an_operator_interferes_with_buys_once(house: House,
         await house.admin.clear()
         whole(house, await finish(house, handle), 3)
     await bought_once(house, 3)
-    assert (await house.admin.ledger(summary=True))["requests"]["batches.create"] == 1
+    assert (await house.admin.books(summary=True))["requests"]["batches.create"] == 1

@@ -107,7 +107,7 @@ async def test_an_expired_provider_batch_keeps_what_it_finished_and_the_rest_goe
     assert result.status is BatchStatus.COMPLETED
     assert result.counts.succeeded == 10
     assert sorted({row["attempts"] for row in house.results(handle.id)}) == [1, 2]
-    billed = (await house.admin.ledger())["rows"]
+    billed = (await house.admin.books())["rows"]
     assert set(billed.values()) == {1}
 
 
@@ -188,7 +188,7 @@ async def test_rows_that_could_not_be_submitted_before_the_deadline_are_bought_o
         result = await (await house.start(3, id=first.id, **wanted)).result()
     assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 3)
     assert [row["attempts"] for row in house.results(first.id)] == [1, 1, 1]
-    ledger = await house.admin.ledger()
+    ledger = await house.admin.books()
     assert [batch["rows_billed"] for batch in ledger["batches"]] == [3]
 
 

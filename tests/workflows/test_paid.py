@@ -135,7 +135,7 @@ async def test_a_key_that_is_wrong_from_the_start_fails_the_batch_at_once(house:
     assert REFUSED in (result.error or "")
     assert (result.status, result.counts.failed) == (BatchStatus.FAILED, 12)
     assert {row["status"] for row in house.results(handle.id)} == {"failed"}
-    ledger = await house.admin.ledger(summary=True)
+    ledger = await house.admin.books(summary=True)
     assert ledger["requests"][op] == 6  # nothing is asked twice
     assert all(file["deleted"] for file in ledger["files"])
     history = await handle.fetch_history()

@@ -23,14 +23,14 @@ async def until_waiting(house: House, handle: WorkflowHandle[Any, Any], words: s
 
 async def nudged_until(house: House, handle: WorkflowHandle[Any, Any], creates: int) -> None:
     """Have the batch try again at once, until so many creates were sent."""
-    while (await house.admin.ledger(summary=True))["requests"].get("batches.create", 0) < creates:
+    while (await house.admin.books(summary=True))["requests"].get("batches.create", 0) < creates:
         await house.until(handle, lambda p: p.next_poll_at)
         await handle.signal("poll_now")
 
 
 async def uploads(house: House, batch_id: str) -> list[str]:
     """Return the generations of the files that the second attempt uploaded, those deleted included."""
-    names = [file["filename"] for file in (await house.admin.ledger())["files"] if file["purpose"] == "batch"]
+    names = [file["filename"] for file in (await house.admin.books())["files"] if file["purpose"] == "batch"]
     return sorted(name.rpartition("~")[2] for name in names if "~0~2~" in name and batch_id in name)
 
 
@@ -81,7 +81,7 @@ async def test_once_something_is_bought_a_create_that_is_wrong_is_still_refused_
     async with house.worker():
         result = await (await house.start(ROWS)).result()
     assert (result.status, result.counts.succeeded, result.counts.failed) == (BatchStatus.COMPLETED, 2, 1)
-    assert (await house.admin.ledger(summary=True))["requests"]["batches.create"] == 2
+    assert (await house.admin.books(summary=True))["requests"]["batches.create"] == 2
 
 
 @pytest.mark.parametrize("status", [400, 404])
@@ -92,7 +92,7 @@ async def test_a_file_that_is_gone_when_its_batch_is_created_is_uploaded_again(h
         handle = await house.start(ROWS)
         await until_waiting(house, handle, message)
         async with httpx2.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as somebody:
-            for file in (await house.admin.ledger())["files"]:
+            for file in (await house.admin.books())["files"]:
                 if not file["deleted"] and "~0~2~" in file["filename"]:
                     await somebody.delete(f"{house.sandbox.url}/v1/files/{file['id']}")
         await handle.signal("poll_now")
@@ -110,7 +110,7 @@ async def test_a_file_that_is_listed_and_not_found_is_replaced_once_and_no_more(
         await handle.signal("poll_now")
         whole(await handle.result())
     assert await uploads(house, handle.id) == ["g1.jsonl", "g2.jsonl"]
-    assert all(file["deleted"] for file in (await house.admin.ledger())["files"] if file["purpose"] == "batch")
+    assert all(file["deleted"] for file in (await house.admin.books())["files"] if file["purpose"] == "batch")
 
 
 async def test_a_file_that_the_provider_has_not_read_yet_is_waited_for(house: House) -> None:
@@ -122,7 +122,7 @@ async def test_a_file_that_the_provider_has_not_read_yet_is_waited_for(house: Ho
         await nudged_until(house, handle, 3)
         result = await handle.result()
     assert (result.counts.succeeded, len(await house.batches())) == (3, 1)
-    ledger = await house.admin.ledger()
+    ledger = await house.admin.books()
     assert len([file for file in ledger["files"] if file["purpose"] == "batch"]) == 1
 
 

@@ -20,7 +20,7 @@ from support.house import KEY, House
 
 
 async def billed_once(house: House) -> None:
-    ledger = await house.admin.ledger()
+    ledger = await house.admin.books()
     assert len(ledger["batches"]) == 1
     assert set(ledger["rows"].values()) == {1}
 
@@ -63,7 +63,7 @@ async def test_a_create_that_never_arrived_is_made_again_with_another_file(house
         result = await handle.result()
     assert result.counts.succeeded == 3
     await billed_once(house)
-    ledger = await house.admin.ledger()
+    ledger = await house.admin.books()
     names = [file["filename"] for file in ledger["files"] if file["purpose"] == "batch"]
     assert sorted(name.rpartition("~")[2] for name in names) == ["g1.jsonl", "g2.jsonl"]
 
@@ -83,7 +83,7 @@ async def test_an_upload_whose_answer_is_lost_is_found_rather_than_orphaned(hous
     async with house.worker():
         handle = await house.start(3)
         await handle.result()
-    ledger = await house.admin.ledger()
+    ledger = await house.admin.books()
     files = [file for file in ledger["files"] if file["purpose"] == "batch"]
     assert len(files) == 1
     assert files[0]["deleted"]
@@ -94,12 +94,12 @@ async def test_a_create_that_is_still_on_its_way_when_another_worker_takes_over_
     fault = await house.admin.fault("batches.create", "hold_before", times=1)
     async with house.worker():
         handle = await house.start(3)
-        while (await house.admin.ledger(summary=True))["requests"].get("batches.create", 0) < 2:
+        while (await house.admin.books(summary=True))["requests"].get("batches.create", 0) < 2:
             await asyncio.sleep(0.1)
         await house.admin.clear(fault["id"])
         result = await handle.result()
     assert result.counts.succeeded == 3
-    ledger = await house.admin.ledger()
+    ledger = await house.admin.books()
     assert set(ledger["rows"].values()) == {1}
     # The late one was taken, found its file gone, and ran nothing.
     assert sorted((batch["status"], batch["rows_billed"]) for batch in ledger["batches"]) == [
@@ -206,7 +206,7 @@ async def test_another_account_never_gets_to_see_the_batch(house: House) -> None
     async with house.worker():
         handle = await house.start(3)
         await house.until(handle, lambda p: p.provider_batch_id)
-    asked = (await house.admin.ledger(summary=True))["requests"].get("batches.retrieve", 0)
+    asked = (await house.admin.books(summary=True))["requests"].get("batches.retrieve", 0)
     right = house.settings
     assert right.source is not None
     house.settings = Settings.load(right.source, {"KEY": "sk-another-account"})
@@ -214,7 +214,7 @@ async def test_another_account_never_gets_to_see_the_batch(house: House) -> None
         await handle.signal("poll_now")
         progress = await house.until(handle, lambda p: p.waiting_for and "belongs to account" in p.waiting_for)
         assert "also_accounts" in (progress.waiting_for or "")
-    assert (await house.admin.ledger(summary=True))["requests"].get("batches.retrieve", 0) == asked
+    assert (await house.admin.books(summary=True))["requests"].get("batches.retrieve", 0) == asked
     house.settings = right
     await house.admin.settings(finish_after_polls=0)
     async with house.worker():
@@ -318,7 +318,7 @@ async def test_a_strangers_batch_that_was_adopted_is_let_go_and_neither_cancelle
     assert result.counts.succeeded == 3
     assert result.strays.unknown == 0
     assert all("stranger" not in row["custom_id"] for row in house.results(handle.id))
-    ledger = await house.admin.ledger()
+    ledger = await house.admin.books()
     assert [batch["status"] for batch in ledger["batches"]] == ["completed", "completed"]
     assert set(ledger["rows"].values()) == {1}
 
