@@ -19,9 +19,9 @@ __all__ = ["BatchClient", "BatchOutcome", "BatchRecord", "Requests", "Started", 
 _HOMES = {
     "BatchClient": "client",
     "BatchOutcome": "outcome",
-    "BatchRecord": "reading",
+    "BatchRecord": "queries",
     "Requests": "requests",
-    "Started": "starting",
+    "Started": "start",
     "TemporalUnavailable": "connection",
 }
 
