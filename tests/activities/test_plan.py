@@ -607,6 +607,7 @@ async def test_a_plan_of_many_rows_takes_little_memory(desk: Any) -> None:
     assert await bytes_a_row(desk, often=1) <= 30
 
 
+@pytest.mark.slow
 async def test_ids_that_stand_twice_take_little_memory(desk: Any) -> None:
     # For every second row 28 bytes more. A dict of these ids is 100 and more for each row.
     assert await bytes_a_row(desk, often=2) <= 30

@@ -32,7 +32,13 @@ from temporalio.service import RPCError
 
 from chaos.check import Tally, audit
 from chaos.lab import Crew, Lab, open_lab
-from chaos.operator import (
+from chaos.orders import ENDS, Order
+from chaos.processes import Held
+from chaos.scenarios import Ended
+from durabatch.contract import LedgerView
+from durabatch.contract.ledger import LEDGER_WORKFLOW
+from durabatch.workflows import LedgerWorkflow
+from support.operator import (
     pause_activity,
     pending_activity,
     reset_activity,
@@ -40,12 +46,6 @@ from chaos.operator import (
     reset_workflow,
     unpause_activity,
 )
-from chaos.orders import ENDS, Order
-from chaos.processes import Held
-from chaos.scenarios import Ended
-from durabatch.contract import LedgerView
-from durabatch.contract.ledger import LEDGER_WORKFLOW
-from durabatch.workflows import LedgerWorkflow
 
 STEPS = (
     "plan",

@@ -19,10 +19,12 @@ BATCHES = 12
 @pytest.mark.parametrize(
     ("provider", "op"),
     [
-        ({"provider": "sandbox", "model": "gpt-4o-mini"}, "files.create"),
-        ({"provider": "claude", "model": "claude-haiku-4-5"}, "batches.create"),  # whose rows go inline
+        pytest.param({"provider": "sandbox", "model": "gpt-4o-mini"}, "files.create", id="uploads"),
+        # Whose rows go inline.
+        pytest.param(
+            {"provider": "claude", "model": "claude-haiku-4-5"}, "batches.create", id="creates", marks=pytest.mark.slow
+        ),
     ],
-    ids=["uploads", "creates"],
 )
 async def test_a_poll_and_a_cancel_go_through_while_the_long_steps_of_many_batches_wait(
     server: str, tmp_path: Path, provider: dict[str, Any], op: str

@@ -80,6 +80,7 @@ async def test_doubt_about_a_create_is_carried(moving: House, fault: str) -> Non
     assert [batch["marker"] for batch in ran] == [moving.marker(handle.id, 0, 1)]
 
 
+@pytest.mark.slow
 async def test_a_refusal_is_carried_and_not_asked_for_again(moving: House) -> None:
     await moving.admin.fault("batches.create", "status", status=400, times=1)
     batch_id = "refused-once"
@@ -165,6 +166,7 @@ async def test_shards_continue_and_their_batch_does_not_notice(moving: House) ->
     assert await runs(moving.client, f"{handle.id}/shards/00001") > 8
 
 
+@pytest.mark.slow
 async def test_a_run_of_shards_goes_on_between_two_of_them(moving: House) -> None:
     """As where a batch has thousands of shards: one child takes several of them, one after another."""
     texts: list[Any] = [f"row {n}" for n in range(6)]
@@ -207,6 +209,7 @@ async def planned(handle: WorkflowHandle[Any, Any]) -> PlanSummary:
     raise AssertionError("it has no plan")
 
 
+@pytest.mark.slow
 async def test_a_deadline_that_was_renewed_is_carried(moving: House) -> None:
     await moving.admin.settings(finish_after_polls=100_000, cancel_fraction=0.5)
     async with moving.worker():
@@ -251,9 +254,10 @@ def stone(house: House, batch_id: str, name: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limits",
-    [pytest.param({}, id="one shard"), pytest.param({"max_rows": 2}, id="two shards", marks=pytest.mark.slow)],
+    [pytest.param({}, id="one shard"), pytest.param({"max_rows": 2}, id="two shards")],
 )
 async def test_an_outage_in_every_phase_after_the_shards_goes_through_many_runs(
     moving: House, limits: dict[str, int]

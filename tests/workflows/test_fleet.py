@@ -117,6 +117,7 @@ async def test_a_reset_batch_finds_what_its_children_bought(house: House) -> Non
     assert len(await house.batches()) == 3
 
 
+@pytest.mark.slow
 async def test_children_of_a_batch_that_is_reset_leave_their_shards_to_new_ones(house: House) -> None:
     await house.admin.settings(finish_after_polls=100_000, cancel_fraction=0.5)
     async with house.worker():
@@ -165,6 +166,7 @@ async def test_a_shard_that_is_terminated_while_its_create_is_on_its_way_is_boug
     assert await billed(house) == Counter({1: 4})
 
 
+@pytest.mark.slow
 async def test_rows_given_inline_are_not_carried_to_every_child(house: House) -> None:
     provider = house.settings.provider("sandbox").model_copy(update={"max_parallel_shards": 200})
     house.settings = house.settings.with_provider(provider)

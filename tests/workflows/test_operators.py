@@ -11,7 +11,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from chaos.operator import pause_activity, reset_activity, reset_points, reset_workflow, unpause_activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.api.workflowservice.v1 import UpdateActivityOptionsRequest
@@ -19,6 +18,7 @@ from temporalio.client import WorkflowHandle
 
 from durabatch.contract import BatchResult, BatchStatus
 from support.house import House
+from support.operator import pause_activity, reset_activity, reset_points, reset_workflow, unpause_activity
 
 MODELS = {"sandbox": "gpt-4o-mini", "claude": "claude-sonnet-4-5"}
 #: Batches under way at a time where every task is tried.

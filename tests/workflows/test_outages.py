@@ -31,7 +31,7 @@ async def test_an_outage_of_six_hours_is_only_a_wait(fast_house: House) -> None:
     assert len(await fast_house.batches()) == 1
 
 
-@pytest.mark.parametrize("op", ["batches.retrieve", "files.content"])
+@pytest.mark.parametrize("op", ["batches.retrieve", pytest.param("files.content", marks=pytest.mark.slow)])
 async def test_every_kind_of_failure_on_the_way_home_is_outlived(house: House, op: str) -> None:
     for status in (500, 502, 503, 429):
         await house.admin.fault(op, "status", status=status, times=1)

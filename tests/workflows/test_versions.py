@@ -24,7 +24,7 @@ from temporalio.worker import WorkerDeploymentConfig
 
 import durabatch
 from durabatch.contract import BatchStatus, CancelRequest, steps
-from durabatch.contract._base import Record
+from durabatch.contract._base import StrictModel
 from durabatch.contract.ledger import LEDGER_WORKFLOW, LedgerStart, LedgerView, ledger_id
 from durabatch.contract.spec import BatchSpec, RetryPolicy
 from durabatch.contract.status import BatchStatus as Status
@@ -209,13 +209,13 @@ def strict(hint: Any) -> bool:
     if get_origin(hint) is Annotated:
         inner, *extras = get_args(hint)
         return strict(inner) and not any(isinstance(extra, BeforeValidator) for extra in extras)
-    return (isinstance(hint, type) and issubclass(hint, Record)) or any(map(strict, get_args(hint)))
+    return (isinstance(hint, type) and issubclass(hint, StrictModel)) or any(map(strict, get_args(hint)))
 
 
 def test_no_model_between_workflow_and_steps_reads_a_record_strictly() -> None:
     found = [model for module in (steps, state, shard_workflow) for model in vars(module).values()]
     models = [model for model in found if isinstance(model, type) and issubclass(model, BaseModel)]
-    passed_on = [model for model in models if not issubclass(model, Record)]
+    passed_on = [model for model in models if not issubclass(model, StrictModel)]
     assert len(passed_on) > 30
     for model in passed_on:
         for name, hint in get_type_hints(model, include_extras=True).items():
@@ -262,6 +262,7 @@ async def make_current(house: House, build: str) -> None:
             return
 
 
+@pytest.mark.slow
 async def test_a_batch_moves_on_to_the_next_version_of_its_workers(house: House) -> None:
     await house.admin.settings(finish_after_polls=10_000)
     async with house.worker(**versioned("1")):
