@@ -1,9 +1,10 @@
 """What we write down about provider batches beside Temporal's history, for runs that have not seen it.
 
-**Notes.** Before a create is sent a note of it is written into the attempt's folder: when, and to which account. A
-later run of the same batch that works for another account finds out by it, instead of buying the batch a second time
-there. And where nothing can be searched exactly (Anthropic's batches carry no marker until they end) a search needs not
-look at all without a note.
+**Notes.** Before a create is sent a note of it is written into the attempt's folder: when, to which account, and the
+digest of its rows. A later run of the same batch that works for another account finds out by it, instead of buying the
+batch a second time there; and one that would choose other rows for the attempt keeps those that it was bought with. And
+where nothing can be searched exactly (Anthropic's batches carry no marker until they end) a search needs not look at
+all without a note.
 
 Notes are numbered from 1, and each number is given out once. A create is told which number was the newest before the
 provider was last searched, and is sent only if it gets the next one. So no other create can have been sent between a
@@ -18,11 +19,13 @@ deleted when its batch is done with: by then the ids in its results tell whose i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from ..contract.errors import AnswerLost, ObjectNotFound
 from ..contract.steps import Attempt
@@ -61,21 +64,33 @@ async def noted_account(store: Store, path: str) -> str | None:
         noted = await _read(store, path)
     except ObjectNotFound:  # withdrawn just now
         return None
-    return noted[1] if noted else None
+    return noted.account if noted else None
 
 
-async def _read(store: Store, path: str) -> tuple[datetime, str] | None:
-    """Return when a note was written, and for which account; None for one whose writer was killed, so sent nothing."""
+class _Noted(NamedTuple):
+    at: datetime
+    account: str
+    digest: str  #: "" in what older versions wrote.
+
+
+async def _read(store: Store, path: str) -> _Noted | None:
+    """Return what a note says; None for one whose writer was killed, so sent nothing."""
     words = (await store.read(path)).decode(errors="replace").split()
     try:
-        return datetime.fromisoformat(words[0]), words[1]
+        return _Noted(datetime.fromisoformat(words[0]), words[1], words[2] if len(words) > 2 else "")
     except (ValueError, IndexError):
         return None
 
 
-async def may_be_bought(store: Store, attempt: Attempt) -> bool:
-    """Return whether the store notes a create of an attempt, of any run, that may have bought something."""
-    return bool(notes_among([path for path, _ in await store.list(f"{store.path(attempt.root)}/{attempt.folder}")]))
+async def noted_digests(store: Store, attempt: Attempt) -> set[str]:
+    """Return the digests of the rows with which an attempt may have been bought, by any run of its batch."""
+    paths = notes_among([path for path, _ in await store.list(f"{store.path(attempt.root)}/{attempt.folder}")])
+    found = set[str]()
+    for path in paths:
+        with contextlib.suppress(ObjectNotFound):  # withdrawn just now
+            noted = await _read(store, path)
+            found |= {noted.digest} if noted else set()
+    return found - {""}
 
 
 async def withdraw(store: Store, path: str) -> None:
@@ -108,13 +123,14 @@ class Claims:
                 noted = await _read(self._store, entry.path)
             except ObjectNotFound:  # withdrawn just now
                 continue
-            return Notes(newest, *noted) if noted else Notes(newest, entry.modified, self._account)
+            return Notes(newest, noted.at, noted.account) if noted else Notes(newest, entry.modified, self._account)
         return Notes(newest)
 
-    async def note(self, now: datetime, known: int | None) -> int:
+    async def note(self, now: datetime, known: int | None, digest: str = "") -> int:
         """Note, durably, that a create is about to be sent, and return its number.
 
         Args:
+            digest: of the rows that it sends.
             known: the newest number before the provider was searched; None where a version that did not count asks.
 
         Raises:
@@ -125,7 +141,8 @@ class Claims:
         newest = max([*standing, *withdrawn], default=0)
         number = 1 + (newest if known is None else known)
         path = self._path(number)
-        if newest >= number or not await self._store.create(path, f"{now.isoformat()} {self._account}".encode()):
+        note = f"{now.isoformat()} {self._account} {digest}".strip()
+        if newest >= number or not await self._store.create(path, note.encode()):
             raise _overtaken()
         # Since the first look others may have gone further, and have left the number free: withdrawn, and cleared away.
         standing, withdrawn = await self._listed()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from ..contract.steps import SETTLE, Settled, SettleRequest
-from .claims import may_be_bought
+import contextlib
+
+import msgspec
+
+from ..contract.errors import ObjectNotFound
+from ..contract.steps import SETTLE, Attempt, Settled, SettleRequest
+from .claims import noted_digests
 from .lease import Lease
-from .records import read_picked, read_shard
+from .records import ShardRecord, attempt_digest, read_picked, read_shard
 from .resources import Resources
 from .settlement import Settlement
 from .step import in_thread, step
+from .store import Store
 
 
 class Settle:
@@ -21,9 +27,11 @@ class Settle:
     async def settle(self, request: SettleRequest, lease: Lease) -> Settled:
         """Return the shard's accounts after its newest attempt.
 
-        Where rows are worth another try and another attempt may follow, they are written down for it. So they are where
-        none is to follow, but a run of the workflow before a reset may have bought the next one: that is to be found,
-        and cancelled if it still runs. Otherwise the shard's results are written: exactly one row per request.
+        Where rows are worth another try and another attempt may follow, they are written down for it. Where another run
+        of the batch (it was reset, or terminated) may have bought the next attempt, that one is to be found with the
+        rows that it was bought with, whatever would be chosen now, and whether or not another one may follow: other
+        rows under its number would be bought beside it. Otherwise the shard's results are written: exactly one row per
+        request.
 
         Raises:
             AccountingError: the rows do not add up.
@@ -37,7 +45,6 @@ class Settle:
             if past.provider_batch_id is not None
         ]
         following = attempt.model_copy(update={"number": attempt.number + 1})
-        retries = request.unfinished is None or await may_be_bought(store, following)
         accounts = Settlement(
             store,
             self._resources.provider(attempt.provider),
@@ -45,8 +52,21 @@ class Settle:
             request,
             record,
             sent,
-            retries,
+            await _bought(store, following, record),
             lease,
         )
         async with self._resources.row_work:
             return await in_thread(lease, accounts.settle)
+
+
+async def _bought(store: Store, attempt: Attempt, record: ShardRecord) -> list[int] | None:
+    """Return the rows with which an attempt may have been bought, by any run of its batch; None if it was not.
+
+    Rows of another plan, of an input that has changed since for example, are none of these.
+    """
+    if digests := await noted_digests(store, attempt):
+        with contextlib.suppress(ObjectNotFound, msgspec.MsgspecError):
+            picked = await read_picked(store, attempt)
+            if attempt_digest(record, picked) in digests:
+                return picked
+    return None

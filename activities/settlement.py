@@ -53,7 +53,7 @@ class Settlement:
         request: SettleRequest,
         record: ShardRecord,
         sent: list[tuple[AttemptRecord, list[int] | None]],
-        retries: bool,
+        bought: list[int] | None,
         lease: Lease,
     ) -> None:
         self._store = store
@@ -62,7 +62,7 @@ class Settlement:
         self._request = request
         self._record = record
         self._sent = sent
-        self._retries = retries
+        self._bought = bought
         self._lease = lease
         self._root = store.path(request.attempt.root)
         self._folder = f"{self._root}/{request.attempt.shard_folder}"
@@ -93,7 +93,10 @@ class Settlement:
             spool = Spool(file)
             for past, picked in self._sent:
                 self._read(past, picked, spool)
-            again = self._again() if self._retries else []
+            again = self._again() if self._request.unfinished is None else []
+            if self._bought:
+                settled = self._settled(Counts(total=len(self._ids)), len(self._bought))
+                return settled.model_copy(update={"only_if_bought": self._bought != again})
             if again:
                 self._write_picked(again)
                 return self._settled(Counts(total=len(self._ids)), len(again))
@@ -112,9 +115,10 @@ class Settlement:
         for number in range(len(self._ids)) if picked is None else picked:
             if number not in self._refusals:
                 wanted[self._provider.wire_id(self._ids[number], seal, number)] = number
-                self._absent[number] = past
-                self._classes[number] = None
                 self._attempts[number] += past.counted
+                if self._statuses[number] is not RowStatus.SUCCEEDED:
+                    self._absent[number] = past
+                    self._classes[number] = None
         attempt_folder = f"{self._folder}/attempt-{past.number}"
         seen = bytearray(len(self._ids))
         unread: dict[int, str] = {}  # rows of whose lines no more than the id can be read, and the file they are in
@@ -136,7 +140,7 @@ class Settlement:
                     self._take(found, line, wanted, seen, past, spool)
             lines += text.extra
         lost = {number: name for number, name in unread.items() if not seen[number]}
-        self._take_unread(list(lost), past, spool)
+        self._take_unread([one for one in lost if self._statuses[one] is not RowStatus.SUCCEEDED], past, spool)
         # Of those only the ones in the output are surely answers, which is what the provider counts here.
         if self._came + list(lost.values()).count("output") < past.answered:
             self._paid_unseen.add(past.number)
@@ -165,12 +169,14 @@ class Settlement:
         cost = self._bill.add(outcome, tokens)
         if seen[number]:
             self._stray("duplicate", line)
-            # A success is not taken back by a later failure.
             if self._statuses[number] is RowStatus.SUCCEEDED or outcome.status is not RowStatus.SUCCEEDED:
                 return
         elif outcome.response is not None and 200 <= outcome.response.status_code < 300:
             self._came += 1
         seen[number] = True
+        # A success is not taken back by a later failure, not even by one of an attempt that did not know of it.
+        if self._statuses[number] is RowStatus.SUCCEEDED and outcome.status is not RowStatus.SUCCEEDED:
+            return
         self._absent[number] = None
         failure = outcome.failure
         if failure and failure.type is ErrorClass.CANCELED and past.absent is ErrorClass.EXPIRED:

@@ -191,7 +191,7 @@ class Submit:
             # A run that was reset goes on beside the result of the one before, by which all looks accounted for.
             await _must_be_ours(lease)
             await store.delete(result)
-        number = await claims.note(datetime.now(UTC), request.noted)
+        number = await claims.note(datetime.now(UTC), request.noted, creation.digest)
         try:
             await _must_be_ours(lease)
             batch = await provider.create(creation)

@@ -269,6 +269,7 @@ class Settled(LenientModel):
     unpriced: Unpriced = Unpriced()
     strays: Strays = Strays()
     retry_rows: int = 0  #: Rows that the next attempt takes; when 0, the shard's results are written.
+    only_if_bought: bool = False  #: Whether that attempt counts only where another run has bought it already.
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
 
 

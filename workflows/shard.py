@@ -125,7 +125,9 @@ class Shard:
         """
         attempt = self.state.attempt
         nothing_to_send = attempt.uploaded and not attempt.rows
-        if attempt.batch is not None or nothing_to_send or self._steering.stop() is not RowStatus.EXPIRED:
+        if attempt.batch is not None or nothing_to_send or attempt.only_if_bought:
+            return False
+        if self._steering.stop() is not RowStatus.EXPIRED:
             return False
         if not (self._spec.retry.after_deadline and self._may_retry()):
             return False
@@ -144,6 +146,7 @@ class Shard:
         if batch is None:
             record = AttemptRecord(number=state.number, provider_batch_id=None)
         else:
+            self.state.tries += state.only_if_bought
             full = queue_was_full(batch)
             absent = absent_class(None if state.lost else batch, state.stopped)
             record = AttemptRecord(
@@ -216,9 +219,11 @@ class Shard:
         elif last.lost:
             state.losses += 1
         else:
-            state.tries += 1
+            state.tries += not settled.only_if_bought  # that one is a try when it is found
             state.waits = 0
-        state.attempt = AttemptState(number=last.number + 1, rows=settled.retry_rows)
+        state.attempt = AttemptState(
+            number=last.number + 1, rows=settled.retry_rows, only_if_bought=settled.only_if_bought
+        )
 
     async def _tidy(self) -> None:
         """Delete the attempt's files at the provider; if that fails it is tried once more when the batch has ended."""

@@ -34,6 +34,8 @@ class AttemptState(_State):
 
     number: int = 1
     rows: int = 0  #: Rows sent.
+    #: Whether it is only looked for, as another run may have bought it: nobody would choose it, or its rows, now.
+    only_if_bought: bool = False
     generation: int = 1  #: Which upload of its rows a create may name.
     upload_begun: bool = False  #: There may be a file at the provider.
     uploaded: bool = False

@@ -103,7 +103,7 @@ class Submission:
                 self._state.upload_begun = True  # that create names a file, and without it runs nothing
                 await self._wait_for_listing("A create of an earlier run may be on its way.", timedelta(0))
                 continue
-            if self._steering.stop():
+            if self._steering.stop() or self._state.only_if_bought:
                 raise Stopped
             if self._state.doubt:
                 await self._fence()

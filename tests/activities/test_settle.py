@@ -610,6 +610,35 @@ async def test_no_row_is_tried_again_when_no_attempt_may_follow(three: Any, unfi
     assert not three.path("attempt-2").exists()
 
 
+async def test_an_attempt_that_another_run_bought_keeps_its_rows_and_takes_no_success_back(three: Any) -> None:
+    three.answered(bad("a", 429), bad("b", 429), ok("c"))
+    assert (await three.settle()).retry_rows == 2
+    three.number = 2
+    await three.create(await three.upload())  # of a and b
+    three.number = 1
+    three.answered(bad("a", 429), ok("b"), ok("c"))  # more is known of the first attempt than there was
+    settled = await three.settle()
+    assert (settled.retry_rows, settled.only_if_bought) == (2, True)
+    assert json.loads(three.path("attempt-2/rows.json").read_bytes()) == [0, 1]
+    three.number = 2
+    three.answered(ok("a"), bad("b", 500))
+    settled = await three.settle()
+    assert (settled.retry_rows, settled.counts.succeeded) == (0, 3)
+
+
+@pytest.mark.parametrize("unfinished", [None, FAILED, CANCELED, EXPIRED])
+async def test_an_attempt_of_the_same_rows_that_another_run_bought_is_taken_where_one_may_follow(
+    three: Any, unfinished: RowStatus | None
+) -> None:
+    three.answered(bad("a", 429), ok("b"), ok("c"))
+    await three.settle()
+    three.number = 2
+    await three.create(await three.upload())
+    three.number = 1
+    settled = await three.settle(unfinished)
+    assert (settled.retry_rows, settled.only_if_bought) == (1, unfinished is not None)
+
+
 async def test_the_last_word_on_each_row_wins_and_every_attempt_is_counted(desk: Any, sandbox: Any) -> None:
     texts = {
         "fine": "Hi.",
