@@ -187,7 +187,11 @@ class Fleet:
             seen = self._steering.cancels
             code = "unknown"
             try:
-                return await self._child(run)
+                outcome = await self._child(run)
+                if not outcome.retired:
+                    return outcome
+                # By a batch of this id before a reset, whose word came late; or by somebody who sent it by hand.
+                why = f"The workflow of shard {run.name} was told to leave its rows to another one."
             except WorkflowAlreadyStartedError:
                 why = await self._retire(run)
             except FailureError as error:

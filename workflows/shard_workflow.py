@@ -125,7 +125,7 @@ class ShardWorkflow:
         try:
             return await run_cancellable(asyncio.create_task(self._live()), self._steering.request_cancel)
         except _Retired:
-            return self._done
+            return self._done.model_copy(update={"retired": True})
         except (StepFailed, Stopped) as failed:
             # Of ours, on purpose: it fails this workflow, and the batch reports it. Anything else is a bug, and fails
             # the workflow's task, so that the workflow goes on once a worker has the correction.

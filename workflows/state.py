@@ -104,6 +104,7 @@ class ShardOutcome(_State):
     #: An operator can fix why these shards, or some of them, were refused, and nothing of the batch was known to be
     #: bought. Where something is, they are worth another start.
     blocked: bool = False
+    retired: bool = False  #: They were left to another workflow before all of their rows had ended.
 
     def and_one_more(self, other: ShardOutcome) -> ShardOutcome:
         """Return what became of these shards and of others: their rows by status; usage and cost are in the store."""

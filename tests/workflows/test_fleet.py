@@ -135,6 +135,23 @@ async def test_children_of_a_batch_that_is_reset_leave_their_shards_to_new_ones(
     assert set(await billed(house)) == {1}
 
 
+async def test_shards_that_are_told_too_late_to_leave_their_rows_to_others_are_gone_on_with(house: House) -> None:
+    """As when a batch is reset twice, and the word of the first new run reaches a child of the second one."""
+    await house.admin.settings(finish_after_polls=100_000)
+    async with house.worker():
+        handle = await house.start(4, limits={"max_rows": 2})
+        while sum((await children(house, handle.id)).values()) < 2 or len(await house.batches()) < 2:
+            await asyncio.sleep(0.05)
+        retired = house.client.get_workflow_handle(f"{handle.id}/shards/00001")
+        await retired.signal("retire")
+        await retired.result()
+        await house.admin.settings(finish_after_polls=0)
+        result = await handle.result()
+        started = await children(house, handle.id)
+    assert (result.status, result.counts.succeeded, sorted(started.values())) == (BatchStatus.COMPLETED, 4, [1, 2])
+    assert len(await house.batches()) == 2
+
+
 @pytest.mark.parametrize("limits", [{}, {"max_rows": 3}], ids=["one shard", "two shards"])
 async def test_a_batch_that_is_reset_while_a_create_is_on_its_way_buys_once(
     house: House, limits: dict[str, int]
