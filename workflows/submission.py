@@ -41,6 +41,8 @@ from .steering import LONG, PATIENCE, SHORT, Stopped, Trouble
 
 #: The change that an attempt which a stop keeps from being submitted is looked for once more.
 LOOKS_AGAIN = "a-stop-looks-once-more"
+#: The change that a stop does not wait for as long as a provider asks to be left alone after a create without answer.
+SILENCE = "a-stop-ends-a-silence-that-is-asked-for"
 #: Failures of the create step that are known to come before the call to the provider.
 _BEFORE_THE_CALL = frozenset(
     {
@@ -151,10 +153,15 @@ class Submission:
 
     async def _wait_for_listing(self, reason: str, at_least: timedelta) -> None:
         """Wait until the provider's listing is sure to show whatever it has taken."""
-        delay = max(self._context.provider.settle, at_least)
+        settle = self._context.provider.settle
+        apart = at_least > settle and workflow.patched(SILENCE)
         why = f"{reason} The batch may exist: looking for it before anything is paid again."
         # Nobody may cut this short: a look that comes too early would buy the batch a second time.
-        await self._steering.pause(delay, why, until_stop=False, until_nudged=False)
+        await self._steering.pause(
+            settle if apart else max(settle, at_least), why, until_stop=False, until_nudged=False
+        )
+        if apart:
+            await self._steering.pause(at_least - settle, why)  # a stop is not kept waiting: what may run costs
 
     async def _upload(self, fence: bool = False) -> None:
         request = UploadRequest(

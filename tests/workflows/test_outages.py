@@ -233,6 +233,17 @@ async def test_a_cancel_is_heard_while_a_provider_asks_for_an_hour_of_silence(ho
     assert result.counts.succeeded == 1
 
 
+async def test_a_cancel_is_heard_while_a_provider_asks_for_silence_after_a_create_without_answer(house: House) -> None:
+    await house.admin.settings(finish_after_polls=1000, cancel_fraction=0.34)
+    await house.admin.fault("batches.create", "lost_answer_status", status=503, retry_after=3600, times=1)
+    async with house.worker():
+        handle = await house.start(3)
+        await house.until(handle, lambda p: p.waiting_for and "may exist" in p.waiting_for)
+        await handle.signal("cancel")
+        result = await handle.result()
+    assert (result.status, result.counts.succeeded) == (BatchStatus.CANCELED, 1)
+
+
 @pytest.mark.slow
 async def test_a_key_that_stays_broken_ends_the_batch_and_buys_nothing_again(fast_house: House) -> None:
     await fast_house.admin.settings(finish_after_polls=100_000)
