@@ -155,7 +155,7 @@ class Resources:
     def prices(self, name: str) -> Prices:
         """Return a provider's prices."""
         settings = self.settings(name)
-        return Prices(settings.price_provider or settings.kind, settings.batch_discount)
+        return Prices(settings.prices, settings.batch_discount)
 
     async def close(self) -> None:
         """Close every connection."""

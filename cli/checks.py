@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.service import RPCError
 
 from ..activities.providers import ProviderSettings, open_provider
-from ..activities.providers.settings import DEFAULTS
+from ..activities.providers.kinds import KINDS
 from ..activities.store import Store, identity_of
 from ..clients.connection import Embed, temporal_config, translated
 from ..clients.queries import worker_polls
@@ -34,6 +36,8 @@ from .terminal import settings as read_settings
 _PROVIDER_PATIENCE = timedelta(seconds=10)
 #: Signatures, Retry-After and deadlines bear a clock that is this wrong; beyond it they begin to lie.
 _CLOCK_SECONDS = 30.0
+#: How a base URL ends that names a version of the API.
+_VERSION = re.compile(r"/v\d\w*$")
 
 
 class Level(StrEnum):
@@ -132,12 +136,13 @@ async def _providers(settings: Settings) -> list[Finding]:
     with_key = {name: provider for name, provider in sorted(settings.providers.items()) if provider.api_key}
     findings = [_key(settings, name) for name in sorted(settings.providers)]
     if not with_key:
+        variables = " or ".join(kind.key_variable for kind in KINDS.values())
         findings.append(
             Finding(
                 Level.WARN,
                 "providers",
                 "no provider has a key",
-                "Set OPENAI_API_KEY, or try everything without an account: --provider sandbox.",
+                f"Set {variables}, or try everything without an account: --provider sandbox.",
             )
         )
     answers = await asyncio.gather(*(_reach(provider) for provider in with_key.values()))
@@ -163,7 +168,7 @@ def _key(settings: Settings, name: str) -> Finding:
 
 def _implicit(provider: ProviderSettings, settings: Settings) -> bool:
     return settings.source is None or (
-        provider.name in DEFAULTS and provider.model_fields_set <= {"name", "kind", "api_key"}
+        provider.name in KINDS and provider.model_fields_set <= {"name", "kind", "api_key"}
     )
 
 
@@ -209,9 +214,9 @@ async def _probe(provider: ProviderSettings) -> datetime | None:
 
 
 async def _better(provider: ProviderSettings) -> str | None:
-    """Return the base URL that somebody probably meant: OpenAI's kind ends in /v1, Anthropic's does not."""
-    root = provider.url.removesuffix("/v1")
-    meant = root if provider.kind == "anthropic" else f"{root}/v1"
+    """Return the base URL that was probably meant, if the provider answers there: some kinds' end in /v1."""
+    version = urlsplit(KINDS[provider.kind].base_url).path
+    meant = _VERSION.sub("", provider.url) + version
     if meant == provider.url:
         return None
     _, mark, query = provider.base_url.partition("?")

@@ -210,7 +210,7 @@ def check_provider(settings: Settings, name: str) -> None:
         ConfigurationError: there is no such provider, its key is missing or cannot be one, or a proxy, a certificate
             file or the base URL cannot be used.
     """
-    from ..activities.providers.connecting import check
+    from ..activities.providers.http_client import check
 
     check(settings.provider(name))
 

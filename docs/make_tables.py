@@ -86,6 +86,8 @@ def table(model: type[BaseModel]) -> str:
 
 def kind(field: FieldInfo) -> str:
     """Return what a field's value may be, in words."""
+    if field.examples:
+        return ", ".join(f"`{value}`" for value in field.examples)
     words = _kind(field.annotation)
     low = next((limit.ge for limit in field.metadata if isinstance(limit, Ge)), None)
     high = next((limit.le for limit in field.metadata if isinstance(limit, Le)), None)

@@ -30,7 +30,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from ..activities.providers.settings import DEFAULTS, NO_KEY, ProviderSettings, is_loopback
+from ..activities.providers.kinds import KINDS
+from ..activities.providers.settings import NO_KEY, ProviderSettings, is_loopback
 from ..contract import TASK_QUEUE, ConfigurationError, Duration, MissingKey, UnknownProvider
 
 #: The environment variable that names the configuration file.
@@ -143,7 +144,7 @@ class Settings(_Section):
         written = data.get("providers", {})
         if not isinstance(written, dict):
             raise ConfigurationError(f"{shown}: providers must hold tables, such as [providers.openai].")
-        providers: dict[str, Any] = {kind: {"kind": kind} for kind in DEFAULTS} | written
+        providers: dict[str, Any] = {kind: {"kind": kind} for kind in KINDS} | written
         for name, fields in providers.items():
             where = f"providers.{name}"
             if not isinstance(fields, dict):
@@ -224,7 +225,7 @@ class Settings(_Section):
 
 def _with_key(provider: ProviderSettings, environ: Mapping[str, str]) -> ProviderSettings:
     variable = provider.api_key_env
-    if not variable and provider.url == DEFAULTS[provider.kind][0]:
+    if not variable and provider.url == KINDS[provider.kind].base_url:
         variable = provider.key_variable
     # A stray newline is the usual accident of `export KEY=$(cat file)`, and no header may hold one.
     key = environ.get(variable, "").strip() if variable else "" if _needs_name(provider) else NO_KEY
@@ -233,7 +234,7 @@ def _with_key(provider: ProviderSettings, environ: Mapping[str, str]) -> Provide
 
 def _needs_name(provider: ProviderSettings) -> bool:
     """Whether the configuration leaves open which key goes to an address that is not the kind's own."""
-    own = provider.url == DEFAULTS[provider.kind][0]
+    own = provider.url == KINDS[provider.kind].base_url
     return not own and "api_key_env" not in provider.model_fields_set and not is_loopback(provider.url)
 
 

@@ -1,8 +1,8 @@
-"""One adapter a provider kind: what it can do, mapping functions, and a few calls."""
+"""What calls providers: a folder and a line in `kinds` for each kind, and what they share."""
 
 from collections.abc import Callable
+from importlib import import_module
 
-from .anthropic import AnthropicProvider
 from .base import (
     Capabilities,
     Content,
@@ -15,28 +15,28 @@ from .base import (
     StoredFile,
     Wanted,
 )
-from .openai import OpenAIProvider
+from .kinds import KINDS
 from .settings import ProviderSettings
-
-_KINDS: dict[str, Callable[[ProviderSettings], Provider]] = {
-    "anthropic": AnthropicProvider,
-    "openai": OpenAIProvider,
-}
 
 
 def open_provider(settings: ProviderSettings) -> Provider:
-    """Return the adapter of a provider's kind, with connections of its own; close it after use."""
-    return _KINDS[settings.kind](settings)
+    """Return the adapter of a provider's kind, with connections of its own; close it after use.
+
+    Raises:
+        ConfigurationError: no request can ever be sent with these settings, or in this environment.
+    """
+    folder, _, name = KINDS[settings.kind].adapter.partition(":")
+    adapter: Callable[[ProviderSettings], Provider] = getattr(import_module(f".{folder}", __name__), name)
+    return adapter(settings)
 
 
 __all__ = [
-    "AnthropicProvider",
+    "KINDS",
     "Capabilities",
     "Content",
     "Creation",
     "Download",
     "MarkedBatch",
-    "OpenAIProvider",
     "Outcome",
     "Provider",
     "ProviderSettings",

@@ -26,7 +26,7 @@ from ...contract import (
     QuotaExhausted,
     RateLimited,
 )
-from . import connecting, reading, refusals
+from . import http_client, parsing, refusals
 from .redirects import MAX_REDIRECTS, origin, range_of, redirects, target
 from .settings import NO_KEY, ProviderSettings
 
@@ -68,7 +68,7 @@ class Http:
         self._key = "" if key == NO_KEY else key
         self._key_variable = settings.key_variable
         self._patience = settings.timeout.total_seconds()
-        self._client = connecting.open_client(settings, headers)
+        self._client = http_client.open_client(settings, headers)
         #: The provider's clock at its last answer, where it told.
         self.clock: datetime | None = None
 
@@ -95,12 +95,12 @@ class Http:
             method, path, json=json, content=content, headers=headers, params=params, creates=creates
         )
         try:
-            return read(reading.decode(answer))
+            return read(parsing.decode(answer))
         except Exception as error:
             # Whatever our own code stumbles over, it is the provider's answer that it could not read: it may be read
             # later, or by a newer version, and a batch that exists must not be lost by it. No value is quoted.
-            why = str(error) if isinstance(error, reading.Unreadable) else f"{type(error).__name__} while reading it"
-            if isinstance(error, reading.Unreadable) and (page := refusals.page(answer)):
+            why = str(error) if isinstance(error, parsing.Unreadable) else f"{type(error).__name__} while reading it"
+            if isinstance(error, parsing.Unreadable) and (page := refusals.page(answer)):
                 why = f"it is {page}"
             message = (
                 f"Provider {self._name} answered {method} {path} with a body that Durabatch cannot read: "
@@ -173,7 +173,7 @@ class Http:
                 response = await self._client.send(request, stream=True)
             except httpx2.RequestError as error:
                 if abroad:
-                    why = connecting.reason(error, self._patience).partition(";")[0].rstrip(".")  # no advice
+                    why = http_client.reason(error, self._patience).partition(";")[0].rstrip(".")  # no advice
                     raise self._abroad_error(request.url, f"cannot be reached: {why}") from None
                 raise self._transport_error(error, False) from None
             if not redirects(response):
@@ -223,7 +223,7 @@ class Http:
         await self._client.aclose()
 
     def _transport_error(self, error: httpx2.RequestError, creates: bool) -> ProviderError:
-        why = connecting.reason(error, self._patience)
+        why = http_client.reason(error, self._patience)
         # Only these are known to have failed before a byte of the request left.
         unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
         if creates and not isinstance(error, unsent):

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from . import reading
-from .words import words
+from . import parsing
+from .error_details import words
 
 #: A provider's own words are kept to this length in errors and in Temporal's history.
 MAX_WORDS = 300
@@ -55,8 +55,8 @@ def explain(content: bytes) -> Complaint:
     if (shown := page(content)) is not None:
         return Complaint(words=shown)
     try:
-        found = words(reading.decode(content))
-    except reading.Unreadable:
+        found = words(parsing.decode(content))
+    except parsing.Unreadable:
         found = words(_text(content))
     return Complaint(code=found.code or found.type, words=found.message)
 
@@ -72,12 +72,12 @@ def complaints(value: Any) -> list[Complaint]:
     listed = value.get("data") if isinstance(value, dict) else value
     found = []
     for one in listed if isinstance(listed, list) else [value]:
-        said, place = words(one), reading.mapping(one)
+        said, place = words(one), parsing.mapping(one)
         complaint = Complaint(
-            code=reading.word(said.code or said.type),
+            code=parsing.word(said.code or said.type),
             words=said.message,
-            param=reading.word(place.get("param")),
-            line=reading.count(place.get("line")) or None,
+            param=parsing.word(place.get("param")),
+            line=parsing.count(place.get("line")) or None,
         )
         if complaint.code or complaint.words or complaint.param:
             found.append(complaint)
@@ -105,7 +105,7 @@ def page(content: bytes) -> str | None:
 
 def scrub(said: str, key: str, most: int = MAX_WORDS) -> str:
     """Return words in one line of bounded length, without the key, parts of it, and whatever looks like one."""
-    said = " ".join(_without(reading.clean(said), key).split())
+    said = " ".join(_without(parsing.clean(said), key).split())
     return short(_LOOKS_LIKE_KEY.sub("[key]", said), most)
 
 

@@ -6,18 +6,13 @@ import hashlib
 import re
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from ...contract import Duration
-
-#: Where each kind lives unless the configuration says otherwise, and the usual environment variable of its key.
-DEFAULTS = {
-    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
-    "anthropic": ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
-}
+from .kinds import KINDS
 
 #: What a server without keys is sent as its key: the wire protocols have no way to send none.
 NO_KEY = "unused"
@@ -31,8 +26,6 @@ _WIRE = frozenset(
         *("upgrade", "host", "expect", "accept", "accept-encoding", "range", "if-range"),
     }
 )
-#: Headers that choose the account, at OpenAI: another project has other files and batches.
-_ACCOUNT = ("openai-organization", "openai-project")
 #: Parameters of a URL that carry keys, without their hyphens and underscores.
 _KEY_PARAMETERS = frozenset(
     {
@@ -51,7 +44,7 @@ class ProviderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: Annotated[str, Field(min_length=1, description="The name that specs use.")]
-    kind: Annotated[Literal["openai", "anthropic"], Field(description="Which adapter speaks to it.")]
+    kind: Annotated[str, Field(description="Which adapter calls it.", examples=list(KINDS))]
     base_url: Annotated[str, Field(description="Root of its API; a query is added to every request.")] = ""
     api_key_env: Annotated[str, Field(description="The environment variable that holds the key.")] = ""
     api_key: Annotated[SecretStr | None, Field(exclude=True, description="Filled from api_key_env, never written.")] = (
@@ -81,8 +74,15 @@ class ProviderSettings(BaseModel):
     max_parallel_shards: Annotated[int, Field(ge=1, le=200, description="Shards of one batch under way.")] = 8
     batch_discount: Annotated[float, Field(ge=0, le=1, description="Share of the list price that a batch saves.")] = 0.5
     price_provider: Annotated[
-        str | None, Field(description="Whose prices apply, in genai-prices' names; the kind by default.")
+        str | None, Field(description="Whose prices apply, in genai-prices' names; the kind's by default.")
     ] = None
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in KINDS:
+            raise ValueError(f"must be {' or '.join(repr(kind) for kind in KINDS)}")
+        return value
 
     @field_validator("base_url")
     @classmethod
@@ -143,7 +143,7 @@ class ProviderSettings(BaseModel):
     @property
     def url(self) -> str:
         """Root of the API, without a slash at the end and without a query."""
-        return self.base_url.partition("?")[0] or DEFAULTS[self.kind][0]
+        return self.base_url.partition("?")[0] or KINDS[self.kind].base_url
 
     @property
     def query(self) -> tuple[tuple[str, str], ...]:
@@ -153,7 +153,12 @@ class ProviderSettings(BaseModel):
     @property
     def key_variable(self) -> str:
         """Name of the environment variable that holds the key."""
-        return self.api_key_env or DEFAULTS[self.kind][1]
+        return self.api_key_env or KINDS[self.kind].key_variable
+
+    @property
+    def prices(self) -> str:
+        """Whose prices apply, in genai-prices' names."""
+        return self.price_provider or KINDS[self.kind].prices
 
     @property
     def fingerprint(self) -> str:
@@ -161,7 +166,8 @@ class ProviderSettings(BaseModel):
         key = self.api_key.get_secret_value() if self.api_key else ""
         who = f"account:{self.account}" if self.account else "key:" + hashlib.sha256(key.encode()).hexdigest()
         if not self.account:
-            chosen = sorted((name.lower(), value) for name, value in self.headers.items() if name.lower() in _ACCOUNT)
+            named = KINDS[self.kind].account_headers
+            chosen = sorted((name.lower(), value) for name, value in self.headers.items() if name.lower() in named)
             who += "".join(f"\n{name}:{value}" for name, value in chosen)
         return hashlib.sha256(f"{self.kind}\n{self.url}\n{who}".encode()).hexdigest()[:16]
 

@@ -21,7 +21,7 @@ from durabatch.activities.providers import (
     Wanted,
     open_provider,
 )
-from durabatch.activities.providers.anthropic import HEAD, MAX_BYTES, MAX_ROWS, TAIL, snapshot
+from durabatch.activities.providers.anthropic.adapter import HEAD, MAX_BYTES, MAX_ROWS, TAIL, snapshot
 from durabatch.activities.providers.base import sealed
 from durabatch.activities.rows import parse
 from durabatch.contract import (

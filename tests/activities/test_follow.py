@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from durabatch.activities.follow import TRUST_AFTER
-from durabatch.activities.providers.openai_batch import snapshot
+from durabatch.activities.providers.openai.batch_object import snapshot
 from durabatch.contract import ProviderStatus
 
 

@@ -23,8 +23,8 @@ from durabatch.activities.providers import (
     Wanted,
     open_provider,
 )
-from durabatch.activities.providers.openai_batch import DIGEST_KEY
-from durabatch.activities.providers.pages import MAX_PAGES, ListingIncomplete, Page, page, pages
+from durabatch.activities.providers.openai.batch_object import DIGEST_KEY
+from durabatch.activities.providers.pagination import MAX_PAGES, ListingIncomplete, Page, page, pages
 from durabatch.contract import AnswerLost, ProviderError, ProviderStatus, ProviderUnavailable
 from durabatch.contract.names import MARKER_KEY
 from durabatch.contract.steps import Snapshot

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from durabatch.activities.prices import dollars, picodollars
-from durabatch.activities.providers import anthropic_results, anthropic_rows, openai_results
+from durabatch.activities.providers.anthropic import results as anthropic_results
+from durabatch.activities.providers.anthropic import rows as anthropic_rows
 from durabatch.activities.providers.base import sealed
+from durabatch.activities.providers.openai import results as openai_results
 from durabatch.clients import queries
 from durabatch.contract import ErrorClass, ResultRow, RetryPolicy, RowStatus, Unpriced
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from durabatch.activities.prices import Prices, dollars, picodollars
-from durabatch.activities.providers import anthropic_rows
+from durabatch.activities.providers.anthropic import rows as anthropic_rows
 from durabatch.activities.providers.base import RowTokens, sealed
 from durabatch.contract import ErrorClass, OnInvalidRow, ResultRow, RetryPolicy, RowStatus, Unpriced
 from durabatch.contract.steps import AttemptRecord

@@ -24,7 +24,7 @@ from durabatch.activities.providers import (
     Wanted,
     open_provider,
 )
-from durabatch.activities.providers.anthropic import VERSION
+from durabatch.activities.providers.anthropic.adapter import VERSION
 from durabatch.activities.rows import parse
 from durabatch.contract import BatchSpec
 from durabatch.contract.names import MARKER_KEY

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from durabatch.activities.providers import anthropic_rows
-from durabatch.activities.providers.anthropic_results import error_class, outcome
-from durabatch.activities.providers.anthropic_rows import DEFAULT_MAX_TOKENS, MAX_WIRE_ID
+from durabatch.activities.providers.anthropic import rows as anthropic_rows
+from durabatch.activities.providers.anthropic.results import error_class, outcome
+from durabatch.activities.providers.anthropic.rows import DEFAULT_MAX_TOKENS, MAX_WIRE_ID
 from durabatch.activities.providers.base import CacheWrites, RowTokens
 from durabatch.activities.rows import RowRefused, parse
 from durabatch.contract import BatchSpec, ErrorClass, RowStatus

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from durabatch.activities.providers import anthropic, openai_batch, reading
-from durabatch.activities.providers.pages import page
+from durabatch.activities.providers import parsing
+from durabatch.activities.providers.anthropic import adapter as anthropic
+from durabatch.activities.providers.openai import batch_object as openai_batch
+from durabatch.activities.providers.pagination import page
 from durabatch.contract import ProviderStatus
 from durabatch.contract.steps import Snapshot
 
@@ -112,7 +114,7 @@ def test_one_odd_field_of_openais_batch_costs_only_itself(path: tuple[Any, ...],
     right = openai_batch.snapshot(BATCH).model_dump()
     try:
         found = openai_batch.snapshot(altered(BATCH, path, value))
-    except reading.Unreadable as error:
+    except parsing.Unreadable as error:
         assert path == ("id",) and "field `id`" in str(error)
         return
     bounded(found)
@@ -136,7 +138,7 @@ def test_one_odd_field_of_anthropics_batch_costs_only_itself(path: tuple[Any, ..
     right = anthropic.snapshot(MESSAGES).model_dump()
     try:
         found = anthropic.snapshot(altered(MESSAGES, path, value))
-    except reading.Unreadable as error:
+    except parsing.Unreadable as error:
         assert path == ("id",) and "field `id`" in str(error)
         return
     bounded(found)
@@ -154,7 +156,7 @@ def test_one_odd_field_of_anthropics_batch_costs_only_itself(path: tuple[Any, ..
 @pytest.mark.parametrize("answer", [*ODD.values(), "<html>"], ids=[*ODD, "page"])
 def test_an_answer_that_is_no_batch_is_unreadable_and_says_why(answer: Any) -> None:
     for read in (openai_batch.snapshot, anthropic.snapshot):
-        with pytest.raises(reading.Unreadable, match=r"not an object|field `id` is missing"):
+        with pytest.raises(parsing.Unreadable, match=r"not an object|field `id` is missing"):
             read(answer)
 
 
@@ -211,7 +213,7 @@ def test_why_a_batch_failed_is_said_in_the_providers_words(errors: Any, said: st
     ],
 )
 def test_a_time_is_read_in_any_unit_and_none_is_made_up(value: Any, instant: datetime | None) -> None:
-    assert reading.instant(value) == instant
+    assert parsing.instant(value) == instant
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_a_time_is_read_in_any_unit_and_none_is_made_up(value: Any, instant: dat
     ],
 )
 def test_a_count_is_read_also_as_text(value: Any, number: int | None) -> None:
-    assert reading.count(value) == number
+    assert parsing.count(value) == number
 
 
 # --- pages ---
@@ -247,5 +249,5 @@ def test_a_page_is_read_past_whatever_lies_in_it(answer: Any, ids: list[Any], mo
 
 @pytest.mark.parametrize("answer", [{}, {"error": {"message": "x"}}, {"data": {}}, {"data": "x"}, None, "x", 5])
 def test_what_is_no_page_does_not_say_that_nothing_is_there(answer: Any) -> None:
-    with pytest.raises(reading.Unreadable):
+    with pytest.raises(parsing.Unreadable):
         page(answer)

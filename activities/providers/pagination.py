@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import reading
+from . import parsing
 
 #: Pages of one listing. At OpenAI's 100 a page these are 200,000 batches: 100 hours' worth, at its 2,000 an hour.
 MAX_PAGES = 2_000
@@ -36,23 +36,23 @@ def page(answer: Any) -> Page:
     """Return an answer as a page: `{data, has_more, last_id}`, or a bare array where a server has no pages.
 
     Raises:
-        reading.Unreadable: it is neither; then it says nothing about what there is.
+        parsing.Unreadable: it is neither; then it says nothing about what there is.
     """
     if isinstance(answer, list):
         answer = {"data": answer, "has_more": False}
-    answer = reading.fields(answer)
+    answer = parsing.fields(answer)
     listed = answer.get("data")
     # Servers in Go write an empty array as null. Without the field it may be anything, an error even.
     if not (isinstance(listed, list) or (listed is None and "data" in answer)):
-        raise reading.Unreadable("field `data` is no array" if "data" in answer else "field `data` is missing")
+        raise parsing.Unreadable("field `data` is no array" if "data" in answer else "field `data` is missing")
     listed = listed or []
     items = tuple(one for one in listed if isinstance(one, dict))
-    last = next((found for one in reversed(items) if (found := reading.word(one.get("id")))), None)
+    last = next((found for one in reversed(items) if (found := parsing.word(one.get("id")))), None)
     return Page(
         items=items,
         count=len(listed),
-        more=reading.flag(answer.get("has_more")),
-        cursor=last or reading.word(answer.get("last_id")),
+        more=parsing.flag(answer.get("has_more")),
+        cursor=last or parsing.word(answer.get("last_id")),
     )
 
 
@@ -76,7 +76,7 @@ async def pages(
         found = await ask(cursor)
         before = len(seen)
         for one in found.items:
-            known_as = reading.word(one.get("id"))
+            known_as = parsing.word(one.get("id"))
             if known_as is not None and hash(known_as) in seen:
                 continue
             if known_as is not None:

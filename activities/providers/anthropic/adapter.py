@@ -15,15 +15,16 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from ...contract import BatchSpec, ProviderNotFound, ProviderRefused, ProviderStatus, ProviderUnavailable
-from ...contract.steps import Search, Snapshot
-from ..rows import Row
-from . import anthropic_results, anthropic_rows, reading
-from .base import Capabilities, Content, Creation, Download, MarkedBatch, Outcome, StoredFile, Wanted
-from .http import Http
-from .pages import ListingIncomplete, page, pages
-from .settings import ProviderSettings
-from .states import state_of
+from ....contract import BatchSpec, ProviderNotFound, ProviderRefused, ProviderStatus, ProviderUnavailable
+from ....contract.steps import Search, Snapshot
+from ...rows import Row
+from .. import parsing
+from ..base import Capabilities, Content, Creation, Download, MarkedBatch, Outcome, StoredFile, Wanted
+from ..http import Http
+from ..pagination import ListingIncomplete, page, pages
+from ..settings import ProviderSettings
+from ..status import state_of
+from . import results, rows
 
 #: The newer version, 2026-10-21, only takes away: it refuses temperature, top_p and top_k, which rows may carry
 #: (https://platform.claude.com/docs/en/api/migration-2026-10-21).
@@ -57,7 +58,7 @@ class AnthropicProvider:
         self._capabilities = Capabilities(
             search=Search.PROVISIONAL,
             uploads=False,
-            endpoints=frozenset({anthropic_rows.CHAT, anthropic_rows.MESSAGES}),
+            endpoints=frozenset({rows.CHAT, rows.MESSAGES}),
             max_rows=min(settings.max_rows or MAX_ROWS, MAX_ROWS),
             max_bytes=min(settings.max_bytes or MAX_BYTES, MAX_BYTES) - len(HEAD + TAIL),
             max_tokens=settings.max_enqueued_tokens,
@@ -73,10 +74,10 @@ class AnthropicProvider:
         return self._capabilities
 
     def prepare(self, row: Row, spec: BatchSpec) -> bytes:
-        return anthropic_rows.prepare(row, spec)
+        return rows.prepare(row, spec)
 
     def wire(self, prepared: bytes, custom_id: str) -> bytes:
-        return anthropic_rows.wire(prepared, custom_id)
+        return rows.wire(prepared, custom_id)
 
     def join(self, row: bytes | None, first: bool) -> bytes:
         if row is None:
@@ -84,19 +85,19 @@ class AnthropicProvider:
         return (HEAD if first else b",") + row
 
     def wire_id(self, custom_id: str, seal: str, row: int) -> str:
-        return anthropic_rows.wire_id(seal, row)
+        return rows.wire_id(seal, row)
 
     def owns(self, line: bytes, seal: str) -> bool | None:
-        return anthropic_rows.owns(line, seal)
+        return rows.owns(line, seal)
 
     def model_of(self, prepared: bytes) -> str | None:
-        return anthropic_rows.model_of(prepared)
+        return rows.model_of(prepared)
 
     def inputs_of(self, prepared: bytes) -> int:
         return 1  # no endpoint of Anthropic's limits them
 
     def outcome(self, line: bytes) -> Outcome:
-        return anthropic_results.outcome(line)
+        return results.outcome(line)
 
     async def upload(self, content: Content) -> str:
         # Never called, because capabilities.uploads is false; and there is nothing that it could do.
@@ -113,16 +114,16 @@ class AnthropicProvider:
 
     async def find(self, wanted: Wanted) -> Snapshot | None:
         """Return the batch with this seal's ids in its results, else the oldest that may turn out to have them."""
-        name = anthropic_rows.name_of(wanted.seal)
+        name = rows.name_of(wanted.seal)
         ours: Snapshot | None = None
         candidate: Snapshot | None = None
         try:
             async for item in self._pages():
-                created = reading.instant(item.get("created_at"))
+                created = parsing.instant(item.get("created_at"))
                 if created is not None and created < wanted.since - CLOCK_SLACK:
                     break
                 # One whose rows nobody can count may be ours as well.
-                if _rows(item) not in (wanted.rows, None) or not reading.word(item.get("id")):
+                if _rows(item) not in (wanted.rows, None) or not parsing.word(item.get("id")):
                     continue
                 batch = snapshot(item)
                 if batch.id in wanted.strangers:
@@ -155,7 +156,7 @@ class AnthropicProvider:
             headers={"Content-Type": "application/json", "Content-Length": str(content.size)},
             creates=True,
         )
-        self._remember(batch.id, anthropic_rows.name_of(creation.seal))
+        self._remember(batch.id, rows.name_of(creation.seal))
         return batch
 
     async def retrieve(self, batch_id: str) -> Snapshot:
@@ -164,8 +165,8 @@ class AnthropicProvider:
     async def cancel(self, batch_id: str) -> Snapshot:
         try:
             answer = await self._http.send("POST", f"{_path(batch_id)}/cancel")
-            return _batch(batch_id, reading.decode(answer))
-        except (ProviderRefused, reading.Unreadable):
+            return _batch(batch_id, parsing.decode(answer))
+        except (ProviderRefused, parsing.Unreadable):
             # It has ended meanwhile (400), or was told to end and the answer is odd: how it is, retrieve shows.
             return await self.retrieve(batch_id)
 
@@ -179,7 +180,7 @@ class AnthropicProvider:
                 yield chunk
 
     async def probe(self) -> datetime | None:
-        await self._http.call("GET", "/v1/models", params={"limit": 1}, read=reading.present)
+        await self._http.call("GET", "/v1/models", params={"limit": 1}, read=parsing.present)
         return self._http.clock
 
     async def close(self) -> None:
@@ -206,11 +207,11 @@ class AnthropicProvider:
     async def _read_name(self, batch_id: str) -> str | None:
         """Return the name in the first id of a batch's results, and read no further."""
         name, head = None, b""
-        async with contextlib.aclosing(self.download(Download(reference=batch_id, name="output"), 0)) as results:
+        async with contextlib.aclosing(self.download(Download(reference=batch_id, name="output"), 0)) as chunks:
             with contextlib.suppress(ProviderNotFound):  # deleted meanwhile, or past its 29 days
-                async for chunk in results:
+                async for chunk in chunks:
                     head += chunk
-                    name = anthropic_rows.name_on(head)
+                    name = rows.name_on(head)
                     if name is not None or len(head) > MAX_HEAD:
                         break
         return name
@@ -225,17 +226,17 @@ def snapshot(answer: Any) -> Snapshot:
     """Return a message batch object in the contract's words; only its id is needed.
 
     Raises:
-        reading.Unreadable: it is no object, or has no id.
+        parsing.Unreadable: it is no object, or has no id.
     """
-    item = reading.fields(answer)
-    told = reading.mapping(item.get("request_counts"))
-    counts = {name: reading.count(told.get(name)) or 0 for name in COUNTS}
+    item = parsing.fields(answer)
+    told = parsing.mapping(item.get("request_counts"))
+    counts = {name: parsing.count(told.get(name)) or 0 for name in COUNTS}
     state = state_of(
-        reading.word(item.get("processing_status")),
+        parsing.word(item.get("processing_status")),
         answered=any(counts.values()) and not counts["processing"] and bool(item.get("results_url")),
     )
     return Snapshot(
-        id=reading.needed(item, "id"),
+        id=parsing.needed(item, "id"),
         status=_ended(counts) if state.status in _ENDS else state.status,
         raw_status=state.raw,
         known=state.known,
@@ -244,7 +245,7 @@ def snapshot(answer: Any) -> Snapshot:
         # Each of them is a line of the results, so that a download can be counted.
         failed=sum(counts[name] for name in ("errored", "canceled", "expired")),
         output="results" if item.get("results_url") else None,
-        created_at=reading.instant(item.get("created_at")),
+        created_at=parsing.instant(item.get("created_at")),
     )
 
 
@@ -252,12 +253,12 @@ def _batch(batch_id: str, answer: Any) -> Snapshot:
     """Return the batch that was asked for, as it is now.
 
     Raises:
-        reading.Unreadable: the answer does not say how it is, or is about another one.
+        parsing.Unreadable: the answer does not say how it is, or is about another one.
     """
-    reading.needed(reading.fields(answer), "processing_status")
+    parsing.needed(parsing.fields(answer), "processing_status")
     found = snapshot(answer)
     if found.id != batch_id:
-        raise reading.Unreadable("field `id` names another batch than was asked for")
+        raise parsing.Unreadable("field `id` names another batch than was asked for")
     return found
 
 
@@ -266,7 +267,7 @@ def _rows(item: Mapping[str, Any]) -> int | None:
     told = item.get("request_counts")
     if not isinstance(told, dict):
         return None
-    counts = [reading.count(told[name]) for name in COUNTS if told.get(name) is not None]
+    counts = [parsing.count(told[name]) for name in COUNTS if told.get(name) is not None]
     return None if None in counts or not counts else sum(one for one in counts if one is not None)
 
 

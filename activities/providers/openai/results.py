@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from ...contract import ErrorClass, RowStatus
-from .base import Outcome, RowFailure, RowResponse, RowTokens
-from .lenient import lenient, parsed
-from .openai_errors import error_class, failure, filtered
-from .words import NO_WORDS, silence, words
+from ....contract import ErrorClass, RowStatus
+from ..base import Outcome, RowFailure, RowResponse, RowTokens
+from ..error_details import NO_WORDS, silence, words
+from ..lenient_struct import lenient, parsed
+from .errors import error_class, failure, filtered
 
 _NULL = msgspec.Raw(b"null")
 _QUOTE, _N = b'"n'  # the first byte of a JSON value tells its type

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from durabatch.activities.providers import anthropic, openai_batch
-from durabatch.activities.providers.states import MAX_WORD, state_of
+from durabatch.activities.providers.anthropic import adapter as anthropic
+from durabatch.activities.providers.openai import batch_object as openai_batch
+from durabatch.activities.providers.status import MAX_WORD, state_of
 from durabatch.contract import ProviderStatus
 
 S = ProviderStatus

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from durabatch.activities.providers.listing import Listed, Listing
+from durabatch.activities.providers.marker_cache import Listed, Listing
 
 SETTLE = timedelta(seconds=60)
 

@@ -5,7 +5,7 @@ Protocol: https://platform.claude.com/docs/en/api/messages/batches and the types
 - `{custom_id, params}`, and every row of a spec whose endpoint is `/v1/messages`, is Anthropic's own: it goes through
   as it is written, with the spec's model and params in its gaps.
 - `{custom_id, method, url, body}` and `{custom_id, input}` under `/v1/chat/completions` are OpenAI's chat, and so are
-  the spec's params for them: they are translated as far as Anthropic has the same thing (see anthropic_chat).
+  the spec's params for them: they are translated as far as Anthropic has the same thing (see `chat`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
-from ...contract import BatchSpec
-from ..rows import Row, RowRefused
-from .anthropic_chat import first_byte, is_null, translate, value_of
+from ....contract import BatchSpec
+from ...rows import Row, RowRefused
+from .chat import first_byte, is_null, translate, value_of
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from .pages import ListingIncomplete
+from .pagination import ListingIncomplete
 
 #: Markers that are kept, of 100 bytes or so each; with more than that the listing is read from its beginning again.
 _MOST = 100_000

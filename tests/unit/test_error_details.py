@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from durabatch.activities.providers.words import Words, silence, words
+from durabatch.activities.providers.error_details import Words, silence, words
 
 
 @pytest.mark.parametrize(

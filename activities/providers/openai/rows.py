@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ...contract import BatchSpec
-from ..rows import Row, RowRefused
+from ....contract import BatchSpec
+from ...rows import Row, RowRefused
 
 #: The paths that a batch may ask, and the field that each cannot do without.
 REQUIRED = {

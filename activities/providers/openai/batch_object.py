@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...contract import ProviderStatus, Usage
-from ...contract.names import MARKER_KEY
-from ...contract.steps import Snapshot
-from . import reading, refusals
-from .states import State, state_of
+from ....contract import ProviderStatus, Usage
+from ....contract.names import MARKER_KEY
+from ....contract.steps import Snapshot
+from .. import parsing, refusals
+from ..status import State, state_of
 
 #: The metadata key beside the marker that tells which rows the batch was made of.
 DIGEST_KEY = "durabatch_rows"
@@ -26,16 +26,16 @@ def snapshot(answer: Any) -> Snapshot:
     """Return a batch object in the contract's words; only its id is needed.
 
     Raises:
-        reading.Unreadable: it is no object, or has no id.
+        parsing.Unreadable: it is no object, or has no id.
     """
-    item = reading.fields(answer)
-    counts = reading.mapping(item.get("request_counts"))
-    total, completed, failed = (reading.count(counts.get(name)) or 0 for name in ("total", "completed", "failed"))
-    output = reading.word(item.get("output_file_id"))  # some servers send "" for none
+    item = parsing.fields(answer)
+    counts = parsing.mapping(item.get("request_counts"))
+    total, completed, failed = (parsing.count(counts.get(name)) or 0 for name in ("total", "completed", "failed"))
+    output = parsing.word(item.get("output_file_id"))  # some servers send "" for none
     state = _state(item, answered=output is not None and 0 < total <= completed + failed)
     errors = _errors(item)
     return Snapshot(
-        id=reading.needed(item, "id"),
+        id=parsing.needed(item, "id"),
         status=state.status,
         raw_status=state.raw,
         known=state.known,
@@ -43,11 +43,11 @@ def snapshot(answer: Any) -> Snapshot:
         completed=completed,
         failed=failed,
         output=output,
-        errors=reading.word(item.get("error_file_id")),
+        errors=parsing.word(item.get("error_file_id")),
         error=_said(errors),
         error_code=errors[0].code if errors else None,
-        created_at=reading.instant(item.get("created_at")),
-        usage=_usage(reading.mapping(item.get("usage"))),
+        created_at=parsing.instant(item.get("created_at")),
+        usage=_usage(parsing.mapping(item.get("usage"))),
     )
 
 
@@ -55,30 +55,30 @@ def batch(batch_id: str, answer: Any) -> Snapshot:
     """Return the batch that was asked for, as it is now.
 
     Raises:
-        reading.Unreadable: the answer does not say how it is, or is about another one.
+        parsing.Unreadable: the answer does not say how it is, or is about another one.
     """
-    reading.needed(reading.fields(answer), "status")
+    parsing.needed(parsing.fields(answer), "status")
     found = snapshot(answer)
     if found.id != batch_id:
-        raise reading.Unreadable("field `id` names another batch than was asked for")
+        raise parsing.Unreadable("field `id` names another batch than was asked for")
     return found
 
 
 def marks(item: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return the marker and the digest that a batch carries."""
-    metadata = reading.mapping(item.get("metadata"))
-    return reading.word(metadata.get(MARKER_KEY)), reading.word(metadata.get(DIGEST_KEY))
+    metadata = parsing.mapping(item.get("metadata"))
+    return parsing.word(metadata.get(MARKER_KEY)), parsing.word(metadata.get(DIGEST_KEY))
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage | None:
-    if not reading.count(usage.get("total_tokens")):
+    if not parsing.count(usage.get("total_tokens")):
         return None
-    details = reading.mapping(usage.get("input_tokens_details")), reading.mapping(usage.get("output_tokens_details"))
+    details = parsing.mapping(usage.get("input_tokens_details")), parsing.mapping(usage.get("output_tokens_details"))
     return Usage(
-        input_tokens=reading.count(usage.get("input_tokens")) or 0,
-        cached_input_tokens=reading.count(details[0].get("cached_tokens")) or 0,
-        output_tokens=reading.count(usage.get("output_tokens")) or 0,
-        reasoning_tokens=reading.count(details[1].get("reasoning_tokens")) or 0,
+        input_tokens=parsing.count(usage.get("input_tokens")) or 0,
+        cached_input_tokens=parsing.count(details[0].get("cached_tokens")) or 0,
+        output_tokens=parsing.count(usage.get("output_tokens")) or 0,
+        reasoning_tokens=parsing.count(details[1].get("reasoning_tokens")) or 0,
     )
 
 
@@ -88,7 +88,7 @@ def fenced_off(item: Mapping[str, Any]) -> bool:
 
 
 def _state(item: Mapping[str, Any], *, answered: bool = False) -> State:
-    return state_of(reading.word(item.get("status")), answered=answered)
+    return state_of(parsing.word(item.get("status")), answered=answered)
 
 
 def _errors(item: Mapping[str, Any]) -> list[refusals.Complaint]:

@@ -15,22 +15,23 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from ...contract import (
+from ....contract import (
     BatchSpec,
     ProviderError,
     ProviderNotFound,
     ProviderRefused,
     ProviderUnavailable,
 )
-from ...contract.names import MARKER_KEY
-from ...contract.steps import Search, Snapshot
-from ..rows import Row
-from . import openai_batch, openai_results, openai_rows, reading
-from .base import Capabilities, Content, Creation, Download, MarkedBatch, Outcome, StoredFile, Wanted
-from .http import Http
-from .listing import Listed, Listing
-from .pages import ListingIncomplete, page, pages
-from .settings import ProviderSettings
+from ....contract.names import MARKER_KEY
+from ....contract.steps import Search, Snapshot
+from ...rows import Row
+from .. import parsing
+from ..base import Capabilities, Content, Creation, Download, MarkedBatch, Outcome, StoredFile, Wanted
+from ..http import Http
+from ..marker_cache import Listed, Listing
+from ..pagination import ListingIncomplete, page, pages
+from ..settings import ProviderSettings
+from . import batch_object, results, rows
 
 #: Limits of a batch: https://platform.openai.com/docs/guides/batch (50,000 requests, 200 MB).
 MAX_ROWS = 50_000
@@ -60,15 +61,15 @@ class OpenAIProvider:
         self._name = settings.name
         self._http = Http(settings, {"Authorization": f"Bearer {key}"})
         self._listing = Listing(self._listed, settings.listing_lag)
-        self._azure = openai_rows.is_azure(settings.url)
+        self._azure = rows.is_azure(settings.url)
         self._capabilities = Capabilities(
             search=Search.MARKER,
             uploads=True,
-            endpoints=frozenset(openai_rows.REQUIRED),
+            endpoints=frozenset(rows.REQUIRED),
             max_rows=min(settings.max_rows or MAX_ROWS, MAX_ROWS),
             max_bytes=min(settings.max_bytes or MAX_BYTES, MAX_BYTES),
             max_tokens=settings.max_enqueued_tokens,
-            max_inputs={openai_rows.EMBEDDINGS: MAX_EMBEDDING_INPUTS},
+            max_inputs={rows.EMBEDDINGS: MAX_EMBEDDING_INPUTS},
             keeps_ids=True,
             one_model=True,
         )
@@ -78,7 +79,7 @@ class OpenAIProvider:
         return self._capabilities
 
     def prepare(self, row: Row, spec: BatchSpec) -> bytes:
-        return openai_rows.prepare(row, spec, azure=self._azure)
+        return rows.prepare(row, spec, azure=self._azure)
 
     def wire(self, prepared: bytes, custom_id: str) -> bytes:
         # Any id is taken here, so rows keep theirs.
@@ -94,13 +95,13 @@ class OpenAIProvider:
         return True  # the metadata said so before it was adopted
 
     def model_of(self, prepared: bytes) -> str | None:
-        return openai_rows.model_of(prepared)
+        return rows.model_of(prepared)
 
     def inputs_of(self, prepared: bytes) -> int:
-        return openai_rows.inputs_of(prepared)
+        return rows.inputs_of(prepared)
 
     def outcome(self, line: bytes) -> Outcome:
-        return openai_results.outcome(line)
+        return results.outcome(line)
 
     async def upload(self, content: Content) -> str:
         boundary = uuid4().hex
@@ -144,12 +145,12 @@ class OpenAIProvider:
         found: list[StoredFile] = []
         try:
             async for item in self._pages("/files", {"purpose": "batch", "limit": 1000, "order": "desc"}):
-                created = reading.instant(item.get("created_at"))
+                created = parsing.instant(item.get("created_at"))
                 if created is not None and created < oldest:
                     break
-                name = reading.word(item.get("filename"))
-                if name is not None and name.startswith(prefix) and reading.word(item.get("id")):
-                    size = reading.count(item.get("bytes")) or 0
+                name = parsing.word(item.get("filename"))
+                if name is not None and name.startswith(prefix) and parsing.word(item.get("id")):
+                    size = parsing.count(item.get("bytes")) or 0
                     found.append(StoredFile(id=_id(item), name=name, bytes=size, created_at=created))
         except ListingIncomplete as error:
             # A file that is not seen removes itself in the end, and its rows are uploaded again.
@@ -170,10 +171,10 @@ class OpenAIProvider:
                 return None
             oldest = wanted.since - CLOCK_SLACK
             async for item in self._pages("/batches", {"limit": 100}):
-                created = reading.instant(item.get("created_at"))
+                created = parsing.instant(item.get("created_at"))
                 if created is not None and created < oldest:
                     break
-                if openai_batch.marks(item) == (wanted.marker, wanted.digest) and not openai_batch.fenced_off(item):
+                if batch_object.marks(item) == (wanted.marker, wanted.digest) and not batch_object.fenced_off(item):
                     found = self._ours(item)  # the oldest of them is the one that everybody adopts
         except ListingIncomplete as error:
             if found is None and wanted.sent:
@@ -193,12 +194,12 @@ class OpenAIProvider:
         found: list[MarkedBatch] = []
         try:
             async for item in self._pages("/batches", {"limit": 100}):
-                created = reading.instant(item.get("created_at"))
+                created = parsing.instant(item.get("created_at"))
                 if created is not None and created < oldest:
                     break
-                marker, digest = openai_batch.marks(item)
-                if marker and reading.word(item.get("id")):
-                    found.append(MarkedBatch(marker=marker, digest=digest or "", batch=openai_batch.snapshot(item)))
+                marker, digest = batch_object.marks(item)
+                if marker and parsing.word(item.get("id")):
+                    found.append(MarkedBatch(marker=marker, digest=digest or "", batch=batch_object.snapshot(item)))
         except ListingIncomplete as error:
             # Whoever asks deletes what no batch needs, so it has to know all of them.
             raise ProviderUnavailable(str(error)) from None
@@ -209,22 +210,22 @@ class OpenAIProvider:
             "input_file_id": creation.file_id,
             "endpoint": creation.endpoint,
             "completion_window": creation.completion_window,
-            "metadata": {MARKER_KEY: creation.marker, openai_batch.DIGEST_KEY: creation.digest},
+            "metadata": {MARKER_KEY: creation.marker, batch_object.DIGEST_KEY: creation.digest},
             "output_expires_after": {"anchor": "created_at", "seconds": int(FILE_LIFE.total_seconds())},
         }
         try:
-            return await self._http.call("POST", "/batches", read=openai_batch.snapshot, json=body, creates=True)
+            return await self._http.call("POST", "/batches", read=batch_object.snapshot, json=body, creates=True)
         except ProviderRefused as error:
             raise _about_the_file(error) from None
 
     async def retrieve(self, batch_id: str) -> Snapshot:
-        return await self._http.call("GET", f"/batches/{_part(batch_id)}", read=partial(openai_batch.batch, batch_id))
+        return await self._http.call("GET", f"/batches/{_part(batch_id)}", read=partial(batch_object.batch, batch_id))
 
     async def cancel(self, batch_id: str) -> Snapshot:
         try:
             answer = await self._http.send("POST", f"/batches/{_part(batch_id)}/cancel")
-            return openai_batch.batch(batch_id, reading.decode(answer))
-        except (ProviderRefused, reading.Unreadable):
+            return batch_object.batch(batch_id, parsing.decode(answer))
+        except (ProviderRefused, parsing.Unreadable):
             # It has ended meanwhile (409), or was told to end and the answer is odd: how it is, retrieve shows.
             return await self.retrieve(batch_id)
 
@@ -239,7 +240,7 @@ class OpenAIProvider:
                 yield chunk
 
     async def probe(self) -> datetime | None:
-        await self._http.call("GET", "/models", read=reading.present)
+        await self._http.call("GET", "/models", read=parsing.present)
         return self._http.clock
 
     async def close(self) -> None:
@@ -247,13 +248,13 @@ class OpenAIProvider:
 
     async def _listed(self) -> AsyncIterator[Listed]:
         async for item in self._pages("/batches", {"limit": 100}):
-            created = reading.instant(item.get("created_at"))
-            yield Listed(created.timestamp() if created else None, openai_batch.marks(item)[0])
+            created = parsing.instant(item.get("created_at"))
+            yield Listed(created.timestamp() if created else None, batch_object.marks(item)[0])
 
     def _ours(self, item: Mapping[str, Any]) -> Snapshot:
         try:
-            return openai_batch.snapshot(item)
-        except reading.Unreadable as error:  # to pass it over would be to buy it again
+            return batch_object.snapshot(item)
+        except parsing.Unreadable as error:  # to pass it over would be to buy it again
             raise ProviderUnavailable(
                 f"Provider {self._name} lists a batch of ours at GET /batches that Durabatch cannot read: {error}."
             ) from None
@@ -269,7 +270,7 @@ class OpenAIProvider:
 
 
 def _id(answer: Any) -> str:
-    return reading.needed(reading.fields(answer), "id")
+    return parsing.needed(parsing.fields(answer), "id")
 
 
 def _about_the_file(error: ProviderRefused) -> ProviderError:

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from ...contract import ErrorClass, RowStatus
-from .anthropic_chat import first_byte
-from .base import CacheWrites, Outcome, RowFailure, RowResponse, RowTokens
-from .lenient import lenient, parsed
-from .words import silence, words
+from ....contract import ErrorClass, RowStatus
+from ..base import CacheWrites, Outcome, RowFailure, RowResponse, RowTokens
+from ..error_details import silence, words
+from ..lenient_struct import lenient, parsed
+from .chat import first_byte
 
 _NULL = msgspec.Raw(b"null")
 

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from durabatch.activities.providers import ProviderSettings, open_provider
-from durabatch.activities.providers.connecting import check, reason
+from durabatch.activities.providers.http_client import check, reason
 from durabatch.contract import ConfigurationError, ProviderUnavailable
 
 KEY = "sk-very-secret"

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..rows import RowRefused
+from ...rows import RowRefused
 
 #: Fields that mean the same at both.
 _SAME = {"model", "max_tokens", "temperature", "top_p", "top_k"}

@@ -1,0 +1,5 @@
+"""Anthropic's Message Batches."""
+
+from .adapter import AnthropicProvider
+
+__all__ = ["AnthropicProvider"]

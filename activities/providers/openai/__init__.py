@@ -1,0 +1,5 @@
+"""OpenAI, and every server that speaks its Files and Batches."""
+
+from .adapter import OpenAIProvider
+
+__all__ = ["OpenAIProvider"]
