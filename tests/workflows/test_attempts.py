@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -25,27 +24,22 @@ async def start(house: House, provider: str, **fields: Any) -> WorkflowHandle[An
     return await house.start(TEXTS, provider=provider, model=MODELS[provider], **fields)
 
 
-async def until_the_second_attempt_runs(house: House, handle: WorkflowHandle[Any, Any]) -> None:
-    while len(await house.batches()) < 2:
-        await asyncio.sleep(0.05)
-    await house.admin.settings(finish_after_polls=100_000)
-    await house.admin.clear()
-    await house.until(handle, lambda p: p.attempt == 2 and p.provider_batch_id and p.next_poll_at)
-
-
 @pytest.mark.parametrize("provider", ["sandbox", "claude"])
 @pytest.mark.parametrize("classes", [[*CLASSES, "invalid_request"], []])
 async def test_rows_that_are_bought_a_second_time_stay_so_where_the_batch_is_started_again_with_another_policy(
     house: House, provider: str, classes: list[str]
 ) -> None:
-    await house.admin.fault("batches.create", "hold", skip=1, times=1)  # while its settings are changed
+    # A batch ends when it is asked for: the first attempt's at once, and the second one's not before the fault is gone.
+    await house.admin.settings(finish_after_polls=0)
+    await house.admin.fault("batches.retrieve", "status", status=503, skip=1)
     async with house.worker():
         handle = await start(house, provider, retry={"max_attempts": 3})
-        await until_the_second_attempt_runs(house, handle)
+        await house.until(handle, lambda p: p.attempt == 2 and p.provider_batch_id)
         await handle.terminate()
         again = await start(house, provider, id=handle.id, retry={"max_attempts": 3, "classes": classes})
-        await house.until(again, lambda p: p.attempt == 2 and p.provider_batch_id and p.next_poll_at)
-        await house.admin.settings(finish_after_polls=0)
+        await house.until(again, lambda p: p.attempt == 2 and p.provider_batch_id)
+        await house.admin.clear()
+        await again.signal("poll_now")
         result = await again.result()
     assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 3 if classes else 2)
     assert [batch["rows_billed"] for batch in await house.batches()] == ([1, 1, 1] if classes else [1, 1])
