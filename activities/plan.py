@@ -346,6 +346,6 @@ def _check_cost(plan: PlanRecord, limit: Decimal, prices: Prices) -> None:
         total += prices.paid(cost * tokens // 1000)
     if total > limit * 10**12:
         raise InvalidInput(
-            f"The input alone is estimated at {dollars(total)} USD, more than max_cost_usd = {limit}; nothing was "
+            f"The input alone is estimated at {dollars(total)} USD, more than max_cost_usd = {limit:f}; nothing was "
             "submitted."
         )

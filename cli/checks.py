@@ -29,6 +29,7 @@ from ..contract import (
 )
 from ..workers.embedded import binary, temporal_server
 from ..workers.settings import Settings
+from . import stand_in
 from .session import Session, session
 from .terminal import settings as read_settings
 
@@ -73,7 +74,7 @@ async def examine() -> list[Finding]:
     findings.append(Finding(Level.OK, "configuration", f"{source}; providers: {', '.join(sorted(settings.providers))}"))
     findings += await _temporal(settings)
     findings.append(await _store(settings))
-    findings += await _providers(settings)
+    findings += await _providers(stand_in.beside(settings))
     return findings
 
 

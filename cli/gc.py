@@ -55,10 +55,11 @@ async def _gc(
     rest: timedelta, delete: bool, results: bool, provider: str | None, cancel_orphans: bool, as_json: bool
 ) -> int:
     from ..clients.gc.sweep import Sweep
+    from . import stand_in
     from .session import session
 
     async with session() as opened:
-        settings = opened.settings
+        settings = stand_in.beside(opened.settings) if opened.embedded else opened.settings
         asked, not_asked = _providers(settings, provider)
         clearing = Sweep(opened.connection.client, opened.client.store, asked, rest=rest, results=results, say=say)
         found = await clearing.look()

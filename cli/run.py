@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -336,5 +337,10 @@ def _local(input: str) -> Iterator[str | Path]:
 
 def _check_output(output: Path | None) -> None:
     """Refuse, before anything is bought, a place that results could not be copied to."""
-    if output is not None and not output.is_dir() and not output.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {output.absolute().parent}", param_hint="--output")
+    if output is None:
+        return
+    folder = output.absolute() if output.is_dir() else output.absolute().parent
+    if not folder.is_dir():
+        raise typer.BadParameter(f"there is no folder {folder}", param_hint="--output")
+    if not os.access(folder, os.W_OK):
+        raise typer.BadParameter(f"nothing can be written into the folder {folder}", param_hint="--output")

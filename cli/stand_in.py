@@ -46,6 +46,11 @@ def known(settings: Settings, folder: Path = FOLDER) -> Settings:
     return settings.with_provider(_provider(ports)) if ports and NAME not in settings.providers else settings
 
 
+def beside(settings: Settings, folder: Path = FOLDER) -> Settings:
+    """Return settings that know the stand-in if it runs here now, for whoever looks and starts nothing."""
+    return known(settings, folder) if process(folder).alive() else settings
+
+
 def process(folder: Path = FOLDER, idle: timedelta = IDLE) -> BackgroundProcess:
     """Return the stand-in of a folder, running or not.
 

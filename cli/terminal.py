@@ -98,11 +98,22 @@ def say_problems(problems: tuple[str, ...], total: int) -> None:
         say(f"  … and {more:,} more")
 
 
+#: What is wrong with every row of a file whose command lacks an option, and that option.
+_COMMON = {
+    "model: is missing, and the batch names none": "give the model of all rows that name none by --model.",
+    "url: differs from the batch's endpoint": "give the rows' endpoint by --endpoint; a batch asks one endpoint.",
+}
+
+
 def _hint(error: BaseException) -> str | None:
     from ..clients.connection import TemporalUnavailable
-    from ..contract import BatchNotFinished, BatchNotFound, InvalidInput, MissingKey, UnknownProvider
+    from ..contract import BatchNotFinished, BatchNotFound, InvalidInput, MissingKey, ObjectNotFound, UnknownProvider
 
     if isinstance(error, InvalidInput) and error.problems:
+        # Where all rows lack the same, it is the command that lacks it.
+        for problem, advice in _COMMON.items():
+            if len(error.problems) == error.total and all(problem in one for one in error.problems):
+                return advice
         return "correct these lines; --skip-invalid lets them fail alone, where others are right."
     if isinstance(error, BatchNotFound):
         return "`durabatch list` shows the batches there are."
@@ -112,6 +123,10 @@ def _hint(error: BaseException) -> str | None:
         return "`--provider sandbox` tries everything without an account; `durabatch doctor` checks the configuration."
     if isinstance(error, TemporalUnavailable):
         return "`durabatch doctor` checks what is wrong."
+    if isinstance(error, ObjectNotFound):
+        return (
+            "is the store mounted, and is its url right? `durabatch doctor` checks it; `gc --results` removes results."
+        )
     return None
 
 

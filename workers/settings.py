@@ -134,7 +134,9 @@ class Settings(_Section):
             raise ConfigurationError(
                 f"The configuration file {file}{origin} cannot be read: {error.strerror}."
             ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"The configuration file {file} is no TOML: save it as UTF-8 text.") from None
+        except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"The configuration file {file} is no TOML: {error}.") from None
         return cls._build(data, file, environ)
 
@@ -261,6 +263,8 @@ def problem_words(problem: Mapping[str, Any]) -> str:
     """Return what pydantic disliked, in words for somebody who writes files, not Python."""
     if problem["type"].startswith("time_delta"):
         return 'must be a duration such as "90s", "10m" or "26h"'
+    if problem["type"] == "missing":
+        return "is missing"
     return str(problem["msg"]).removeprefix("Value error, ")
 
 

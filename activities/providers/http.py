@@ -30,6 +30,8 @@ from . import http_client, parsing, refusals
 from .redirects import MAX_REDIRECTS, origin, range_of, redirects, target
 from .settings import NO_KEY, ProviderSettings
 
+#: Where routes that list something end: a 404 of one is no word about a batch or a file.
+_LISTINGS = ("batches", "files")
 #: Codes and words by which providers say that their queue, rather than the request rate, is full.
 QUEUE_WORDS = (
     "token_limit_exceeded",
@@ -173,7 +175,8 @@ class Http:
                 response = await self._client.send(request, stream=True)
             except httpx2.RequestError as error:
                 if abroad:
-                    why = http_client.reason(error, self._patience).partition(";")[0].rstrip(".")  # no advice
+                    said = http_client.reason(error, self._patience, request.url)
+                    why = said.partition(";")[0].rstrip(".")  # no advice
                     raise self._abroad_error(request.url, f"cannot be reached: {why}") from None
                 raise self._transport_error(error, False) from None
             if not redirects(response):
@@ -223,7 +226,7 @@ class Http:
         await self._client.aclose()
 
     def _transport_error(self, error: httpx2.RequestError, creates: bool) -> ProviderError:
-        why = http_client.reason(error, self._patience)
+        why = http_client.reason(error, self._patience, self._client.base_url)
         # Only these are known to have failed before a byte of the request left.
         unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
         if creates and not isinstance(error, unsent):
@@ -254,6 +257,9 @@ class Http:
                 status=status,
             )
         if status == 404:
+            route = response.request.url.path.rstrip("/").rpartition("/")[2]
+            if response.request.method == "GET" and route in _LISTINGS:
+                told = f"{told.rstrip('.')}. There is such a listing at the right base_url: see `durabatch doctor`."
             return ProviderNotFound(told, status=status)
         if status == 429:
             return (QueueFull if full else RateLimited)(told, **facts)

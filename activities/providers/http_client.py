@@ -9,6 +9,7 @@ import socket
 import ssl
 import unicodedata
 from collections.abc import Iterator, Mapping
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
@@ -32,6 +33,7 @@ def open_client(settings: ProviderSettings, headers: Mapping[str, str]) -> httpx
         ConfigurationError: the key, the base URL, a proxy or a certificate file cannot be used; says which and why.
     """
     check_key(settings)
+    _check_url(settings)
     patience = settings.timeout.total_seconds()
     timeout = httpx2.Timeout(patience, connect=min(patience, CONNECT_SECONDS))
     # httpx2 repeats nothing by itself. Connections are not limited: who may call how often is decided above.
@@ -54,12 +56,7 @@ def open_client(settings: ProviderSettings, headers: Mapping[str, str]) -> httpx
             f"Provider {settings.name} cannot be reached through the SOCKS proxy that {_proxies()} names: unset it, "
             "put the provider's host into NO_PROXY, or install its support with `pip install socksio`."
         ) from None
-    except httpx2.InvalidURL:  # its message quotes the URL
-        raise ConfigurationError(
-            f"The base_url of provider {settings.name} is not a URL that can be called: write one such as "
-            "https://api.openai.com/v1."
-        ) from None
-    except (ValueError, TypeError):  # a proxy's URL, which may hold a password
+    except (httpx2.InvalidURL, ValueError, TypeError):  # a proxy's URL, which may hold a password
         raise ConfigurationError(
             f"The proxy that {_proxies()} names cannot be used for provider {settings.name}: write it as "
             "http://host:port, or unset it."
@@ -90,6 +87,17 @@ def check_key(settings: ProviderSettings) -> None:
                 f"The key of provider {settings.name} cannot be one: character {place} of {len(key)} is {named}. Copy "
                 f"the whole key into the environment variable {settings.key_variable} again, and restart."
             )
+
+
+def _check_url(settings: ProviderSettings) -> None:
+    """Check the base URL by itself: an environment's proxy that is no URL raises the same error."""
+    try:
+        httpx2.URL(settings.url)
+    except httpx2.InvalidURL:  # its message quotes the URL
+        raise ConfigurationError(
+            f"The base_url of provider {settings.name} is not a URL that can be called: write one such as "
+            "https://api.openai.com/v1."
+        ) from None
 
 
 def _trust_of(settings: ProviderSettings) -> ssl.SSLContext:
@@ -125,14 +133,24 @@ def _proxies() -> str:
     return " or ".join(dict.fromkeys(found)) or "the system"
 
 
-def reason(error: httpx2.RequestError, seconds: float) -> str:
+def _by_proxy(url: httpx2.URL) -> bool:
+    """Whether the environment has a URL's host reached through a proxy, so that a connection is one to the proxy."""
+    if is_loopback(str(url)):
+        return False
+    proxies = getproxies()
+    return bool(proxies.get(url.scheme) or proxies.get("all")) and not proxy_bypass(url.host)
+
+
+def reason(error: httpx2.RequestError, seconds: float, url: httpx2.URL) -> str:
     """Return why there was no answer, as the end of a sentence for whoever runs the worker.
 
     Args:
         error: what the client raised.
         seconds: how long it was to wait for an answer.
+        url: what was to be called.
     """
-    known = (why for cause in _causes(error) if (why := _of_system(cause)) is not None)
+    of_system = _of_proxy if _by_proxy(url) else _of_system
+    known = (why for cause in _causes(error) if (why := of_system(cause)) is not None)
     why = next(known, None) or _of_client(error, seconds)
     return why if why.endswith("?") else f"{why}."
 
@@ -156,6 +174,18 @@ def _of_system(cause: BaseException) -> str | None:
     if isinstance(cause, OSError) and cause.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
         return "there is no way to its network"
     return None
+
+
+def _of_proxy(cause: BaseException) -> str | None:
+    """Return what TLS says, or what the name service or the network say of the proxy; None if it is something else."""
+    mend = "correct the variable, or put the provider's host into NO_PROXY"
+    if isinstance(cause, socket.gaierror):
+        return f"the name service (DNS) does not find the host of the proxy that {_proxies()} names; {mend}"
+    if isinstance(cause, ConnectionRefusedError):
+        return f"nothing listens at the proxy that {_proxies()} names (connection refused); {mend}"
+    if isinstance(cause, OSError) and cause.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+        return f"there is no way to the network of the proxy that {_proxies()} names; {mend}"
+    return _of_system(cause)
 
 
 def _of_client(error: httpx2.RequestError, seconds: float) -> str:

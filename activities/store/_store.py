@@ -112,7 +112,10 @@ class Store:
         if self._is_folder:
             root, location = _file_path(self.url), _file_path(uri)
         if root is None or location is None or not f"{location}/".startswith(f"{root}/"):
-            raise InvalidSpec(f"The URI {_shown(uri)} is outside the store {self.url}.")
+            raise InvalidSpec(
+                f"The URI {_shown(uri)} is outside the store {self.url}: name something in it, or give a "
+                "client the path of a local file."
+            )
         path = location[len(root) + 1 :].removesuffix("/")
         if path:
             _check(path)

@@ -346,6 +346,8 @@ def test_every_kind_of_bad_row_is_told(desk: Place) -> None:
     for (name, (_, word)), one in zip(BAD_ROWS.items(), ended, strict=True):
         assert one.code == 1, name
         assert word in one.err, name
+    # What every row lacks, the command lacks.
+    assert "hint: give the rows' endpoint by --endpoint; a batch asks one endpoint." in ended[0].err
     assert desk.bought() == before
 
 
@@ -373,6 +375,7 @@ BAD = {
         "fairness_key: String should have at least 1",
     ),
     "a long key": (["submit", "row.jsonl", *COMMON, "--fairness-key", "k" * 65], "fairness_key: String should have at"),
+    "a model that no row names": (["run", "row.jsonl", "--provider", "stub"], "1 row of 1 cannot be sent"),
     "an input elsewhere": (["run", "s3://other/rows.jsonl", *COMMON], "is outside the store"),
     "an unknown batch": (["status", "nobody-knows"], "There is no batch 'nobody-knows'"),
     "an unknown batch's results": (["results", "nobody-knows"], "There is no batch 'nobody-knows'"),
@@ -395,6 +398,8 @@ def test_what_is_wrong_is_told_in_a_sentence_and_nothing_is_submitted(desk: Plac
         assert (one.code, one.out) == (1, ""), name
         errors = [line for line in one.err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1 and words in errors[0], name
+        if name == "a model that no row names":
+            assert "hint: give the model of all rows that name none by --model." in one.err
     assert desk.bought() == before
 
 

@@ -220,6 +220,24 @@ async def test_an_error_without_words_says_that_there_were_none(status: int, bod
     assert "gave no reason" in message and str(status) in message and "None" not in message
 
 
+@pytest.mark.parametrize(
+    ("path", "advised"),
+    [
+        ("/batches", True),
+        ("/files", True),
+        ("/messages/batches", True),
+        ("/batches/batch_1", False),
+        ("/models", False),
+    ],
+)
+async def test_a_listing_that_is_not_there_says_that_the_base_url_is_wrong(path: str, advised: bool) -> None:
+    async with serving(answering(404, b'{"error": {"message": "Unknown request URL: GET /batches."}}')) as http:
+        with pytest.raises(ProviderNotFound) as caught:
+            await http.call("GET", path, read=dict, params={"limit": 1})
+    advice = "There is such a listing at the right base_url: see `durabatch doctor`."
+    assert caught.value.message.endswith(f"Unknown request URL: GET /batches. {advice}") is advised
+
+
 async def test_a_redirect_says_where_it_leads_without_its_query() -> None:
     async with serving(answering(308, b"", location="https://new.example/v2/x?token=abc")) as http:
         assert (await failure(http)).message == (

@@ -44,6 +44,7 @@ ENVIRONMENTS = {
         "ftp://me:secret@x:9",
         ("proxy that HTTPS_PROXY names", "http://host:port"),
     ),
+    "a proxy that is no URL": ("HTTPS_PROXY", "secret:word", ("proxy that HTTPS_PROXY names", "http://host:port")),
     "a certificate file that is gone": (
         "SSL_CERT_FILE",
         "/nonexistent/ca.pem",
@@ -150,7 +151,35 @@ def test_what_the_system_says_of_a_connection_is_said_in_plain_words(cause: Exce
     # Made by hand: a name that is asked for in a test would be asked of somebody's network.
     error = httpx2.ConnectError("All connection attempts failed")
     error.__cause__ = cause
-    assert words in reason(error, 60)
+    assert words in reason(error, 60, httpx2.URL("https://far.example/v1"))
+
+
+async def test_a_proxy_that_is_out_of_reach_is_not_taken_for_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:1")
+    said = await unreachable("https://far.example/v1")
+    assert "nothing listens at the proxy that HTTPS_PROXY names (connection refused); correct the variable" in said
+    assert "base_url" not in said and "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "variable", "no_proxy", "by_proxy"),
+    [
+        ("https://far.example/v1", "HTTPS_PROXY", "", True),
+        ("https://far.example/v1", "ALL_PROXY", "", True),
+        ("https://far.example/v1", "HTTP_PROXY", "", False),
+        ("https://far.example/v1", "HTTPS_PROXY", "far.example", False),
+        ("http://127.0.0.1:9/v1", "HTTP_PROXY", "", False),
+    ],
+)
+def test_a_proxy_is_named_exactly_where_one_is_used(
+    monkeypatch: pytest.MonkeyPatch, url: str, variable: str, no_proxy: str, by_proxy: bool
+) -> None:
+    monkeypatch.setenv(variable, "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    error = httpx2.ConnectError("All connection attempts failed")
+    error.__cause__ = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    said = reason(error, 60, httpx2.URL(url))
+    assert (f"the host of the proxy that {variable} names" in said) is by_proxy, said
 
 
 async def test_an_untrusted_certificate_is_named_with_what_to_do(self_signed: ssl.SSLContext) -> None:

@@ -91,7 +91,7 @@ WRONG = {
     ),
     "no duration": ("[worker]\nheartbeat = 'soon'", ["worker.heartbeat"]),
     "an unknown kind": ("[providers.x]\nkind = 'opena'", ["providers.x.kind", "'openai'", "'anthropic'"]),
-    "no kind": ("[providers.x]\nbase_url = 'http://localhost:1'", ["providers.x.kind", "Field required"]),
+    "no kind": ("[providers.x]\nbase_url = 'http://localhost:1'", ["providers.x.kind: is missing"]),
     "no url": ("[providers.x]\nkind = 'openai'\nbase_url = 'api'", ["providers.x.base_url", "must be a URL"]),
     "a password in a url": (
         f"[providers.x]\nkind = 'openai'\nbase_url = 'https://me:{KEY}@llm.example/v1'",
