@@ -193,10 +193,16 @@ def test_what_a_killed_run_left_running_is_stopped_on_request(alone: Place) -> N
     in_use = alone.run("dev", "--stop")
     assert in_use.code == 1
     assert "is in use by another command: end that one first" in in_use.err
+    # Who looks sees the stand-in provider for as long as it runs here.
+    checks = {check["name"]: check["level"] for check in alone.run("doctor", "--json").facts["checks"]}
+    assert checks["provider sandbox"] == "ok"
+    cleared = alone.run("gc", "--provider", "sandbox", "--json")
+    assert (cleared.code, cleared.facts["failures"]) == (0, {}), cleared.err
     killed.kill()
     killed.communicate()
     assert alone.run("dev", "--stop", "--json").facts == {"stopped": ["temporal", "sandbox"]}
     assert alone.run("dev", "--stop", "--json").facts == {"stopped": []}
+    assert "provider sandbox" not in alone.run("doctor").out
     assert not temporal_server(alone.folder / ".durabatch").alive()
 
 
