@@ -154,7 +154,7 @@ class Lab:
         config = self.folder / f"{queue}.toml"
         config.write_text(
             f'[store]\nurl = "{self.store}"\n[worker]\ntask_queue = "{queue}"\n'
-            f'[providers.sandbox]\nkind = "openai"\nbase_url = "{provider.url}/v1"\nsettle = "1s"\n'
+            f'[providers.sandbox]\nkind = "openai"\nbase_url = "{provider.url}/v1"\nlisting_lag = "1s"\n'
         )
         command = [sys.executable, "-m", "durabatch", "worker"]
         environment = {"TEMPORAL_ADDRESS": self.address, "DURABATCH_CONFIG": str(config)}

@@ -70,7 +70,7 @@ async def idle(dev_server: str, tmp_path: Path) -> AsyncIterator[Desk]:
         config = tmp_path / "durabatch.toml"
         config.write_text(
             '[store]\nurl = "store"\n[worker]\nheartbeat = "3s"\n'
-            '[providers.stand_in]\nkind = "openai"\napi_key_env = "KEY"\nsettle = "1s"\n'
+            '[providers.stand_in]\nkind = "openai"\napi_key_env = "KEY"\nlisting_lag = "1s"\n'
             f'base_url = "{sandbox.url}/v1"\n'
         )
         settings = Settings.load(config, {"KEY": KEY})

@@ -136,7 +136,7 @@ async def test_a_batch_that_was_cleared_and_forgotten_is_not_bought_again(desk: 
 async def test_where_only_a_note_tells_what_was_bought_it_is_not_bought_again(idle: Desk, tmp_path: Path) -> None:
     config = tmp_path / "claude.toml"
     config.write_text(
-        f'[store]\nurl = "store"\n[providers.stand_in]\nkind = "anthropic"\napi_key_env = "KEY"\nsettle = "1s"\n'
+        f'[store]\nurl = "store"\n[providers.stand_in]\nkind = "anthropic"\napi_key_env = "KEY"\nlisting_lag = "1s"\n'
         f'base_url = "{idle.sandbox.url}"\n'
     )
     desk = Desk(idle.client, idle.sandbox, Settings.load(config, {"KEY": KEY}))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: Each as small as it goes.

@@ -110,7 +110,7 @@ def place(folder: Path) -> Iterator[Place]:
             url = json.loads(sandbox.stdout.readline())["url"]
             (folder / "durabatch.toml").write_text(
                 '[store]\nurl = "store"\n[worker]\nheartbeat = "2s"\n'
-                f'[providers.stub]\nkind = "openai"\nbase_url = "{url}/v1"\napi_key_env = "KEY"\nsettle = "1s"\n'
+                f'[providers.stub]\nkind = "openai"\nbase_url = "{url}/v1"\napi_key_env = "KEY"\nlisting_lag = "1s"\n'
             )
             yield Place(folder, SandboxAdmin(url))
         finally:
