@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 # A file's tests stay in one process, because they share the servers that they start. More processes than cores: most of
 # the time goes into waiting for servers.
-PYTEST := pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
+PYTEST := pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
 
 test: setup ## Run the tests, all but the longest (some minutes)
 	$(PYTEST) -m 'not slow'
