@@ -7,7 +7,7 @@ from collections import Counter
 from ..contract import Unpriced, Usage
 from .prices import Prices, dollars
 from .providers import Outcome
-from .providers.base import RowTokens
+from .providers.outcome import RowTokens
 
 #: More tokens than any row has; what a provider counts above that is no count.
 _MAX_TOKENS = 10**9

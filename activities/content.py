@@ -13,7 +13,7 @@ from ..contract import AccountingError, BatchSpec
 from ..contract.steps import Attempt
 from .input import shard_bytes
 from .lease import Lease
-from .providers import Content, Provider
+from .providers import Content, Provider, RowFormat
 from .providers.base import sealed
 from .records import IndexRow, ShardRecord, attempt_digest, index_path, read_index
 from .rows import RowRefused, parse
@@ -60,7 +60,7 @@ async def open_content(
             before is no whole request.
     """
     name = file_name(attempt, attempt_digest(record, picked), generation)
-    unchanged = record.verbatim and picked is None and provider.capabilities.keeps_ids
+    unchanged = record.verbatim and picked is None and provider.rows.keeps_ids
     if unchanged:
         source = _counted(_checked(shard_bytes(store, record, CHUNK), record), lease)
         yield Content(name=name, size=record.end - record.start, chunks=_async(source))
@@ -92,27 +92,28 @@ def _write(
         for number, row in enumerate(read_index(store, index))
         if row.refusal is None and (wanted is None or number in wanted)
     )
+    format = provider.rows
     first = True
     for number, row, data in _with_data(store, record, rows):
         if not number % 1024:
             lease.check()
-        prepared = _prepared(provider, row, data, spec)
+        prepared = _prepared(format, row, data, spec)
         digest.update(prepared)
         digest.update(b"\n")
-        sent_as = provider.wire_id(row.custom_id, seal, number)
-        spool.write(provider.join(provider.wire(prepared, sent_as), first))
+        sent_as = format.sent_id(row.custom_id, seal, number)
+        spool.write(format.join(format.with_id(prepared, sent_as), first))
         first = False
     if picked is None and not digest.hexdigest().startswith(record.digest):
         raise _changed()
-    spool.write(provider.join(None, first))
+    spool.write(format.join(None, first))
     spool.flush()
 
 
-def _prepared(provider: Provider, row: IndexRow, data: bytes, spec: BatchSpec) -> bytes:
+def _prepared(format: RowFormat, row: IndexRow, data: bytes, spec: BatchSpec) -> bytes:
     try:
         found = parse(data)
         if found.custom_id == row.custom_id:
-            return provider.prepare(found, spec)
+            return format.prepare(found, spec)
     except RowRefused:
         pass
     raise _changed()

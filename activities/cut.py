@@ -99,7 +99,7 @@ class Cut:
         self, store: Store, provider: Provider, spec: BatchSpec, root: str, input: Input, digest: str, lease: Lease
     ) -> None:
         self._store = store
-        self._provider = provider
+        self._format = provider.rows
         self._spec = spec
         self._root = root
         self._input = input
@@ -228,11 +228,11 @@ class Cut:
             if not line.data:
                 raise RowRefused(None, f"has {line.length:,} bytes, more than the {self._max_bytes:,} a batch may have")
             row = parse(line.data) if firsts is None else _parse_once(line, firsts)
-            prepared = self._provider.prepare(row, self._spec)
+            prepared = self._format.prepare(row, self._spec)
             if len(prepared) + 1 > self._max_bytes:
                 raise RowRefused(None, f"has more than the {self._max_bytes:,} bytes a batch may have", row.custom_id)
             if self._max_inputs is not None:
-                inputs = self._provider.inputs_of(prepared)
+                inputs = self._format.inputs_of(prepared)
                 if inputs > self._max_inputs:
                     reason = f"has {inputs:,} inputs, more than the {self._max_inputs:,} a batch may have"
                     raise RowRefused("body.input", reason, row.custom_id)
@@ -256,7 +256,7 @@ class Cut:
         # Rows that name the same model ask for the same one, so few of them are read once more.
         named = row.shape, row.model
         if named not in self._models:
-            self._models[named] = self._provider.model_of(prepared)
+            self._models[named] = self._format.model_of(prepared)
         return self._models[named]
 
     def _full(self, shard: _Shard, size: int, tokens: int, inputs: int) -> bool:

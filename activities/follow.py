@@ -12,7 +12,7 @@ from temporalio import activity
 from ..contract import ProviderNotFound, ProviderUnavailable
 from ..contract.steps import CANCEL, FETCH, POLL, Attempt, BatchRequest, Fetched, FetchRequest, Snapshot
 from .lease import Lease
-from .providers import Download, Provider
+from .providers import Provider, ResultFile
 from .providers.base import sealed
 from .records import attempt_digest, read_picked, read_shard
 from .resources import Resources
@@ -34,13 +34,13 @@ class Follow:
     async def poll(self, request: BatchRequest, lease: Lease) -> Snapshot:
         """Return the provider batch as it is now."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
-        return await provider.retrieve(request.provider_batch_id)
+        return await provider.batches.retrieve(request.provider_batch_id)
 
     @step(CANCEL)
     async def cancel(self, request: BatchRequest, lease: Lease) -> Snapshot:
         """Ask the provider to end a batch; one that has ended already stays as it is."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
-        return await provider.cancel(request.provider_batch_id)
+        return await provider.batches.cancel(request.provider_batch_id)
 
     # Where tries are counted here, none is used up by a worker that had no room.
     @step(FETCH, long=lambda request: request.patient)
@@ -55,26 +55,26 @@ class Follow:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.home(request.attempt)  # before a download that would have nowhere to go
         rows = size = 0
-        downloads = await provider.downloads(request.batch)
-        if request.provisional and not await self._ours(provider, downloads, request):
+        files = await provider.batches.result_files(request.batch)
+        if request.provisional and not await self._ours(provider, files, request):
             return Fetched(rows=0, bytes=0, stranger=True)
         gone: list[ProviderNotFound] = []
         stored = set[str]()
-        for download in downloads:
+        for file in files:
             with tempfile.TemporaryFile(prefix="durabatch-fetch-") as spool:
                 try:
-                    lines = await _save(provider, download, spool, lease)
+                    lines = await _save(provider, file, spool, lease)
                 except ProviderNotFound as error:
                     gone.append(error)  # the other file may be there
                     continue
                 rows += lines
                 size += spool.tell()
                 folder = f"{await self._resources.home(request.attempt)}/{request.attempt.folder}"
-                path = f"{folder}/{download.name}.jsonl"
+                path = f"{folder}/{file.name}.jsonl"
                 if not await lease.confirm():
                     raise ProviderUnavailable("The worker stood still, and another one fetches the results by now.")
                 await in_thread(lease, partial(_store, spool, self._resources.store, path, lease))
-                stored.add(download.name)
+                stored.add(file.name)
         if gone and not request.lenient:
             raise gone[0]
         # Only now, and only what this batch does not have: to make room first would leave nothing to settle from if a
@@ -89,9 +89,9 @@ class Follow:
             )
         return Fetched(rows=rows, bytes=size, gone=tuple(error.message for error in gone))
 
-    async def _ours(self, provider: Provider, downloads: list[Download], request: FetchRequest) -> bool:
+    async def _ours(self, provider: Provider, files: list[ResultFile], request: FetchRequest) -> bool:
         try:
-            return await _ours(provider, downloads, await self._seal(request.attempt))
+            return await _ours(provider, files, await self._seal(request.attempt))
         except ProviderNotFound:
             if not request.lenient:
                 raise
@@ -103,29 +103,29 @@ class Follow:
         return sealed(attempt.marker, attempt_digest(record, picked))
 
 
-async def _ours(provider: Provider, downloads: list[Download], seal: str) -> bool:
+async def _ours(provider: Provider, files: list[ResultFile], seal: str) -> bool:
     """Return whether a candidate's results hold this seal's ids, from the first line that tells; nothing is kept.
 
     Results that do not tell count as ours: their rows are missing then, and tried again under the rules for such rows.
     To let the candidate go would have the same attempt created, and perhaps paid, twice.
     """
-    for download in downloads:
+    for file in files:
         pending = bytearray()
-        async with contextlib.aclosing(provider.download(download, 0)) as chunks:
+        async with contextlib.aclosing(provider.batches.download(file, 0)) as chunks:
             async for chunk in chunks:
                 pending += chunk
                 if b"\n" not in chunk:
                     continue
                 *whole, pending = pending.split(b"\n")
                 for line in whole:
-                    if (ours := provider.owns(bytes(line), seal)) is not None:
+                    if (ours := provider.rows.owns(bytes(line), seal)) is not None:
                         return ours
-        if pending and (ours := provider.owns(bytes(pending), seal)) is not None:
+        if pending and (ours := provider.rows.owns(bytes(pending), seal)) is not None:
             return ours
     return True
 
 
-async def _save(provider: Provider, download: Download, spool: BinaryIO, lease: Lease) -> int:
+async def _save(provider: Provider, file: ResultFile, spool: BinaryIO, lease: Lease) -> int:
     """Download into a file and return its lines; one that breaks off is resumed for as long as each try brings more.
 
     Raises:
@@ -135,7 +135,7 @@ async def _save(provider: Provider, download: Download, spool: BinaryIO, lease: 
     while True:
         before = spool.tell()
         try:
-            async for chunk in provider.download(download, before):
+            async for chunk in provider.batches.download(file, before):
                 spool.write(chunk)
                 lines += chunk.count(b"\n")
                 lease.bytes += len(chunk)

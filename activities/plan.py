@@ -93,7 +93,7 @@ class Plan:
             kind=settings.kind,
             account=settings.fingerprint,
             search=provider.capabilities.search,
-            uploads=provider.capabilities.uploads,
+            uploads=provider.files is not None,
             settle=settings.listing_lag,
             heartbeat=self._resources.heartbeat,
             max_parallel_shards=settings.max_parallel_shards,

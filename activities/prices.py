@@ -10,7 +10,7 @@ from typing import NamedTuple
 import genai_prices
 from genai_prices.types import PriceCalculation, TieredPrices
 
-from .providers.base import CacheWrites, RowTokens
+from .providers.outcome import CacheWrites, RowTokens
 
 #: Money is counted in whole picodollars, so that a million rows add up exactly.
 PICO = 10**12

@@ -6,7 +6,7 @@ import msgspec
 
 from ..contract import ErrorClass, RowStatus
 from ..contract.steps import AttemptRecord, SettleRequest
-from .providers.base import RowFailure, RowResponse, RowTokens
+from .providers.outcome import RowFailure, RowResponse, RowTokens
 from .records import Refusal
 
 _encode = msgspec.json.Encoder().encode

@@ -19,7 +19,8 @@ from .lease import Lease
 from .lines import Text, split_lines
 from .prices import Prices, dollars
 from .providers import Outcome, Provider
-from .providers.base import RowFailure, sealed
+from .providers.base import sealed
+from .providers.outcome import RowFailure
 from .records import (
     Refusal,
     SettledRecord,
@@ -57,7 +58,7 @@ class Settlement:
         lease: Lease,
     ) -> None:
         self._store = store
-        self._provider = provider
+        self._format = provider.rows
         self._bill = Bill(prices, record.model)
         self._request = request
         self._record = record
@@ -114,7 +115,7 @@ class Settlement:
         wanted: dict[str, int] = {}
         for number in range(len(self._ids)) if picked is None else picked:
             if number not in self._refusals:
-                wanted[self._provider.wire_id(self._ids[number], seal, number)] = number
+                wanted[self._format.sent_id(self._ids[number], seal, number)] = number
                 self._attempts[number] += past.counted
                 if self._statuses[number] is not RowStatus.SUCCEEDED:
                     self._absent[number] = past
@@ -129,7 +130,7 @@ class Settlement:
 
         self._came = lines = 0
         for name in ("output", "error") if past.fetched else ():
-            answers = Answers(self._provider.outcome, set_aside)
+            answers = Answers(self._format.outcome, set_aside)
             text = Text(self._stream(f"{attempt_folder}/{name}.jsonl"))
             for line, found in answers.read(split_lines(text)):
                 lines += 1

@@ -78,19 +78,19 @@ class Submit:
         record = await read_shard(self._resources.store, request.attempt)
         picked = await read_picked(self._resources.store, request.attempt)
         rows = _rows(record, picked)
-        if not provider.capabilities.uploads or not rows:
+        if provider.files is None or not rows:
             return Uploaded(file_id=None, rows=rows, bytes=record.bytes)
         digest = attempt_digest(record, picked)
-        found = await provider.find_files(file_prefix(request.attempt), request.since, whole=request.fence)
+        found = await provider.files.find(file_prefix(request.attempt), request.since, whole=request.fence)
         generation = request.generation
         if request.fence:
-            generation = max([generation, *(file_generation(name, digest) + 1 for _, name in found)])
+            generation = max([generation, *(file_generation(file.name, digest) + 1 for file in found)])
             await _must_be_ours(lease)  # its heir may have made one by now, which a create names
         name = file_name(request.attempt, digest, generation)
-        same = [file_id for file_id, found_name in found if found_name == name]
-        for file_id, found_name in found:
-            if file_id not in same[:1] and file_generation(found_name, digest) <= generation:
-                await provider.delete_file(file_id)
+        same = [file.id for file in found if file.name == name]
+        for file in found:
+            if file.id not in same[:1] and file_generation(file.name, digest) <= generation:
+                await provider.files.delete(file.id)
         if same:
             return Uploaded(file_id=same[0], generation=generation, rows=rows, bytes=record.bytes)
         async with open_content(
@@ -105,7 +105,7 @@ class Submit:
             self._resources.row_work,
         ) as content:
             await _must_be_ours(lease)  # a file that comes when the attempt is over would never be deleted
-            file_id = await provider.upload(content)
+            file_id = await provider.files.upload(content)
             return Uploaded(file_id=file_id, generation=generation, rows=rows, bytes=content.size)
 
     @step(FIND)
@@ -127,7 +127,7 @@ class Submit:
                 return Found(batch=None, noted=notes.newest)
             since = max(since, notes.at)
             strangers += await claims.of_others()
-        batch = await provider.find(
+        batch = await provider.batches.find(
             Wanted(
                 marker=request.attempt.marker,
                 digest=attempt_digest(record, picked),
@@ -155,10 +155,11 @@ class Submit:
             digest=attempt_digest(record, picked),
             endpoint=request.spec.endpoint,
             completion_window=request.spec.completion_window,
+            model=record.model or None,
             file_id=request.file_id,
         )
         try:
-            if provider.capabilities.uploads:
+            if provider.files is not None:
                 return await self._create_once(request, creation, lease)
             with self._resources.long_steps.one():  # the rows go inline, which may take as long as an upload
                 async with open_content(
@@ -194,7 +195,7 @@ class Submit:
         number = await claims.note(datetime.now(UTC), request.noted, creation.digest)
         try:
             await _must_be_ours(lease)
-            batch = await provider.create(creation)
+            batch = await provider.batches.create(creation)
         except AnswerLost:
             raise
         except ProviderError:
@@ -212,11 +213,11 @@ class Submit:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.home(request.attempt)
         await Claims(self._resources.store, request.attempt, request.account).release()
-        if provider.capabilities.uploads:
-            found = await provider.find_files(file_prefix(request.attempt), request.since)
+        if provider.files is not None:
+            found = await provider.files.find(file_prefix(request.attempt), request.since)
             known = [request.file_id] if request.file_id else []
-            for file_id in dict.fromkeys([*known, *(file_id for file_id, _ in found)]):
-                await provider.delete_file(file_id)
+            for file_id in dict.fromkeys([*known, *(file.id for file in found)]):
+                await provider.files.delete(file_id)
 
 
 def _rows(record: ShardRecord, picked: list[int] | None) -> int:

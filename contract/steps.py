@@ -171,6 +171,7 @@ class Snapshot(LenientModel):
     errors: str | None = None  #: Reference to the file of failed rows, where there is one of its own.
     error: str | None = None  #: Why the batch failed as a whole: the provider's codes and words.
     error_code: str | None = None
+    queue_full: bool = False  #: It failed unrun because the account's queue at the provider had no room for it.
     created_at: datetime | None = None
     usage: Usage | None = None  #: Tokens, where the provider counts them for the batch.
 

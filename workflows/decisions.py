@@ -208,10 +208,7 @@ def absent_class(batch: Snapshot | None, stopped: RowStatus | None) -> ErrorClas
 
 def queue_was_full(batch: Snapshot) -> bool:
     """Return whether the provider gave a batch up unrun because its queue had no room for it."""
-    return batch.status is ProviderStatus.FAILED and batch.error_code in (
-        "token_limit_exceeded",
-        "batch_limit_exceeded",
-    )
+    return batch.status is ProviderStatus.FAILED and batch.queue_full
 
 
 def batch_status(counts: Counts, cancel_requested: bool) -> BatchStatus:

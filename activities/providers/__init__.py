@@ -4,18 +4,21 @@ from collections.abc import Callable
 from importlib import import_module
 
 from .base import (
+    BatchApi,
     Capabilities,
     Content,
     Creation,
-    Download,
+    FileApi,
     MarkedBatch,
-    Outcome,
+    MarkerListing,
     Provider,
-    RowTokens,
+    ResultFile,
+    RowFormat,
     StoredFile,
     Wanted,
 )
 from .kinds import KINDS
+from .outcome import CacheWrites, Outcome, RowFailure, RowResponse, RowTokens
 from .settings import ProviderSettings
 
 
@@ -25,21 +28,28 @@ def open_provider(settings: ProviderSettings) -> Provider:
     Raises:
         ConfigurationError: no request can ever be sent with these settings, or in this environment.
     """
-    folder, _, name = KINDS[settings.kind].adapter.partition(":")
-    adapter: Callable[[ProviderSettings], Provider] = getattr(import_module(f".{folder}", __name__), name)
-    return adapter(settings)
+    adapter = import_module(f".{KINDS[settings.kind].folder}", __name__)
+    opened: Callable[[ProviderSettings], Provider] = adapter.open_provider
+    return opened(settings)
 
 
 __all__ = [
     "KINDS",
+    "BatchApi",
+    "CacheWrites",
     "Capabilities",
     "Content",
     "Creation",
-    "Download",
+    "FileApi",
     "MarkedBatch",
+    "MarkerListing",
     "Outcome",
     "Provider",
     "ProviderSettings",
+    "ResultFile",
+    "RowFailure",
+    "RowFormat",
+    "RowResponse",
     "RowTokens",
     "StoredFile",
     "Wanted",

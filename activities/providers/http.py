@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx2
 
@@ -65,7 +66,7 @@ class Http:
     """
 
     def __init__(self, settings: ProviderSettings, headers: Mapping[str, str]) -> None:
-        self._name = settings.name
+        self.name = settings.name
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         self._key = "" if key == NO_KEY else key
         self._key_variable = settings.key_variable
@@ -105,7 +106,7 @@ class Http:
             if isinstance(error, parsing.Unreadable) and (page := refusals.page(answer)):
                 why = f"it is {page}"
             message = (
-                f"Provider {self._name} answered {method} {path} with a body that Durabatch cannot read: "
+                f"Provider {self.name} answered {method} {path} with a body that Durabatch cannot read: "
                 f"{refusals.scrub(why, self._key)}."
             )
             raise (AnswerLost if creates else ProviderUnavailable)(message, status=200) from None
@@ -185,14 +186,14 @@ class Http:
             url = target(request.url, response.headers["location"])
             if url is None:
                 raise ProviderUnavailable(
-                    f"Provider {self._name} sends a download on to an address that is not https, which is not followed."
+                    f"Provider {self.name} sends a download on to an address that is not https, which is not followed."
                 )
             # Once abroad, always abroad: another host must not choose what is asked for with our key.
             abroad = abroad or origin(url) != origin(request.url)
             kept = headers if abroad else request.headers
             request = httpx2.Request("GET", url, headers=kept, extensions=request.extensions)
         raise ProviderUnavailable(
-            f"Provider {self._name} sends a download from address to address, more than {MAX_REDIRECTS} times."
+            f"Provider {self.name} sends a download from address to address, more than {MAX_REDIRECTS} times."
         )
 
     async def _chunks(self, response: httpx2.Response, start: int) -> AsyncIterator[bytes]:
@@ -206,7 +207,7 @@ class Http:
             begin, total = range_of(response.headers, start)
         skip, got = start - begin, begin
         if skip < 0:
-            raise ProviderUnavailable(f"Provider {self._name} sends a download from byte {begin:,} on, not {start:,}.")
+            raise ProviderUnavailable(f"Provider {self.name} sends a download from byte {begin:,} on, not {start:,}.")
         try:
             # As they come: what httpx2 gathers to make larger ones is lost when the connection breaks.
             async for chunk in response.aiter_bytes():
@@ -219,7 +220,7 @@ class Http:
         except httpx2.RequestError as error:
             raise self._transport_error(error, False) from None
         if skip or (total is not None and got < total):
-            raise ProviderUnavailable(f"Provider {self._name} ended a download after {got:,} bytes; asking again.")
+            raise ProviderUnavailable(f"Provider {self.name} ended a download after {got:,} bytes; asking again.")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -230,8 +231,8 @@ class Http:
         # Only these are known to have failed before a byte of the request left.
         unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
         if creates and not isinstance(error, unsent):
-            return AnswerLost(f"The connection to provider {self._name} was lost before it answered: {why}")
-        return ProviderUnavailable(f"Provider {self._name} cannot be reached: {why}")
+            return AnswerLost(f"The connection to provider {self.name} was lost before it answered: {why}")
+        return ProviderUnavailable(f"Provider {self.name} cannot be reached: {why}")
 
     def _abroad_error(self, url: httpx2.URL, what: str, status: int = 0) -> ProviderError:
         """Return what a failure of another host means: our key is not refused there, and a new link may be good.
@@ -239,19 +240,19 @@ class Http:
         The host is named and no more: the rest of such a link is as good as a key.
         """
         found = ProviderNotFound if status in (404, 410) else ProviderUnavailable
-        return found(f"Provider {self._name} sends the download on to {url.host}, which {what}.")
+        return found(f"Provider {self.name} sends the download on to {url.host}, which {what}.")
 
     def _status_error(self, response: httpx2.Response, content: bytes, creates: bool) -> ProviderError:
         status = response.status_code
         found = refusals.explain(content)
         said = refusals.scrub(found.words or found.code or _moved(response), self._key)
-        told = f"Provider {self._name} answered {status}: {said}" if said else _silent(self._name, status)
+        told = f"Provider {self.name} answered {status}: {said}" if said else _silent(self.name, status)
         facts: dict[str, Any] = {"retry_after": retry_after(response.headers), "status": status}
         reasons = f"{found.code} {found.words}".lower()
         full = any(word in reasons for word in QUEUE_WORDS)
         if status in (401, 403):
             what = "refuses the key" if status == 401 else "does not allow this with the key"
-            reason = f"Provider {self._name} {what} ({status}): {said or 'it gave no reason'}"
+            reason = f"Provider {self.name} {what} ({status}): {said or 'it gave no reason'}"
             return AuthenticationFailed(
                 f"{reason.rstrip('.')}. Check the environment variable {self._key_variable}, and what the key may do.",
                 status=status,
@@ -273,6 +274,11 @@ class Http:
         if status == 402 or any(word in reasons for word in CREDIT_WORDS):
             return QuotaExhausted(f"{told.rstrip('.')}. Add credit to the account, or raise its limit.", status=status)
         return ProviderRefused(told, status=status)
+
+
+def path_part(reference: str) -> str:
+    """Return an id as one part of a path, whatever is in it."""
+    return quote(reference, safe="")
 
 
 def _silent(name: str, status: int) -> str:

@@ -13,9 +13,9 @@ class Kind:
     base_url: str  #: Root of its API, unless the configuration gives another.
     key_variable: str  #: The environment variable that usually holds its key.
     prices: str  #: Its id in genai-prices.
-    #: "folder:name" of what opens the adapter, given the settings. A name, not the adapter itself: the settings need
-    #: the lines above before, and often without, the code that calls a provider.
-    adapter: str
+    #: The package beside this module whose `open_provider` returns the adapter. A name, not the adapter itself: the
+    #: settings need the lines above before, and often without, the code that calls a provider.
+    folder: str
     account_headers: tuple[str, ...] = ()  #: Headers that choose the account beside the key, in lower case.
 
 
@@ -24,13 +24,13 @@ KINDS: Mapping[str, Kind] = {
         base_url="https://api.openai.com/v1",
         key_variable="OPENAI_API_KEY",
         prices="openai",
-        adapter="openai:OpenAIProvider",
+        folder="openai",
         account_headers=("openai-organization", "openai-project"),  # another project has other files and batches
     ),
     "anthropic": Kind(
         base_url="https://api.anthropic.com",
         key_variable="ANTHROPIC_API_KEY",
         prices="anthropic",
-        adapter="anthropic:AnthropicProvider",
+        folder="anthropic",
     ),
 }

@@ -36,7 +36,7 @@ class _Known:
             self.first, self.last = first, last
 
 
-class Listing:
+class MarkerCache:
     """Which markers an account's batches carry, kept up to date by the newest part of the provider's listing.
 
     A batch's marker never changes, and once `lag` has passed since its creation every listing shows it. So what lies

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import parsing
+from .http import Http
 
 #: Pages of one listing. At OpenAI's 100 a page these are 200,000 batches: 100 hours' worth, at its 2,000 an hour.
 MAX_PAGES = 2_000
@@ -53,6 +54,22 @@ def page(answer: Any) -> Page:
         count=len(listed),
         more=parsing.flag(answer.get("has_more")),
         cursor=last or parsing.word(answer.get("last_id")),
+    )
+
+
+def listed(http: Http, path: str, after: str, params: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+    """Yield the items of the listing at a path, each once; the caller stops when it has seen enough.
+
+    Args:
+        http: the account.
+        after: the name of the parameter that asks for what follows an id.
+        params: the other parameters of every page.
+
+    Raises:
+        ListingIncomplete: its end cannot be reached: nobody knows what else there is.
+    """
+    return pages(
+        http.name, f"GET {path}", after, lambda cursor: http.call("GET", path, params={**params, **cursor}, read=page)
     )
 
 

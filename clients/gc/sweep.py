@@ -183,7 +183,8 @@ class Sweep:
         homes: dict[str, str],
         now: datetime,
     ) -> None:
-        marked = [one for one in await provider.list_batches(now - _LONGEST) if not one.batch.status.ended]
+        listed = await provider.markers.marked(now - _LONGEST) if provider.markers else []
+        marked = [one for one in listed if not one.batch.status.ended]
         at_work = {batch_of(one.marker) for one in marked}
         for one in marked:
             batch_id = batch_of(one.marker)
@@ -194,7 +195,7 @@ class Sweep:
             elif kind is Adrift.ELSEWHERE:
                 findings.elsewhere[name] = findings.elsewhere.get(name, 0) + 1
         sorted_out = findings.uploads.setdefault(name, {})
-        for file in await provider.list_files(decisions.UPLOADS, _EVER):
+        for file in await provider.files.find(decisions.UPLOADS, _EVER) if provider.files else []:
             owner = decisions.uploader(file.name)
             if owner is not None:
                 standing = standings.get(batch_of(owner)) if self._ours(owner) else None
@@ -268,7 +269,7 @@ class Sweep:
                 if (await self._standing(orphan.batch_id)).at is At.RUNNING:
                     removed.resumed.append(orphan.batch_id)
                     continue
-                await provider.cancel(orphan.found.batch.id)
+                await provider.batches.cancel(orphan.found.batch.id)
                 removed.canceled.append(orphan.found.batch.id)
             word = _Word(self._say)
             for file in files:
@@ -276,8 +277,8 @@ class Sweep:
                 if owner and (await self._standing(owner)).at is At.RUNNING:
                     if owner not in removed.resumed:
                         removed.resumed.append(owner)
-                elif owner:
-                    await provider.delete_file(file.id)
+                elif owner and provider.files:
+                    await provider.files.delete(file.id)
                     removed.files += 1
                     word(f"Removed {removed.files:,} files at {name}.")
 

@@ -15,13 +15,15 @@ from pydantic import SecretStr
 from durabatch.activities.providers import (
     Content,
     Creation,
-    Download,
     Provider,
     ProviderSettings,
+    ResultFile,
     Wanted,
     open_provider,
 )
-from durabatch.activities.providers.anthropic.adapter import HEAD, MAX_BYTES, MAX_ROWS, TAIL, snapshot
+from durabatch.activities.providers.anthropic.adapter import MAX_BYTES, MAX_ROWS
+from durabatch.activities.providers.anthropic.batch_object import snapshot
+from durabatch.activities.providers.anthropic.rows import HEAD, TAIL
 from durabatch.activities.providers.base import sealed
 from durabatch.activities.rows import parse
 from durabatch.contract import (
@@ -75,9 +77,11 @@ def creation(provider: Provider, *texts: str, marker: str = MARKER) -> Creation:
     body = b""
     for number, text in enumerate(texts):
         row = json.dumps({"custom_id": f"row {number}", "input": text}).encode()
-        prepared = provider.prepare(parse(row), SPEC)
-        body += provider.join(provider.wire(prepared, provider.wire_id("any", sealed(marker, "d"), number)), not number)
-    body += provider.join(None, not texts)
+        prepared = provider.rows.prepare(parse(row), SPEC)
+        body += provider.rows.join(
+            provider.rows.with_id(prepared, provider.rows.sent_id("any", sealed(marker, "d"), number)), not number
+        )
+    body += provider.rows.join(None, not texts)
 
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(body), 100):
@@ -88,17 +92,17 @@ def creation(provider: Provider, *texts: str, marker: str = MARKER) -> Creation:
 
 
 async def create(provider: Provider, *texts: str, marker: str = MARKER) -> Snapshot:
-    return await provider.create(creation(provider, *(texts or ("Hi.",)), marker=marker))
+    return await provider.batches.create(creation(provider, *(texts or ("Hi.",)), marker=marker))
 
 
 async def ended(provider: Provider, batch: Snapshot) -> Snapshot:
     while not batch.status.ended:
-        batch = await provider.retrieve(batch.id)
+        batch = await provider.batches.retrieve(batch.id)
     return batch
 
 
-async def read(provider: Provider, download: Download, start: int = 0) -> bytes:
-    return b"".join([chunk async for chunk in provider.download(download, start)])
+async def read(provider: Provider, download: ResultFile, start: int = 0) -> bytes:
+    return b"".join([chunk async for chunk in provider.batches.download(download, start)])
 
 
 def wanted(**fields: Any) -> Wanted:
@@ -106,7 +110,7 @@ def wanted(**fields: Any) -> Wanted:
 
 
 async def found(provider: Provider, **fields: Any) -> str | None:
-    batch = await provider.find(wanted(**fields))
+    batch = await provider.batches.find(wanted(**fields))
     return batch.id if batch else None
 
 
@@ -119,10 +123,12 @@ async def test_rows_go_with_the_create_run_and_come_back(claude: Provider, sandb
     batch = await ended(claude, batch)
     assert (batch.status, batch.raw_status) == (ProviderStatus.COMPLETED, "ended")
     assert (batch.total, batch.completed, batch.failed) == (4, 3, 1)
-    (download,) = await claude.downloads(batch)
+    (download,) = await claude.batches.result_files(batch)
     assert download.name == "output"
-    outcomes = {(row := claude.outcome(line)).custom_id: row for line in (await read(claude, download)).splitlines()}
-    ids = [claude.wire_id("any", sealed(MARKER, "d"), number) for number in range(4)]
+    outcomes = {
+        (row := claude.rows.outcome(line)).custom_id: row for line in (await read(claude, download)).splitlines()
+    }
+    ids = [claude.rows.sent_id("any", sealed(MARKER, "d"), number) for number in range(4)]
     assert outcomes.keys() == set(ids)
     first, failed, third, filtered = (outcomes[custom_id] for custom_id in ids)
     assert first.status is RowStatus.SUCCEEDED and first.text and first.text.startswith("You said: Hi.")
@@ -137,23 +143,19 @@ async def test_what_it_can_do(sandbox: Sandbox) -> None:
         able = provider.capabilities
         assert (able.max_rows, able.max_bytes) == (7, 5000 - len(HEAD + TAIL))
         assert able.search is Search.PROVISIONAL
-        assert not (able.uploads or able.keeps_ids or able.one_model)
+        assert not (provider.rows.keeps_ids or able.one_model)
+        assert provider.files is provider.markers is None
         assert able.endpoints == {"/v1/chat/completions", "/v1/messages"}
     async with account(sandbox, max_rows=10**9, max_bytes=10**12) as provider:
         assert provider.capabilities.max_rows == MAX_ROWS == 100_000
         assert provider.capabilities.max_bytes < MAX_BYTES == 256_000_000
 
 
-async def test_there_are_no_files(claude: Provider, sandbox: Sandbox) -> None:
-    content = creation(claude, "Hi.").content
-    assert content is not None
-    with pytest.raises(ProviderRefused, match="not as a file"):
-        await claude.upload(content)
+async def test_a_create_without_rows_is_refused_before_it_is_sent(claude: Provider, sandbox: Sandbox) -> None:
     with pytest.raises(ProviderRefused, match="there were none"):
-        await claude.create(Creation(marker=MARKER, digest="d", endpoint="e", completion_window="24h", file_id="f"))
-    assert await claude.find_files("durabatch~", SINCE) == await claude.list_files("durabatch~", SINCE) == []
-    assert await claude.list_batches(SINCE) == []
-    await claude.delete_file("file-x")
+        await claude.batches.create(
+            Creation(marker=MARKER, digest="d", endpoint="e", completion_window="24h", file_id="f")
+        )
     assert (await sandbox.books())["requests"] == {}
 
 
@@ -223,7 +225,7 @@ async def test_a_candidate_that_cannot_be_asked_now_stops_the_search(claude: Pro
         await ended(another_worker, await create(another_worker))
     await sandbox.fault("batches.results", "status", status=529, times=1)
     with pytest.raises(ProviderUnavailable):
-        await claude.find(wanted())
+        await claude.batches.find(wanted())
 
 
 async def test_a_batch_is_found_once_the_listing_shows_it(claude: Provider, sandbox: Sandbox) -> None:
@@ -245,11 +247,11 @@ async def test_a_batch_is_found_behind_a_full_page_of_others(claude: Provider, s
 
 Act = Callable[[Provider, str], Awaitable[Any]]
 CALLS: dict[str, tuple[str, Act]] = {
-    "find": ("batches.list", lambda claude, _: claude.find(wanted())),
+    "find": ("batches.list", lambda claude, _: claude.batches.find(wanted())),
     "create": ("batches.create", lambda claude, _: create(claude)),
-    "retrieve": ("batches.retrieve", lambda claude, batch: claude.retrieve(batch)),
-    "cancel": ("batches.cancel", lambda claude, batch: claude.cancel(batch)),
-    "download": ("batches.results", lambda claude, batch: read(claude, Download(reference=batch, name="output"))),
+    "retrieve": ("batches.retrieve", lambda claude, batch: claude.batches.retrieve(batch)),
+    "cancel": ("batches.cancel", lambda claude, batch: claude.batches.cancel(batch)),
+    "download": ("batches.results", lambda claude, batch: read(claude, ResultFile(reference=batch, name="output"))),
     "probe": ("models", lambda claude, _: claude.probe()),
 }
 
@@ -292,7 +294,7 @@ async def test_what_the_provider_does_not_know_is_not_found(claude: Provider) ->
 
 async def test_a_create_that_is_refused_made_nothing(claude: Provider, sandbox: Sandbox) -> None:
     with pytest.raises(ProviderRefused, match="at least 1 item"):
-        await claude.create(creation(claude))
+        await claude.batches.create(creation(claude))
     await sandbox.settings(anthropic_max_bytes=1000)
     with pytest.raises(ProviderError):  # 413, or a connection that was closed in the middle of the body
         await create(claude, "x" * 500_000)
@@ -313,10 +315,10 @@ async def test_a_revoked_key_is_refused_until_it_is_restored(claude: Provider, s
 
 async def test_workspaces_do_not_see_each_other(claude: Provider, sandbox: Sandbox) -> None:
     batch = await ended(claude, await create(claude))
-    (download,) = await claude.downloads(batch)
+    (download,) = await claude.batches.result_files(batch)
     async with account(sandbox, "sk-other") as other:
-        assert await other.find(wanted()) is None
-        for call in (other.retrieve(batch.id), other.cancel(batch.id), read(other, download)):
+        assert await other.batches.find(wanted()) is None
+        for call in (other.batches.retrieve(batch.id), other.batches.cancel(batch.id), read(other, download)):
             with pytest.raises(ProviderNotFound):
                 await call
 
@@ -328,46 +330,46 @@ async def test_a_batch_that_was_cancelled_ends_as_canceled_and_keeps_what_was_fi
     claude: Provider, sandbox: Sandbox
 ) -> None:
     await sandbox.settings(batch_seconds=3600, cancel_fraction=0.5, cancel_polls=1)
-    batch = await claude.cancel((await create(claude, "a", "b", "c", "d")).id)
+    batch = await claude.batches.cancel((await create(claude, "a", "b", "c", "d")).id)
     assert (batch.status, batch.raw_status) == (ProviderStatus.CANCELING, "canceling")
     batch = await ended(claude, batch)
     assert (batch.status, batch.raw_status) == (ProviderStatus.CANCELED, "ended")
-    (download,) = await claude.downloads(batch)
+    (download,) = await claude.batches.result_files(batch)
     lines = (await read(claude, download)).splitlines()
     assert len(lines) == batch.completed + batch.failed == 4
-    statuses = sorted(claude.outcome(line).status for line in lines)
+    statuses = sorted(claude.rows.outcome(line).status for line in lines)
     assert statuses == [RowStatus.CANCELED, RowStatus.CANCELED, RowStatus.SUCCEEDED, RowStatus.SUCCEEDED]
 
 
 async def test_a_cancel_that_found_everything_done_left_a_completed_batch(claude: Provider, sandbox: Sandbox) -> None:
     await sandbox.settings(batch_seconds=3600, cancel_fraction=1.0)
-    batch = await ended(claude, await claude.cancel((await create(claude, "a", "b")).id))
+    batch = await ended(claude, await claude.batches.cancel((await create(claude, "a", "b")).id))
     assert (batch.status, batch.completed) == (ProviderStatus.COMPLETED, 2)
 
 
 async def test_a_cancel_after_the_end_changes_nothing(claude: Provider) -> None:
     batch = await ended(claude, await create(claude))
-    assert await claude.cancel(batch.id) == batch
+    assert await claude.batches.cancel(batch.id) == batch
 
 
 async def test_an_expired_batch_keeps_what_was_finished(claude: Provider, sandbox: Sandbox) -> None:
     await sandbox.fault("batches.create", "batch_outcome", outcome="expired", fraction=0.25, times=1)
     batch = await ended(claude, await create(claude, "a", "b", "c", "d"))
     assert (batch.status, batch.completed, batch.failed) == (ProviderStatus.EXPIRED, 1, 3)
-    (download,) = await claude.downloads(batch)
-    failures = [claude.outcome(line).failure for line in (await read(claude, download)).splitlines()]
+    (download,) = await claude.batches.result_files(batch)
+    failures = [claude.rows.outcome(line).failure for line in (await read(claude, download)).splitlines()]
     assert sorted(failure.type for failure in failures if failure) == [ErrorClass.EXPIRED] * 3
 
 
 async def test_a_cut_download_goes_on_where_it_broke_off(claude: Provider, sandbox: Sandbox) -> None:
     batch = await ended(claude, await create(claude, *("text" * 500 for _ in range(200))))
-    (download,) = await claude.downloads(batch)
+    (download,) = await claude.batches.result_files(batch)
     whole = await read(claude, download)
     await sandbox.fault("batches.results", "truncate", fraction=0.4, times=2)
     got = b""
     for _ in range(2):
         with pytest.raises(ProviderUnavailable):
-            async for chunk in claude.download(download, len(got)):
+            async for chunk in claude.batches.download(download, len(got)):
                 got += chunk
     assert 0 < len(got) < len(whole)
     assert got + await read(claude, download, len(got)) == whole
@@ -425,7 +427,7 @@ def test_a_batch_that_says_little_is_taken_as_it_is() -> None:
 
 
 async def test_results_come_from_the_configured_host_whatever_their_url_says(claude: Provider) -> None:
-    (download,) = await claude.downloads(snapshot(item(succeeded=1)))
+    (download,) = await claude.batches.result_files(snapshot(item(succeeded=1)))
     assert download.reference == "msgbatch_1"  # the URL went no further than the snapshot
     with pytest.raises(ProviderNotFound):  # by the sandbox, which has no such batch
         await read(claude, download)

@@ -22,7 +22,7 @@ from durabatch.activities.input import File as InputFile
 from durabatch.activities.input import Input, Selection, open_input
 from durabatch.activities.lease import Lease
 from durabatch.activities.plan import Plan
-from durabatch.activities.providers import Provider
+from durabatch.activities.providers import RowFormat
 from durabatch.activities.records import Segment
 from durabatch.activities.resources import Resources
 from durabatch.activities.rows import Row
@@ -883,24 +883,24 @@ class Killed(BaseException):
 
 
 class Watched:
-    """A provider that counts the rows it prepares, and dies when it has had enough."""
+    """A row format that counts the rows it prepares, and dies when it has had enough."""
 
-    def __init__(self, provider: Provider, lease: Lease, last: int | None, given_away_at: int | None) -> None:
-        self._provider = provider
+    def __init__(self, format: RowFormat, lease: Lease, last: int | None, given_away_at: int | None) -> None:
+        self._format = format
         self._lease = lease
         self._last = last
         self._given_away_at = given_away_at
         self.prepared: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._provider, name)
+        return getattr(self._format, name)
 
     def prepare(self, row: Row, spec: BatchSpec) -> bytes:
         if self._last is not None and len(self.prepared) == self._last:
             raise Killed
         self.prepared.append(row.custom_id)
         self._lease.expired = len(self.prepared) == self._given_away_at
-        return self._provider.prepare(row, spec)
+        return self._format.prepare(row, spec)
 
 
 class Bench:
@@ -925,10 +925,11 @@ class Bench:
         names = sorted(path.name for path in (self.desk.folder / "in").iterdir())
         files = tuple(InputFile(f"in/{name}", (self.desk.folder / "in" / name).stat().st_size, name) for name in names)
         lease = Lease(resume_from=dict(place or {}))
-        watched = Watched(self.provider, lease, last, given_away_at)
+        watched = Watched(self.provider.rows, lease, last, given_away_at)
         source = await open_input(self.desk.store, "b-1", files, lease)
         lease.expired = given_away_at == 0
-        cut = Cut(self.desk.store, watched, self.spec, "b-1", source, self.digest, lease)  # type: ignore[arg-type]
+        provider = dataclasses.replace(self.provider, rows=watched)
+        cut = Cut(self.desk.store, provider, self.spec, "b-1", source, self.digest, lease)
         try:
             return await asyncio.to_thread(cut.run), watched, lease
         except Killed:

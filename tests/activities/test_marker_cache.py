@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from durabatch.activities.providers.marker_cache import Listed, Listing
+from durabatch.activities.providers.marker_cache import Listed, MarkerCache
 
 SETTLE = timedelta(seconds=60)
 
@@ -35,7 +35,7 @@ def at(seconds: float) -> datetime:
 
 
 async def test_a_marker_is_shown_or_not() -> None:
-    listing = Listing(Shown((2000, "a/0/1"), (1990, None), (900, "old/0/1")), SETTLE)
+    listing = MarkerCache(Shown((2000, "a/0/1"), (1990, None), (900, "old/0/1")), SETTLE)
     assert await listing.shows("a/0/1", at(1000))
     assert not await listing.shows("a/0/2", at(1000))
     assert not await listing.shows("old/0/1", at(1000))
@@ -43,7 +43,7 @@ async def test_a_marker_is_shown_or_not() -> None:
 
 async def test_only_what_may_be_new_is_read_again() -> None:
     shown = Shown(*((1000.0 + number, f"b/{number}/1") for number in range(1000)))
-    listing = Listing(shown, SETTLE)
+    listing = MarkerCache(shown, SETTLE)
     assert await listing.shows("b/0/1", at(1000))
     assert shown.items_read == 1000
     shown.items_read = 0
@@ -55,7 +55,7 @@ async def test_only_what_may_be_new_is_read_again() -> None:
 
 async def test_one_that_appears_late_is_seen() -> None:
     shown = Shown((1000, "a/0/1"), (2000, "b/0/1"))
-    listing = Listing(shown, SETTLE)
+    listing = MarkerCache(shown, SETTLE)
     assert not await listing.shows("late/0/1", at(900))
     shown.batches.append((1941, "late/0/1"))
     assert await listing.shows("late/0/1", at(900))
@@ -63,14 +63,14 @@ async def test_one_that_appears_late_is_seen() -> None:
 
 async def test_an_older_batch_of_ours_has_the_listing_read_further_back() -> None:
     shown = Shown((1000, "old/0/1"), (2000, "b/0/1"))
-    listing = Listing(shown, SETTLE)
+    listing = MarkerCache(shown, SETTLE)
     assert not await listing.shows("old/0/1", at(1500))
     assert await listing.shows("old/0/1", at(900))
 
 
 async def test_a_plan_later_than_all_that_is_listed_leaves_no_hole() -> None:
     shown = Shown((1000, "a/0/1"))
-    listing = Listing(shown, SETTLE)
+    listing = MarkerCache(shown, SETTLE)
     assert not await listing.shows("none", at(900))
     shown.batches += [(3000, "b/0/1"), (9000, "c/0/1")]
     assert await listing.shows("c/0/1", at(8000))
@@ -79,7 +79,7 @@ async def test_a_plan_later_than_all_that_is_listed_leaves_no_hole() -> None:
 
 async def test_what_may_still_appear_between_two_readings_is_not_taken_for_known() -> None:
     shown = Shown((1000, "a/0/1"), (5000, "b/0/1"))
-    listing = Listing(shown, timedelta(seconds=3000))
+    listing = MarkerCache(shown, timedelta(seconds=3000))
     assert not await listing.shows("none", at(4000))
     assert not await listing.shows("late/0/1", at(900))
     shown.batches.append((2500, "late/0/1"))  # within 3,000 s, as promised
@@ -89,7 +89,7 @@ async def test_what_may_still_appear_between_two_readings_is_not_taken_for_known
 async def test_a_batch_dated_to_the_future_hides_none() -> None:
     now = time.time()
     shown = Shown((now + 10**6, "a/0/1"))
-    listing = Listing(shown, SETTLE)
+    listing = MarkerCache(shown, SETTLE)
     assert not await listing.shows("b/0/1", at(now - 1000))
     shown.batches.append((now, "b/0/1"))
     assert await listing.shows("b/0/1", at(now - 1000))
@@ -97,7 +97,7 @@ async def test_a_batch_dated_to_the_future_hides_none() -> None:
 
 async def test_a_listing_that_breaks_off_is_read_again() -> None:
     shown = Shown((1000, "a/0/1"), (2000, "b/0/1"), (3000, "c/0/1"))
-    listing = Listing(shown, SETTLE)
+    listing = MarkerCache(shown, SETTLE)
     shown.breaks_after = 2
     with pytest.raises(ConnectionError):
         await listing.shows("a/0/1", at(900))
@@ -106,6 +106,6 @@ async def test_a_listing_that_breaks_off_is_read_again() -> None:
 
 
 async def test_an_account_without_batches_shows_none() -> None:
-    listing = Listing(Shown(), SETTLE)
+    listing = MarkerCache(Shown(), SETTLE)
     assert not await listing.shows("a/0/1", at(1000))
     assert not await listing.shows("a/0/1", at(1000))

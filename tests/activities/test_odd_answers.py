@@ -86,13 +86,18 @@ def inline() -> Content:
 
 
 async def bought(gpt: Provider) -> Snapshot:
-    return await gpt.create(replace(CREATION, file_id=await gpt.upload(rows())))
+    return await gpt.batches.create(replace(CREATION, file_id=await gpt.files.upload(rows())))
 
 
 Call = Callable[[Provider, Snapshot], Awaitable[Any]]
 
 OPENAI: dict[str, tuple[str, str, tuple[str, ...], Call]] = {
-    "upload": ("files.create", "POST /files", ("/id", "/bytes", "/status"), lambda gpt, batch: gpt.upload(rows())),
+    "upload": (
+        "files.create",
+        "POST /files",
+        ("/id", "/bytes", "/status"),
+        lambda gpt, batch: gpt.files.upload(rows()),
+    ),
     "create": (
         "batches.create",
         "POST /batches",
@@ -103,9 +108,9 @@ OPENAI: dict[str, tuple[str, str, tuple[str, ...], Call]] = {
         "batches.retrieve",
         "GET /batches/",
         ("/id", "/status", "/created_at", "/errors", "/request_counts", "/request_counts/total", "/output_file_id"),
-        lambda gpt, batch: gpt.retrieve(batch.id),
+        lambda gpt, batch: gpt.batches.retrieve(batch.id),
     ),
-    "cancel": ("batches.cancel", "GET /batches/", ("/id", "/status"), lambda gpt, batch: gpt.cancel(batch.id)),
+    "cancel": ("batches.cancel", "GET /batches/", ("/id", "/status"), lambda gpt, batch: gpt.batches.cancel(batch.id)),
     "find": (
         "batches.list",
         "GET /batches",
@@ -119,27 +124,27 @@ OPENAI: dict[str, tuple[str, str, tuple[str, ...], Call]] = {
             "/data/1/metadata",
             "/has_more",
         ),
-        lambda gpt, batch: gpt.find(replace(WANTED, sent=True)),
+        lambda gpt, batch: gpt.batches.find(replace(WANTED, sent=True)),
     ),
     "find at first": (
         "batches.list",
         "GET /batches",
         ("/data", "/data/0/created_at", "/has_more"),
-        lambda gpt, batch: gpt.find(replace(WANTED, marker="b-2/0/1", sent=False)),
+        lambda gpt, batch: gpt.batches.find(replace(WANTED, marker="b-2/0/1", sent=False)),
     ),
     "list batches": (
         "batches.list",
         "GET /batches",
         ("/data/0/id", "/data/0"),
-        lambda gpt, batch: gpt.list_batches(SINCE),
+        lambda gpt, batch: gpt.markers.marked(SINCE),
     ),
     "find files": (
         "files.list",
         "GET /files",
         ("/data", "/data/0", "/data/0/id", "/data/0/filename", "/data/0/bytes", "/data/0/created_at", "/has_more"),
-        lambda gpt, batch: gpt.find_files("durabatch~", SINCE),
+        lambda gpt, batch: gpt.files.find("durabatch~", SINCE),
     ),
-    "delete": ("files.delete", "", ("/id", "/deleted"), lambda gpt, batch: gpt.delete_file("file-nothing")),
+    "delete": ("files.delete", "", ("/id", "/deleted"), lambda gpt, batch: gpt.files.delete("file-nothing")),
     "probe": ("models", "GET /models", ("/data",), lambda gpt, batch: gpt.probe()),
 }
 
@@ -177,7 +182,7 @@ async def test_an_odd_answer_of_openais_api_is_read_or_named_by_its_route(
     op, route, pointers, asking = OPENAI[call]
     first, _ = (
         await bought(gpt),
-        await gpt.create(replace(CREATION, marker="b-9/0/1", file_id=await gpt.upload(rows()))),
+        await gpt.batches.create(replace(CREATION, marker="b-9/0/1", file_id=await gpt.files.upload(rows()))),
     )
     async with aclosing(under_each(sandbox, op, pointers, lambda: asking(gpt, first))) as cases:
         async for pointer, value, found in cases:
@@ -199,25 +204,25 @@ ANTHROPIC: dict[str, tuple[str, str, tuple[str, ...], Call]] = {
         "batches.create",
         "POST /v1/messages/batches",
         ("/id", "/processing_status", "/created_at", "/request_counts", "/results_url"),
-        lambda claude, batch: claude.create(replace(CREATION, content=inline())),
+        lambda claude, batch: claude.batches.create(replace(CREATION, content=inline())),
     ),
     "retrieve": (
         "batches.retrieve",
         "GET /v1/messages/batches/",
         ("/id", "/processing_status", "/created_at", "/request_counts", "/request_counts/succeeded", "/results_url"),
-        lambda claude, batch: claude.retrieve(batch.id),
+        lambda claude, batch: claude.batches.retrieve(batch.id),
     ),
     "cancel": (
         "batches.cancel",
         "GET /v1/messages/batches/",
         ("/id", "/processing_status"),
-        lambda claude, batch: claude.cancel(batch.id),
+        lambda claude, batch: claude.batches.cancel(batch.id),
     ),
     "find": (
         "batches.list",
         "GET /v1/messages/batches",
         ("/data", "/data/-", "/data/0/created_at", "/data/0/request_counts", "/data/0/processing_status", "/has_more"),
-        lambda claude, batch: claude.find(WANTED),
+        lambda claude, batch: claude.batches.find(WANTED),
     ),
     "probe": ("models", "GET /v1/models", ("/data",), lambda claude, batch: claude.probe()),
 }
@@ -229,7 +234,7 @@ async def test_an_odd_answer_of_anthropics_api_is_read_or_named_by_its_route(
 ) -> None:
     await sandbox.settings(batch_seconds=600)
     op, route, pointers, asking = ANTHROPIC[call]
-    first = await claude.create(replace(CREATION, content=inline()))
+    first = await claude.batches.create(replace(CREATION, content=inline()))
     async with aclosing(under_each(sandbox, op, pointers, lambda: asking(claude, first))) as cases:
         async for pointer, value, found in cases:
             if isinstance(found, ProviderError):
@@ -296,21 +301,21 @@ async def test_a_listing_that_never_advances_ends_and_proves_nothing(caplog: pyt
     caplog.set_level(logging.WARNING)
     async with shelf("openai", same_again) as (gpt, serving):
         with pytest.raises(ProviderUnavailable, match="promises more after 2 items, and shows no others") as caught:
-            await gpt.find(WANTED)  # a create of ours may be among what is not shown
+            await gpt.batches.find(WANTED)  # a create of ours may be among what is not shown
         assert "none is created" in caught.value.message
         assert serving.asked == [None, "batch_2"]
         # Where none was ever sent, none can be there; else no batch could begin at such a provider.
-        assert await gpt.find(replace(WANTED, sent=False)) is None
+        assert await gpt.batches.find(replace(WANTED, sent=False)) is None
         with pytest.raises(ProviderUnavailable):
-            await gpt.list_batches(SINCE)
-        assert len(await gpt.list_files("durabatch~", SINCE)) == 2
+            await gpt.markers.marked(SINCE)
+        assert len(await gpt.files.find("durabatch~", SINCE)) == 2
         with pytest.raises(ProviderUnavailable):
-            await gpt.find_files("durabatch~", SINCE, whole=True)
+            await gpt.files.find("durabatch~", SINCE, whole=True)
         assert len(serving.asked) == 10
     assert "lists without end at GET /batches" in caplog.text
     async with shelf("anthropic", same_again) as (claude, serving):
         with pytest.raises(ProviderUnavailable, match="GET /v1/messages/batches"):
-            await claude.find(WANTED)
+            await claude.batches.find(WANTED)
         assert serving.asked == [None, "batch_2"]
 
 
@@ -320,7 +325,7 @@ async def test_what_a_listing_without_end_shows_is_found_all_the_same() -> None:
 
     async with shelf("openai", ours_too) as (gpt, _):
         for sent in (True, False):
-            found = await gpt.find(replace(WANTED, sent=sent))
+            found = await gpt.batches.find(replace(WANTED, sent=sent))
             assert found is not None and found.id == "batch_2"
 
 
@@ -343,12 +348,12 @@ async def test_a_listing_that_does_not_say_whether_there_is_more_is_read_to_its_
     shown = {None: [listed("batch_1")], "batch_1": [listed("batch_2", MARKER)], "batch_2": []}
 
     async with shelf("openai", lambda after: {"data": shown[after]}) as (gpt, serving):
-        found = await gpt.find(WANTED)
+        found = await gpt.batches.find(WANTED)
         assert found is not None and found.id == "batch_2"
         assert serving.asked == [None, "batch_1", "batch_2"]
     # One that repeats itself and promises nothing has shown all there is.
     async with shelf("openai", lambda after: {"data": shown[None]}) as (gpt, serving):
-        assert await gpt.find(WANTED) is None
+        assert await gpt.batches.find(WANTED) is None
         assert len(serving.asked) == 2
 
 
@@ -357,9 +362,9 @@ async def test_an_item_without_a_readable_time_does_not_end_a_search_for_what_li
     items = [listed("batch_1", created_at=odd), listed("batch_2", MARKER), listed("batch_3", created_at=1_600_000_000)]
     async with shelf("openai", lambda after: {"data": items, "has_more": False}) as (gpt, _):
         for sent in (True, False):
-            found = await gpt.find(replace(WANTED, sent=sent))
+            found = await gpt.batches.find(replace(WANTED, sent=sent))
             assert found is not None and found.id == "batch_2"
-        assert [one.batch.id for one in await gpt.list_batches(SINCE)] == ["batch_1", "batch_2"]
+        assert [one.batch.id for one in await gpt.markers.marked(SINCE)] == ["batch_1", "batch_2"]
 
 
 async def test_our_own_batch_without_an_id_is_not_taken_for_none() -> None:
@@ -368,14 +373,14 @@ async def test_our_own_batch_without_an_id_is_not_taken_for_none() -> None:
         with pytest.raises(
             ProviderUnavailable, match=r"GET /batches that Durabatch cannot read: field `id` is missing"
         ):
-            await gpt.find(WANTED)
+            await gpt.batches.find(WANTED)
 
 
 async def test_an_answer_about_another_batch_is_not_taken_for_ours() -> None:
     for kind in ("openai", "anthropic"):
         async with shelf(kind, lambda after: listed("batch_2")) as (provider, _):
             with pytest.raises(ProviderUnavailable, match="names another batch"):
-                await provider.retrieve("batch_1")
+                await provider.batches.retrieve("batch_1")
 
 
 async def test_a_query_of_the_base_url_is_on_every_request(sandbox: Sandbox) -> None:
@@ -393,10 +398,10 @@ async def test_a_query_of_the_base_url_is_on_every_request(sandbox: Sandbox) -> 
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/openai/v1/?api-version=2024-10-21"
     gpt = open_provider(ProviderSettings(name="az", kind="openai", base_url=url, api_key=SecretStr("k")))
-    await gpt.upload(rows())
-    await gpt.find(WANTED)
-    await gpt.retrieve("batch_1")
-    await gpt.cancel("batch_1")
+    await gpt.files.upload(rows())
+    await gpt.batches.find(WANTED)
+    await gpt.batches.retrieve("batch_1")
+    await gpt.batches.cancel("batch_1")
     await gpt.probe()
     await gpt.close()
     await runner.cleanup()
@@ -409,5 +414,5 @@ async def test_an_id_with_odd_characters_stays_one_part_of_a_path() -> None:
     id = "a/../b?c#d\t%2f \u00fc"
     for kind in ("openai", "anthropic"):
         async with shelf(kind, lambda after: listed(id)) as (provider, serving):
-            assert (await provider.retrieve(id)).id == id
+            assert (await provider.batches.retrieve(id)).id == id
             assert serving.paths[0].endswith("/batches/a%2F..%2Fb%3Fc%23d%09%252f%20%C3%BC")

@@ -389,7 +389,7 @@ class Odd:
         if not self._anthropic:
             return names
         seal = sealed(self._desk.attempt.marker, self._desk.record()["digest"])
-        return [anthropic_rows.wire_id(seal, number) for number in range(rows)]
+        return [anthropic_rows.sent_id(seal, number) for number in range(rows)]
 
     async def settle(self, names: list[str], lines: list[bytes]) -> None:
         """Settle, and check what must be so whatever the lines are."""

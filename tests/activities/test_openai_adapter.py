@@ -17,9 +17,9 @@ from pydantic import SecretStr
 from durabatch.activities.providers import (
     Content,
     Creation,
-    Download,
     Provider,
     ProviderSettings,
+    ResultFile,
     Wanted,
     open_provider,
 )
@@ -82,19 +82,19 @@ def rows(*texts: str, model: str = "gpt-4o-mini") -> list[bytes]:
 
 
 async def upload(provider: Provider, *texts: str, name: str = "durabatch~b-1~0~1~d~g1.jsonl", model: str = "m") -> str:
-    lines = [provider.join(row, not number) for number, row in enumerate(rows(*texts, model=model))]
-    lines.append(provider.join(None, not lines))
+    lines = [provider.rows.join(row, not number) for number, row in enumerate(rows(*texts, model=model))]
+    lines.append(provider.rows.join(None, not lines))
 
     async def chunks() -> AsyncIterator[bytes]:
         for line in lines:
             yield line
 
-    return await provider.upload(Content(name=name, size=len(b"".join(lines)), chunks=chunks()))
+    return await provider.files.upload(Content(name=name, size=len(b"".join(lines)), chunks=chunks()))
 
 
 async def create(provider: Provider, file_id: str, marker: str = MARKER, digest: str = DIGEST) -> Snapshot:
     creation = Creation(marker=marker, digest=digest, endpoint=CHAT, completion_window="24h", file_id=file_id)
-    return await provider.create(creation)
+    return await provider.batches.create(creation)
 
 
 async def submitted(provider: Provider, *texts: str, **options: Any) -> Snapshot:
@@ -103,12 +103,12 @@ async def submitted(provider: Provider, *texts: str, **options: Any) -> Snapshot
 
 async def ended(provider: Provider, batch: Snapshot) -> Snapshot:
     while not batch.status.ended:
-        batch = await provider.retrieve(batch.id)
+        batch = await provider.batches.retrieve(batch.id)
     return batch
 
 
-async def read(provider: Provider, download: Download, start: int = 0) -> bytes:
-    return b"".join([chunk async for chunk in provider.download(download, start)])
+async def read(provider: Provider, download: ResultFile, start: int = 0) -> bytes:
+    return b"".join([chunk async for chunk in provider.batches.download(download, start)])
 
 
 def wanted(**fields: Any) -> Wanted:
@@ -121,16 +121,16 @@ async def test_rows_go_up_run_and_come_back(gpt: Provider, sandbox: Sandbox) -> 
     batch = await create(gpt, file_id)
     assert (batch.status, batch.output) == (ProviderStatus.SUBMITTED, None)
     assert batch.created_at is not None and batch.created_at >= SINCE
-    assert not (await gpt.retrieve(batch.id)).status.ended
+    assert not (await gpt.batches.retrieve(batch.id)).status.ended
     batch = await ended(gpt, batch)
     assert (batch.status, batch.raw_status) == (ProviderStatus.COMPLETED, "completed")
     assert (batch.total, batch.completed, batch.failed) == (3, 2, 1)
     assert batch.usage is not None and batch.usage.output_tokens > 0
     found = {}
-    for download in await gpt.downloads(batch):
+    for download in await gpt.batches.result_files(batch):
         data = await read(gpt, download)
         for line in data.splitlines():
-            outcome = gpt.outcome(line)
+            outcome = gpt.rows.outcome(line)
             found[outcome.custom_id] = (download.name, outcome.status)
     assert found == {
         "row 0": ("output", RowStatus.SUCCEEDED),
@@ -144,12 +144,12 @@ async def test_rows_go_up_run_and_come_back(gpt: Provider, sandbox: Sandbox) -> 
 
 
 async def test_ids_stay_the_users_own(gpt: Provider) -> None:
-    assert gpt.capabilities.keeps_ids and gpt.capabilities.uploads
-    assert gpt.wire_id("any id", MARKER, 3) == "any id"
-    assert gpt.wire(b"{}", "any id") == b"{}"
-    assert gpt.owns(b"anything", MARKER) is True
+    assert gpt.rows.keeps_ids
+    assert gpt.rows.sent_id("any id", MARKER, 3) == "any id"
+    assert gpt.rows.with_id(b"{}", "any id") == b"{}"
+    assert gpt.rows.owns(b"anything", MARKER) is True
     (row,) = rows("Hi.", model="gpt-5")
-    assert gpt.model_of(row) == "gpt-5"
+    assert gpt.rows.model_of(row) == "gpt-5"
 
 
 # --- files ---
@@ -159,15 +159,18 @@ async def test_files_are_found_again_by_the_beginning_of_their_names(gpt: Provid
     first = await upload(gpt, "a", name="durabatch~b-1~0~1~d~g1.jsonl")
     await upload(gpt, "a", name="durabatch~b-1~0~2~d~g1.jsonl")
     second = await upload(gpt, "a", name="durabatch~b-1~0~1~d~g2.jsonl")
-    found = await gpt.find_files("durabatch~b-1~0~1~", SINCE)
-    assert found == [(second, "durabatch~b-1~0~1~d~g2.jsonl"), (first, "durabatch~b-1~0~1~d~g1.jsonl")]
-    assert await gpt.find_files("durabatch~", datetime.now(UTC) + timedelta(hours=1)) == []
+    found = await gpt.files.find("durabatch~b-1~0~1~", SINCE)
+    assert [(file.id, file.name) for file in found] == [
+        (second, "durabatch~b-1~0~1~d~g2.jsonl"),
+        (first, "durabatch~b-1~0~1~d~g1.jsonl"),
+    ]
+    assert await gpt.files.find("durabatch~", datetime.now(UTC) + timedelta(hours=1)) == []
 
 
 async def test_files_are_listed_with_their_sizes_and_times(gpt: Provider) -> None:
     file_id = await upload(gpt, "a")
     await upload(gpt, "a", name="somebody-elses.jsonl")
-    (file,) = await gpt.list_files("durabatch~", SINCE)
+    (file,) = await gpt.files.find("durabatch~", SINCE)
     assert (file.id, file.name) == (file_id, "durabatch~b-1~0~1~d~g1.jsonl")
     assert file.bytes > 50
     assert file.created_at is not None and file.created_at > SINCE
@@ -176,16 +179,16 @@ async def test_files_are_listed_with_their_sizes_and_times(gpt: Provider) -> Non
 async def test_a_deleted_file_is_gone_and_an_absent_one_is_fine(gpt: Provider) -> None:
     file_id = await upload(gpt, "a")
     for _ in range(2):
-        await gpt.delete_file(file_id)
-    assert await gpt.find_files("durabatch~", SINCE) == []
+        await gpt.files.delete(file_id)
+    assert await gpt.files.find("durabatch~", SINCE) == []
 
 
 async def test_an_upload_whose_answer_was_lost_is_found_by_its_name(gpt: Provider, sandbox: Sandbox) -> None:
     await sandbox.fault("files.create", "lost_answer", times=1)
     with pytest.raises(ProviderUnavailable):
         await upload(gpt, "a", name="durabatch~b-1~0~1~d~g1.jsonl")
-    ((_, name),) = await gpt.find_files("durabatch~b-1~0~1~", SINCE)
-    assert name == "durabatch~b-1~0~1~d~g1.jsonl"
+    (file,) = await gpt.files.find("durabatch~b-1~0~1~", SINCE)
+    assert file.name == "durabatch~b-1~0~1~d~g1.jsonl"
 
 
 # --- finding a batch ---
@@ -196,10 +199,10 @@ async def test_a_batch_is_found_by_marker_and_digest(gpt: Provider) -> None:
     batch = await create(gpt, file_id)
     await create(gpt, file_id, marker="b-1/0/2")
     await create(gpt, file_id, digest="another one's")
-    found = await gpt.find(wanted())
+    found = await gpt.batches.find(wanted())
     assert found is not None and found.id == batch.id
-    assert await gpt.find(wanted(marker="b-1/1/1")) is None
-    assert await gpt.find(wanted(since=datetime.now(UTC) + timedelta(hours=1))) is None
+    assert await gpt.batches.find(wanted(marker="b-1/1/1")) is None
+    assert await gpt.batches.find(wanted(since=datetime.now(UTC) + timedelta(hours=1))) is None
 
 
 async def test_batches_with_a_marker_are_listed_whoevers_they_are(gpt: Provider, sandbox: Sandbox) -> None:
@@ -210,37 +213,37 @@ async def test_batches_with_a_marker_are_listed_whoevers_they_are(gpt: Provider,
     body = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
     async with httpx2.AsyncClient(base_url=sandbox.url, headers=key) as stranger:
         (await stranger.post("/v1/batches", json=body)).raise_for_status()
-    found = await gpt.list_batches(SINCE)
+    found = await gpt.markers.marked(SINCE)
     assert [(one.marker, one.digest, one.batch.id) for one in found] == [
         ("b-2/0/1", "another one's", second.id),
         (MARKER, DIGEST, first.id),
     ]
-    assert await gpt.list_batches(datetime.now(UTC) + timedelta(hours=1)) == []
+    assert await gpt.markers.marked(datetime.now(UTC) + timedelta(hours=1)) == []
 
 
 async def test_of_two_batches_with_one_marker_everybody_adopts_the_oldest(gpt: Provider) -> None:
     file_id = await upload(gpt, "Hi.")
     first = await create(gpt, file_id)
     await create(gpt, file_id)
-    found = await gpt.find(wanted())
+    found = await gpt.batches.find(wanted())
     assert found is not None and found.id == first.id
 
 
 async def test_a_batch_that_was_fenced_off_by_deleting_its_file_is_none(gpt: Provider) -> None:
     file_id = await upload(gpt, "Hi.")
-    await gpt.delete_file(file_id)
+    await gpt.files.delete(file_id)
     late = await ended(gpt, await create(gpt, file_id))
     assert late.status is ProviderStatus.FAILED
-    assert await gpt.find(wanted()) is None
+    assert await gpt.batches.find(wanted()) is None
     batch = await create(gpt, await upload(gpt, "Hi."))
-    found = await gpt.find(wanted())
+    found = await gpt.batches.find(wanted())
     assert found is not None and found.id == batch.id
 
 
 async def test_a_batch_is_found_once_the_listing_shows_it(gpt: Provider, sandbox: Sandbox) -> None:
     await sandbox.settings(list_lag_lists=2)
     batch = await submitted(gpt)
-    finds = [await gpt.find(wanted()) for _ in range(3)]
+    finds = [await gpt.batches.find(wanted()) for _ in range(3)]
     assert [found and found.id for found in finds] == [None, None, batch.id]
 
 
@@ -249,7 +252,7 @@ async def test_a_batch_is_found_behind_a_full_page_of_others(gpt: Provider, sand
     batch = await create(gpt, file_id)
     for number in range(100):
         await create(gpt, file_id, marker=f"b-2/{number}/1")
-    found = await gpt.find(wanted())
+    found = await gpt.batches.find(wanted())
     assert found is not None and found.id == batch.id
     assert (await sandbox.books(summary=True))["requests"]["batches.list"] == 2
 
@@ -260,12 +263,12 @@ async def test_a_batch_that_nobody_told_of_is_found(gpt: Provider, sandbox: Sand
     for number in range(100):
         await create(gpt, file_id, marker=f"b-2/{number}/1")
     # Whoever made it left no word of it: it is found all the same.
-    found = await gpt.find(wanted(sent=False))
+    found = await gpt.batches.find(wanted(sent=False))
     assert found is not None and found.id == batch.id
-    assert await gpt.find(wanted(sent=False, digest="another one's")) is None
-    assert await gpt.find(wanted(sent=False, marker="b-3/0/1")) is None
+    assert await gpt.batches.find(wanted(sent=False, digest="another one's")) is None
+    assert await gpt.batches.find(wanted(sent=False, marker="b-3/0/1")) is None
     await create(gpt, file_id, marker="b-3/0/1")
-    assert await gpt.find(wanted(sent=False, marker="b-3/0/1")) is not None
+    assert await gpt.batches.find(wanted(sent=False, marker="b-3/0/1")) is not None
 
 
 async def test_where_nothing_was_sent_what_was_read_once_is_not_read_again(sandbox: Sandbox) -> None:
@@ -276,9 +279,9 @@ async def test_where_nothing_was_sent_what_was_read_once_is_not_read_again(sandb
         await asyncio.sleep(1.1)  # a second later, as a listing tells time
         await create(gpt, file_id, marker="b-2/100/1")
         for looks in (2, 3, 4):
-            assert await gpt.find(wanted(sent=False)) is None
+            assert await gpt.batches.find(wanted(sent=False)) is None
             assert (await sandbox.books(summary=True))["requests"]["batches.list"] == looks
-        assert await gpt.find(wanted()) is None
+        assert await gpt.batches.find(wanted()) is None
         assert (await sandbox.books(summary=True))["requests"]["batches.list"] == 6
 
 
@@ -287,7 +290,7 @@ async def test_a_batch_whose_answer_was_lost_is_found(gpt: Provider, sandbox: Sa
     await sandbox.fault("batches.create", "lost_answer", times=1)
     with pytest.raises(AnswerLost):
         await create(gpt, file_id)
-    found = await gpt.find(wanted())
+    found = await gpt.batches.find(wanted())
     assert found is not None
     (entry,) = (await sandbox.books())["batches"]
     assert entry["id"] == found.id
@@ -299,13 +302,13 @@ Act = Callable[[Provider, str], Awaitable[Any]]
 #: What each call asks of the sandbox, and the call; it is given the id of a batch whose files there are.
 CALLS: dict[str, tuple[str, Act]] = {
     "upload": ("files.create", lambda gpt, _: upload(gpt, "Hi.")),
-    "find_files": ("files.list", lambda gpt, _: gpt.find_files("x", SINCE)),
-    "delete_file": ("files.delete", lambda gpt, _: gpt.delete_file("file-x")),
-    "find": ("batches.list", lambda gpt, _: gpt.find(wanted())),
+    "find_files": ("files.list", lambda gpt, _: gpt.files.find("x", SINCE)),
+    "delete_file": ("files.delete", lambda gpt, _: gpt.files.delete("file-x")),
+    "find": ("batches.list", lambda gpt, _: gpt.batches.find(wanted())),
     "create": ("batches.create", lambda gpt, _: create(gpt, "file-x")),
-    "retrieve": ("batches.retrieve", lambda gpt, batch: gpt.retrieve(batch)),
-    "cancel": ("batches.cancel", lambda gpt, batch: gpt.cancel(batch)),
-    "download": ("files.content", lambda gpt, _: read(gpt, Download(reference="file-x", name="output"))),
+    "retrieve": ("batches.retrieve", lambda gpt, batch: gpt.batches.retrieve(batch)),
+    "cancel": ("batches.cancel", lambda gpt, batch: gpt.batches.cancel(batch)),
+    "download": ("files.content", lambda gpt, _: read(gpt, ResultFile(reference="file-x", name="output"))),
     "probe": ("models", lambda gpt, _: gpt.probe()),
 }
 
@@ -352,7 +355,7 @@ async def test_a_create_that_is_refused_made_nothing(gpt: Provider, sandbox: San
     file_id = await upload(gpt, "Hi.")
     creation = Creation(marker=MARKER, digest=DIGEST, endpoint="/v1/nonsense", completion_window="24h", file_id=file_id)
     with pytest.raises(ProviderRefused, match="Invalid value"):
-        await gpt.create(creation)
+        await gpt.batches.create(creation)
     await sandbox.settings(max_batches=0)
     with pytest.raises(QueueFull, match="Too many batches"):
         await create(gpt, file_id)
@@ -370,11 +373,11 @@ async def test_a_revoked_key_is_refused_until_it_is_restored(gpt: Provider, sand
 
 async def test_accounts_do_not_see_each_other(gpt: Provider, sandbox: Sandbox) -> None:
     batch = await ended(gpt, await submitted(gpt))
-    (download,) = await gpt.downloads(batch)
+    (download,) = await gpt.batches.result_files(batch)
     async with account(sandbox, "sk-other") as other:
-        assert await other.find(wanted()) is None
-        assert await other.find_files("durabatch~", SINCE) == []
-        for call in (other.retrieve(batch.id), other.cancel(batch.id), read(other, download)):
+        assert await other.batches.find(wanted()) is None
+        assert await other.files.find("durabatch~", SINCE) == []
+        for call in (other.batches.retrieve(batch.id), other.batches.cancel(batch.id), read(other, download)):
             with pytest.raises(ProviderNotFound):
                 await call
 
@@ -384,16 +387,16 @@ async def test_accounts_do_not_see_each_other(gpt: Provider, sandbox: Sandbox) -
 
 async def test_a_cancelled_batch_keeps_what_was_finished(gpt: Provider, sandbox: Sandbox) -> None:
     await sandbox.settings(batch_seconds=3600, cancel_fraction=0.5, cancel_polls=1)
-    batch = await gpt.cancel((await submitted(gpt, "a", "b", "c", "d")).id)
+    batch = await gpt.batches.cancel((await submitted(gpt, "a", "b", "c", "d")).id)
     assert (batch.status, batch.raw_status) == (ProviderStatus.CANCELING, "cancelling")
     batch = await ended(gpt, batch)
     assert (batch.status, batch.completed, batch.failed) == (ProviderStatus.CANCELED, 2, 2)
-    assert [download.name for download in await gpt.downloads(batch)] == ["output", "error"]
+    assert [download.name for download in await gpt.batches.result_files(batch)] == ["output", "error"]
 
 
 async def test_a_cancel_after_the_end_changes_nothing(gpt: Provider) -> None:
     batch = await ended(gpt, await submitted(gpt))
-    assert await gpt.cancel(batch.id) == batch
+    assert await gpt.batches.cancel(batch.id) == batch
 
 
 async def test_an_expired_batch_keeps_what_was_finished(gpt: Provider, sandbox: Sandbox) -> None:
@@ -401,8 +404,8 @@ async def test_an_expired_batch_keeps_what_was_finished(gpt: Provider, sandbox: 
     batch = await ended(gpt, await submitted(gpt, "a", "b", "c", "d"))
     assert batch.status is ProviderStatus.EXPIRED
     statuses = [
-        gpt.outcome(line).failure
-        for download in await gpt.downloads(batch)
+        gpt.rows.outcome(line).failure
+        for download in await gpt.batches.result_files(batch)
         for line in (await read(gpt, download)).splitlines()
     ]
     assert [failure and failure.type for failure in statuses] == [None, "expired", "expired", "expired"]
@@ -412,24 +415,25 @@ async def test_a_refused_file_says_why(gpt: Provider) -> None:
     batch = await ended(gpt, await submitted(gpt, "a", "b", model="no-such-model"))
     assert (batch.status, batch.error_code, batch.output) == (ProviderStatus.FAILED, "model_not_found", None)
     assert batch.error is not None and batch.error.startswith("line 1: ")
-    assert await gpt.downloads(batch) == []
+    assert await gpt.batches.result_files(batch) == []
 
 
 async def test_a_full_queue_says_so(gpt: Provider, sandbox: Sandbox) -> None:
     await sandbox.settings(enqueued_token_limit=1)
     batch = await ended(gpt, await submitted(gpt, "a long text " * 100))
     assert (batch.status, batch.error_code) == (ProviderStatus.FAILED, "token_limit_exceeded")
+    assert batch.queue_full
 
 
 async def test_a_cut_download_goes_on_where_it_broke_off(gpt: Provider, sandbox: Sandbox) -> None:
     batch = await ended(gpt, await submitted(gpt, *("text" * 500 for _ in range(200))))
-    (download,) = await gpt.downloads(batch)
+    (download,) = await gpt.batches.result_files(batch)
     whole = await read(gpt, download)
     await sandbox.fault("files.content", "truncate", fraction=0.4, times=2)
     got = b""
     for _ in range(2):
         with pytest.raises(ProviderUnavailable):
-            async for chunk in gpt.download(download, len(got)):
+            async for chunk in gpt.batches.download(download, len(got)):
                 got += chunk
     assert 0 < len(got) < len(whole)
     assert got + await read(gpt, download, len(got)) == whole

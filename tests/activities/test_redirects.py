@@ -11,16 +11,15 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from durabatch.activities.providers import ProviderSettings
-from durabatch.activities.providers.anthropic import AnthropicProvider
-from durabatch.activities.providers.base import Download
-from durabatch.activities.providers.openai import OpenAIProvider
+from durabatch.activities.providers import Provider, ProviderSettings, open_provider
+from durabatch.activities.providers.base import ResultFile
 from durabatch.activities.providers.redirects import MAX_REDIRECTS, target
 from durabatch.contract import ProviderError, ProviderNotFound, ProviderRefused, ProviderUnavailable
 
 KEY = "sk-very-secret"
 CONTENT = b"".join(b'{"custom_id": "%d"}\n' % number for number in range(1000))
-KINDS = {"openai": (OpenAIProvider, "/v1"), "anthropic": (AnthropicProvider, "")}
+#: The kinds, and the path of their API on a host.
+PATHS = {"openai": "/v1", "anthropic": ""}
 #: What may reach a host that is not the provider's.
 HARMLESS = {"host", "range", "accept-encoding"}
 
@@ -53,16 +52,15 @@ class Hosts:
         host.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         return host
 
-    def adapter(self, kind: str, host: Host) -> Any:
-        make, path = KINDS[kind]
+    def adapter(self, kind: str, host: Host) -> Provider:
         settings = ProviderSettings(
             name="gpt",
             kind=kind,
-            base_url=host.url + path,
+            base_url=host.url + PATHS[kind],
             api_key=SecretStr(KEY),
             headers={"X-Team": "red", "X-Gateway-Route": "internal"},
         )
-        found = make(settings)
+        found = open_provider(settings)
         self.stack.push_async_callback(found.close)
         return found
 
@@ -92,14 +90,16 @@ async def whole(request: web.Request) -> web.Response:
 
 
 async def read(adapter: Any, start: int = 0) -> bytes:
-    return b"".join([chunk async for chunk in adapter.download(Download(reference="one", name="output"), start)])
+    return b"".join(
+        [chunk async for chunk in adapter.batches.download(ResultFile(reference="one", name="output"), start)]
+    )
 
 
 def secrets(request: web.Request) -> set[str]:
     return {name.lower() for name in request.headers} - HARMLESS
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PATHS)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("start", [0, 700])
 async def test_a_download_is_followed_to_another_host_and_no_header_of_ours_goes_there(
@@ -117,7 +117,7 @@ async def test_a_download_is_followed_to_another_host_and_no_header_of_ours_goes
     assert [request.path_qs for request in store.seen] == ["/blob?signature=x"] * 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PATHS)
 async def test_a_download_that_is_sent_on_within_its_own_host_keeps_its_key(hosts: Hosts, kind: str) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         return await (whole(request) if request.path == "/moved" else to(lambda: "/moved")(request))

@@ -12,7 +12,8 @@ import pytest
 
 from durabatch.activities.prices import Prices, dollars, picodollars
 from durabatch.activities.providers.anthropic import rows as anthropic_rows
-from durabatch.activities.providers.base import RowTokens, sealed
+from durabatch.activities.providers.base import sealed
+from durabatch.activities.providers.outcome import RowTokens
 from durabatch.contract import ErrorClass, OnInvalidRow, ResultRow, RetryPolicy, RowStatus, Unpriced
 from durabatch.contract.steps import AttemptRecord
 
@@ -392,7 +393,7 @@ async def test_what_a_row_wrote_to_the_cache_is_billed_as_such_and_shown_as_inpu
         "output_tokens": 10,
     }
     message = {"model": "claude-haiku-4-5", "content": [{"type": "text", "text": "Hi."}], "usage": usage}
-    sent_as = anthropic_rows.wire_id(sealed(desk.attempt.marker, desk.record()["digest"]), 0)
+    sent_as = anthropic_rows.sent_id(sealed(desk.attempt.marker, desk.record()["digest"]), 0)
     desk.answered({"custom_id": sent_as, "result": {"type": "succeeded", "message": message}})
 
     settled = await desk.settle()

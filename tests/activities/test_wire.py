@@ -18,9 +18,9 @@ from pydantic import SecretStr
 from durabatch.activities.providers import (
     Content,
     Creation,
-    Download,
     Provider,
     ProviderSettings,
+    ResultFile,
     Wanted,
     open_provider,
 )
@@ -190,20 +190,16 @@ OPENAI_CALLS: dict[str, tuple[Official, Ours]] = {
             purpose="batch",
             expires_after={"anchor": "created_at", "seconds": FILE_LIFE},
         ),
-        lambda ours: ours.upload(
+        lambda ours: ours.files.upload(
             Content(name="durabatch~b-1~0~1~0123~g1.jsonl", size=len(b"".join(ROWS)), chunks=chunked(*ROWS))
         ),
     ),
     "find files": (
         lambda gpt: listed(gpt.files.list(purpose="batch", limit=1000, order="desc")),
-        lambda ours: ours.find_files("durabatch~", SINCE),
+        lambda ours: ours.files.find("durabatch~", SINCE),
     ),
-    "list files": (
-        lambda gpt: listed(gpt.files.list(purpose="batch", limit=1000, order="desc")),
-        lambda ours: ours.list_files("durabatch~", SINCE),
-    ),
-    "list batches": (lambda gpt: listed(gpt.batches.list(limit=100)), lambda ours: ours.list_batches(SINCE)),
-    "delete file": (lambda gpt: gpt.files.delete("file-1"), lambda ours: ours.delete_file("file-1")),
+    "list batches": (lambda gpt: listed(gpt.batches.list(limit=100)), lambda ours: ours.markers.marked(SINCE)),
+    "delete file": (lambda gpt: gpt.files.delete("file-1"), lambda ours: ours.files.delete("file-1")),
     "create": (
         lambda gpt: gpt.batches.create(
             input_file_id="file-1",
@@ -212,14 +208,14 @@ OPENAI_CALLS: dict[str, tuple[Official, Ours]] = {
             metadata=METADATA,
             output_expires_after={"anchor": "created_at", "seconds": FILE_LIFE},
         ),
-        lambda ours: ours.create(CREATION),
+        lambda ours: ours.batches.create(CREATION),
     ),
-    "find": (lambda gpt: listed(gpt.batches.list(limit=100)), lambda ours: ours.find(WANTED)),
-    "retrieve": (lambda gpt: gpt.batches.retrieve("batch_1"), lambda ours: ours.retrieve("batch_1")),
-    "cancel": (lambda gpt: gpt.batches.cancel("batch_1"), lambda ours: ours.cancel("batch_1")),
+    "find": (lambda gpt: listed(gpt.batches.list(limit=100)), lambda ours: ours.batches.find(WANTED)),
+    "retrieve": (lambda gpt: gpt.batches.retrieve("batch_1"), lambda ours: ours.batches.retrieve("batch_1")),
+    "cancel": (lambda gpt: gpt.batches.cancel("batch_1"), lambda ours: ours.batches.cancel("batch_1")),
     "content": (
         lambda gpt: gpt.files.content("file-1"),
-        lambda ours: drained(ours.download(Download(reference="file-1", name="output"), 0)),
+        lambda ours: drained(ours.batches.download(ResultFile(reference="file-1", name="output"), 0)),
     ),
     "probe": (lambda gpt: gpt.models.list(), lambda ours: ours.probe()),
 }
@@ -288,10 +284,10 @@ def framed(provider: Provider, rows: list[bytes]) -> Content:
     spec = BatchSpec(provider="claude", input="rows.jsonl")
     wired = []
     for number, row in enumerate(rows):
-        prepared = provider.prepare(parse(row), spec)
-        sent_as = provider.wire_id("any id", "b-1/0/1", number)
-        wired.append(provider.join(provider.wire(prepared, sent_as), not number))
-    wired.append(provider.join(None, not rows))
+        prepared = provider.rows.prepare(parse(row), spec)
+        sent_as = provider.rows.sent_id("any id", "b-1/0/1", number)
+        wired.append(provider.rows.join(provider.rows.with_id(prepared, sent_as), not number))
+    wired.append(provider.rows.join(None, not rows))
     return Content(name="unused", size=len(b"".join(wired)), chunks=chunked(*wired))
 
 
@@ -319,23 +315,26 @@ def as_chats() -> list[bytes]:
 async def test_a_create_at_anthropic_is_what_anthropics_client_sends(
     recorder: Recorder, claude: anthropic.AsyncAnthropic, anthropic_adapter: Provider, rows: Callable[[], list[bytes]]
 ) -> None:
-    ids = [anthropic_adapter.wire_id("any id", "b-1/0/1", number) for number in range(2)]
+    ids = [anthropic_adapter.rows.sent_id("any id", "b-1/0/1", number) for number in range(2)]
     requests: Any = [{"custom_id": i, "params": params} for i, params in zip(ids, REQUESTS, strict=True)]
     expected = await recorder.of(claude.messages.batches.create(requests=requests))
     content = framed(anthropic_adapter, rows())
     creation = Creation(marker="b-1/0/1", digest="d", endpoint="e", completion_window="24h", content=content)
-    ours = await recorder.of(anthropic_adapter.create(creation))
+    ours = await recorder.of(anthropic_adapter.batches.create(creation))
     assert ours == expected
     assert expected[0].body == {"requests": requests} and ours[0].length == str(content.size)
 
 
 ANTHROPIC_CALLS: dict[str, tuple[Official, Ours]] = {
-    "find": (lambda claude: listed(claude.messages.batches.list(limit=100)), lambda ours: ours.find(WANTED)),
+    "find": (lambda claude: listed(claude.messages.batches.list(limit=100)), lambda ours: ours.batches.find(WANTED)),
     "retrieve": (
         lambda claude: claude.messages.batches.retrieve("msgbatch_1"),
-        lambda ours: ours.retrieve("msgbatch_1"),
+        lambda ours: ours.batches.retrieve("msgbatch_1"),
     ),
-    "cancel": (lambda claude: claude.messages.batches.cancel("msgbatch_1"), lambda ours: ours.cancel("msgbatch_1")),
+    "cancel": (
+        lambda claude: claude.messages.batches.cancel("msgbatch_1"),
+        lambda ours: ours.batches.cancel("msgbatch_1"),
+    ),
     "results": (
         # The client retrieves the batch for its results_url first; so do we, when we poll.
         lambda claude: claude.messages.batches.results("msgbatch_1"),
@@ -346,8 +345,8 @@ ANTHROPIC_CALLS: dict[str, tuple[Official, Ours]] = {
 
 
 async def fetched(provider: Provider, batch_id: str) -> list[bytes]:
-    batch = await provider.retrieve(batch_id)
-    return [await drained(provider.download(one, 0)) for one in await provider.downloads(batch)]
+    batch = await provider.batches.retrieve(batch_id)
+    return [await drained(provider.batches.download(one, 0)) for one in await provider.batches.result_files(batch)]
 
 
 @pytest.mark.parametrize("call", ANTHROPIC_CALLS)

@@ -10,8 +10,8 @@ import pytest
 
 from durabatch.activities.providers.anthropic import rows as anthropic_rows
 from durabatch.activities.providers.anthropic.results import error_class, outcome
-from durabatch.activities.providers.anthropic.rows import DEFAULT_MAX_TOKENS, MAX_WIRE_ID
-from durabatch.activities.providers.base import CacheWrites, RowTokens
+from durabatch.activities.providers.anthropic.rows import DEFAULT_MAX_TOKENS, MAX_SENT_ID
+from durabatch.activities.providers.outcome import CacheWrites, RowTokens
 from durabatch.activities.rows import RowRefused, parse
 from durabatch.contract import BatchSpec, ErrorClass, RowStatus
 
@@ -56,7 +56,7 @@ def test_a_native_row_goes_through_byte_for_byte(endpoint: str) -> None:
     line = b'{"params": %b, "custom_id": "a"}' % written
     prepared = anthropic_rows.prepare(parse(line), spec(endpoint=endpoint, model="other", params={"max_tokens": 7}))
     assert prepared.rstrip(b" ") == b'{"custom_id":"a","params":%b}' % written
-    assert anthropic_rows.wire(prepared, "b-1") == b'{"custom_id":"b-1","params":%b}' % written
+    assert anthropic_rows.with_id(prepared, "b-1") == b'{"custom_id":"b-1","params":%b}' % written
 
 
 def test_the_specs_model_and_params_fill_the_gaps_of_a_native_row() -> None:
@@ -288,19 +288,19 @@ def test_a_refusal_does_not_quote_the_row(body: dict[str, Any], field: str) -> N
 def test_an_id_of_any_printable_form_travels_as_one_that_anthropic_takes(custom_id: str) -> None:
     line = json.dumps({"custom_id": custom_id, "params": {"model": "m", "max_tokens": 1, "messages": SAY_HI}}).encode()
     prepared = anthropic_rows.prepare(parse(line), spec())
-    sent_as = anthropic_rows.wire_id(MARKER, 99_999)
+    sent_as = anthropic_rows.sent_id(MARKER, 99_999)
     assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", sent_as)
-    wired = anthropic_rows.wire(prepared, sent_as)
+    wired = anthropic_rows.with_id(prepared, sent_as)
     assert json.loads(wired) == {**json.loads(line), "custom_id": sent_as}
-    assert len(sent_as) == MAX_WIRE_ID
+    assert len(sent_as) == MAX_SENT_ID
     assert len(wired) <= len(prepared)  # so the plan counted enough
     assert b"\n" not in prepared
 
 
 def test_ids_differ_by_marker_and_by_row_and_are_the_same_for_ever() -> None:
-    assert anthropic_rows.wire_id(MARKER, 0) == "65a0318bf6e11e0d-0"
+    assert anthropic_rows.sent_id(MARKER, 0) == "65a0318bf6e11e0d-0"
     markers = [f"b/{shard}/{attempt}" for shard in range(20) for attempt in range(20)]
-    ids = {anthropic_rows.wire_id(marker, row) for marker in markers for row in range(20)}
+    ids = {anthropic_rows.sent_id(marker, row) for marker in markers for row in range(20)}
     assert len(ids) == 20 * 20 * 20
 
 

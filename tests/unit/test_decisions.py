@@ -46,8 +46,8 @@ SECOND = timedelta(seconds=1)
 NO_JITTER = PollPolicy(first=15 * SECOND, factor=1.5, maximum=600 * SECOND, jitter=0)
 
 
-def batch(status: ProviderStatus, code: str | None = None) -> Snapshot:
-    return Snapshot(id="batch_1", status=status, raw_status=status.value, error_code=code)
+def batch(status: ProviderStatus, queue_full: bool = False) -> Snapshot:
+    return Snapshot(id="batch_1", status=status, raw_status=status.value, queue_full=queue_full)
 
 
 # --- the next poll ---
@@ -194,26 +194,24 @@ def test_rows_of_a_batch_that_the_provider_lost_are_missing() -> None:
     assert absent_class(None, RowStatus.CANCELED) is ErrorClass.MISSING
 
 
-@pytest.mark.parametrize("code", ["token_limit_exceeded", "batch_limit_exceeded"])
-def test_a_full_queue_is_no_fault_of_the_rows(code: str) -> None:
-    full = batch(ProviderStatus.FAILED, code)
+def test_a_full_queue_is_no_fault_of_the_rows() -> None:
+    full = batch(ProviderStatus.FAILED, queue_full=True)
     assert queue_was_full(full)
     assert absent_class(full, None) is ErrorClass.RATE_LIMITED
 
 
 @pytest.mark.parametrize(
-    ("status", "code"),
+    ("status", "queue_full"),
     [
-        (ProviderStatus.FAILED, None),
-        (ProviderStatus.FAILED, "invalid_json_line"),
-        (ProviderStatus.COMPLETED, "token_limit_exceeded"),
-        (ProviderStatus.EXPIRED, "token_limit_exceeded"),
+        (ProviderStatus.FAILED, False),
+        (ProviderStatus.COMPLETED, True),
+        (ProviderStatus.EXPIRED, True),
     ],
 )
-def test_only_a_failed_batch_with_the_providers_word_for_it_met_a_full_queue(
-    status: ProviderStatus, code: str | None
+def test_only_a_failed_batch_of_which_the_provider_says_so_met_a_full_queue(
+    status: ProviderStatus, queue_full: bool
 ) -> None:
-    assert not queue_was_full(batch(status, code))
+    assert not queue_was_full(batch(status, queue_full))
 
 
 # --- streaks of one answer ---

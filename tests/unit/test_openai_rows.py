@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from durabatch.activities.providers.base import RowTokens
 from durabatch.activities.providers.error_details import Words
 from durabatch.activities.providers.openai import rows as openai_rows
 from durabatch.activities.providers.openai.errors import error_class
 from durabatch.activities.providers.openai.results import outcome
+from durabatch.activities.providers.outcome import RowTokens
 from durabatch.activities.rows import RowRefused, parse
 from durabatch.contract import BatchSpec, ErrorClass, RowStatus
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from durabatch.activities.providers import parsing
-from durabatch.activities.providers.anthropic import adapter as anthropic
+from durabatch.activities.providers.anthropic import batch_object as anthropic
 from durabatch.activities.providers.openai import batch_object as openai_batch
 from durabatch.activities.providers.pagination import page
 from durabatch.contract import ProviderStatus

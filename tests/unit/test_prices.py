@@ -11,7 +11,7 @@ from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import TieredPrices
 
 from durabatch.activities.prices import PICO, Prices, dollars, picodollars
-from durabatch.activities.providers.base import CacheWrites, RowTokens
+from durabatch.activities.providers.outcome import CacheWrites, RowTokens
 
 OPENAI = Prices("openai", 0.5)
 

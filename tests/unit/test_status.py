@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from durabatch.activities.providers.anthropic import adapter as anthropic
+from durabatch.activities.providers.anthropic import batch_object as anthropic
 from durabatch.activities.providers.openai import batch_object as openai_batch
 from durabatch.activities.providers.status import MAX_WORD, state_of
 from durabatch.contract import ProviderStatus
@@ -92,3 +92,17 @@ def test_at_anthropic_the_rows_say_what_ended_a_batch(
 ) -> None:
     item = {"id": "b", "processing_status": word, "request_counts": counts, "results_url": "https://x"}
     assert anthropic.snapshot(item).status is status
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "full"),
+    [
+        ("failed", "token_limit_exceeded", True),
+        ("failed", "batch_limit_exceeded", True),
+        ("failed", "invalid_json_line", False),
+        ("completed", "token_limit_exceeded", False),
+    ],
+)
+def test_only_a_batch_that_failed_for_want_of_room_met_a_full_queue(status: str, code: str, full: bool) -> None:
+    found = openai_batch.snapshot({"id": "batch_1", "status": status, "errors": {"data": [{"code": code}]}})
+    assert (found.queue_full, found.error_code) == (full, code)

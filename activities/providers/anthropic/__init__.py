@@ -1,5 +1,5 @@
 """Anthropic's Message Batches."""
 
-from .adapter import AnthropicProvider
+from .adapter import open_provider
 
-__all__ = ["AnthropicProvider"]
+__all__ = ["open_provider"]

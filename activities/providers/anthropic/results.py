@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from ....contract import ErrorClass, RowStatus
-from ..base import CacheWrites, Outcome, RowFailure, RowResponse, RowTokens
 from ..error_details import silence, words
 from ..lenient_struct import lenient, parsed
+from ..outcome import CacheWrites, Outcome, RowFailure, RowResponse, RowTokens
 from .chat import first_byte
 
 _NULL = msgspec.Raw(b"null")

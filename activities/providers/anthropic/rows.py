@@ -20,14 +20,17 @@ import msgspec
 from ....contract import BatchSpec
 from ...rows import Row, RowRefused
 from .chat import first_byte, is_null, translate, value_of
+from .results import outcome
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
 #: Anthropic wants a max_tokens in every request, chat rows need none: this is the most that every Claude model takes
 #: (Claude 3's is the lowest: https://platform.claude.com/docs/en/about-claude/models/overview).
 DEFAULT_MAX_TOKENS = 4096
+#: What a create's body has around its rows.
+HEAD, TAIL = b'{"requests":[', b"]}"
 #: Bytes of the longest id that a row is sent under: 16 of the name, a hyphen, and 5 of 99,999.
-MAX_WIRE_ID = 22
+MAX_SENT_ID = 22
 
 _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -62,7 +65,7 @@ def name_of(seal: str) -> str:
     return sha256(seal.encode()).hexdigest()[:16]
 
 
-def wire_id(seal: str, row: int) -> str:
+def sent_id(seal: str, row: int) -> str:
     """Return a row's id at Anthropic, which takes 1 to 64 of `a-z A-Z 0-9 _ -`: its batch's name and its number."""
     return f"{name_of(seal)}-{row}"
 
@@ -96,10 +99,10 @@ def prepare(row: Row, spec: BatchSpec) -> bytes:
     except RowRefused as refused:
         raise RowRefused(refused.field, refused.reason, row.custom_id) from None
     # As long as it can be under any id, so that the plan counts the bytes that are sent.
-    return _encode(_Wire(row.custom_id, params)).ljust(_FRAME + MAX_WIRE_ID + len(memoryview(params)))
+    return _encode(_Wire(row.custom_id, params)).ljust(_FRAME + MAX_SENT_ID + len(memoryview(params)))
 
 
-def wire(prepared: bytes, custom_id: str) -> bytes:
+def with_id(prepared: bytes, custom_id: str) -> bytes:
     """Return a prepared row under another id."""
     return _encode(_Wire(custom_id, _wire(prepared).params))
 
@@ -165,3 +168,25 @@ def _check(params: dict[str, Any], place: str) -> None:
         raise RowRefused(f"{place}max_tokens", "must be a whole number from 1 on")
     if "messages" not in params:
         raise RowRefused(f"{place}messages", "is missing, and Anthropic needs it")
+
+
+class AnthropicRows:
+    """The row format of Message Batches: the rows are an array within the create's body."""
+
+    keeps_ids = False
+    prepare = staticmethod(prepare)
+    with_id = staticmethod(with_id)
+    model_of = staticmethod(model_of)
+    outcome = staticmethod(outcome)
+    owns = staticmethod(owns)
+
+    def sent_id(self, custom_id: str, seal: str, row: int) -> str:
+        return sent_id(seal, row)
+
+    def join(self, row: bytes | None, first: bool) -> bytes:
+        if row is None:
+            return HEAD + TAIL if first else TAIL
+        return (HEAD if first else b",") + row
+
+    def inputs_of(self, prepared: bytes) -> int:
+        return 1  # no endpoint of Anthropic's limits them

@@ -1,5 +1,5 @@
 """OpenAI, and every server that speaks its Files and Batches."""
 
-from .adapter import OpenAIProvider
+from .adapter import open_provider
 
-__all__ = ["OpenAIProvider"]
+__all__ = ["open_provider"]

@@ -18,6 +18,8 @@ from ..status import State, state_of
 DIGEST_KEY = "durabatch_rows"
 #: Characters of a failed batch's errors that are reported.
 _MOST_SAID = 700
+#: Codes of a batch that failed unrun because the account's queue had no room for it.
+_QUEUE_FULL = ("token_limit_exceeded", "batch_limit_exceeded")
 #: What an error about a missing input file names.
 _FILE_PARAMS = ("input_file_id", "file_id")
 
@@ -34,6 +36,7 @@ def snapshot(answer: Any) -> Snapshot:
     output = parsing.word(item.get("output_file_id"))  # some servers send "" for none
     state = _state(item, answered=output is not None and 0 < total <= completed + failed)
     errors = _errors(item)
+    code = errors[0].code if errors else None
     return Snapshot(
         id=parsing.needed(item, "id"),
         status=state.status,
@@ -45,7 +48,8 @@ def snapshot(answer: Any) -> Snapshot:
         output=output,
         errors=parsing.word(item.get("error_file_id")),
         error=_said(errors),
-        error_code=errors[0].code if errors else None,
+        error_code=code,
+        queue_full=state.status is ProviderStatus.FAILED and code in _QUEUE_FULL,
         created_at=parsing.instant(item.get("created_at")),
         usage=_usage(parsing.mapping(item.get("usage"))),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ....contract import ErrorClass
-from ..base import RowFailure
 from ..error_details import Words, silence
+from ..outcome import RowFailure
 
 #: Codes and types that OpenAI and servers like it send; more telling than the HTTP status, so looked at first.
 _CODES = {

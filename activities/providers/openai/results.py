@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from ....contract import ErrorClass, RowStatus
-from ..base import Outcome, RowFailure, RowResponse, RowTokens
 from ..error_details import NO_WORDS, silence, words
 from ..lenient_struct import lenient, parsed
+from ..outcome import Outcome, RowFailure, RowResponse, RowTokens
 from .errors import error_class, failure, filtered
 
 _NULL = msgspec.Raw(b"null")

@@ -10,6 +10,7 @@ import msgspec
 
 from ....contract import BatchSpec
 from ...rows import Row, RowRefused
+from .results import outcome
 
 #: The paths that a batch may ask, and the field that each cannot do without.
 REQUIRED = {
@@ -173,3 +174,34 @@ def inputs_of(prepared: bytes) -> int:
         return 1
     items = _list(value)
     return len(items) if items and first_byte(items[0]) in (b'"', b"[") else 1
+
+
+class OpenAIRows:
+    """The row format of OpenAI's Batches.
+
+    Args:
+        azure: whether the provider is Azure, where a chat's url is /chat/completions.
+    """
+
+    keeps_ids = True  #: Any id is taken here, so rows keep theirs.
+    outcome = staticmethod(outcome)
+    model_of = staticmethod(model_of)
+    inputs_of = staticmethod(inputs_of)
+
+    def __init__(self, *, azure: bool) -> None:
+        self._azure = azure
+
+    def prepare(self, row: Row, spec: BatchSpec) -> bytes:
+        return prepare(row, spec, azure=self._azure)
+
+    def sent_id(self, custom_id: str, seal: str, row: int) -> str:
+        return custom_id
+
+    def with_id(self, prepared: bytes, custom_id: str) -> bytes:
+        return prepared
+
+    def join(self, row: bytes | None, first: bool) -> bytes:
+        return b"" if row is None else row + b"\n"
+
+    def owns(self, line: bytes, seal: str) -> bool | None:
+        return True  # the metadata said so before it was adopted
