@@ -207,7 +207,7 @@ async def test_a_batch_that_surely_is_ours_comes_before_one_that_may_be(claude: 
     async with account(sandbox) as another_worker:
         older = await create(another_worker, marker="b-9/0/1")
         ours = await create(another_worker)
-        await ended(another_worker, await another_worker.cancel(ours.id))
+        await ended(another_worker, await another_worker.batches.cancel(ours.id))
     assert await found(claude) == ours.id
     assert await found(claude, strangers=(ours.id,)) == older.id
 

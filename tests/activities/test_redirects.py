@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
 
 import httpx2
 import pytest
@@ -89,10 +88,9 @@ async def whole(request: web.Request) -> web.Response:
     return web.Response(status=206, body=CONTENT[start:], headers=headers)
 
 
-async def read(adapter: Any, start: int = 0) -> bytes:
-    return b"".join(
-        [chunk async for chunk in adapter.batches.download(ResultFile(reference="one", name="output"), start)]
-    )
+async def read(adapter: Provider, start: int = 0) -> bytes:
+    file = ResultFile(reference="one", name="output")
+    return b"".join([chunk async for chunk in adapter.batches.download(file, start)])
 
 
 def secrets(request: web.Request) -> set[str]:
@@ -205,7 +203,7 @@ async def test_nothing_but_a_download_is_followed(hosts: Hosts) -> None:
     elsewhere = await hosts.open(whole)
     provider = await hosts.open(to(lambda: f"{elsewhere.url}/x", 307))
     adapter = hosts.adapter("openai", provider)
-    for call in (adapter.retrieve("batch_1"), adapter.cancel("batch_1"), adapter.delete_file("file-1")):
+    for call in (adapter.batches.retrieve("batch_1"), adapter.batches.cancel("batch_1"), adapter.files.delete("file-1")):
         with pytest.raises(ProviderRefused):
             await call
     assert elsewhere.seen == []

@@ -233,7 +233,7 @@ async def test_the_openai_adapter_sends_what_openais_client_sends(
 
 async def test_an_upload_says_how_long_it_is(recorder: Recorder, openai_adapter: Provider) -> None:
     content = Content(name="ü.jsonl", size=len(b"".join(ROWS)), chunks=chunked(*ROWS))
-    (call,) = await recorder.of(openai_adapter.upload(content))
+    (call,) = await recorder.of(openai_adapter.files.upload(content))
     # A server that believed a wrong length would have cut the form, or waited for the rest of it.
     assert call.length is not None and call.body["file"] == ("ü.jsonl", "application/jsonl", b"".join(ROWS))
 
