@@ -982,9 +982,9 @@ async def test_a_cut_that_was_killed_twice_goes_on_from_the_second_place(desk: A
     bench = Bench(desk)
     whole, every, _ = await bench.cut()
     _, _, first = await bench.cut(last=25)
-    _, second, later = await bench.cut(first.place, last=15)
-    assert later.place["shards"] > first.place["shards"] > 0
-    found, third, _ = await bench.cut(later.place)
+    _, second, later = await bench.cut(first.resume_from, last=15)
+    assert later.resume_from["shards"] > first.resume_from["shards"] > 0
+    found, third, _ = await bench.cut(later.resume_from)
     assert dataclasses.asdict(found) == dataclasses.asdict(whole)
     assert len(second.prepared) == 15
     assert len(third.prepared) < len(every.prepared) - 25
@@ -1046,9 +1046,9 @@ async def test_a_death_in_the_second_reading_begins_anew(desk: Any) -> None:
     whole, _, _ = await bench.cut()
     _, _, first = await bench.cut(last=25)
     _, _, second = await bench.cut(last=31 + 5)
-    assert second.place == {}
+    assert second.resume_from == {}
     # Even if the last heartbeat that arrived was of the first reading.
-    for place in (first.place, second.place):
+    for place in (first.resume_from, second.resume_from):
         found, others, _ = await bench.cut(place)
         assert len(others.prepared) == 31 + 30
         assert dataclasses.asdict(found) == dataclasses.asdict(whole)
@@ -1094,9 +1094,9 @@ async def test_shards_of_another_cut_are_never_gone_on_from(desk: Any) -> None:
     _, _, place_of_one = await one.cut(last=40)
     # Another worker, configured otherwise, comes in between and is killed at any time.
     for last in (0, 8, 40):
-        _, began, place_of_other = await other.cut(place_of_one.place, last=last)
+        _, began, place_of_other = await other.cut(place_of_one.resume_from, last=last)
         assert began.prepared == every.prepared[:last]
-        for place in (place_of_one.place, place_of_other.place):
+        for place in (place_of_one.resume_from, place_of_other.resume_from):
             if last < 40:
                 found, again, _ = await one.cut(place)
                 assert again.prepared == every.prepared

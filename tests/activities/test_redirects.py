@@ -203,7 +203,8 @@ async def test_nothing_but_a_download_is_followed(hosts: Hosts) -> None:
     elsewhere = await hosts.open(whole)
     provider = await hosts.open(to(lambda: f"{elsewhere.url}/x", 307))
     adapter = hosts.adapter("openai", provider)
-    for call in (adapter.batches.retrieve("batch_1"), adapter.batches.cancel("batch_1"), adapter.files.delete("file-1")):
+    batches = adapter.batches
+    for call in (batches.retrieve("batch_1"), batches.cancel("batch_1"), adapter.files.delete("file-1")):
         with pytest.raises(ProviderRefused):
             await call
     assert elsewhere.seen == []
