@@ -115,6 +115,15 @@ async def test_a_download_is_followed_to_another_host_and_no_header_of_ours_goes
     assert [request.path_qs for request in store.seen] == ["/blob?signature=x"] * 2
 
 
+async def test_no_log_holds_the_signature_of_a_link(hosts: Hosts, caplog: pytest.LogCaptureFixture) -> None:
+    store = await hosts.open(whole)
+    provider = await hosts.open(to(lambda: f"{store.url}/blob?signature=secret"))
+    with caplog.at_level("INFO"):
+        assert await read(hosts.adapter("openai", provider)) == CONTENT
+    assert f"{store.url}/blob" in caplog.text
+    assert "secret" not in caplog.text
+
+
 @pytest.mark.parametrize("kind", PATHS)
 async def test_a_download_that_is_sent_on_within_its_own_host_keeps_its_key(hosts: Hosts, kind: str) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
