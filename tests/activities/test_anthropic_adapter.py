@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,6 @@ from durabatch.activities.providers.base import sealed
 from durabatch.activities.rows import parse
 from durabatch.contract import (
     AnswerLost,
-    AuthenticationFailed,
     BatchSpec,
     ErrorClass,
     ProviderError,
@@ -37,7 +36,6 @@ from durabatch.contract import (
     ProviderStatus,
     ProviderUnavailable,
     QueueFull,
-    RateLimited,
     RowStatus,
 )
 from durabatch.contract.steps import Search, Snapshot
@@ -245,52 +243,6 @@ async def test_a_batch_is_found_behind_a_full_page_of_others(claude: Provider, s
 
 # --- failures ---
 
-Act = Callable[[Provider, str], Awaitable[Any]]
-CALLS: dict[str, tuple[str, Act]] = {
-    "find": ("batches.list", lambda claude, _: claude.batches.find(wanted())),
-    "create": ("batches.create", lambda claude, _: create(claude)),
-    "retrieve": ("batches.retrieve", lambda claude, batch: claude.batches.retrieve(batch)),
-    "cancel": ("batches.cancel", lambda claude, batch: claude.batches.cancel(batch)),
-    "download": ("batches.results", lambda claude, batch: read(claude, ResultFile(reference=batch, name="output"))),
-    "probe": ("models", lambda claude, _: claude.probe()),
-}
-
-FAULTS: list[tuple[str, dict[str, Any], type[ProviderError], type[ProviderError]]] = [
-    ("status", {"status": 401}, AuthenticationFailed, AuthenticationFailed),
-    ("status", {"status": 403}, AuthenticationFailed, AuthenticationFailed),
-    ("status", {"status": 429}, RateLimited, RateLimited),
-    ("status", {"status": 500}, ProviderUnavailable, AnswerLost),
-    ("status", {"status": 529}, ProviderUnavailable, AnswerLost),
-    ("reset", {}, ProviderUnavailable, AnswerLost),
-    ("lost_answer", {}, ProviderUnavailable, AnswerLost),
-    ("lost_answer_status", {"status": 504}, ProviderUnavailable, AnswerLost),
-]
-
-
-@pytest.mark.parametrize(("kind", "options", "error", "on_create"), FAULTS)
-async def test_every_call_says_what_went_wrong(
-    claude: Provider,
-    sandbox: Sandbox,
-    kind: str,
-    options: dict[str, Any],
-    error: type[ProviderError],
-    on_create: type[ProviderError],
-) -> None:
-    for name, (op, call) in CALLS.items():
-        fault = await sandbox.fault(op, kind, retry_after=7, **options)
-        with pytest.raises(ProviderError) as caught:
-            await call(claude, "msgbatch_x")
-        assert type(caught.value) is (on_create if name == "create" else error), name
-        if "status" in options and options["status"] not in (401, 403):
-            assert caught.value.retry_after == timedelta(seconds=7), name
-        await sandbox.clear(fault["id"])
-
-
-async def test_what_the_provider_does_not_know_is_not_found(claude: Provider) -> None:
-    for call in ("retrieve", "cancel", "download"):
-        with pytest.raises(ProviderNotFound):
-            await CALLS[call][1](claude, "msgbatch_x")
-
 
 async def test_a_create_that_is_refused_made_nothing(claude: Provider, sandbox: Sandbox) -> None:
     with pytest.raises(ProviderRefused, match="at least 1 item"):
@@ -302,25 +254,6 @@ async def test_a_create_that_is_refused_made_nothing(claude: Provider, sandbox: 
     with pytest.raises(QueueFull, match="Too many batches"):
         await create(claude)
     assert (await sandbox.books())["batches"] == []
-
-
-async def test_a_revoked_key_is_refused_until_it_is_restored(claude: Provider, sandbox: Sandbox) -> None:
-    await sandbox.revoke("sk-test")
-    with pytest.raises(AuthenticationFailed) as caught:
-        await claude.probe()
-    assert "sk-test" not in caught.value.message
-    await sandbox.restore("sk-test")
-    await claude.probe()
-
-
-async def test_workspaces_do_not_see_each_other(claude: Provider, sandbox: Sandbox) -> None:
-    batch = await ended(claude, await create(claude))
-    (download,) = await claude.batches.result_files(batch)
-    async with account(sandbox, "sk-other") as other:
-        assert await other.batches.find(wanted()) is None
-        for call in (other.batches.retrieve(batch.id), other.batches.cancel(batch.id), read(other, download)):
-            with pytest.raises(ProviderNotFound):
-                await call
 
 
 # --- ends ---
@@ -345,35 +278,6 @@ async def test_a_cancel_that_found_everything_done_left_a_completed_batch(claude
     await sandbox.settings(batch_seconds=3600, cancel_fraction=1.0)
     batch = await ended(claude, await claude.batches.cancel((await create(claude, "a", "b")).id))
     assert (batch.status, batch.completed) == (ProviderStatus.COMPLETED, 2)
-
-
-async def test_a_cancel_after_the_end_changes_nothing(claude: Provider) -> None:
-    batch = await ended(claude, await create(claude))
-    assert await claude.batches.cancel(batch.id) == batch
-
-
-async def test_an_expired_batch_keeps_what_was_finished(claude: Provider, sandbox: Sandbox) -> None:
-    await sandbox.fault("batches.create", "batch_outcome", outcome="expired", fraction=0.25, times=1)
-    batch = await ended(claude, await create(claude, "a", "b", "c", "d"))
-    assert (batch.status, batch.completed, batch.failed) == (ProviderStatus.EXPIRED, 1, 3)
-    (download,) = await claude.batches.result_files(batch)
-    failures = [claude.rows.outcome(line).failure for line in (await read(claude, download)).splitlines()]
-    assert sorted(failure.type for failure in failures if failure) == [ErrorClass.EXPIRED] * 3
-
-
-async def test_a_cut_download_goes_on_where_it_broke_off(claude: Provider, sandbox: Sandbox) -> None:
-    batch = await ended(claude, await create(claude, *("text" * 500 for _ in range(200))))
-    (download,) = await claude.batches.result_files(batch)
-    whole = await read(claude, download)
-    await sandbox.fault("batches.results", "truncate", fraction=0.4, times=2)
-    got = b""
-    for _ in range(2):
-        with pytest.raises(ProviderUnavailable):
-            async for chunk in claude.batches.download(download, len(got)):
-                got += chunk
-    assert 0 < len(got) < len(whole)
-    assert got + await read(claude, download, len(got)) == whole
-    assert await read(claude, download, len(whole)) == b""
 
 
 # --- mapping ---
