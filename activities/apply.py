@@ -6,12 +6,21 @@ import asyncio
 from functools import partial
 
 from ..contract import AccountingError, Counts, ObjectNotFound, StoreError, Usage
-from ..contract.names import shard_folder
+from ..contract.layout import (
+    ERRORS,
+    RESULTS,
+    SHARDS,
+    manifest_path,
+    part_name,
+    result_path,
+    results_path,
+    settled_path,
+)
 from ..contract.steps import APPLY, FINISH, Applied, ApplyRequest, FinishRequest, Settled
 from .lease import Lease
-from .manifest import SUFFIX, Part, write_manifest
+from .manifest import Part, write_manifest
 from .prices import dollars, picodollars
-from .records import SettledRecord, result_path, settled_path
+from .records import SettledRecord
 from .resources import Resources
 from .step import in_thread, step
 
@@ -59,8 +68,8 @@ class Apply:
         write = self._join if joins else self._list
         return total.model_copy(
             update={
-                "results": await write(request.root, "results", results, lease),
-                "errors": await write(request.root, "errors", errors, lease),
+                "results": await write(request.root, RESULTS, results, lease),
+                "errors": await write(request.root, ERRORS, errors, lease),
             }
         )
 
@@ -68,11 +77,11 @@ class Apply:
         """Return a shard's accounts, and what it adds to the results and to the errors."""
         path = self._resources.store.path(root)
         settled = SettledRecord.model_validate_json(await self._resources.store.read(settled_path(path, number)))
-        rows, folder = settled.counts.total, shard_folder(number)
+        rows = settled.counts.total
         return (
             settled,
-            await self._part(path, f"{folder}/results.jsonl", rows, settled.results_bytes),
-            await self._part(path, f"{folder}/errors.jsonl", rows - settled.counts.succeeded, settled.errors_bytes),
+            await self._part(path, part_name(number, RESULTS), rows, settled.results_bytes),
+            await self._part(path, part_name(number, ERRORS), rows - settled.counts.succeeded, settled.errors_bytes),
         )
 
     async def _part(self, root: str, path: str, rows: int, size: int | None) -> Part:
@@ -86,7 +95,7 @@ class Apply:
     async def _join(self, root: str, name: str, parts: list[Part], lease: Lease) -> str:
         """Join the parts into one file, and return its URI."""
         store, folder = self._resources.store, self._resources.store.path(root)
-        path = f"{folder}/{name}.jsonl"
+        path = results_path(folder, name)
 
         def told(count: int) -> None:
             lease.bytes += count
@@ -97,7 +106,7 @@ class Apply:
         settled = sum(part.bytes for part in parts)
         if found != settled:
             raise StoreError(
-                f"The shards' {name} have {found:,} bytes below {store.uri(folder)}/shards, and {settled:,} were "
+                f"The shards' {name} have {found:,} bytes below {store.uri(folder)}/{SHARDS}, and {settled:,} were "
                 "written there: bring the changed files back."
             )
         return store.uri(path)
@@ -105,7 +114,7 @@ class Apply:
     async def _list(self, root: str, name: str, parts: list[Part], lease: Lease) -> str:
         """Leave the parts where they are, and return the URI of their list."""
         store = self._resources.store
-        path = f"{store.path(root)}/{name}{SUFFIX}"
+        path = manifest_path(store.path(root), name)
         await write_manifest(store, path, parts)
         return store.uri(path)
 

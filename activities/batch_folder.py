@@ -10,8 +10,9 @@ from __future__ import annotations
 import msgspec
 
 from ..contract import InvalidSpec, ObjectNotFound, StoreMismatch
+from ..contract.layout import plan_path
 from ..contract.steps import PlanRequest
-from .records import PlanRecord, decode_plan, plan_path
+from .records import PlanRecord, decode_plan
 from .store import Store, identity_of
 
 

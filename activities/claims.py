@@ -20,23 +20,23 @@ deleted when its batch is done with: by then the ids in its results tell whose i
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
 from ..contract.errors import AnswerLost, ObjectNotFound
+from ..contract.layout import (
+    Kind,
+    claim_owner,
+    claim_path,
+    claims_folder,
+    note_path,
+    parse_claim,
+    parse_name,
+    withdrawn_path,
+)
 from ..contract.steps import Attempt
 from .store import Entry, Store
-
-#: No batch id has a tilde, so this is no batch's folder.
-_CLAIMS = "~claims"
-#: The name of a note; the first one's, without a number, is what older versions write.
-_NOTE = re.compile(r"intent(?:-[0-9]+)?")
-#: What keeps the number of a note that was withdrawn.
-_WITHDRAWN = re.compile(r"withdrawn-[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,15 @@ class Notes:
         return self.at is not None
 
 
-def notes_among(paths: Iterable[str]) -> list[str]:
-    """Return the paths of notes of creates that may have bought something."""
-    return [path for path in paths if _NOTE.fullmatch(path.rpartition("/")[2])]
+async def notes_below(store: Store, root: str, folder: str) -> list[str]:
+    """Return the paths of notes of creates that may have bought something.
+
+    Args:
+        root: path of the batch's folder.
+        folder: what is looked through, in the batch's folder: that of all its shards, or of one attempt.
+    """
+    paths = [path for path, _ in await store.list(f"{root}/{folder}")]
+    return [path for path in paths if (name := parse_name(path[len(root) + 1 :])) and name.kind is Kind.NOTE]
 
 
 async def noted_account(store: Store, path: str) -> str | None:
@@ -84,9 +90,8 @@ async def _read(store: Store, path: str) -> _Noted | None:
 
 async def noted_digests(store: Store, attempt: Attempt) -> set[str]:
     """Return the digests of the rows with which an attempt may have been bought, by any run of its batch."""
-    paths = notes_among([path for path, _ in await store.list(f"{store.path(attempt.root)}/{attempt.folder}")])
     found = set[str]()
-    for path in paths:
+    for path in await notes_below(store, store.path(attempt.root), attempt.folder):
         with contextlib.suppress(ObjectNotFound):  # withdrawn just now
             noted = await _read(store, path)
             found |= {noted.digest} if noted else set()
@@ -95,8 +100,7 @@ async def noted_digests(store: Store, attempt: Attempt) -> set[str]:
 
 async def withdraw(store: Store, path: str) -> None:
     """Withdraw the note at a path: nothing came of its create, or nobody is to look for what did."""
-    folder, _, name = path.rpartition("/")
-    await store.write(f"{folder}/withdrawn-{_number(name)}", b"")  # first, so that the number is in use all the time
+    await store.write(withdrawn_path(path), b"")  # first, so that the number is in use all the time
     await store.delete(path)
 
 
@@ -109,10 +113,11 @@ class Claims:
 
     def __init__(self, store: Store, attempt: Attempt, account: str) -> None:
         self._store = store
-        self._place = f"{store.path(attempt.root)}/{attempt.folder}"
+        self._attempt = attempt
+        self._root = store.path(attempt.root)
         self._account = account
-        self._folder = f"{_CLAIMS}/{account}"
-        self._mine = hashlib.sha256(attempt.marker.encode()).hexdigest()[:16]
+        self._folder = claims_folder(account)
+        self._mine = claim_owner(attempt.marker)
 
     async def notes(self) -> Notes:
         """Return what is noted of the attempt's creates."""
@@ -159,38 +164,33 @@ class Claims:
 
     async def claim(self, provider_batch_id: str) -> None:
         """Note whose a provider batch is."""
-        await self._store.write(f"{self._folder}/{provider_batch_id}~{self._mine}", b"")
+        await self._store.write(claim_path(self._account, provider_batch_id, self._attempt.marker), b"")
 
     async def of_others(self) -> list[str]:
         """Return the provider batches that are claimed for other markers."""
-        names = [path.rpartition("/")[2] for path, _ in await self._store.list(self._folder)]
-        pairs = [name.rpartition("~") for name in names]
-        return [batch_id for batch_id, _, marker in pairs if marker != self._mine]
+        claims = [parse_claim(path) for path, _ in await self._store.list(self._folder)]
+        return [claim[0] for claim in claims if claim is not None and claim[1] != self._mine]
 
     async def release(self) -> None:
         """Delete the attempt's claims."""
         for path, _ in await self._store.list(self._folder):
-            if path.endswith(f"~{self._mine}"):
+            if (claim := parse_claim(path)) is not None and claim[1] == self._mine:
                 await self._store.delete(path)
 
     def _path(self, number: int) -> str:
-        return f"{self._place}/intent" if number == 1 else f"{self._place}/intent-{number}"
+        return note_path(self._root, self._attempt.shard, self._attempt.number, number)
 
     async def _listed(self) -> tuple[dict[int, Entry], dict[int, Entry]]:
         """Return the notes that stand, and what is left of those that were withdrawn, by number."""
         standing: dict[int, Entry] = {}
         withdrawn: dict[int, Entry] = {}
-        for entry in await self._store.entries(self._place):
-            name = entry.path[len(self._place) + 1 :]
-            if _NOTE.fullmatch(name):
-                standing[_number(name)] = entry
-            elif _WITHDRAWN.fullmatch(name):
-                withdrawn[_number(name)] = entry
+        for entry in await self._store.entries(f"{self._root}/{self._attempt.folder}"):
+            name = parse_name(entry.path[len(self._root) + 1 :])
+            if name is not None and name.kind is Kind.NOTE:
+                standing[name.number] = entry
+            elif name is not None and name.kind is Kind.WITHDRAWN:
+                withdrawn[name.number] = entry
         return standing, withdrawn
-
-
-def _number(name: str) -> int:
-    return int(name.rpartition("-")[2]) if "-" in name else 1
 
 
 def _overtaken() -> AnswerLost:

@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from typing import BinaryIO
 
 from ..contract import AccountingError, BatchSpec
+from ..contract.layout import index_path
+from ..contract.names import UploadName, parse_upload, upload_prefix
 from ..contract.steps import Attempt
 from .input import shard_bytes
 from .lease import Lease
 from .providers import Content, Provider, RowFormat
 from .providers.base import sealed
-from .records import IndexRow, ShardRecord, attempt_digest, index_path, read_index
+from .records import IndexRow, ShardRecord, attempt_digest, read_index
 from .rows import RowRefused, parse
 from .step import in_thread
 from .store import Store
@@ -25,20 +27,22 @@ CHUNK = 1 << 18
 
 
 def file_prefix(attempt: Attempt) -> str:
-    """Return how the names of an attempt's files begin. No batch id has a tilde, so no two attempts share one."""
-    return f"durabatch~{attempt.batch_id}~{attempt.shard}~{attempt.number}~"
+    """Return how the names of an attempt's files begin."""
+    return upload_prefix(attempt.batch_id, attempt.shard, attempt.number)
 
 
 def file_name(attempt: Attempt, digest: str, generation: int) -> str:
     """Return the deterministic name of an upload."""
-    return f"{file_prefix(attempt)}{digest}~g{generation}.jsonl"
+    name = UploadName(
+        batch=attempt.batch_id, shard=attempt.shard, attempt=attempt.number, digest=digest, generation=generation
+    )
+    return str(name)
 
 
 def file_generation(name: str, digest: str) -> int:
     """Return the generation of an attempt's file; 0 if it holds other rows than these."""
-    *_, found, generation = name.removesuffix(".jsonl").split("~")
-    number = generation.removeprefix("g")
-    return int(number) if found == digest and number.isdecimal() else 0
+    found = parse_upload(name)
+    return found.generation if found and found.digest == digest else 0
 
 
 @contextlib.asynccontextmanager

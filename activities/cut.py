@@ -17,12 +17,13 @@ import msgspec
 
 from ..contract import BatchSpec
 from ..contract.errors import ObjectNotFound
+from ..contract.layout import file_list_path, index_path, shard_path
 from .duplicates import Candidates, FirstPlaces
 from .estimate import estimate_tokens
 from .input import Input
 from .lease import Lease
 from .providers import Provider
-from .records import Refusal, ShardRecord, index_path, input_path, read_index, read_shard_now, shard_path
+from .records import Refusal, ShardRecord, read_index, read_shard_now
 from .rows import Line, Row, RowRefused, parse, place
 from .store import Store
 
@@ -289,7 +290,7 @@ class Cut:
         segments = self._input.segments
         record = ShardRecord(
             shard=shard.number,
-            input=segments[0].path if len(segments) == 1 else input_path(self._root),
+            input=segments[0].path if len(segments) == 1 else file_list_path(self._root),
             several=len(segments) > 1,
             rows=shard.rows,
             sendable=shard.sendable,

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from temporalio import activity
 
 from ..contract import ProviderNotFound, ProviderUnavailable
+from ..contract.layout import ERROR, OUTPUT, answers_path
 from ..contract.steps import CANCEL, FETCH, POLL, Attempt, BatchRequest, Fetched, FetchRequest, Snapshot
 from .lease import Lease
 from .providers import Provider, ResultFile
@@ -69,8 +70,7 @@ class Follow:
                     continue
                 rows += lines
                 size += spool.tell()
-                folder = f"{await self._resources.home(request.attempt)}/{request.attempt.folder}"
-                path = f"{folder}/{file.name}.jsonl"
+                path = _answers(await self._resources.home(request.attempt), request.attempt, file.name)
                 if not await lease.confirm():
                     raise ProviderUnavailable("The worker stood still, and another one fetches the results by now.")
                 await in_thread(lease, partial(_store, spool, self._resources.store, path, lease))
@@ -80,8 +80,8 @@ class Follow:
         # Only now, and only what this batch does not have: to make room first would leave nothing to settle from if a
         # worker that had been taken for dead came here late, and died.
         root = self._resources.store.path(request.attempt.root)
-        for name in {"output", "error"} - stored:
-            await self._resources.store.delete(f"{root}/{request.attempt.folder}/{name}.jsonl")
+        for name in {OUTPUT, ERROR} - stored:
+            await self._resources.store.delete(_answers(root, request.attempt, name))
         counted = request.batch.completed + request.batch.failed
         if rows < counted and not request.patient and activity.info().attempt < TRUST_AFTER:
             raise ProviderUnavailable(
@@ -101,6 +101,10 @@ class Follow:
         record = await read_shard(self._resources.store, attempt)
         picked = await read_picked(self._resources.store, attempt)
         return sealed(attempt.marker, attempt_digest(record, picked))
+
+
+def _answers(root: str, attempt: Attempt, name: str) -> str:
+    return answers_path(root, attempt.shard, attempt.number, name)
 
 
 async def _ours(provider: Provider, files: list[ResultFile], seal: str) -> bool:

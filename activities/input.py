@@ -7,26 +7,24 @@ Byte ranges cannot point into compressed data, so compressed files are expanded 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..contract import InvalidInput, InvalidSpec
+from ..contract.layout import IDENTITY, copy_path, parse_brought
 from .compression import compression, expanded
 from .formats import SAMPLE, check_format, checked
 from .lease import Lease
-from .records import Segment, ShardRecord, copies_folder, read_segments
+from .records import Segment, ShardRecord, read_segments
 from .rows import Line, lines
 from .step import in_thread
-from .store import IDENTITY, Entry, Store
+from .store import Entry, Store
 
 #: What a folder's files are called; a pattern takes whatever it matches.
 _SUFFIX = re.compile(r".*\.(jsonl|ndjson)(\.(gz|zst|zstd))?", re.IGNORECASE | re.DOTALL)
 _WILDCARD = re.compile(r"[*?]")
-#: Where a client puts a user's files: in a folder named by their content, each behind its number.
-_BROUGHT = re.compile(r"(?:.*/)?input-[0-9a-f]{16}(?:\.[a-z.]+|/\d{5,}-([^/]+))", re.DOTALL)
 #: Files that are looked at at a time.
 _LOOKS = 16
 #: Characters of a file's name that messages and results show.
@@ -146,7 +144,7 @@ async def find_files(store: Store, uri: str) -> tuple[File, ...]:
 
 
 def _modified(entry: Entry) -> int | None:
-    return None if _BROUGHT.fullmatch(entry.path) else int(entry.modified.timestamp())
+    return None if parse_brought(entry.path) else int(entry.modified.timestamp())
 
 
 def check_names(folder: str, names: Iterable[str]) -> None:
@@ -244,8 +242,8 @@ def _names(files: tuple[File, ...]) -> list[str | None]:
 
 def _own_name(file: File) -> str:
     """Return what the user calls a file: a client puts a number before it, and a tilde for each slash."""
-    brought = _BROUGHT.fullmatch(file.path)
-    return brought[1].replace("~", "/") if brought and brought[1] else file.name or ""
+    brought = parse_brought(file.path)
+    return brought.stem.replace("~", "/") if brought and brought.stem else file.name or ""
 
 
 def _look(store: Store, file: File, several: bool) -> tuple[bool, bool]:
@@ -261,8 +259,7 @@ def _look(store: Store, file: File, several: bool) -> tuple[bool, bool]:
 
 async def _expanded_copy(store: Store, root: str, number: int, file: File, lease: Lease) -> tuple[str, int]:
     """Return path and size of a compressed file's expanded copy."""
-    made_of = hashlib.sha256(f"{file.size} {file.modified} {file.path}".encode()).hexdigest()[:16]
-    path = f"{copies_folder(root)}/{number:05d}-{made_of}.jsonl"
+    path = copy_path(root, number, f"{file.size} {file.modified} {file.path}")
     size = await store.size(path)
     if size is None:
         # It appears whole or not at all, so one that is there was finished, by whichever worker.

@@ -16,6 +16,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowQ
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
+from ..contract.layout import index_path
 from ..contract.ledger import LEDGER_WORKFLOW, MIXED, Claim, LedgerStart, Place, ledger_id
 from ..contract.steps import (
     CENSUS,
@@ -31,7 +32,7 @@ from ..contract.steps import (
 from .estimate import estimate_tokens
 from .lease import Lease
 from .ledger_history import recall
-from .records import ShardRecord, index_path, read_index, read_picked, read_shard
+from .records import ShardRecord, read_index, read_picked, read_shard
 from .resources import Resources
 from .step import in_thread, step
 from .store import Store

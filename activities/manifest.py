@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from ..contract import InvalidSpec, ObjectNotFound, StoreError
+from ..contract.layout import is_manifest
 from .store import Store
-
-SUFFIX = ".manifest.json"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -49,7 +48,7 @@ def stream_results(store: Store, uri: str) -> Iterator[bytes]:
         StoreError: the store failed, or the manifest or a part of it is damaged or gone.
     """
     path = store.path(uri)
-    if not path.endswith(SUFFIX):
+    if not is_manifest(path):
         yield from store.stream(path)
         return
     for part, place in _parts(store, path):

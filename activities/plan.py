@@ -10,24 +10,21 @@ import msgspec
 
 from ..contract import BatchSpec, ConfigurationError, InvalidInput, InvalidSpec, OnInvalidRow
 from ..contract.errors import ObjectNotFound, StoreError
+from ..contract.layout import SHARDS, WRITTEN, file_list_path, inline_path, is_written, plan_path, result_path
 from ..contract.names import batch_of, check_batch_id, scoped
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
 from .batch_folder import check_home, mismatch
-from .claims import noted_account, notes_among, withdraw
+from .claims import noted_account, notes_below, withdraw
 from .cut import Cut
 from .input import File, Selection, find_files, input_location, open_input
 from .lease import Lease
 from .plan_inputs import PlanInputs, asked_for, made_of
 from .prices import Prices, dollars
 from .providers import Provider, RowTokens
-from .records import PlanRecord, decode_plan, input_path, plan_path, result_path
+from .records import PlanRecord, decode_plan
 from .resources import Resources
 from .step import in_thread, step
 from .store import identify, identity_of
-
-#: What a batch writes into its folder, and where in it.
-_WRITTEN = ("plan.json", "input.json", "results.jsonl", "errors.jsonl", "result.json")
-_WRITTEN_BELOW = ("shards/", "input/")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -160,7 +157,7 @@ class Plan:
             await store.write(plan_path(root), _encode(msgspec.structs.replace(old, spec_digest="")))
             await store.delete(result_path(root))
         if len(source.segments) > 1:
-            await store.write(input_path(root), _encode(source.segments))
+            await store.write(file_list_path(root), _encode(source.segments))
         cut = Cut(store, provider, request.spec, root, source, made_of.digest, lease)
         async with self._resources.row_work:
             found = await in_thread(lease, cut.run)
@@ -216,7 +213,7 @@ class Plan:
         if spec.requests is not None:
             if request.scoped:
                 await identify(store)
-            path = f"{root}/input.jsonl"
+            path = inline_path(root)
             # Numbers of any size stay what they are; NaN and infinity are written so that they are refused below.
             data = b"".join(json.dumps(row).encode() + b"\n" for row in spec.requests)
             await store.write(path, data)
@@ -224,7 +221,7 @@ class Plan:
         assert spec.input is not None  # BatchSpec has one of the two
         selection = Selection(input_location(store, spec.input))
         # What it would take once the batch has written it counts as well: a later run would find other rows.
-        if not any(selection.takes(f"{root}/{name}") for name in _WRITTEN):
+        if not any(selection.takes(f"{root}/{name}") for name in WRITTEN):
             files = await find_files(store, spec.input)
             if not any(_is_written(file.path, root) for file in files):
                 return files
@@ -277,7 +274,7 @@ class Plan:
 
     async def _intents(self, root: str) -> list[str]:
         """Return the paths of the notes that creates were about to be sent (see `claims`)."""
-        return notes_among(path for path, _ in await self._resources.store.list(f"{root}/shards"))
+        return await notes_below(self._resources.store, root, SHARDS)
 
     async def _old_plan(self, root: str, request: PlanRequest) -> PlanRecord | None:
         try:
@@ -301,7 +298,7 @@ class Plan:
 def _is_written(path: str, root: str) -> bool:
     """Return whether a batch with this folder writes there."""
     name = path.removeprefix(f"{root}/")
-    return name != path and (name in _WRITTEN or name.startswith(_WRITTEN_BELOW))
+    return name != path and is_written(name)
 
 
 def _check_params(spec: BatchSpec) -> None:

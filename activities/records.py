@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ..contract.names import attempt_folder, shard_folder
+from ..contract.layout import picked_path, shard_path
 from ..contract.steps import Attempt, Settled
 from .lines import split_lines
 from .rows import place
@@ -114,38 +114,6 @@ _shard = msgspec.json.Decoder(ShardRecord).decode
 _numbers = msgspec.json.Decoder(list[int]).decode
 _segments = msgspec.json.Decoder(list[Segment]).decode
 decode_plan = msgspec.json.Decoder(PlanRecord).decode
-
-
-def plan_path(root: str) -> str:
-    return f"{root}/plan.json"
-
-
-def input_path(root: str) -> str:
-    return f"{root}/input.json"
-
-
-def copies_folder(root: str) -> str:
-    return f"{root}/input"
-
-
-def result_path(root: str) -> str:
-    return f"{root}/result.json"
-
-
-def shard_path(root: str, shard: int) -> str:
-    return f"{root}/{shard_folder(shard)}/shard.json"
-
-
-def index_path(root: str, shard: int) -> str:
-    return f"{root}/{shard_folder(shard)}/rows.jsonl"
-
-
-def settled_path(root: str, shard: int) -> str:
-    return f"{root}/{shard_folder(shard)}/settled.json"
-
-
-def picked_path(root: str, shard: int, attempt: int) -> str:
-    return f"{root}/{attempt_folder(shard, attempt)}/rows.json"
 
 
 async def read_shard(store: Store, attempt: Attempt) -> ShardRecord:

@@ -12,6 +12,19 @@ import msgspec
 
 from ..contract import AccountingError, Counts, ErrorClass, RowStatus, StoreError, Strays
 from ..contract.errors import ObjectNotFound
+from ..contract.layout import (
+    ERROR,
+    ERRORS,
+    OUTPUT,
+    RESULTS,
+    answers_path,
+    attempt_folder,
+    index_path,
+    part_name,
+    picked_path,
+    settled_path,
+    unmatched_name,
+)
 from ..contract.steps import AttemptRecord, Settled, SettleRequest
 from .answers import Answers
 from .bill import Bill, sensible
@@ -21,16 +34,7 @@ from .prices import Prices, dollars
 from .providers import Outcome, Provider
 from .providers.base import sealed
 from .providers.outcome import RowFailure
-from .records import (
-    Refusal,
-    SettledRecord,
-    ShardRecord,
-    attempt_digest,
-    index_path,
-    picked_path,
-    read_index,
-    settled_path,
-)
+from .records import Refusal, SettledRecord, ShardRecord, attempt_digest, read_index
 from .repair import ids
 from .results import STATUS_OF, ResultRow, result_line, unanswered, unread
 from .spool import Spool
@@ -66,7 +70,7 @@ class Settlement:
         self._bought = bought
         self._lease = lease
         self._root = store.path(request.attempt.root)
-        self._folder = f"{self._root}/{request.attempt.shard_folder}"
+        self._shard = request.attempt.shard
         rows = record.rows
         self._ids: list[str] = []
         self._refusals: dict[int, Refusal] = {}
@@ -83,7 +87,7 @@ class Settlement:
         self._unmatched: Writer | None = None
 
     def settle(self) -> Settled:
-        for row in read_index(self._store, index_path(self._root, self._request.attempt.shard)):
+        for row in read_index(self._store, index_path(self._root, self._shard)):
             if row.refusal is not None:
                 self._refusals[len(self._ids)] = row.refusal
             self._ids.append(row.custom_id)
@@ -104,7 +108,7 @@ class Settlement:
             counts, results_bytes, errors_bytes = self._write(spool)
         settled = self._settled(counts, 0)
         record = SettledRecord(**dict(settled), results_bytes=results_bytes, errors_bytes=errors_bytes)
-        with self._store.writer(settled_path(self._root, self._request.attempt.shard)) as out:
+        with self._store.writer(settled_path(self._root, self._shard)) as out:
             out.write(record.model_dump_json().encode())
         return settled
 
@@ -120,7 +124,6 @@ class Settlement:
                 if self._statuses[number] is not RowStatus.SUCCEEDED:
                     self._absent[number] = past
                     self._classes[number] = None
-        attempt_folder = f"{self._folder}/attempt-{past.number}"
         seen = bytearray(len(self._ids))
         unread: dict[int, str] = {}  # rows of whose lines no more than the id can be read, and the file they are in
 
@@ -129,9 +132,9 @@ class Settlement:
             unread.update({wanted[found]: name for found in ids(line) if found in wanted})
 
         self._came = lines = 0
-        for name in ("output", "error") if past.fetched else ():
+        for name in (OUTPUT, ERROR) if past.fetched else ():
             answers = Answers(self._format.outcome, set_aside)
-            text = Text(self._stream(f"{attempt_folder}/{name}.jsonl"))
+            text = Text(self._stream(answers_path(self._root, self._shard, past.number, name)))
             for line, found in answers.read(split_lines(text)):
                 lines += 1
                 self._lease.rows += 1
@@ -143,13 +146,14 @@ class Settlement:
         lost = {number: name for number, name in unread.items() if not seen[number]}
         self._take_unread([one for one in lost if self._statuses[one] is not RowStatus.SUCCEEDED], past, spool)
         # Of those only the ones in the output are surely answers, which is what the provider counts here.
-        if self._came + list(lost.values()).count("output") < past.answered:
+        if self._came + list(lost.values()).count(OUTPUT) < past.answered:
             self._paid_unseen.add(past.number)
         if past.lines is not None and lines < past.lines:
             # Rows whose results are lost here must not look like ones the provider lost: those are bought again.
+            folder = f"{self._root}/{attempt_folder(self._shard, past.number)}"
             raise StoreError(
                 f"The results of attempt {past.number} have {lines:,} lines in the store, and {past.lines:,} were "
-                f"fetched: bring {attempt_folder} back, or reset the workflow to before the fetch."
+                f"fetched: bring {folder} back, or reset the workflow to before the fetch."
             )
 
     def _take(
@@ -206,7 +210,7 @@ class Settlement:
             row = ResultRow(
                 custom_id=self._ids[number],
                 status=RowStatus.FAILED,
-                error=unread(f"{self._request.attempt.shard_folder}/unmatched.jsonl"),
+                error=unread(unmatched_name(self._shard)),
                 attempts=self._attempts[number],
                 provider_batch_id=past.provider_batch_id,
             )
@@ -223,7 +227,9 @@ class Settlement:
     def _stray(self, what: str, line: bytes) -> None:
         self._strays[what] += 1
         if self._unmatched is None:
-            self._unmatched = self._open.enter_context(self._store.writer(f"{self._folder}/unmatched.jsonl"))
+            self._unmatched = self._open.enter_context(
+                self._store.writer(f"{self._root}/{unmatched_name(self._shard)}")
+            )
         self._unmatched.write(line + b"\n")
 
     def _stream(self, path: str) -> Iterator[bytes]:
@@ -253,8 +259,8 @@ class Settlement:
         counts: Counter[RowStatus] = Counter()
         spool.flush()
         with (
-            self._store.writer(f"{self._folder}/results.jsonl") as results,
-            self._store.writer(f"{self._folder}/errors.jsonl") as errors,
+            self._store.writer(f"{self._root}/{part_name(self._shard, RESULTS)}") as results,
+            self._store.writer(f"{self._root}/{part_name(self._shard, ERRORS)}") as errors,
         ):
             for number, past in enumerate(self._absent):
                 if not number % 1024:

@@ -21,6 +21,7 @@ from ..contract import (
     StoreError,
     WorkerBusy,
 )
+from ..contract.layout import result_path
 from ..contract.steps import (
     CREATE,
     FIND,
@@ -40,7 +41,7 @@ from .claims import Claims
 from .content import file_generation, file_name, file_prefix, open_content
 from .lease import Lease
 from .providers import Creation, Wanted
-from .records import ShardRecord, attempt_digest, read_picked, read_shard, result_path
+from .records import ShardRecord, attempt_digest, read_picked, read_shard
 from .resources import Resources
 from .step import step
 

@@ -37,6 +37,7 @@ from ..contract import (
     StoreError,
     steps,
 )
+from ..contract.layout import result_path
 from ..contract.names import check_batch_id
 from .children import with_children
 from .connection import PASSING
@@ -255,7 +256,7 @@ async def kept_result(store: Store, batch_id: str) -> BatchResult | None:
     """
     try:
         check_batch_id(batch_id)
-        result = BatchResult.model_validate_json(await store.read(f"{batch_id}/result.json"))
+        result = BatchResult.model_validate_json(await store.read(result_path(batch_id)))
     except (InvalidSpec, ObjectNotFound, ValidationError):
         return None
     return result if result.batch_id == batch_id else None

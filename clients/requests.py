@@ -23,6 +23,7 @@ from ..activities.input import (
 )
 from ..activities.store import Store
 from ..contract import InvalidInput, InvalidSpec
+from ..contract.layout import brought_folder, brought_path
 from .local_files import PIECE, Measured, local_files, local_path, measure, measure_file, opened
 
 #: A request by its id: a prompt, a list of chat messages, or a whole body.
@@ -33,8 +34,6 @@ Requests = Mapping[str, Body] | Iterable[Mapping[str, Any]] | AsyncIterable[Mapp
 
 #: Rows after which others on the event loop get their turn; about 5 ms.
 _BREATH = 1000
-#: Digits of the content's SHA-256 in an object's name: 64 bits, beyond any accident.
-_NAME_DIGITS = 16
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 #: What a file's name in the store is free of: what a path must not hold, and what is hard to type.
 _UNSTORED = re.compile(r"[^\w.,+=@() -]")
@@ -68,17 +67,20 @@ class Rows:
         """Return the paths of the local files in the store for a batch."""
         if self.folder:
             width = max(5, len(str(len(self.files) - 1)))  # so that they are in this order by their paths
-            return [f"{self._path(batch_id)}/{number:0{width}d}-{file.name}" for number, file in enumerate(self.files)]
-        return [f"{self._path(batch_id)}{file.name}" for file in self.files]
-
-    def _path(self, batch_id: str) -> str:
-        return f"{batch_id}/input-{self.digest[:_NAME_DIGITS]}"
+            return [
+                brought_path(batch_id, self.digest, number, width, file.name) for number, file in enumerate(self.files)
+            ]
+        return [f"{brought_folder(batch_id, self.digest)}{file.name}" for file in self.files]
 
     def location(self, store: Store, batch_id: str) -> str:
         """Return the URI that the rows have in the store, or will have once they are `put`."""
         if self.uri:
             return self.uri
-        return f"{store.uri(self._path(batch_id))}/" if self.folder else store.uri(self.paths(batch_id)[0])
+        return (
+            f"{store.uri(brought_folder(batch_id, self.digest))}/"
+            if self.folder
+            else store.uri(self.paths(batch_id)[0])
+        )
 
     async def put(self, store: Store, batch_id: str) -> None:
         """Copy the rows into the store, unless they are there.

@@ -1,8 +1,12 @@
-"""Names that must be the same everywhere: ids, markers, paths, task queue."""
+"""Names that must be the same everywhere: ids, markers, files at providers, task queue.
+
+Paths in the store are in `layout`.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from .errors import InvalidSpec
 
@@ -61,14 +65,11 @@ def marker(batch: str, shard: int, attempt: int) -> str:
     return f"{batch}/{shard}/{attempt}"
 
 
-def shard_folder(shard: int) -> str:
-    """Return the folder of a shard, relative to the batch's own: "shards/00000"."""
-    return f"shards/{shard:05d}"
-
-
-def attempt_folder(shard: int, attempt: int) -> str:
-    """Return the folder of an attempt, relative to the batch's own: "shards/00000/attempt-1"."""
-    return f"{shard_folder(shard)}/attempt-{attempt}"
+def parse_marker(marker: str) -> tuple[str, int, int] | None:
+    """Return the batch's name at providers, the shard and the attempt of a marker; None if it is none."""
+    batch, _, rest = marker.partition("/")
+    shard, _, attempt = rest.partition("/")
+    return (batch, int(shard), int(attempt)) if shard.isdecimal() and attempt.isdecimal() else None
 
 
 def batch_of(marker: str) -> str:
@@ -79,3 +80,39 @@ def batch_of(marker: str) -> str:
 def scope_of(marker: str) -> str:
     """Return the digits of the store in a marker, or in a name as `scoped`; "" where it has none."""
     return marker.partition("/")[0].partition("~")[2]
+
+
+#: How the name of every file that Durabatch uploads to a provider begins.
+UPLOADS = "durabatch~"
+_UPLOAD = re.compile(r"durabatch~([^~/]+(?:~[0-9a-f]{8})?)~(\d+)~(\d+)~([^~]*)~g(\d+)\.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadName:
+    """The name of a file of an attempt's rows at a provider.
+
+    No batch id has a tilde, so no two attempts share one.
+    """
+
+    batch: str  #: The batch's name at providers, as `scoped`.
+    shard: int
+    attempt: int
+    digest: str  #: Of the rows.
+    generation: int  #: Counts the files of one attempt, from 1.
+
+    def __str__(self) -> str:
+        return f"{upload_prefix(self.batch, self.shard, self.attempt)}{self.digest}~g{self.generation}.jsonl"
+
+
+def upload_prefix(batch: str, shard: int, attempt: int) -> str:
+    """Return how the names of an attempt's files at a provider begin."""
+    return f"{UPLOADS}{batch}~{shard}~{attempt}~"
+
+
+def parse_upload(name: str) -> UploadName | None:
+    """Take apart the name of a file at a provider; None for one that Durabatch does not give."""
+    found = _UPLOAD.fullmatch(name)
+    if found is None:
+        return None
+    batch, shard, attempt, digest, generation = found.groups()
+    return UploadName(batch=batch, shard=int(shard), attempt=int(attempt), digest=digest, generation=int(generation))

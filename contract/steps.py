@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Annotated, Self
 
 from ._base import LenientModel, Word, passed
+from .layout import attempt_folder, shard_folder
 from .ledger import Place
-from .names import attempt_folder, marker, scoped, shard_folder
+from .names import marker, scoped
 from .result import BatchResult, Counts, Strays, Unpriced, Usage
 from .spec import BatchSpec, CancelRequest, RetryPolicy
 from .status import ErrorClass, ProviderStatus, RowStatus

@@ -19,6 +19,7 @@ from ..contract import (
     Phase,
     ShardCounts,
 )
+from ..contract.layout import inline_path
 from ..contract.steps import (
     APPLY,
     PLAN,
@@ -342,7 +343,7 @@ def _slim(spec: BatchSpec, plan: PlanSummary) -> BatchSpec:
     """Return the spec as shards and their steps need it: rows that came inline are in the store by now."""
     if spec.requests is None:
         return spec
-    return spec.model_copy(update={"requests": None, "input": f"{plan.root}/input.jsonl"})
+    return spec.model_copy(update={"requests": None, "input": inline_path(plan.root)})
 
 
 def _together(outcomes: list[ShardOutcome]) -> ShardOutcome:

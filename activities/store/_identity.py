@@ -11,10 +11,8 @@ import uuid
 from datetime import UTC, datetime
 
 from ...contract import ObjectNotFound, StoreError
+from ...contract.layout import IDENTITY
 from ._store import Store
-
-#: Where it lies. No batch id has a tilde, so this is no batch's folder.
-IDENTITY = "~store.json"
 
 
 async def identity_of(store: Store) -> str | None:

@@ -1,4 +1,4 @@
-"""What batches leave behind, and when it may go: decided from facts alone; `clearing` gathers them and acts.
+"""What batches leave behind, and when it may go: decided from facts alone; `sweep` gathers them and acts.
 
 Only objects whose names Durabatch gives are ever removed, and only from folders that say whose they are. Everything
 else in a store is somebody's: inputs, other programs' files, copies that were made by hand.
@@ -6,8 +6,6 @@ else in a store is somebody's: inputs, other programs' files, copies that were m
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,30 +14,15 @@ from typing import NamedTuple
 
 from ...activities.store import Entry
 from ...contract import InvalidSpec
-from ...contract.names import check_batch_id, marker, scoped
+from ...contract.layout import Kind, Name, bought_in, claim_owner, is_record, parse_claim, parse_name
+from ...contract.names import check_batch_id, marker, parse_upload, scoped
 
 #: A folder that tells of no end is left for this long at least: longer than a batch lives with its default deadline, as
 #: it may belong to a batch of another Temporal that shares the store, or to one that is just being started.
 LOST_REST = timedelta(days=10)
-#: Where claims lie (activities/claims.py), and how the names of uploads begin (activities/content.py).
-CLAIMS, UPLOADS = "~claims", "durabatch~"
-
-#: Rows that a client brought (clients/requests.py), at the top of a folder: a file, or a folder of them.
-_INPUT = re.compile(r"input-[0-9a-f]{16}(\.[a-z.]+|/\d{5,}-[^/]+)")
-#: What else the plan makes of an input: expanded copies of compressed files, and the list of several files.
-_MADE = re.compile(r"input/\d{5,}-[0-9a-f]{16}\.jsonl|input\.json")
-_PART = re.compile(r"shards/\d+/(results|errors)\.[^/]+")
-_INTENT = re.compile(r"shards/\d+/attempt-\d+/intent(-\d+)?")
-_ATTEMPT = re.compile(r"shards/(\d+)/attempt-(\d+)/")
-_UPLOAD = re.compile(r"durabatch~([^~/]+(?:~[0-9a-f]{8})?)~\d+~\d+~[^~]*~g\d+\.jsonl")
-_MANIFESTS = ("results.manifest.json", "errors.manifest.json")
-_RESULTS = ("results.jsonl", "errors.jsonl", *_MANIFESTS)
-#: What tells that a batch may have bought something: all that it writes but its plan and the numbers of creates that
-#: were refused, and where that is.
-_BOUGHT = re.compile(
-    r"(.+?)/(shards/\d+/(attempt-\d+/(?!withdrawn-\d+$).+|settled\.json|(results|errors)\.[^/]+)"
-    r"|(results|errors)\.(jsonl|manifest\.json))"
-)
+#: In which order what a batch's folder holds goes: records last, so that a removal that is broken off leaves a folder
+#: that still says whose it is.
+_RANKS = {Kind.RESULTS: 1, Kind.PLAN: 2, Kind.RESULT: 3}
 
 
 class At(StrEnum):
@@ -98,10 +81,10 @@ class Batch:
     def markers(self) -> Iterator[str]:
         """The markers of the attempts that left a folder."""
         found = {
-            (int(attempt[1]), int(attempt[2]))
+            (name.shard or 0, name.attempt)
             for folder in self.folders
             for entry in folder.entries
-            if (attempt := _ATTEMPT.match(folder.name(entry)))
+            if (name := parse_name(folder.name(entry))) and name.attempt is not None
         }
         return (marker(name, shard, number) for name in self.names or (self.id,) for shard, number in sorted(found))
 
@@ -124,8 +107,7 @@ class Fate(StrEnum):
 
 def records(entries: Iterable[Entry]) -> list[str]:
     """Return the folders whose records are to be read, to learn whose they are."""
-    ends = ("/plan.json", "/result.json")
-    return sorted({entry.path.rpartition("/")[0] for entry in entries if entry.path.endswith(ends)})
+    return sorted({entry.path.rpartition("/")[0] for entry in entries if is_record(entry.path)})
 
 
 def batches(entries: Iterable[Entry], told: Mapping[str, Told | None]) -> list[Batch]:
@@ -140,12 +122,12 @@ def batches(entries: Iterable[Entry], told: Mapping[str, Told | None]) -> list[B
     found: dict[str, list[Entry]] = {}
     bought: set[str] = set()
     for entry in entries:
-        if trace := _BOUGHT.fullmatch(entry.path):
-            facts = facts_of.get(trace[1])
-            bought.add(facts.batch_id if facts else trace[1])
+        if (buyer := bought_in(entry.path)) is not None:
+            facts = facts_of.get(buyer)
+            bought.add(facts.batch_id if facts else buyer)
         root = _root(entry.path, owners)
         first, _, rest = entry.path.partition("/")
-        if root is None and first not in told and _INPUT.fullmatch(rest):
+        if root is None and first not in told and _is_brought(rest):
             root = first  # rows that a client brought, for a batch that has no plan yet, or has it elsewhere
         if root is not None:
             found.setdefault(root, []).append(entry)
@@ -163,6 +145,11 @@ def batches(entries: Iterable[Entry], told: Mapping[str, Told | None]) -> list[B
         )
         for batch_id, own in sorted(folders.items())
     ]
+
+
+def _is_brought(name: str) -> bool:
+    found = parse_name(name)
+    return found is not None and found.kind is Kind.BROUGHT
 
 
 def _owned(root: str, told: Told) -> bool:
@@ -226,8 +213,8 @@ def removable(batch: Batch, fate: Fate, *, results: bool, needed: Collection[str
 
 def _ranked(folder: Folder, everything: bool, needed: Collection[str]) -> Iterator[tuple[int, Entry]]:
     """Yield the objects of a folder that go, each with when it goes."""
-    names = [folder.name(entry) for entry in folder.entries]
-    parts = not everything and any(name in _MANIFESTS for name in names)
+    names = [parse_name(folder.name(entry)) for entry in folder.entries]
+    parts = not everything and any(name.kind is Kind.RESULTS and name.manifest for name in names if name)
     # Few of those that are needed lie near this folder, and each object is compared with all that are left.
     here = f"{folder.root}/"
     begins = tuple(
@@ -241,27 +228,24 @@ def _ranked(folder: Folder, everything: bool, needed: Collection[str]) -> Iterat
             yield rank, entry
 
 
-def _rank(name: str, everything: bool, parts: bool) -> int | None:
+def _rank(name: Name | None, everything: bool, parts: bool) -> int | None:
     """Return when an object goes, None if it stays.
 
     Args:
         parts: whether the shards' own results are the batch's, and stay.
     """
-    if name.startswith("shards/"):
-        # Without the intents a batch that comes again would not search at Anthropic, nor know another account's.
-        stays = (_INTENT.fullmatch(name) and not everything) or (parts and _PART.fullmatch(name))
-        return None if stays else 0
-    if _INPUT.fullmatch(name) or _MADE.fullmatch(name):
-        return 0
-    if not everything:
+    if name is None or name.kind is Kind.INLINE:
         return None
-    last = {"plan.json": 2, "result.json": 3}
-    return 1 if name in _RESULTS else last.get(name)
+    if name.kind in _RANKS:
+        return _RANKS[name.kind] if everything else None
+    # Without the notes a batch that comes again would not search at Anthropic, nor know another account's.
+    stays = (name.kind is Kind.NOTE and not everything) or (parts and name.kind is Kind.SHARD_RESULTS)
+    return None if stays else 0
 
 
 def claims(entries: Iterable[Entry]) -> list[Entry]:
     """Return the claims among the objects of a store."""
-    return [entry for entry in entries if entry.path.startswith(f"{CLAIMS}/")]
+    return [entry for entry in entries if parse_claim(entry.path) is not None]
 
 
 def stale(
@@ -274,10 +258,11 @@ def stale(
     results: bool,
 ) -> list[Entry]:
     """Return the claims that nobody needs: of batches of which something may go, or of none that is known."""
-    owners = {hashlib.sha256(name.encode()).hexdigest()[:16]: batch.id for batch in batches for name in batch.markers}
+    owners = {claim_owner(name): batch.id for batch in batches for name in batch.markers}
     found = []
     for claim in claimed:
-        owner = owners.get(claim.path.rpartition("~")[2])
+        _, named = parse_claim(claim.path) or ("", "")
+        owner = owners.get(named)
         old = now - claim.modified >= max(rest, LOST_REST)
         if old if owner is None else fates[owner].ripe(results):
             found.append(claim)
@@ -290,8 +275,8 @@ def uploader(name: str) -> str | None:
     Returns:
         The batch's name at providers, as `contract.names.scoped`.
     """
-    found = _UPLOAD.fullmatch(name)
-    return found[1] if found else None
+    found = parse_upload(name)
+    return found.batch if found else None
 
 
 class Upload(StrEnum):

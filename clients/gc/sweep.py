@@ -20,11 +20,12 @@ from temporalio.client import Client, WorkflowExecutionStatus
 
 from ...activities.input import input_location
 from ...activities.providers import MarkedBatch, Provider, ProviderSettings, StoredFile, open_provider
-from ...activities.records import attempt_digest, decode_plan, plan_path, read_picked, read_shard
+from ...activities.records import attempt_digest, decode_plan, read_picked, read_shard
 from ...activities.store import Entry, Store, identity_of
 from ...contract import BATCH_WORKFLOW, BatchNotFound, BatchResult, BatchStatus, DurabatchError, InvalidSpec
 from ...contract.errors import ObjectNotFound
-from ...contract.names import SHARD_WORKFLOW, batch_of, check_batch_id, scope_of, scoped
+from ...contract.layout import is_record, plan_path, result_path
+from ...contract.names import SHARD_WORKFLOW, UPLOADS, batch_of, check_batch_id, parse_marker, scope_of, scoped
 from ...contract.steps import Attempt
 from ..concurrency import concurrently
 from ..connection import translated
@@ -195,7 +196,7 @@ class Sweep:
             elif kind is Adrift.ELSEWHERE:
                 findings.elsewhere[name] = findings.elsewhere.get(name, 0) + 1
         sorted_out = findings.uploads.setdefault(name, {})
-        for file in await provider.files.find(decisions.UPLOADS, _EVER) if provider.files else []:
+        for file in await provider.files.find(UPLOADS, _EVER) if provider.files else []:
             owner = decisions.uploader(file.name)
             if owner is not None:
                 standing = standings.get(batch_of(owner)) if self._ours(owner) else None
@@ -240,7 +241,7 @@ class Sweep:
             for folder in pile.batch.folders:
                 await self._unplan(folder.root)
         # Records go last, one by one, so that a folder says whose it is to its end.
-        last = [entry for entry in pile.removable if entry.path.endswith(("/plan.json", "/result.json"))]
+        last = [entry for entry in pile.removable if is_record(entry.path)]
         await self._each([entry for entry in pile.removable if entry not in last], self._delete)
         for entry in last:
             await self._delete(entry)
@@ -294,7 +295,7 @@ class Sweep:
         """Return what a folder's records tell, None where they are not Durabatch's."""
         try:
             plan_id, planned_in = await self._planned(root)
-            result = BatchResult.model_validate_json(await self._store.read(f"{root}/result.json"))
+            result = BatchResult.model_validate_json(await self._store.read(result_path(root)))
             check_batch_id(result.batch_id)
         except ObjectNotFound:
             return Told(plan_id, store=planned_in) if plan_id else None
@@ -353,13 +354,11 @@ class Sweep:
 
     async def _same_rows(self, found: MarkedBatch, provider: str, root: str) -> bool:
         """Whether a provider batch was made of the rows that this store has for its marker."""
-        batch_id, _, rest = found.marker.partition("/")
-        shard, _, number = rest.partition("/")
-        if not (shard.isdecimal() and number.isdecimal()):
+        named = parse_marker(found.marker)
+        if named is None:
             return False
-        attempt = Attempt(
-            batch_id=batch_id, provider=provider, root=self._store.uri(root), shard=int(shard), number=int(number)
-        )
+        batch, shard, number = named
+        attempt = Attempt(batch_id=batch, provider=provider, root=self._store.uri(root), shard=shard, number=number)
         try:
             record = await read_shard(self._store, attempt)
             return attempt_digest(record, await read_picked(self._store, attempt)) == found.digest

@@ -16,7 +16,8 @@ from durabatch.activities.apply import Apply
 from durabatch.activities.manifest import stream_results
 from durabatch.activities.prices import dollars, picodollars
 from durabatch.activities.records import SettledRecord
-from durabatch.contract import BatchResult, BatchStatus, Counts, Strays, Unpriced, Usage
+from durabatch.contract import BatchResult, BatchStatus, Counts, RowStatus, Strays, Unpriced, Usage
+from durabatch.contract.layout import Kind, parse_name
 from durabatch.contract.steps import ApplyRequest, FinishRequest, Settled
 
 
@@ -352,3 +353,21 @@ async def test_the_result_is_written_as_the_contract_says(desk: Any) -> None:
         request = FinishRequest(root=desk.summary.root, result=again)
         await desk.step(Apply(desk.resources).finish, request)
         assert BatchResult.model_validate_json(file(desk, "result.json")) == again
+
+
+async def test_every_object_of_a_batch_has_a_name_that_is_taken_apart(desk: Any) -> None:
+    await desk.plan(desk.chat("a"), desk.chat("b"))
+    await desk.through()
+    desk.path("attempt-1/output.jsonl").write_bytes(
+        b"what is no result\n"
+    )  # so both rows are missing, and bought again
+    await desk.settle()
+    desk.number = 2
+    await desk.through()
+    await desk.settle(RowStatus.EXPIRED)
+    await desk.apply()
+    names = [path.removeprefix("b-1/") for path, _ in await desk.store.list("b-1")]
+    kinds = {name: found.kind for name in names if (found := parse_name(name)) is not None}
+    assert [name for name in names if name not in kinds] == []
+    assert Kind.OTHER not in kinds.values()
+    assert {Kind.PLAN, Kind.RESULTS, Kind.SHARD_RESULTS, Kind.PICKED, Kind.ANSWERS, Kind.NOTE} <= set(kinds.values())

@@ -15,9 +15,10 @@ import httpx2
 import pytest
 from moto.server import ThreadedMotoServer
 
-from durabatch.activities.claims import Claims, notes_among
+from durabatch.activities.claims import Claims, notes_below
 from durabatch.activities.store import Entry, Store
 from durabatch.contract import AnswerLost, StoreError
+from durabatch.contract.layout import SHARDS
 from durabatch.contract.steps import Attempt, CreateAnswer
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -107,10 +108,11 @@ async def test_what_else_lies_in_the_folder_is_no_note(claims: Claims, store: St
     for name in ("output.jsonl", "intent.bak", "intent-", "intent-x", "withdrawn", "deep/intent", "rows.json"):
         await store.write(f"b/shards/00000/attempt-1/{name}", b"")
     assert (await claims.notes()).newest == 0
-    assert notes_among(["a/intent", "a/intent-2", "a/withdrawn-3", "a/intents", "b/intent/x"]) == [
-        "a/intent",
-        "a/intent-2",
-    ]
+    for name in ("intent", "intent-2"):
+        await store.write(f"b/shards/00000/attempt-2/{name}", b"")
+    notes = [f"b/shards/00000/attempt-2/{name}" for name in ("intent", "intent-2")]
+    assert await notes_below(store, "b", SHARDS) == notes
+    assert await notes_below(store, "b", "shards/00000/attempt-1") == []
 
 
 async def test_a_note_that_is_withdrawn_tells_of_no_purchase_and_keeps_its_number(claims: Claims, store: Store) -> None:
@@ -183,6 +185,7 @@ from datetime import UTC, datetime
 from durabatch.activities.claims import Claims
 from durabatch.activities.store import Entry, Store
 from durabatch.contract import AnswerLost
+from durabatch.contract.layout import SHARDS
 from durabatch.contract.steps import Attempt
 
 async def race():

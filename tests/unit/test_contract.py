@@ -31,7 +31,8 @@ from durabatch.contract import (
     Usage,
 )
 from durabatch.contract.errors import error_classes
-from durabatch.contract.names import attempt_folder, check_batch_id, marker, shard_folder
+from durabatch.contract.layout import attempt_folder, shard_folder
+from durabatch.contract.names import check_batch_id, marker
 from durabatch.contract.spec import MAX_INLINE_BYTES, MAX_INLINE_ROWS
 
 FILE = {"provider": "openai", "input": "file:///data/in.jsonl"}

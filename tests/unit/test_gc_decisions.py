@@ -12,7 +12,6 @@ from durabatch.activities.content import file_name, file_prefix
 from durabatch.activities.store import Entry
 from durabatch.clients.gc.decisions import (
     LOST_REST,
-    UPLOADS,
     Adrift,
     At,
     Batch,
@@ -31,6 +30,7 @@ from durabatch.clients.gc.decisions import (
     upload,
     uploader,
 )
+from durabatch.contract.names import UPLOADS
 from durabatch.contract.steps import Attempt
 
 NOW = datetime(2026, 6, 30, tzinfo=UTC)
