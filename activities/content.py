@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from typing import BinaryIO
 
 from ..contract import AccountingError, BatchSpec
-from ..contract.layout import index_path
 from ..contract.names import UploadName, parse_upload, upload_prefix
 from ..contract.steps import Attempt
+from .attempt_rows import AttemptRows
 from .input import shard_bytes
 from .lease import Lease
 from .providers import Content, Provider, RowFormat
-from .providers.base import sealed
-from .records import IndexRow, ShardRecord, attempt_digest, read_index
+from .records import IndexRow, ShardRecord
+from .resources import Resources
 from .rows import RowRefused, parse
 from .step import in_thread
 from .store import Store
@@ -47,15 +47,7 @@ def file_generation(name: str, digest: str) -> int:
 
 @contextlib.asynccontextmanager
 async def open_content(
-    store: Store,
-    provider: Provider,
-    attempt: Attempt,
-    spec: BatchSpec,
-    record: ShardRecord,
-    picked: list[int] | None,
-    generation: int,
-    lease: Lease,
-    row_work: asyncio.Semaphore,
+    resources: Resources, provider: Provider, rows: AttemptRows, spec: BatchSpec, generation: int, lease: Lease
 ) -> AsyncIterator[Content]:
     """Open an attempt's rows for sending.
 
@@ -63,42 +55,24 @@ async def open_content(
         AccountingError: the input is not what was planned. It may come instead of the last chunk, so that what was sent
             before is no whole request.
     """
-    name = file_name(attempt, attempt_digest(record, picked), generation)
-    unchanged = record.verbatim and picked is None and provider.rows.keeps_ids
-    if unchanged:
-        source = _counted(_checked(shard_bytes(store, record, CHUNK), record), lease)
-        yield Content(name=name, size=record.end - record.start, chunks=_async(source))
+    name, shard = file_name(rows.attempt, rows.digest, generation), rows.shard
+    if rows.verbatim and provider.rows.keeps_ids:
+        source = _counted(_checked(shard_bytes(resources.store, shard, CHUNK), shard), lease)
+        yield Content(name=name, size=shard.end - shard.start, chunks=_async(source))
         return
     with tempfile.TemporaryFile(prefix="durabatch-upload-") as spool:
-        async with row_work:
-            await in_thread(lease, lambda: _write(spool, store, provider, attempt, spec, record, picked, lease))
+        async with resources.row_work:
+            await in_thread(lease, lambda: _write(spool, resources.store, provider, rows, spec, lease))
         size = spool.tell()
         spool.seek(0)
         yield Content(name=name, size=size, chunks=_async(_counted(iter(lambda: spool.read(CHUNK), b""), lease)))
 
 
-def _write(
-    spool: BinaryIO,
-    store: Store,
-    provider: Provider,
-    attempt: Attempt,
-    spec: BatchSpec,
-    record: ShardRecord,
-    picked: list[int] | None,
-    lease: Lease,
-) -> None:
-    index = index_path(store.path(attempt.root), attempt.shard)
-    seal = sealed(attempt.marker, attempt_digest(record, picked))
-    wanted = None if picked is None else set(picked)
-    digest = hashlib.sha256()
-    rows = (
-        (number, row)
-        for number, row in enumerate(read_index(store, index))
-        if row.refusal is None and (wanted is None or number in wanted)
-    )
+def _write(spool: BinaryIO, store: Store, provider: Provider, rows: AttemptRows, spec: BatchSpec, lease: Lease) -> None:
+    seal, digest = rows.seal, hashlib.sha256()
     format = provider.rows
     first = True
-    for number, row, data in _with_data(store, record, rows):
+    for number, row, data in _with_data(store, rows.shard, rows.read_sent(store)):
         if not number % 1024:
             lease.check()
         prepared = _prepared(format, row, data, spec)
@@ -107,7 +81,7 @@ def _write(
         sent_as = format.sent_id(row.custom_id, seal, number)
         spool.write(format.join(format.with_id(prepared, sent_as), first))
         first = False
-    if picked is None and not digest.hexdigest().startswith(record.digest):
+    if rows.picked is None and not digest.hexdigest().startswith(rows.digest):
         raise _changed()
     spool.write(format.join(None, first))
     spool.flush()
@@ -124,11 +98,11 @@ def _prepared(format: RowFormat, row: IndexRow, data: bytes, spec: BatchSpec) ->
 
 
 def _with_data(
-    store: Store, record: ShardRecord, rows: Iterator[tuple[int, IndexRow]]
+    store: Store, shard: ShardRecord, rows: Iterator[tuple[int, IndexRow]]
 ) -> Iterator[tuple[int, IndexRow, bytes]]:
     """Yield rows with their bytes, reading the shard's part of the input once from front to back."""
-    chunks = shard_bytes(store, record, CHUNK)
-    held, position = b"", record.start  # `held` begins at `position`
+    chunks = shard_bytes(store, shard, CHUNK)
+    held, position = b"", shard.start  # `held` begins at `position`
     for number, row in rows:
         while position + len(held) < row.offset + row.length:
             chunk = next(chunks, None)
@@ -146,7 +120,7 @@ def _changed() -> AccountingError:
     )
 
 
-def _checked(chunks: Iterator[bytes], record: ShardRecord) -> Iterator[bytes]:
+def _checked(chunks: Iterator[bytes], shard: ShardRecord) -> Iterator[bytes]:
     """Pass bytes on, and the last of them only if all are what was planned."""
     digest, last = hashlib.sha256(), b""
     for chunk in chunks:
@@ -155,7 +129,7 @@ def _checked(chunks: Iterator[bytes], record: ShardRecord) -> Iterator[bytes]:
             yield last
         last = chunk
     digest.update(b"\n")
-    if not digest.hexdigest().startswith(record.digest):
+    if not digest.hexdigest().startswith(shard.digest):
         raise _changed()
     yield last
 

@@ -12,10 +12,9 @@ from temporalio import activity
 from ..contract import ProviderNotFound, ProviderUnavailable
 from ..contract.layout import ERROR, OUTPUT, answers_path
 from ..contract.steps import CANCEL, FETCH, POLL, Attempt, BatchRequest, Fetched, FetchRequest, Snapshot
+from .attempt_rows import AttemptRows
 from .lease import Lease
 from .providers import Provider, ResultFile
-from .providers.base import sealed
-from .records import attempt_digest, read_picked, read_shard
 from .resources import Resources
 from .step import in_thread, step
 from .store import Store
@@ -91,16 +90,12 @@ class Follow:
 
     async def _ours(self, provider: Provider, files: list[ResultFile], request: FetchRequest) -> bool:
         try:
-            return await _ours(provider, files, await self._seal(request.attempt))
+            rows = await AttemptRows.read(self._resources.store, request.attempt)
+            return await _ours(provider, files, rows.seal)
         except ProviderNotFound:
             if not request.lenient:
                 raise
             return True  # nothing tells by now
-
-    async def _seal(self, attempt: Attempt) -> str:
-        record = await read_shard(self._resources.store, attempt)
-        picked = await read_picked(self._resources.store, attempt)
-        return sealed(attempt.marker, attempt_digest(record, picked))
 
 
 def _answers(root: str, attempt: Attempt, name: str) -> str:

@@ -16,26 +16,23 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowQ
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..contract.layout import index_path
 from ..contract.ledger import LEDGER_WORKFLOW, MIXED, Claim, LedgerStart, Place, ledger_id
 from ..contract.steps import (
     CENSUS,
     RELEASE,
     RESERVE,
-    Attempt,
     Census,
     CensusRequest,
     ReleaseRequest,
     Reserved,
     ReserveRequest,
 )
-from .estimate import estimate_tokens
+from .attempt_rows import AttemptRows
 from .lease import Lease
 from .ledger_history import recall
-from .records import ShardRecord, read_index, read_picked, read_shard
+from .records import read_shard
 from .resources import Resources
 from .step import in_thread, step
-from .store import Store
 
 #: The ledger answers at once where a worker is free; without an answer the claim stands, and a signal tells its turn.
 _ASK = timedelta(seconds=5)
@@ -55,12 +52,8 @@ class LedgerSteps:
         """Ask for room for one attempt; asked again, it keeps its place. Return where it stands."""
         limit = self._resources.settings(request.attempt.provider).max_enqueued_tokens
         await self._resources.home(request.attempt)
-        record = await read_shard(self._resources.store, request.attempt)
-        picked = await read_picked(self._resources.store, request.attempt)
-        tokens = record.tokens
-        if picked is not None:
-            count = partial(_tokens, self._resources.store, request.attempt, record, set(picked))
-            tokens = await in_thread(lease, count)
+        rows = await AttemptRows.read(self._resources.store, request.attempt)
+        tokens = await in_thread(lease, partial(rows.estimate_tokens, self._resources.store))
         claim = Claim(
             holder=request.attempt.marker,
             workflow_id=request.workflow_id,
@@ -70,13 +63,13 @@ class LedgerSteps:
             fairness_key=request.fairness_key,
             held=request.held,
         )
-        ledger = ledger_id(request.account, record.model)
+        ledger = ledger_id(request.account, rows.shard.model)
         if limit is None:  # it was taken out of the configuration since the plan was made
             return Reserved(ledger=ledger, place=Place(granted=True))
         start = LedgerStart(
             account=request.account,
             provider=request.attempt.provider,
-            model=record.model or MIXED,
+            model=rows.shard.model or MIXED,
             limit=limit,
         )
         handle = activity.client().get_workflow_handle(ledger)
@@ -152,13 +145,3 @@ async def _signalled(handle: WorkflowHandle[Any, Any], signal: str, *arguments: 
             raise
         return False
     return True
-
-
-def _tokens(store: Store, attempt: Attempt, record: ShardRecord, picked: set[int]) -> int:
-    """Return the estimated tokens of some rows of a shard. Blocks.
-
-    A row's bytes are those of the input; as sent it may be longer, by as much as the shard is on the whole.
-    """
-    lengths = [row.length for row in read_index(store, index_path(store.path(attempt.root), attempt.shard))]
-    grown = max(1.0, record.bytes / max(1, sum(lengths)))
-    return sum(estimate_tokens(int(length * grown)) for number, length in enumerate(lengths) if number in picked)

@@ -13,13 +13,12 @@ files, named by their place among the files and by what they were made of.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from ..contract.layout import picked_path, shard_path
+from ..contract.layout import shard_path
 from ..contract.steps import Attempt, Settled
 from .lines import split_lines
 from .rows import place
@@ -141,16 +140,6 @@ def read_index(store: Store, path: str) -> Iterator[IndexRow]:
         yield IndexRow(custom_id, offset, length, Refusal(**refusal[0]) if refusal else None)
 
 
-async def read_picked(store: Store, attempt: Attempt) -> list[int] | None:
-    """Return the rows that an attempt takes, None for all."""
-    if attempt.number == 1:
-        return None
-    data = await store.read(picked_path(store.path(attempt.root), attempt.shard, attempt.number))
-    return _numbers(data)
-
-
-def attempt_digest(record: ShardRecord, picked: list[int] | None) -> str:
-    """Return what tells the rows of one attempt from all others."""
-    if picked is None:
-        return record.digest
-    return hashlib.sha256(f"{record.digest}\n{picked}".encode()).hexdigest()[:16]
+async def read_picked(store: Store, path: str) -> list[int]:
+    """Return the numbers of the rows that an attempt after the first takes."""
+    return _numbers(await store.read(path))

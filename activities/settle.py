@@ -8,9 +8,10 @@ import msgspec
 
 from ..contract.errors import ObjectNotFound
 from ..contract.steps import SETTLE, Attempt, Settled, SettleRequest
+from .attempt_rows import AttemptRows
 from .claims import noted_digests
 from .lease import Lease
-from .records import ShardRecord, attempt_digest, read_picked, read_shard
+from .records import ShardRecord, read_shard
 from .resources import Resources
 from .settlement import Settlement
 from .step import in_thread, step
@@ -38,9 +39,9 @@ class Settle:
         """
         store, attempt = self._resources.store, request.attempt
         await self._resources.home(attempt)
-        record = await read_shard(store, attempt)
+        shard = await read_shard(store, attempt)
         sent = [
-            (past, await read_picked(store, attempt.model_copy(update={"number": past.number})))
+            (past, await AttemptRows.read(store, attempt.model_copy(update={"number": past.number}), shard))
             for past in request.attempts
             if past.provider_batch_id is not None
         ]
@@ -50,23 +51,23 @@ class Settle:
             self._resources.provider(attempt.provider),
             self._resources.prices(attempt.provider),
             request,
-            record,
+            shard,
             sent,
-            await _bought(store, following, record),
+            await _bought(store, following, shard),
             lease,
         )
         async with self._resources.row_work:
             return await in_thread(lease, accounts.settle)
 
 
-async def _bought(store: Store, attempt: Attempt, record: ShardRecord) -> list[int] | None:
+async def _bought(store: Store, attempt: Attempt, shard: ShardRecord) -> list[int] | None:
     """Return the rows with which an attempt may have been bought, by any run of its batch; None if it was not.
 
     Rows of another plan, of an input that has changed since for example, are none of these.
     """
     if digests := await noted_digests(store, attempt):
         with contextlib.suppress(ObjectNotFound, msgspec.MsgspecError):
-            picked = await read_picked(store, attempt)
-            if attempt_digest(record, picked) in digests:
-                return picked
+            rows = await AttemptRows.read(store, attempt, shard)
+            if rows.digest in digests:
+                return rows.picked
     return None

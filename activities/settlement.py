@@ -27,14 +27,14 @@ from ..contract.layout import (
 )
 from ..contract.steps import AttemptRecord, Settled, SettleRequest
 from .answers import Answers
+from .attempt_rows import AttemptRows
 from .bill import Bill, sensible
 from .lease import Lease
 from .lines import Text, split_lines
 from .prices import Prices, dollars
 from .providers import Outcome, Provider
-from .providers.base import sealed
 from .providers.outcome import RowFailure
-from .records import Refusal, SettledRecord, ShardRecord, attempt_digest, read_index
+from .records import Refusal, SettledRecord, ShardRecord, read_index
 from .repair import ids
 from .results import STATUS_OF, ResultRow, result_line, unanswered, unread
 from .spool import Spool
@@ -56,22 +56,22 @@ class Settlement:
         provider: Provider,
         prices: Prices,
         request: SettleRequest,
-        record: ShardRecord,
-        sent: list[tuple[AttemptRecord, list[int] | None]],
+        shard: ShardRecord,
+        sent: list[tuple[AttemptRecord, AttemptRows]],
         bought: list[int] | None,
         lease: Lease,
     ) -> None:
         self._store = store
         self._format = provider.rows
-        self._bill = Bill(prices, record.model)
+        self._bill = Bill(prices, shard.model)
         self._request = request
-        self._record = record
+        self._record = shard
         self._sent = sent
         self._bought = bought
         self._lease = lease
         self._root = store.path(request.attempt.root)
         self._shard = request.attempt.shard
-        rows = record.rows
+        rows = shard.rows
         self._ids: list[str] = []
         self._refusals: dict[int, Refusal] = {}
         self._classes: list[ErrorClass | None] = [None] * rows  # of each row's last word
@@ -96,8 +96,8 @@ class Settlement:
         with contextlib.ExitStack() as self._open:
             file = self._open.enter_context(tempfile.TemporaryFile(prefix="durabatch-settle-", buffering=0))
             spool = Spool(file)
-            for past, picked in self._sent:
-                self._read(past, picked, spool)
+            for past, taken in self._sent:
+                self._read(past, taken, spool)
             again = self._again() if self._request.unfinished is None else []
             if self._bought:
                 settled = self._settled(Counts(total=len(self._ids)), len(self._bought))
@@ -112,12 +112,11 @@ class Settlement:
             out.write(record.model_dump_json().encode())
         return settled
 
-    def _read(self, past: AttemptRecord, picked: list[int] | None, spool: Spool) -> None:
+    def _read(self, past: AttemptRecord, taken: AttemptRows, spool: Spool) -> None:
         """Read what one attempt brought; its word replaces an earlier one's."""
-        marker = self._request.attempt.model_copy(update={"number": past.number}).marker
-        seal = sealed(marker, attempt_digest(self._record, picked))
+        seal = taken.seal
         wanted: dict[str, int] = {}
-        for number in range(len(self._ids)) if picked is None else picked:
+        for number in range(len(self._ids)) if taken.picked is None else taken.picked:
             if number not in self._refusals:
                 wanted[self._format.sent_id(self._ids[number], seal, number)] = number
                 self._attempts[number] += past.counted

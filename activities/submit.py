@@ -37,11 +37,11 @@ from ..contract.steps import (
     Uploaded,
     UploadRequest,
 )
+from .attempt_rows import AttemptRows
 from .claims import Claims
 from .content import file_generation, file_name, file_prefix, open_content
 from .lease import Lease
 from .providers import Creation, Wanted
-from .records import ShardRecord, attempt_digest, read_picked, read_shard
 from .resources import Resources
 from .step import step
 
@@ -76,46 +76,32 @@ class Submit:
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.home(request.attempt)
-        record = await read_shard(self._resources.store, request.attempt)
-        picked = await read_picked(self._resources.store, request.attempt)
-        rows = _rows(record, picked)
-        if provider.files is None or not rows:
-            return Uploaded(file_id=None, rows=rows, bytes=record.bytes)
-        digest = attempt_digest(record, picked)
+        rows = await AttemptRows.read(self._resources.store, request.attempt)
+        if provider.files is None or not rows.count:
+            return Uploaded(file_id=None, rows=rows.count, bytes=rows.shard.bytes)
         found = await provider.files.find(file_prefix(request.attempt), request.since, whole=request.fence)
         generation = request.generation
         if request.fence:
-            generation = max([generation, *(file_generation(file.name, digest) + 1 for file in found)])
+            generation = max([generation, *(file_generation(file.name, rows.digest) + 1 for file in found)])
             await _must_be_ours(lease)  # its heir may have made one by now, which a create names
-        name = file_name(request.attempt, digest, generation)
+        name = file_name(request.attempt, rows.digest, generation)
         same = [file.id for file in found if file.name == name]
         for file in found:
-            if file.id not in same[:1] and file_generation(file.name, digest) <= generation:
+            if file.id not in same[:1] and file_generation(file.name, rows.digest) <= generation:
                 await provider.files.delete(file.id)
         if same:
-            return Uploaded(file_id=same[0], generation=generation, rows=rows, bytes=record.bytes)
-        async with open_content(
-            self._resources.store,
-            provider,
-            request.attempt,
-            request.spec,
-            record,
-            picked,
-            generation,
-            lease,
-            self._resources.row_work,
-        ) as content:
+            return Uploaded(file_id=same[0], generation=generation, rows=rows.count, bytes=rows.shard.bytes)
+        async with open_content(self._resources, provider, rows, request.spec, generation, lease) as content:
             await _must_be_ours(lease)  # a file that comes when the attempt is over would never be deleted
             file_id = await provider.files.upload(content)
-            return Uploaded(file_id=file_id, generation=generation, rows=rows, bytes=content.size)
+            return Uploaded(file_id=file_id, generation=generation, rows=rows.count, bytes=content.size)
 
     @step(FIND)
     async def find(self, request: FindRequest, lease: Lease) -> Found:
         """Look for the provider batch that an earlier create of this attempt may have made."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.home(request.attempt)
-        record = await read_shard(self._resources.store, request.attempt)
-        picked = await read_picked(self._resources.store, request.attempt)
+        rows = await AttemptRows.read(self._resources.store, request.attempt)
         claims = Claims(self._resources.store, request.attempt, request.account)
         notes = await claims.notes()  # before the provider is asked: what is noted from now on may not be found
         if notes.account is not None:
@@ -131,8 +117,8 @@ class Submit:
         batch = await provider.batches.find(
             Wanted(
                 marker=request.attempt.marker,
-                digest=attempt_digest(record, picked),
-                rows=_rows(record, picked),
+                digest=rows.digest,
+                rows=rows.count,
                 since=since,
                 strangers=strangers,
                 sent=request.sent or notes.newest > 0,
@@ -149,31 +135,20 @@ class Submit:
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.home(request.attempt)
-        record = await read_shard(self._resources.store, request.attempt)
-        picked = await read_picked(self._resources.store, request.attempt)
+        rows = await AttemptRows.read(self._resources.store, request.attempt)
         creation = Creation(
             marker=request.attempt.marker,
-            digest=attempt_digest(record, picked),
+            digest=rows.digest,
             endpoint=request.spec.endpoint,
             completion_window=request.spec.completion_window,
-            model=record.model or None,
+            model=rows.shard.model or None,
             file_id=request.file_id,
         )
         try:
             if provider.files is not None:
                 return await self._create_once(request, creation, lease)
             with self._resources.long_steps.one():  # the rows go inline, which may take as long as an upload
-                async with open_content(
-                    self._resources.store,
-                    provider,
-                    request.attempt,
-                    request.spec,
-                    record,
-                    picked,
-                    1,
-                    lease,
-                    self._resources.row_work,
-                ) as content:
+                async with open_content(self._resources, provider, rows, request.spec, 1, lease) as content:
                     return await self._create_once(request, replace(creation, content=content), lease)
         except (ProviderError, AccountingError, WorkerBusy) as error:
             answer = _ANSWERS.get(type(error))
@@ -219,10 +194,6 @@ class Submit:
             known = [request.file_id] if request.file_id else []
             for file_id in dict.fromkeys([*known, *(file.id for file in found)]):
                 await provider.files.delete(file_id)
-
-
-def _rows(record: ShardRecord, picked: list[int] | None) -> int:
-    return record.sendable if picked is None else len(picked)
 
 
 async def _must_be_ours(lease: Lease) -> None:

@@ -18,9 +18,10 @@ import msgspec
 from pydantic import ValidationError
 from temporalio.client import Client, WorkflowExecutionStatus
 
+from ...activities.attempt_rows import AttemptRows
 from ...activities.input import input_location
 from ...activities.providers import MarkedBatch, Provider, ProviderSettings, StoredFile, open_provider
-from ...activities.records import attempt_digest, decode_plan, read_picked, read_shard
+from ...activities.records import decode_plan
 from ...activities.store import Entry, Store, identity_of
 from ...contract import BATCH_WORKFLOW, BatchNotFound, BatchResult, BatchStatus, DurabatchError, InvalidSpec
 from ...contract.errors import ObjectNotFound
@@ -360,8 +361,7 @@ class Sweep:
         batch, shard, number = named
         attempt = Attempt(batch_id=batch, provider=provider, root=self._store.uri(root), shard=shard, number=number)
         try:
-            record = await read_shard(self._store, attempt)
-            return attempt_digest(record, await read_picked(self._store, attempt)) == found.digest
+            return (await AttemptRows.read(self._store, attempt)).digest == found.digest
         except (ObjectNotFound, msgspec.DecodeError):
             return False
 
