@@ -18,7 +18,8 @@ from .claims import noted_account, notes_below, withdraw
 from .cut import Cut
 from .input import File, Selection, find_files, input_location, open_input
 from .lease import Lease
-from .plan_inputs import PlanInputs, asked_for, made_of
+from .old_plan import Match, OldPlan, Verdict, judge, match
+from .plan_inputs import PlanInputs, plan_inputs, request_digest
 from .prices import Prices, dollars
 from .providers import Provider, RowTokens
 from .records import PlanRecord, decode_plan
@@ -71,12 +72,12 @@ class Plan:
         check_home(plan, seen, request, store)
         if recall and plan is None:
             return None
-        bought = plan is not None and await self._may_have_bought(plan, root, request.execution)
+        old = None if plan is None else await self._known_of(plan, root, request.execution)
         try:
             settings = self._resources.settings(spec.provider)
             provider = self._resources.provider(spec.provider)
         except ConfigurationError:
-            if recall and not bought:
+            if recall and not (old and old.may_have_bought):
                 return None
             raise
         if spec.endpoint not in provider.capabilities.endpoints:
@@ -96,21 +97,21 @@ class Plan:
             max_parallel_shards=settings.max_parallel_shards,
             max_enqueued_tokens=settings.max_enqueued_tokens,
         )
-        asked = asked_for(spec, settings.kind)
-        bought = bought and plan is not None and plan.asked == asked
+        asked = request_digest(spec, settings.kind)
+        # Before the input is looked at: what was bought of it is wanted whether or not it is still there.
+        so_far = Match.REQUEST if plan is not None and plan.asked == asked else Match.NOTHING
+        bought = old is not None and judge(old, so_far) is Verdict.BOUGHT
         if bought:
             await self._check_account(spec.provider, root)
-        # A plan by which something may have been bought is kept, whatever the input, the provider's limits and the
-        # prices are by now: of a new one other shards would be looked for, and bought again.
-        if plan is None or not bought:
+        if plan is None or old is None or not bought:
             files = await self._input(request, root)
-            facts_of = made_of(asked, files, provider, spec.endpoint)
-            if plan is None or not await self._still_holds(plan, facts_of, root):
-                if recall:
-                    return None
-                plan = await self._cut(request, plan, provider, root, files, facts_of, lease)
-            else:
+            inputs = plan_inputs(asked, files, provider, spec.endpoint)
+            if plan is not None and old is not None and judge(old, match(plan, inputs)) is not Verdict.FALLS:
                 _check(plan, spec, self._resources.prices(spec.provider))
+            elif recall:
+                return None
+            else:
+                plan = await self._cut(request, plan, provider, root, files, inputs, lease)
         await self._take_up(plan, request, root, lease)
         return PlanSummary(
             root=store.uri(root),
@@ -144,12 +145,12 @@ class Plan:
         provider: Provider,
         root: str,
         files: tuple[File, ...],
-        made_of: PlanInputs,
+        inputs: PlanInputs,
         lease: Lease,
     ) -> PlanRecord:
         """Read the input and write down how it is cut."""
         store = self._resources.store
-        home = await self._scope(request, old, root, made_of)
+        home = await self._scope(request, old, root, inputs)
         source = await open_input(store, root, files, lease)
         await lease.hold()  # another worker may have finished the plan, and the batch may be under way by it
         if old is not None:
@@ -158,20 +159,20 @@ class Plan:
             await store.delete(result_path(root))
         if len(source.segments) > 1:
             await store.write(file_list_path(root), _encode(source.segments))
-        cut = Cut(store, provider, request.spec, root, source, made_of.digest, lease)
+        cut = Cut(store, provider, request.spec, root, source, inputs.digest, lease)
         async with self._resources.row_work:
             found = await in_thread(lease, cut.run)
         plan = PlanRecord(
             batch_id=scoped(request.batch_id, home),
-            spec_digest=made_of.digest,
+            spec_digest=inputs.digest,
             planned_at=old.planned_at if old else request.now.isoformat(),
             rows=found.rows,
             invalid_rows=found.invalid,
             shards=found.shards,
             tokens=dict(found.tokens),
             problems=[str(problem) for problem in found.problems],
-            asked=made_of.asked,
-            input=made_of.input,
+            asked=inputs.asked,
+            input=inputs.input,
             execution=request.execution,
             store=home,
         )
@@ -190,12 +191,12 @@ class Plan:
         if old is not None and old.asked != plan.asked:
             # They tell of other rows. Of these nothing was ever bought, and should this one be planned again, it is
             # to be checked again.
-            for path in await self._intents(root):
+            for path in await self._notes(root):
                 await withdraw(store, path)
         await store.write(plan_path(root), _encode(plan))
         return plan
 
-    async def _scope(self, request: PlanRequest, old: PlanRecord | None, root: str, made_of: PlanInputs) -> str:
+    async def _scope(self, request: PlanRequest, old: PlanRecord | None, root: str, inputs: PlanInputs) -> str:
         """Return the identity of the store, by which a new plan's names at the provider are told from others'.
 
         "" where names are as they were before there were any: the workflow makes them so, or something may have been
@@ -203,7 +204,7 @@ class Plan:
         """
         if not request.scoped:
             return ""
-        if old is not None and not old.store and old.asked == made_of.asked and await self._intents(root):
+        if old is not None and not old.store and old.asked == inputs.asked and await self._notes(root):
             return ""
         return await identify(self._resources.store)
 
@@ -235,16 +236,15 @@ class Plan:
             raise InvalidSpec(f"The output {output} is the whole store: name a folder in it for this batch.")
         return root
 
-    async def _may_have_bought(self, old: PlanRecord, root: str, execution: str) -> bool:
-        """Return whether this batch may have sent a create for one of a plan's shards."""
-        if not old.spec_digest:  # its shards are replaced, or about to be
-            return False
-        # A reset means the rows of the start that it resets, whatever lies there by now. Another start of the id, once
-        # all of that one is accounted for, means what lies there now.
-        reset = old.execution == execution != ""
-        if not reset and await self._accounted(root):
-            return False
-        return bool(await self._intents(root))
+    async def _known_of(self, plan: PlanRecord, root: str, execution: str) -> OldPlan:
+        """Look at what lies beside a plan that an earlier run left."""
+        whole = plan.spec_digest != ""
+        return OldPlan(
+            whole=whole,
+            same_start=plan.execution == execution != "",
+            accounted=whole and await self._accounted(root),
+            noted=whole and bool(await self._notes(root)),
+        )
 
     async def _accounted(self, root: str) -> bool:
         """Return whether a result lies there that accounts for every row; that of a batch that gave up does not."""
@@ -256,23 +256,17 @@ class Plan:
             return True
         return not (isinstance(result, dict) and result.get("status") == "failed" and not result.get("results"))
 
-    async def _still_holds(self, old: PlanRecord, made_of: PlanInputs, root: str) -> bool:
-        """Return whether a plan describes these rows, and cuts them as they are to be cut, or were when bought."""
-        if old.spec_digest == made_of.digest:
-            return True
-        return old.spec_digest != "" and old.input == made_of.input and bool(await self._intents(root))
-
     async def _check_account(self, provider: str, root: str) -> None:
         """Raise AccountMismatch where a plan may have bought something at another account than this worker's.
 
         The batch goes by the account that its plan names: by another one, no key at all could take it further.
         """
-        for path in sorted(await self._intents(root))[:1]:  # one tells it for all: there may be thousands
+        for path in sorted(await self._notes(root))[:1]:  # one tells it for all: there may be thousands
             account = await noted_account(self._resources.store, path)
             if account is not None:
                 self._resources.at_account(provider, account)
 
-    async def _intents(self, root: str) -> list[str]:
+    async def _notes(self, root: str) -> list[str]:
         """Return the paths of the notes that creates were about to be sent (see `claims`)."""
         return await notes_below(self._resources.store, root, SHARDS)
 

@@ -22,22 +22,22 @@ class PlanInputs(NamedTuple):
     digest: str  #: All that, and how much the provider takes at a time.
 
 
-def asked_for(spec: BatchSpec, kind: str) -> str:
+def request_digest(spec: BatchSpec, kind: str) -> str:
     """Return the digest of what was asked for."""
     return _sha256({"spec": spec.model_dump(mode="json", include=_PLANNED), "kind": kind})
 
 
-def made_of(asked: str, files: tuple[File, ...], provider: Provider, endpoint: str) -> PlanInputs:
+def plan_inputs(asked: str, files: tuple[File, ...], provider: Provider, endpoint: str) -> PlanInputs:
     """Return the digests of all that a plan depends on: what was asked for, the files found, the provider's limits."""
     able = provider.capabilities
-    seen = [[file.path, file.size, file.modified] for file in files]
+    found = [[file.path, file.size, file.modified] for file in files]
     limits = [able.max_rows, able.max_bytes, able.max_tokens]
     if (inputs := able.max_inputs.get(endpoint)) is not None:
         limits.append(inputs)
     return PlanInputs(
         asked,
-        _sha256({"asked": asked, "files": seen}),
-        _sha256({"asked": asked, "files": seen, "limits": limits}),
+        _sha256({"asked": asked, "files": found}),
+        _sha256({"asked": asked, "files": found, "limits": limits}),
     )
 
 

@@ -1,0 +1,69 @@
+"""Whether the plan that an earlier run left still stands. Pure: a table.
+
+Of a new plan other shards would be looked for at the provider, and bought again. So a plan by which something may have
+been bought stands whatever the input, the provider's limits and the prices are by now. A plan by which nothing was
+bought stands while it still describes the rows and how they are to be cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from .plan_inputs import PlanInputs
+from .records import PlanRecord
+
+
+class Match(IntEnum):
+    """How much of what a plan depends on is still as it was; each one includes those before it."""
+
+    NOTHING = 0  #: Something else is asked for.
+    REQUEST = 1  #: The same is asked for; whether of the same files is not the same, or not known.
+    FILES = 2  #: The same is asked for, of the same files.
+    ALL = 3  #: And the provider takes as much at a time.
+
+
+class Verdict(Enum):
+    """What becomes of the plan that is there."""
+
+    BOUGHT = "bought"  #: It stands: something may have been bought by it.
+    HOLDS = "holds"  #: It stands, and is checked as a new one would be: nothing of it was bought.
+    FALLS = "falls"  #: The input is read, and cut anew.
+
+
+@dataclass(frozen=True, kw_only=True)
+class OldPlan:
+    """What is known of the plan that an earlier run left."""
+
+    whole: bool  #: Its shards are there: they are not being replaced, and it was not refused.
+    same_start: bool  #: This run is a reset of the start that went by it last, and means the rows of that one.
+    accounted: bool  #: A result lies there that accounts for every row.
+    noted: bool  #: Notes of creates lie there (see `claims`).
+
+    @property
+    def may_have_bought(self) -> bool:
+        """Whether something may have been bought by it that is not accounted for.
+
+        Once all is accounted for, another start of the id means what lies there now; a reset still means what was
+        bought, whatever lies there.
+        """
+        return self.whole and self.noted and (self.same_start or not self.accounted)
+
+
+def match(plan: PlanRecord, now: PlanInputs) -> Match:
+    """Return how much of what a plan depends on is as it was."""
+    if plan.spec_digest == now.digest:
+        return Match.ALL
+    if plan.input == now.input:
+        return Match.FILES
+    return Match.REQUEST if plan.asked == now.asked else Match.NOTHING
+
+
+def judge(old: OldPlan, match: Match) -> Verdict:
+    """Decide whether an old plan stands."""
+    if old.may_have_bought and match >= Match.REQUEST:
+        return Verdict.BOUGHT
+    # Cut by other limits than today's, shards that were bought once are still found by their markers.
+    if match is Match.ALL or (match is Match.FILES and old.whole and old.noted):
+        return Verdict.HOLDS
+    return Verdict.FALLS
