@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import timedelta
 
 from ..contract import AccountMismatch, ConfigurationError, StoreError, WorkerBusy
 from ..contract.steps import ApplyRequest, Attempt, FinishRequest
 from .batch_folder import seen_home
+from .log import logger
 from .prices import Prices
 from .providers import Provider, ProviderSettings, open_provider
 from .store import Store
@@ -18,9 +18,6 @@ from .store import Store
 #: Python works on one row at a time, however many threads it has: a second one uses the first one's waits for disk and
 #: network, and more would only take more memory, and keep the event loop waiting.
 _ROW_THREADS = 2
-
-
-_log = logging.getLogger(__name__)
 
 
 class LongSteps:
@@ -114,7 +111,7 @@ class Resources:
             try:
                 self.provider(name)
             except ConfigurationError as error:
-                _log.error("%s Until then, this worker serves the other providers only.", error.message)
+                logger.error("%s Until then, this worker serves the other providers only.", error.message)
         self._users += 1
         trial = asyncio.create_task(_try_out(self.store))
         try:
@@ -170,4 +167,4 @@ async def _try_out(store: Store) -> None:
     try:
         await store.check()
     except StoreError as error:
-        _log.error("%s The batches of this worker wait until it is fixed.", error.message)
+        logger.error("%s The batches of this worker wait until it is fixed.", error.message)

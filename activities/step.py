@@ -8,6 +8,7 @@ import errno
 import functools
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -21,6 +22,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from ..contract import DurabatchError, InvalidInput, ProviderError, StoreError, WorkerBusy
 from ..contract.steps import CREATE
 from .lease import Lease, heartbeats, resume_point
+from .log import log_answer, log_defect, log_failure, log_interruption, log_start
 
 if TYPE_CHECKING:
     from .resources import Resources
@@ -62,23 +64,33 @@ def step(
         method: Callable[[Self, Request, Lease], Awaitable[Answer]],
     ) -> Callable[[Self, Request], Awaitable[Answer]]:
         async def run(self: Self, request: Request) -> Answer:
-            lease = Lease(resume_from=resume_point())
+            lease, begun = Lease(resume_from=resume_point()), time.monotonic()
+            log_start(name, request)
             try:
                 holds = long(request) if callable(long) else long
                 with self._resources.long_steps.one() if holds else contextlib.nullcontext():
                     async with heartbeats(lease):
-                        return await method(self, request, lease)
+                        answer = await method(self, request, lease)
+                log_answer(name, request, answer, time.monotonic() - begun)
+                return answer
             except DurabatchError as error:
+                log_failure(name, request, error)
                 # Without its cause: a storage service's own words, for one, quote the access key's id.
                 raise failure(error) from None
-            except (asyncio.CancelledError, ApplicationError):
+            except asyncio.CancelledError:
+                log_interruption(name, request)
                 raise
-            except OSError as error:
-                # Not of a create: a store's error there says that nothing was sent, and this one does not know.
-                full = error.errno in _NO_SPACE and name != CREATE
-                raise (failure(_full()) if full else _defect(name, error)) from None
+            except ApplicationError:
+                raise
             except Exception as error:
-                raise _defect(name, error) from None
+                # Not of a create: a store's error there says that nothing was sent, and this one does not know.
+                if isinstance(error, OSError) and error.errno in _NO_SPACE and name != CREATE:
+                    full = _full()
+                    log_failure(name, request, full)
+                    raise failure(full) from None
+                defect = _defect(name, error)
+                log_defect(name, request, type(error).__name__, defect.message)
+                raise defect from None
 
         functools.update_wrapper(run, method)
         # Temporal reads the step's models from the signature, where the lease has no place.

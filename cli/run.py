@@ -171,7 +171,7 @@ async def _run(
     sandbox = alone and stand_in.wanted(provider, settings)
     unusable: ConfigurationError | None = None
     if alone:
-        log_to_file()
+        log_to_file(settings.worker.log_format)
         try:
             if not sandbox:
                 check_provider(settings, provider)

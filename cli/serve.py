@@ -48,8 +48,8 @@ async def _worker(task_queue: str | None) -> None:
     from . import stand_in
     from .session import log_to_stderr, session
 
-    log_to_stderr()
     settings = read_settings()
+    log_to_stderr(settings.worker.log_format)
     queue = task_queue or settings.worker.task_queue
     say(f"Configuration: {_compact(settings.redacted())}")
     waited = False
@@ -107,8 +107,9 @@ async def _dev(sandbox: bool, as_json: bool) -> None:
             "A Temporal is configured, and `durabatch dev` would run another one: use `durabatch worker`, or unset "
             "TEMPORAL_*."
         )
-    log_to_file()
-    async with session(Embed.ALWAYS) as opened, embedded_worker(opened, sandbox=sandbox):
+    settings = read_settings()
+    log_to_file(settings.worker.log_format)
+    async with session(Embed.ALWAYS, settings) as opened, embedded_worker(opened, sandbox=sandbox):
         server = opened.connection.embedded
         assert server is not None
         if as_json:

@@ -15,7 +15,8 @@ from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, Tele
 from ..clients.client import BatchClient
 from ..clients.connection import Connection, Embed, connection
 from ..workers.embedded import FOLDER
-from ..workers.settings import Settings
+from ..workers.logs import set_up_logging
+from ..workers.settings import LogFormat, Settings
 from . import stand_in
 from .terminal import State
 from .terminal import settings as read_settings
@@ -69,28 +70,20 @@ async def embedded_worker(opened: Session, *, sandbox: bool) -> AsyncIterator[No
         yield
 
 
-def log_to_file(folder: Path = FOLDER) -> None:
+def log_to_file(log_format: LogFormat, folder: Path = FOLDER) -> None:
     """Send the worker's log to a file, so that the terminal stays free for what the user asked for."""
     if State.debug:
-        log_to_stderr(logging.DEBUG)
+        log_to_stderr(log_format, logging.DEBUG)
         return
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         handler = RotatingFileHandler(folder / "worker.log", maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
-        _log_to(handler, logging.INFO)
+        set_up_logging(handler, log_format)
 
 
-def log_to_stderr(level: int = logging.INFO) -> None:
+def log_to_stderr(log_format: LogFormat, level: int = logging.INFO) -> None:
     """Send the log to stderr, as a long-running worker does."""
-    _log_to(logging.StreamHandler(), level)
-
-
-def _log_to(handler: logging.Handler, level: int) -> None:
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=level, force=True)
-    logging.captureWarnings(True)
-    for chatty in ("httpx2", "httpcore2", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    set_up_logging(logging.StreamHandler(), log_format, level)
 
 
 def _runtime() -> Runtime:

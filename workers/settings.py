@@ -25,6 +25,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -63,6 +64,13 @@ class StoreSettings(_Section):
     ] = 4 * 1024**3
 
 
+class LogFormat(StrEnum):
+    """How the log is written."""
+
+    TEXT = "text"  #: Lines for people.
+    JSON = "json"  #: One object a line, for programs.
+
+
 class WorkerSettings(_Section):
     """`[worker]`: how this process works."""
 
@@ -86,6 +94,11 @@ class WorkerSettings(_Section):
             "killed: 1 s to 7 days."
         ),
     ] = timedelta(minutes=10)
+
+    log_format: Annotated[
+        LogFormat,
+        Field(description="How the worker's log is written: as lines for people, or as one JSON object a line."),
+    ] = LogFormat.TEXT
 
     @field_validator("embedded_idle")
     @classmethod
@@ -217,6 +230,7 @@ class Settings(_Section):
                 "task_queue": self.worker.task_queue,
                 "max_concurrent_activities": self.worker.max_concurrent_activities,
                 "embedded_idle": f"{self.worker.embedded_idle.total_seconds():g}s",
+                "log_format": self.worker.log_format.value,
             },
             "providers": {
                 name: {**provider.redacted(), "key": "set" if provider.api_key else "missing"}
