@@ -2,7 +2,7 @@
 
 The first command that needs such a server starts it, the last one that leaves stops it. Each user holds a shared lock
 on `<name>.lock` for as long as it lives, so the operating system itself drops the claim of one that was killed: its
-server goes on as an orphan until the next command adopts it, or the `keeper` beside it ends it for want of users. A
+server goes on as an orphan until the next command adopts it, or the `reaper` beside it ends it for want of users. A
 second lock, `<name>.start.lock`, is held for the moments of starting and stopping, so that two commands never start two
 servers on one database.
 """
@@ -24,7 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from ..contract import ConfigurationError, DurabatchError
-from .reaper import command_line
+from . import reaper
 
 try:
     import fcntl
@@ -195,7 +195,7 @@ class BackgroundProcess:
     def _keep(self) -> None:
         """Have the server watched by a process that is there when we are killed; one that is there already stays."""
         # -I -S: nothing of the user's or of the environment's is loaded.
-        command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py"))]
+        command = [sys.executable, "-I", "-S", reaper.__file__]
         facts = [str(self.folder), self.name, self.mark, str(self.idle.total_seconds())]
         process = subprocess.Popen(
             [*command, *facts],
@@ -233,7 +233,7 @@ class BackgroundProcess:
         child = self._children.get(pid)
         if child is not None:
             return child.poll() is None
-        return self.mark in command_line(pid)
+        return self.mark in reaper.command_line(pid)
 
     def _record(self) -> dict[str, object]:
         try:
