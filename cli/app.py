@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -56,7 +57,7 @@ for module in (run, batches, gc, serve, providers, doctor):
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    code = _run()
+    code = run_command()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -67,9 +68,10 @@ def main() -> None:
     os._exit(code)
 
 
-def _run() -> int:
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, by default this process's own, and return its exit code; an error is printed."""
     try:
-        app()
+        app(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except Exception as error:

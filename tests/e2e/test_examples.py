@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -15,21 +14,20 @@ from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from durabatch.contract import BATCH_WORKFLOW, BatchResult, BatchStatus
 from durabatch.sandbox import Sandbox
 from durabatch.workers import BatchPlugin, Settings, open_worker
+from support.house import connect, dev_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @dataclass(frozen=True)
-class House:
-    """A Temporal server, the sandbox, and a folder with the durabatch.toml that names it."""
+class Surroundings:
+    """What an example runs against: a Temporal server, the sandbox, and a folder with the durabatch.toml for both."""
 
     client: Client
     sandbox: Sandbox
@@ -37,7 +35,7 @@ class House:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What an example's process is told by its environment."""
+        """What an example's process finds in its environment."""
         address = self.client.service_client.config.target_host
         return {"TEMPORAL_ADDRESS": address, "DURABATCH_CONFIG": str(self.folder / "durabatch.toml")}
 
@@ -46,18 +44,19 @@ class House:
         return Settings.load(self.folder / "durabatch.toml")
 
 
+@pytest.fixture(scope="module")
+def temporal() -> Iterator[str]:
+    with dev_server() as address:
+        yield address
+
+
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    temporal = shutil.which("temporal") or str(Path(sys.executable).with_name("temporal"))
-    async with (
-        await WorkflowEnvironment.start_local(
-            data_converter=pydantic_data_converter, dev_server_existing_path=temporal
-        ) as environment,
-        Sandbox(state=tmp_path / "sandbox") as sandbox,
-    ):
+async def surroundings(temporal: str, tmp_path: Path) -> AsyncIterator[Surroundings]:
+    client = await connect(temporal)
+    async with Sandbox(state=tmp_path / "sandbox") as sandbox:
         lines = ["[providers.sandbox]", 'kind = "openai"', f'base_url = "{sandbox.url}/v1"', 'listing_lag = "1s"']
         (tmp_path / "durabatch.toml").write_text("\n".join(lines), encoding="utf-8")
-        yield House(environment.client, sandbox, tmp_path)
+        yield Surroundings(client, sandbox, tmp_path)
 
 
 async def run(*command: str | Path, cwd: Path, **environment: str) -> tuple[int, str, str]:
@@ -87,6 +86,7 @@ async def test_the_docstrings_of_the_standard_library_become_some_hundreds_of_re
     assert all(row["input"].startswith("Summarise this module in one sentence.\n\n") for row in rows)
 
 
+@pytest.mark.slow  # test_run.py runs the same command twice; this is about the script around it
 async def test_the_demo_ends_well_and_a_second_run_submits_nothing(tmp_path: Path) -> None:
     # `make demo` puts `durabatch`, `temporal` and `python` on the PATH; what else the shell is told does not count.
     environment = {
@@ -131,30 +131,36 @@ async def test_the_demo_notices_results_that_are_wrong(
     assert (complaint or "2 results for 2 requests, in order, all succeeded.") in err + out
 
 
-async def test_six_lines_of_python_are_enough_and_the_same_lines_find_the_same_batch(house: House) -> None:
-    async with open_worker(house.client, house.settings):
+async def test_six_lines_of_python_are_enough_and_the_same_lines_find_the_same_batch(
+    surroundings: Surroundings,
+) -> None:
+    async with open_worker(surroundings.client, surroundings.settings):
         for _ in range(2):
-            hurry = asyncio.create_task(poll_now(house))
-            code, out, err = await run(sys.executable, EXAMPLES / "six_lines.py", cwd=house.folder, **house.environment)
+            hurry = asyncio.create_task(poll_now(surroundings))
+            code, out, err = await run(
+                sys.executable, EXAMPLES / "six_lines.py", cwd=surroundings.folder, **surroundings.environment
+            )
             hurry.cancel()
             assert code == 0, err
-            told = [line.split()[:2] for line in out.splitlines()]
-            assert told == [["capital", "succeeded"], ["colour", "succeeded"]]
-    assert len((await house.sandbox.books())["batches"]) == 1
+            rows = [line.split()[:2] for line in out.splitlines()]
+            assert rows == [["capital", "succeeded"], ["colour", "succeeded"]]
+    assert len((await surroundings.sandbox.books())["batches"]) == 1
 
 
-async def poll_now(house: House) -> None:
+async def poll_now(surroundings: Surroundings) -> None:
     """Spare the test the 15 seconds that a batch waits before its first poll."""
-    marker = (await submitted(house.sandbox))["marker"]
-    batch = house.client.get_workflow_handle(marker.split("/")[0])
+    marker = (await submitted(surroundings.sandbox))["marker"]
+    batch = surroundings.client.get_workflow_handle(marker.split("/")[0])
     while True:
         with contextlib.suppress(RPCError):  # it has ended
             await batch.signal("poll_now")
         await asyncio.sleep(0.5)
 
 
-async def test_a_batch_is_a_step_of_another_workflow(house: House) -> None:
-    code, out, err = await run(sys.executable, EXAMPLES / "embed_child.py", cwd=house.folder, **house.environment)
+async def test_a_batch_is_a_step_of_another_workflow(surroundings: Surroundings) -> None:
+    code, out, err = await run(
+        sys.executable, EXAMPLES / "embed_child.py", cwd=surroundings.folder, **surroundings.environment
+    )
     assert code == 0, err
     assert out.startswith("completed: 3 of 3 rows succeeded; they are in file://")
 
@@ -178,15 +184,17 @@ def embed_child(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 
 @pytest.mark.parametrize("way", ["cancel", "terminate"])
-async def test_a_batch_ends_with_the_workflow_that_it_is_a_step_of(house: House, embed_child: object, way: str) -> None:
-    await house.sandbox.settings(batch_seconds=3600)
-    config = house.client.config()
-    config["plugins"] = [BatchPlugin(house.settings)]
+async def test_a_batch_ends_with_the_workflow_that_it_is_a_step_of(
+    surroundings: Surroundings, embed_child: object, way: str
+) -> None:
+    await surroundings.sandbox.settings(batch_seconds=3600)
+    config = surroundings.client.config()
+    config["plugins"] = [BatchPlugin(surroundings.settings)]
     client = Client(**config)
     translate = embed_child.Translate  # type: ignore[attr-defined]
     async with Worker(client, task_queue="mine", workflows=[translate]):
         parent = await client.start_workflow(translate.run, ["house"], id="parent", task_queue="mine")
-        await submitted(house.sandbox)
+        await submitted(surroundings.sandbox)
         if way == "cancel":
             await parent.cancel()
             assert (await parent.result()).startswith("canceled: 0 of 1 rows succeeded")
@@ -199,4 +207,4 @@ async def test_a_batch_ends_with_the_workflow_that_it_is_a_step_of(house: House,
         result = await child.result()
         assert (await child.describe()).workflow_type == BATCH_WORKFLOW
     assert result.status is BatchStatus.CANCELED
-    assert [batch["status"] for batch in (await house.sandbox.books())["batches"]] == ["cancelled"]
+    assert [batch["status"] for batch in (await surroundings.sandbox.books())["batches"]] == ["cancelled"]
