@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, Unpack
 
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.service import RPCError, RPCStatusCode
@@ -32,6 +32,7 @@ from .ledgers import ledgers
 from .outcome import BatchOutcome
 from .queries import BatchRecord, Status
 from .requests import Requests, gathered
+from .spec_fields import SpecFields
 from .start import Started, joined, start
 
 #: How often a watcher looks: at first, and at most. The end of a batch is seen at once in any case.
@@ -101,7 +102,9 @@ class BatchClient:
     ) -> None:
         await self.close()
 
-    async def create(self, requests: Requests, *, provider: str, id: str | None = None, **fields: Any) -> str:
+    async def create(
+        self, requests: Requests, *, provider: str, id: str | None = None, **fields: Unpack[SpecFields]
+    ) -> str:
         """Start a batch and return its id.
 
         The same id with the same requests and spec is the same batch, also when it has ended: nothing is bought twice.
@@ -115,7 +118,7 @@ class BatchClient:
             provider: the provider's name in the workers' configuration.
             id: the batch's id. Without one it is made from the requests, the provider and the rest of the spec, so that
                 the same call again finds the same batch.
-            fields: the other fields of `BatchSpec`: model, params, endpoint, deadline, ….
+            fields: the other fields of `BatchSpec`: model, params, endpoint, deadline, …, as `SpecFields` lists them.
 
         Raises:
             InvalidInput: there are no requests, or they cannot be read.
@@ -126,12 +129,16 @@ class BatchClient:
         """
         return (await self.start(requests, provider=provider, id=id, **fields)).id
 
-    async def start(self, requests: Requests, *, provider: str, id: str | None = None, **fields: Any) -> Started:
+    async def start(
+        self, requests: Requests, *, provider: str, id: str | None = None, **fields: Unpack[SpecFields]
+    ) -> Started:
         """Do what `create` does, and say also whether the batch is new."""
         async with gathered(requests, self.store) as rows:
             return await start(self.temporal, self.store, rows, {"provider": provider, **fields}, id, self.task_queue)
 
-    async def find(self, requests: Requests, *, provider: str, id: str | None = None, **fields: Any) -> Started | None:
+    async def find(
+        self, requests: Requests, *, provider: str, id: str | None = None, **fields: Unpack[SpecFields]
+    ) -> Started | None:
         """Return the batch that `create` would join, None if it would start one. It starts nothing.
 
         Raises:
@@ -288,7 +295,7 @@ class BatchClient:
         provider: str,
         id: str | None = None,
         cancel_on_exit: bool = False,
-        **fields: Any,
+        **fields: Unpack[SpecFields],
     ) -> BatchOutcome:
         """Create a batch, wait for its end without any time limit, and return its result and rows.
 
