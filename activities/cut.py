@@ -24,7 +24,7 @@ from .input import Input
 from .lease import Lease
 from .providers import Provider
 from .records import Refusal, ShardRecord, read_index, read_shard_now
-from .rows import Line, Row, RowRefused, parse, place
+from .rows import Line, Problem, Row, RowRefused, parse, place
 from .store import Store
 
 #: How many rows that cannot be sent are told one by one; the others are counted.
@@ -227,16 +227,18 @@ class Cut:
         inputs = 0
         try:
             if not line.data:
-                raise RowRefused(None, f"has {line.length:,} bytes, more than the {self._max_bytes:,} a batch may have")
+                reason = f"has {line.length:,} bytes, more than the {self._max_bytes:,} a batch may have"
+                raise RowRefused(None, reason, code=Problem.TOO_LARGE)
             row = parse(line.data) if firsts is None else _parse_once(line, firsts)
             prepared = self._format.prepare(row, self._spec)
             if len(prepared) + 1 > self._max_bytes:
-                raise RowRefused(None, f"has more than the {self._max_bytes:,} bytes a batch may have", row.custom_id)
+                reason = f"has more than the {self._max_bytes:,} bytes a batch may have"
+                raise RowRefused(None, reason, row.custom_id, Problem.TOO_LARGE)
             if self._max_inputs is not None:
                 inputs = self._format.inputs_of(prepared)
                 if inputs > self._max_inputs:
                     reason = f"has {inputs:,} inputs, more than the {self._max_inputs:,} a batch may have"
-                    raise RowRefused("body.input", reason, row.custom_id)
+                    raise RowRefused("body.input", reason, row.custom_id, Problem.TOO_LARGE)
             model = self._model_of(row, prepared)
             if reading.first is None:
                 reading.first = _First(line.number, line.file, model)
@@ -246,11 +248,12 @@ class Cut:
                     "body.model",
                     f"differs from that of {first}, and this provider takes one model a batch",
                     row.custom_id,
+                    Problem.MODEL,
                 )
         except RowRefused as refused:
             # Each row has a result, so one without an id of its own is named by its line.
             name = refused.custom_id or f"{line.file or 'line'}:{line.number}"
-            return name, b"", None, 0, Refusal(line.number, refused.field, refused.reason, line.file)
+            return name, b"", None, 0, Refusal(line.number, refused.field, refused.reason, line.file, refused.code)
         return row.custom_id, prepared, model, inputs, None
 
     def _model_of(self, row: Row, prepared: bytes) -> str | None:
@@ -325,5 +328,5 @@ def _parse_once(line: Line, firsts: FirstPlaces) -> Row:
             firsts.see(refused.custom_id, line)  # it has a result, too
         raise
     if (first := firsts.see(row.custom_id, line)) is not None:
-        raise RowRefused("custom_id", f"is the same as on {first}", row.custom_id)
+        raise RowRefused("custom_id", f"is the same as on {first}", row.custom_id, Problem.DUPLICATE_ID)
     return row

@@ -1,8 +1,8 @@
 """What the steps write down for one another in the store, beside what the design shows to users.
 
 `plan.json` and `shards/…/shard.json` describe the cut; `shards/…/rows.jsonl` is the shard's index, one JSON array a
-row: `[custom_id, offset, length]`, with `{"line", "field", "reason"}` as a fourth element where the row cannot be
-sent, and "file" in it where the input has several. Offsets and lengths are bytes of the input.
+row: `[custom_id, offset, length]`, with `{"line", "field", "reason", "code"}` as a fourth element where the row cannot
+be sent, and "file" in it where the input has several. Offsets and lengths are bytes of the input.
 `shards/…/attempt-N/rows.json` lists the rows (from 0, within the shard) that an attempt after the first takes.
 
 Where the input has several files, `input.json` puts them one behind the other, as an array for each: `[path, start,
@@ -18,10 +18,11 @@ from typing import Any
 
 import msgspec
 
+from ..contract.errors import RowProblem
 from ..contract.layout import shard_path
 from ..contract.steps import Attempt, Settled
 from .lines import split_lines
-from .rows import place
+from .rows import Problem, place
 from .store import Store
 
 
@@ -32,10 +33,15 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
     field: str | None
     reason: str
     file: str | None = None  #: The file's name, where the input has several.
+    code: str = Problem.ROW
 
     def __str__(self) -> str:
         where = place(self.line, self.file)
         return f"{where}, {self.field}: {self.reason}" if self.field else f"{where}: {self.reason}"
+
+    def problem(self) -> RowProblem:
+        """Return the same as it is reported to users."""
+        return RowProblem(message=str(self), code=self.code, line=self.line, field=self.field, file=self.file)
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
@@ -93,7 +99,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     invalid_rows: int
     shards: int
     tokens: dict[str, int]  #: Estimated input tokens by model.
-    problems: list[str]  #: The first rows that cannot be sent, and why.
+    problems: list[Refusal | str]  #: The first rows that cannot be sent; sentences in what older versions wrote.
     asked: str = ""  #: Digest of what was asked for, whatever the input and the provider's limits were then.
     input: str = ""  #: Digest of that and of the files that were found; "" in what older versions wrote.
     execution: str = ""  #: The run that was started and last went by this plan; "" in what older versions wrote.

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -22,14 +23,36 @@ MAX_DEPTH = 200
 _BOM = b"\xef\xbb\xbf"
 
 
-class RowRefused(Exception):
-    """A row cannot be sent."""
+class Problem(StrEnum):
+    """Why a row cannot be sent, in a word for programs."""
 
-    def __init__(self, field: str | None, reason: str, custom_id: str | None = None) -> None:
+    JSON = "invalid_json_line"  #: The line is no JSON object that can be passed on.
+    ROW = "invalid_row"  #: It is one, and no request.
+    FIELD = "invalid_field"  #: A field is missing, or has a value that it cannot have.
+    DUPLICATE_ID = "duplicate_custom_id"
+    DUPLICATE_FIELD = "duplicate_field"
+    TOO_LARGE = "row_too_large"  #: More bytes, or inputs, than a batch may have.
+    MODEL = "mismatched_model"  #: The provider takes one model a batch.
+
+
+class RowRefused(Exception):
+    """A row cannot be sent.
+
+    Args:
+        field: which field, dotted; None for the line as a whole.
+        reason: why, without the row's own text.
+        custom_id: the row's id, where it has one.
+        code: the same in a word; that of a field, or of the row, unless it is said more exactly.
+    """
+
+    def __init__(
+        self, field: str | None, reason: str, custom_id: str | None = None, code: Problem | None = None
+    ) -> None:
         super().__init__(reason)
-        self.field = field  #: Which field, dotted; None for the line as a whole.
-        self.reason = reason  #: Why, without the row's own text.
-        self.custom_id = custom_id  #: The row's id, where it has one.
+        self.field = field
+        self.reason = reason
+        self.custom_id = custom_id
+        self.code = code or (Problem.FIELD if field else Problem.ROW)
 
 
 class Line(NamedTuple):
@@ -163,15 +186,15 @@ def parse(data: bytes) -> Row:
         try:
             data.decode()
         except UnicodeDecodeError as error:
-            raise RowRefused(None, f"is not UTF-8 (byte {error.start + 1})") from None
+            raise RowRefused(None, f"is not UTF-8 (byte {error.start + 1})", code=Problem.JSON) from None
     if len(data) > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
-        raise RowRefused(None, f"is nested more than {MAX_DEPTH} levels deep")
+        raise RowRefused(None, f"is nested more than {MAX_DEPTH} levels deep", code=Problem.JSON)
     try:
         found = _decode(data)
     except msgspec.ValidationError:
-        raise RowRefused(None, "is not a JSON object") from None
+        raise RowRefused(None, "is not a JSON object", code=Problem.JSON) from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise RowRefused(None, _cause(error, data)) from None
+        raise RowRefused(None, _cause(error, data), code=Problem.JSON) from None
     custom_id = _check_id(found.custom_id)
     name, value, plain = _content(found, custom_id)
     if found.method != "POST" and found.method is not None and not isinstance(found.method, msgspec.UnsetType):
@@ -275,9 +298,9 @@ def _refuse_repeated(text: bytes, where: str, custom_id: str) -> None:
     pairs = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
     for name, times in Counter(name for name, _ in pairs).items():
         if times > 1 and _NAME.fullmatch(name):
-            raise RowRefused(where + name, "is there twice", custom_id)
+            raise RowRefused(where + name, "is there twice", custom_id, Problem.DUPLICATE_FIELD)
         if times > 1:
-            raise RowRefused(where.rstrip(".") or None, "has a field twice", custom_id)
+            raise RowRefused(where.rstrip(".") or None, "has a field twice", custom_id, Problem.DUPLICATE_FIELD)
 
 
 def _depth(data: bytes) -> int:

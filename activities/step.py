@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import json
 import tempfile
 import threading
 import time
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 SHORT_WAIT = timedelta(seconds=30)
 #: The package's folder: of a fault's frames, the last one in it is named.
 _ROOT = Path(__file__).resolve().parent.parent
+#: Of the rows that are wrong, what a failure holds at most; promise G6 bounds a payload to 64 KiB.
+_PROBLEM_BYTES = 24 * 1024
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -106,7 +109,7 @@ def failure(error: DurabatchError) -> ApplicationError:
     """Return an error of the contract as Temporal takes it: the code as its type, the facts as its details."""
     details: list[Any] = []
     if isinstance(error, InvalidInput):
-        details.append({"problems": list(error.problems), "total": error.total})
+        details.append({"problems": _first_problems(error), "total": error.total})
     wait = error.retry_after if isinstance(error, ProviderError) else None
     if wait is not None:
         details.append({"retry_after": wait.total_seconds()})
@@ -120,6 +123,18 @@ def failure(error: DurabatchError) -> ApplicationError:
         # An outage is expected: it is told in the batch's progress, not counted as a fault of the worker's.
         category=ApplicationErrorCategory.BENIGN if error.retryable else ApplicationErrorCategory.UNSPECIFIED,
     )
+
+
+def _first_problems(error: InvalidInput) -> list[dict[str, str | int]]:
+    """Return as many of the rows that are wrong as a failure has room for: it is kept in history more than once."""
+    found, size = [], 0
+    for problem in error.problems:
+        facts = problem.facts()
+        size += len(json.dumps(facts))
+        if size > _PROBLEM_BYTES:
+            break
+        found.append(facts)
+    return found
 
 
 def _room_delay() -> timedelta:

@@ -47,7 +47,7 @@ def result_facts(result: BatchResult, failure: DurabatchError | None, copied: Pa
     if copied is not None:
         facts["output"] = str(copied)
     if isinstance(failure, InvalidInput):
-        facts["problems"], facts["problems_total"] = list(failure.problems), failure.total
+        facts["problems"], facts["problems_total"] = [one.facts() for one in failure.problems], failure.total
     return facts
 
 

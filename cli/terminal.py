@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -90,7 +90,7 @@ def report(error: BaseException) -> None:
     say("hint: `durabatch --debug …` shows where it comes from.")
 
 
-def say_problems(problems: tuple[str, ...], total: int) -> None:
+def say_problems(problems: Sequence[object], total: int) -> None:
     """Tell the rows that are wrong: the first of them, then how many more there are."""
     for problem in problems[:_PROBLEMS]:
         say(f"  {problem}")
@@ -112,7 +112,7 @@ def _hint(error: BaseException) -> str | None:
     if isinstance(error, InvalidInput) and error.problems:
         # Where all rows lack the same, it is the command that lacks it.
         for problem, advice in _COMMON.items():
-            if len(error.problems) == error.total and all(problem in one for one in error.problems):
+            if len(error.problems) == error.total and all(problem in one.message for one in error.problems):
                 return advice
         return "correct these lines; --skip-invalid lets them fail alone, where others are right."
     if isinstance(error, BatchNotFound):

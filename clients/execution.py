@@ -15,7 +15,7 @@ from temporalio.client import (
 from temporalio.exceptions import ApplicationError, CancelledError, FailureError, TerminatedError, TimeoutError
 
 from ..contract import BatchResult, DurabatchError, InvalidInput, InvalidSpec
-from ..contract.errors import error_classes
+from ..contract.errors import RowProblem, error_classes
 
 #: The failure type of a batch that ended as `failed`; its first detail is the BatchResult.
 _BATCH_FAILED = "BatchFailed"
@@ -86,11 +86,20 @@ def _error(failure: ApplicationError, result: BatchResult) -> DurabatchError:
 
 
 def _invalid_input(message: str, detail: dict[str, Any]) -> InvalidInput:
-    problems = [str(problem) for problem in detail.get("problems") or ()]
+    problems = [_problem(one) for one in detail.get("problems") or ()]
     total = detail.get("total")
-    if problems and (listed := message.find(f": {problems[0]}")) > 0:
+    if problems and (listed := message.find(f": {problems[0].message}")) > 0:
         message = f"{message[:listed]}."  # The sentence lists the rows too, for those who see nothing else.
     return InvalidInput(message, problems, total if isinstance(total, int) else None)
+
+
+def _problem(facts: object) -> RowProblem:
+    """Return why a row cannot be sent, as far as it is understood: workers of other versions may say less, or more."""
+    if not isinstance(facts, dict):
+        return RowProblem(message=str(facts))
+    words = {name: str(facts[name]) for name in ("message", "code", "field", "file") if name in facts}
+    line = facts.get("line")
+    return RowProblem(**{"message": "", **words}, line=line if isinstance(line, int) else None)
 
 
 def _sentence(error: BaseException) -> str:

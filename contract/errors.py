@@ -34,6 +34,7 @@ Each class's docstring is its default message; `code` is stable and travels thro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar
 
@@ -59,15 +60,36 @@ class InvalidSpec(DurabatchError):
     code = "invalid_spec"
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowProblem:
+    """Why a row cannot be sent."""
+
+    message: str  #: "line 7, custom_id: is missing"; never a row's text.
+    #: What is wrong, in a word for programs (`activities/rows.py` lists them), in OpenAI's words where it has one.
+    code: str = "invalid_row"
+    line: int | None = None  #: The row's line, from 1, as an editor counts in its file.
+    field: str | None = None  #: The field, dotted; None where it is the line as a whole.
+    file: str | None = None  #: The file's name, where the input has several.
+
+    def __str__(self) -> str:
+        return self.message
+
+    def facts(self) -> dict[str, str | int]:
+        """Return what is known, by name, as it travels through Temporal and is printed for programs."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
 class InvalidInput(DurabatchError):
     """The input is wrong; nothing was submitted."""
 
     code = "invalid_input"
 
-    def __init__(self, message: str | None = None, problems: Sequence[str] = (), total: int | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, problems: Sequence[RowProblem] = (), total: int | None = None
+    ) -> None:
         super().__init__(message)
-        #: "line 7, custom_id: …", the first of them; never a row's text.
-        self.problems: tuple[str, ...] = tuple(problems)
+        #: The first of them.
+        self.problems: tuple[RowProblem, ...] = tuple(problems)
         #: How many there are in all.
         self.total: int = len(self.problems) if total is None else total
 

@@ -73,8 +73,7 @@ async def sent(desk: Any) -> list[bytes]:
 
 
 def problems(error: Any) -> list[str]:
-    found: list[str] = error.details[0]["problems"]
-    return found
+    return [problem["message"] for problem in error.details[0]["problems"]]
 
 
 # --- which files ---

@@ -17,7 +17,7 @@ from temporalio.exceptions import ApplicationError
 
 from durabatch.activities.duplicates import FirstPlaces
 from durabatch.activities.estimate import estimate_tokens
-from durabatch.activities.rows import Line
+from durabatch.activities.rows import Line, Problem
 from durabatch.contract import BatchSpec, OnInvalidRow
 
 BOM = b"\xef\xbb\xbf"
@@ -25,8 +25,7 @@ SECRET = "Sesame"
 
 
 def problems(error: ApplicationError) -> list[str]:
-    found: list[str] = error.details[0]["problems"]
-    return found
+    return [problem["message"] for problem in error.details[0]["problems"]]
 
 
 # --- a good input ---
@@ -206,6 +205,10 @@ async def test_every_kind_of_bad_row_is_told_by_line_field_and_reason_and_nothin
     assert error.type == "invalid_input"
     told = problems(error)
     assert error.details[0]["total"] == len(BAD) == len(told)
+    facts = error.details[0]["problems"]
+    assert [problem["line"] for problem in facts] == list(range(2, 26))
+    assert {problem["code"] for problem in facts} == set(Problem)
+    assert all(f", {problem['field']}: " in problem["message"] for problem in facts if "field" in problem)
     for problem, (_, expected) in zip(told, BAD, strict=True):
         assert problem.startswith(expected), problem
     assert error.message.startswith("24 rows of 25 cannot be sent, and nothing was submitted: line 2: is not JSON")
@@ -307,7 +310,8 @@ async def test_a_second_row_of_an_id_is_refused_even_if_the_first_one_is(desk: A
     # Both have a result, and two results of one id would be one too many.
     summary = await desk.plan(first, desk.chat("b"), desk.chat("a"), on_invalid_row=OnInvalidRow.FAIL_ROW)
     assert summary.invalid_rows == 2
-    assert desk.index()[2][3] == {"line": 3, "field": "custom_id", "reason": "is the same as on line 1"}
+    reason = "is the same as on line 1"
+    assert desk.index()[2][3] == {"line": 3, "field": "custom_id", "reason": reason, "code": "duplicate_custom_id"}
 
 
 async def test_ids_that_differ_are_not_confused(desk: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import tempfile
 import threading
 import time
@@ -32,6 +33,7 @@ from durabatch.contract import (
     ProviderUnavailable,
     QueueFull,
     RateLimited,
+    RowProblem,
     RowStatus,
     StoreError,
 )
@@ -39,6 +41,7 @@ from durabatch.contract import steps as contract
 from durabatch.contract.errors import error_classes
 
 SECRET = "Sesame"
+WRONG = RowProblem(message="line 1, url: a", code="invalid_field", line=1, field="url")
 
 
 class Question(BaseModel):
@@ -127,7 +130,7 @@ def test_every_error_of_the_contract_goes_through_with_its_code(code: str) -> No
         (AccountMismatch(), True, None, ()),
         (StoreError(), False, None, ()),
         (ObjectNotFound(), True, None, ()),
-        (InvalidInput("Nine.", ["line 1: a"], 9), True, None, ({"problems": ["line 1: a"], "total": 9},)),
+        (InvalidInput("Nine.", [WRONG], 9), True, None, ({"problems": [WRONG.facts()], "total": 9},)),
         (InvalidInput("None."), True, None, ({"problems": [], "total": 0},)),
     ],
 )  # fmt: skip
@@ -138,6 +141,14 @@ async def test_an_error_carries_what_the_workflow_needs_to_know(
     assert (found.type, found.message) == (error.code, error.message)
     assert (found.non_retryable, found.next_retry_delay) == (non_retryable, delay)
     assert found.details == details
+
+
+async def test_of_many_rows_that_are_wrong_a_failure_holds_what_fits_into_history() -> None:
+    many = [replace(WRONG, message="x" * 200, line=number, file="y" * 100) for number in range(1000)]
+    (details,) = (await failed(raises(InvalidInput("Many.", many)))).details
+    assert details["total"] == 1000
+    assert details["problems"] == [problem.facts() for problem in many[: len(details["problems"])]]
+    assert 20 * 1024 < len(json.dumps(details)) < 25 * 1024
 
 
 @pytest.mark.parametrize(
@@ -361,17 +372,17 @@ async def test_heartbeats_end_with_the_step() -> None:
 
 
 def test_a_pulse_without_a_lease_is_always_alive() -> None:
-    assert Lease(beaten_at=time.monotonic() - 10**6).alive()
+    assert Lease(renewed_at=time.monotonic() - 10**6).alive()
 
 
-def test_a_pulse_is_alive_for_half_its_lease() -> None:
+def test_a_lease_is_alive_for_half_its_time() -> None:
     now = time.monotonic()
-    assert Lease(timeout=1000.0, beaten_at=now - 400).alive()
-    assert not Lease(timeout=1000.0, beaten_at=now - 600).alive()
+    assert Lease(timeout=1000.0, renewed_at=now - 400).alive()
+    assert not Lease(timeout=1000.0, renewed_at=now - 600).alive()
 
 
 def test_a_beat_renews_the_lease() -> None:
-    lease = Lease(timeout=1000.0, beaten_at=time.monotonic() - 400)
+    lease = Lease(timeout=1000.0, renewed_at=time.monotonic() - 400)
     lease.renew()
     assert time.monotonic() - lease.renewed_at < 100
     assert lease.alive()
@@ -379,7 +390,7 @@ def test_a_beat_renews_the_lease() -> None:
 
 def test_a_pulse_that_stood_still_too_long_is_never_alive_again() -> None:
     # Temporal may have given the step to another worker meanwhile, and a late heartbeat changes nothing about that.
-    lease = Lease(timeout=1000.0, beaten_at=time.monotonic() - 600)
+    lease = Lease(timeout=1000.0, renewed_at=time.monotonic() - 600)
     for _ in range(3):
         lease.renew()
         assert not lease.alive()

@@ -14,7 +14,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from durabatch.clients.execution import Ending
 from durabatch.clients.start import judge
-from durabatch.contract import BatchConflict, BatchResult, BatchStatus, InvalidInput, InvalidSpec
+from durabatch.contract import BatchConflict, BatchResult, BatchStatus, InvalidInput, InvalidSpec, RowProblem
 
 from .conftest import Desk
 
@@ -170,7 +170,12 @@ async def test_what_failed_before_anything_was_submitted_may_be_started_anew(des
     failure = await desk.client.failure(id)
     assert isinstance(failure, InvalidInput)
     assert failure.total == 2
-    assert failure.problems == ("line 2, custom_id: is missing", "line 3, custom_id: is the same as on line 1")
+    assert failure.problems == (
+        RowProblem(message="line 2, custom_id: is missing", code="invalid_field", line=2, field="custom_id"),
+        RowProblem(
+            message="line 3, custom_id: is the same as on line 1", code="duplicate_custom_id", line=3, field="custom_id"
+        ),
+    )
     assert (await desk.client.result(id)).status is BatchStatus.FAILED
     with pytest.raises(InvalidInput):
         [row async for row in desk.client.retrieve(id)]

@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 
 from durabatch.cli.run import _fields
-from durabatch.cli.summary import duration, exit_code, money, progress_line, progress_text, result_text
+from durabatch.cli.summary import duration, exit_code, money, progress_line, progress_text, result_facts, result_text
 from durabatch.contract import (
     BatchProgress,
     BatchResult,
     BatchSpec,
     BatchStatus,
     Counts,
+    InvalidInput,
     OnInvalidRow,
     Phase,
     ProviderBatch,
     ProviderStatus,
+    RowProblem,
     ShardCounts,
     Strays,
     Unpriced,
@@ -71,6 +73,19 @@ def test_money_shows_as_many_digits_as_it_takes(usd: str, shown: str) -> None:
 )
 def test_a_duration_is_told_in_the_units_that_matter(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_a_result_for_programs_says_which_rows_are_wrong_and_how() -> None:
+    problem = RowProblem(message="line 2, url: must be a string", code="invalid_field", line=2, field="url")
+    facts = result_facts(result(BatchStatus.FAILED), InvalidInput("Rows are wrong.", [problem], total=7))
+    assert facts["status"] == "failed"
+    assert (facts["problems"], facts["problems_total"]) == ([problem.facts()], 7)
+    assert problem.facts() == {
+        "message": "line 2, url: must be a string",
+        "code": "invalid_field",
+        "line": 2,
+        "field": "url",
+    }
 
 
 def test_a_result_tells_everything_that_happened() -> None:

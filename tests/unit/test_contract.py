@@ -27,6 +27,7 @@ from durabatch.contract import (
     RateLimited,
     ResultRow,
     RetryPolicy,
+    RowProblem,
     Strays,
     Usage,
 )
@@ -355,8 +356,12 @@ def test_what_may_succeed_later_says_so() -> None:
 
 
 def test_an_error_carries_what_it_is_about() -> None:
-    refused_input = InvalidInput("Two rows are wrong.", ["line 1: …", "line 2: …"])
-    assert (refused_input.problems, refused_input.total) == (("line 1: …", "line 2: …"), 2)
-    assert InvalidInput("Many.", ["line 1: …"], total=5000).total == 5000
+    first = RowProblem(message="line 1, url: …", code="invalid_field", line=1, field="url")
+    second = RowProblem(message="a.jsonl line 2: …", line=2, file="a.jsonl")
+    refused_input = InvalidInput("Two rows are wrong.", [first, second])
+    assert (refused_input.problems, refused_input.total) == ((first, second), 2)
+    assert [str(problem) for problem in refused_input.problems] == ["line 1, url: …", "a.jsonl line 2: …"]
+    assert first.facts() == {"message": "line 1, url: …", "code": "invalid_field", "line": 1, "field": "url"}
+    assert InvalidInput("Many.", [first], total=5000).total == 5000
     assert RateLimited(retry_after=timedelta(seconds=7)).retry_after == timedelta(seconds=7)
     assert RateLimited().retry_after is None

@@ -62,7 +62,12 @@ def test_what_is_carried_fits_into_a_payload_in_every_phase() -> None:
         error="x" * 1000,
         metadata={f"{n:064}": "x" * 512 for n in range(16)},
     )
-    cause = {"code": "invalid_input", "problems": ["x" * 100] * 100, "total": 10**9, "submitted": True}
+    cause = {
+        "code": "invalid_input",
+        "problems": ["x" * 96] * 250,  # as many bytes as `step.failure` lets through
+        "total": 10**9,
+        "submitted": True,
+    }
     untidy = outcome(MAX_LISTED).untidy
     finishing = Carried.model_validate({**common, "result": result, "cause": cause, "untidy": untidy})
     for carried in (applying, finishing):
