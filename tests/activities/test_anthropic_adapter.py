@@ -200,6 +200,17 @@ async def test_an_ended_batch_tells_by_its_ids_whose_it_is(claude: Provider, san
     assert (await sandbox.books())["requests"]["batches.results"] == 3
 
 
+async def test_an_ended_batch_that_counts_fewer_rows_than_it_was_sent_is_known_by_its_ids(
+    claude: Provider, sandbox: Sandbox
+) -> None:
+    async with account(sandbox) as another_worker:
+        ours = await ended(another_worker, await create(another_worker, "a", "[[sandbox:skipped]]", "c"))
+        await ended(another_worker, await create(another_worker, "a", "[[sandbox:skipped]]", "c", marker="b-9/0/1"))
+    assert ours.total == 2
+    assert await found(claude, rows=3) == ours.id
+    assert await found(claude, rows=3, strangers=(ours.id,)) is None
+
+
 async def test_a_batch_that_surely_is_ours_comes_before_one_that_may_be(claude: Provider, sandbox: Sandbox) -> None:
     await sandbox.settings(batch_seconds=3600, cancel_fraction=1.0)
     async with account(sandbox) as another_worker:

@@ -51,7 +51,8 @@ class AnthropicBatches:
                 if created is not None and created < wanted.since - CLOCK_SLACK:
                     break
                 # One whose rows nobody can count may be ours as well.
-                if batch_object.rows_of(item) not in (wanted.rows, None) or not parsing.word(item.get("id")):
+                counted = batch_object.rows_of(item)
+                if (counted is not None and counted > wanted.rows) or not parsing.word(item.get("id")):
                     continue
                 batch = batch_object.snapshot(item)
                 if batch.id in wanted.strangers:
@@ -59,7 +60,8 @@ class AnthropicBatches:
                 found = await self._name_in(batch)
                 if found == name:
                     ours = batch  # the oldest of them is the one that everybody adopts
-                elif found is None:
+                elif found is None and counted in (wanted.rows, None):
+                    # One that counts fewer rows is ours only if its results say so.
                     candidate = batch
         except ListingIncomplete as error:
             if ours is None and candidate is None:
