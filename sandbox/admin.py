@@ -10,7 +10,8 @@ import msgspec
 from aiohttp import web
 
 from .errors import Refusal, SandboxError
-from .provider import LIVE, LIVE_ROWS, REQUESTS, Handler, Provider, answer, json_body, provider_of
+from .protocol import Handler
+from .provider import LIVE, LIVE_ROWS, REQUESTS, Provider, answer, json_body, provider_of
 from .state import State
 
 #: The metadata key under which Durabatch writes its marker.

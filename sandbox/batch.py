@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from .errors import Protocol
 from .settings import Settings
 
 
 class Status(StrEnum):
-    """OpenAI's batch statuses; Anthropic's three are derived from them."""
+    """OpenAI's batch statuses; those of other protocols are derived from them."""
 
     VALIDATING = "validating"  # the input is being checked
     IN_PROGRESS = "in_progress"  # accepted, rows are being answered
@@ -71,10 +70,10 @@ class Tally(msgspec.Struct, kw_only=True):
 
 
 class Batch(msgspec.Struct, kw_only=True):
-    """One batch of either protocol. Instants are Unix seconds."""
+    """One batch of any protocol. Instants are Unix seconds."""
 
     id: str
-    protocol: Protocol
+    protocol: str  # the name of one
     account: str
     created_at: float
     endpoint: str
@@ -148,7 +147,7 @@ class Batch(msgspec.Struct, kw_only=True):
 
 
 class File(msgspec.Struct, kw_only=True):
-    """A file of OpenAI's Files API. Instants are Unix seconds."""
+    """A file that a client uploaded, or that a batch ended with. Instants are Unix seconds."""
 
     id: str
     account: str
@@ -158,20 +157,6 @@ class File(msgspec.Struct, kw_only=True):
     created_at: float
     expires_at: float | None = None
     deleted: bool = False
-
-    def wire(self) -> dict[str, Any]:
-        """OpenAI's file object."""
-        return {
-            "object": "file",
-            "id": self.id,
-            "purpose": self.purpose,
-            "filename": self.filename,
-            "bytes": self.bytes,
-            "created_at": int(self.created_at),
-            "expires_at": None if self.expires_at is None else int(self.expires_at),
-            "status": "processed",
-            "status_details": None,
-        }
 
 
 # Made once, on import: msgspec builds what it knows of a type on the type's first use, and two threads that do so at

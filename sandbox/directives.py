@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .errors import Protocol, Refusal
-
 _OPENING = "[[sandbox:"
 _MARKER = re.compile(r"\[\[sandbox:([a-z_]+)(?:=([\w.-]+))?((?: [a-z_]+=\d+(?:\.\d+)?)*)\]\]")
 
@@ -14,43 +12,14 @@ _MARKER = re.compile(r"\[\[sandbox:([a-z_]+)(?:=([\w.-]+))?((?: [a-z_]+=\d+(?:\.
 LINE_FAULTS = frozenset({"missing", "duplicate", "malformed", "unknown"})
 
 
-class Failure(NamedTuple):
-    """A row error in the words of both protocols."""
-
-    openai_status: int
-    openai_type: str
-    openai_code: str | None
-    anthropic_status: int
-    anthropic_type: str
-    message: str
-
-    def refusal(self, protocol: Protocol) -> Refusal:
-        """The failure as an answer of its own."""
-        if protocol is Protocol.OPENAI:
-            return Refusal(self.openai_status, self.message, code=self.openai_code, type=self.openai_type)
-        return Refusal(self.anthropic_status, self.message, type=self.anthropic_type)
-
-
+#: Rows that fail, and the provider's sentence; status, type and code are the protocol's.
 FAILURES = {
-    "rate_limited": Failure(
-        429, "rate_limit_error", "rate_limit_exceeded", 429, "rate_limit_error", "Rate limit reached for requests."
-    ),
-    "server_error": Failure(
-        500, "server_error", None, 500, "api_error", "The server had an error while processing your request."
-    ),
-    "timeout": Failure(504, "server_error", "request_timeout", 504, "timeout_error", "The request timed out."),
-    "invalid_request": Failure(
-        400, "invalid_request_error", "invalid_value", 400, "invalid_request_error", "The request is not valid."
-    ),
-    "context_length": Failure(
-        400,
-        "invalid_request_error",
-        "context_length_exceeded",
-        400,
-        "invalid_request_error",
-        "prompt is too long: this model's maximum context length is exceeded.",
-    ),
-    "overloaded": Failure(503, "server_error", "overloaded", 529, "overloaded_error", "The model is overloaded."),
+    "rate_limited": "Rate limit reached for requests.",
+    "server_error": "The server had an error while processing your request.",
+    "timeout": "The request timed out.",
+    "invalid_request": "The request is not valid.",
+    "context_length": "prompt is too long: this model's maximum context length is exceeded.",
+    "overloaded": "The model is overloaded.",
 }
 
 #: Every class that a marker may name.

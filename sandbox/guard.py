@@ -10,24 +10,23 @@ from typing import cast
 
 from aiohttp import web
 
-from .errors import Protocol, Refusal
+from .errors import Refusal
 from .faults import AFTER, BEFORE, Fault
 from .override import overridden
-from .provider import REQUESTS, Handler, Provider, answer, new_id, provider_of
+from .protocol import Handler, Protocol, Route
+from .provider import REQUESTS, Provider, answer, new_id, provider_of
 
-#: Routes whose bodies are streamed to disk by their handlers and must not be read ahead.
-_STREAMED = frozenset({("POST", "/v1/files"), ("POST", "/v1/messages/batches")})
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
-def guarded(op: str, protocol: Protocol, handler: Handler) -> Handler:
+def guarded(route: Route, protocol: Protocol) -> Handler:
     """A route's handler with everything in front of it.
 
     Args:
-        op: The operation's name: what is counted, and what faults are set on.
+        route: Its handler does the work; it may raise `Refusal`.
         protocol: Whose envelope refusals are put into.
-        handler: Does the work; it may raise `Refusal`.
     """
+    op, handler = route.op, route.handler
 
     async def guard(request: web.Request) -> web.StreamResponse:
         provider = provider_of(request)
@@ -38,7 +37,7 @@ def guarded(op: str, protocol: Protocol, handler: Handler) -> Handler:
         if fault is None:
             return await _handle(provider, request, protocol, handler)
         if fault.kind in BEFORE:
-            stopped = await _before(provider, fault, request, protocol)
+            stopped = await _before(provider, fault, request, protocol, route.streamed)
             return await _handle(provider, request, protocol, handler) if stopped is None else stopped
         response = await _handle(provider, request, protocol, handler)
         return await _after(provider, fault, request, response, protocol)
@@ -59,32 +58,26 @@ async def _handle(provider: Provider, request: web.Request, protocol: Protocol, 
     except ConnectionError:
         return web.Response(status=400)  # the caller hung up in the middle of its request; nobody will see this
     if not response.prepared:
-        _sign(response, protocol, request_id)
+        response.headers[protocol.request_id_header] = request_id
     return response
 
 
 def _refuse(refusal: Refusal, protocol: Protocol, request_id: str) -> web.Response:
-    envelope = refusal.openai() if protocol is Protocol.OPENAI else refusal.anthropic(request_id)
-    response = answer(envelope, refusal.status)
+    response = answer(protocol.envelope(refusal, request_id), refusal.status)
     if refusal.retry_after is not None:
         response.headers["retry-after"] = f"{refusal.retry_after:g}"
-    _sign(response, protocol, request_id)
+    response.headers[protocol.request_id_header] = request_id
     return response
 
 
-def _sign(response: web.StreamResponse, protocol: Protocol, request_id: str) -> None:
-    name = "x-request-id" if protocol is Protocol.OPENAI else "request-id"
-    response.headers[name] = request_id
-
-
 async def _before(
-    provider: Provider, fault: Fault, request: web.Request, protocol: Protocol
+    provider: Provider, fault: Fault, request: web.Request, protocol: Protocol, streamed: bool
 ) -> web.StreamResponse | None:
     """Apply a fault that comes before the effect; None lets the request go on."""
     if fault.kind == "status":
         return _refuse(_as_refusal(fault), protocol, new_id("req_"))
     if fault.kind == "hold_before":
-        if (request.method, request.path) not in _STREAMED:
+        if not streamed:
             with contextlib.suppress(ConnectionError, web.RequestPayloadError):  # the handler meets them again
                 await request.read()  # the caller may hang up meanwhile, and the request still takes effect
         await provider.faults.hold(fault)

@@ -8,16 +8,11 @@ from typing import Any, NamedTuple
 
 from .errors import Refusal, missing, wrong_type
 
-CHAT = "/v1/chat/completions"
-RESPONSES = "/v1/responses"
-EMBEDDINGS = "/v1/embeddings"
-COMPLETIONS = "/v1/completions"
-MODERATIONS = "/v1/moderations"
-MESSAGES = "/v1/messages"
+#: The JSON object in a request.
+Body = Mapping[str, Any]
 
 #: A model whose name begins so does not exist.
 NO_SUCH_MODEL = "no-such-"
-_DEFAULT_MODERATION_MODEL = "omni-moderation-latest"
 
 
 class Prompt(NamedTuple):
@@ -46,40 +41,8 @@ class Prompt(NamedTuple):
         return digest.hexdigest()
 
 
-def read_prompt(endpoint: str, body: Mapping[str, Any]) -> Prompt:
-    """The model and the texts of a request body.
-
-    Raises:
-        Refusal: The body lacks something that the endpoint needs, in OpenAI's words.
-    """
-    model = body.get("model")
-    if model is None and endpoint == MODERATIONS:
-        model = _DEFAULT_MODERATION_MODEL
-    if model is None:
-        raise missing("model")
-    if not isinstance(model, str) or not model:
-        raise wrong_type("model", "a string", model)
-    return Prompt(model, _TEXTS[endpoint](body))
-
-
-def _chat_texts(body: Mapping[str, Any]) -> list[str]:
-    return _conversation(body, "messages")
-
-
-def _messages_texts(body: Mapping[str, Any]) -> list[str]:
-    texts = _conversation(body, "messages")
-    system = content_text(body.get("system"))
-    return [system, *texts] if system else texts
-
-
-def _responses_texts(body: Mapping[str, Any]) -> list[str]:
-    given = body.get("input")
-    texts = [given] if isinstance(given, str) else _conversation(body, "input")
-    instructions = body.get("instructions")
-    return [instructions, *texts] if isinstance(instructions, str) and instructions else texts
-
-
-def _conversation(body: Mapping[str, Any], field: str) -> list[str]:
+def conversation(body: Body, field: str) -> list[str]:
+    """The texts of a list of messages; the last one is the last of the user's."""
     messages = body.get(field)
     if messages is None:
         raise missing(field)
@@ -105,15 +68,8 @@ def _conversation(body: Mapping[str, Any], field: str) -> list[str]:
     return texts
 
 
-def _prompt_texts(body: Mapping[str, Any]) -> list[str]:
-    return _strings(body, "prompt")
-
-
-def _input_texts(body: Mapping[str, Any]) -> list[str]:
-    return _strings(body, "input")
-
-
-def _strings(body: Mapping[str, Any], field: str) -> list[str]:
+def strings(body: Body, field: str) -> list[str]:
+    """The texts of a field that holds one, or a list of them."""
     given = body.get(field)
     if given is None:
         raise missing(field)
@@ -144,11 +100,12 @@ def content_text(content: object) -> str:
     return "\n".join(part for part in parts if isinstance(part, str))
 
 
-_TEXTS = {
-    CHAT: _chat_texts,
-    RESPONSES: _responses_texts,
-    EMBEDDINGS: _input_texts,
-    COMPLETIONS: _prompt_texts,
-    MODERATIONS: _input_texts,
-    MESSAGES: _messages_texts,
-}
+def check_model(model: str) -> None:
+    """Check that a model exists: any does, except those named `no-such-…`.
+
+    Raises:
+        Refusal: 404.
+    """
+    if model.startswith(NO_SUCH_MODEL):
+        message = f"The model `{model}` does not exist or you do not have access to it."
+        raise Refusal(404, message, code="model_not_found")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from .errors import Protocol, Refusal
+from .errors import Refusal
 from .faults import Faults
+from .protocol import Protocol
 from .settings import Settings
 from .state import State
 from .worker import Worker
@@ -23,8 +24,6 @@ from .worker import Worker
 REQUESTS = "requests"  # by operation, whatever became of them
 LIVE = "live"  # billed live calls by operation, and their tokens
 LIVE_ROWS = "live_rows"  # billed live calls by account and prompt
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SETTINGS = "settings"
 _REVOKED = "revoked"
@@ -68,16 +67,17 @@ class Provider:
     Args:
         state: Where everything is remembered.
         given: Settings given at start; they win over what was set before.
+        protocols: What it speaks, by name.
     """
 
-    def __init__(self, state: State, given: dict[str, Any]) -> None:
+    def __init__(self, state: State, given: dict[str, Any], protocols: Mapping[str, Protocol]) -> None:
         self.state = state
         self._given = given
         self.settings = Settings().changed({**(state.value(_SETTINGS) or {}), **given})
         self._revoked: set[str] = set(state.value(_REVOKED) or ())
         self.faults = Faults(state)
         self.counts = Counts(state)
-        self.worker = Worker(state, lambda: self.settings)
+        self.worker = Worker(state, lambda: self.settings, protocols)
 
     def change(self, changes: dict[str, Any]) -> None:
         """Change settings, for now and for the next start."""
@@ -115,22 +115,10 @@ class Provider:
         """Check the request's key and the headers that go with it.
 
         Raises:
-            Refusal: 401 when there is no key or it was revoked; 400 without Anthropic's version header.
+            Refusal: There is no key, it was revoked, or a header is missing.
         """
         key = _key_of(request)
-        if protocol is Protocol.ANTHROPIC and "anthropic-version" not in request.headers:
-            raise Refusal(400, "anthropic-version: header is required")
-        if key and _digest(key) not in self._revoked:
-            return
-        if protocol is Protocol.ANTHROPIC:
-            raise Refusal(401, "invalid x-api-key" if key else "x-api-key header is required")
-        if not key:
-            raise Refusal(
-                401,
-                "You didn't provide an API key. You need to provide your API key in an Authorization header "
-                "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
-            )
-        raise Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
+        protocol.authenticate(request, key, valid=_digest(key) not in self._revoked)
 
 
 PROVIDER = web.AppKey("provider", Provider)

@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aiohttp import web
 
-from . import admin, batches, files, live, message_batches
-from .errors import Protocol, Refusal
+from . import admin
+from .errors import Refusal
 from .guard import guarded
-from .prompt import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, MODERATIONS, RESPONSES
-from .provider import Handler, answer
-
-_Route = tuple[str, str, str, Handler]
-
-_OPENAI: tuple[_Route, ...] = (
-    ("POST", "/v1/files", "files.create", files.create),
-    ("GET", "/v1/files", "files.list", files.listing),
-    ("GET", "/v1/files/{file_id}", "files.retrieve", files.retrieve),
-    ("GET", "/v1/files/{file_id}/content", "files.content", files.content),
-    ("DELETE", "/v1/files/{file_id}", "files.delete", files.delete),
-    ("POST", "/v1/batches", "batches.create", batches.create),
-    ("GET", "/v1/batches", "batches.list", batches.listing),
-    ("GET", "/v1/batches/{batch_id}", "batches.retrieve", batches.retrieve),
-    ("POST", "/v1/batches/{batch_id}/cancel", "batches.cancel", batches.cancel),
-    ("POST", CHAT, "chat", live.live("chat", CHAT)),
-    ("POST", RESPONSES, "responses", live.live("responses", RESPONSES)),
-    ("POST", EMBEDDINGS, "embeddings", live.live("embeddings", EMBEDDINGS)),
-    ("POST", COMPLETIONS, "completions", live.live("completions", COMPLETIONS)),
-    ("POST", MODERATIONS, "moderations", live.live("moderations", MODERATIONS)),
-)
-
-_ANTHROPIC: tuple[_Route, ...] = (
-    ("POST", "/v1/messages/batches", "batches.create", message_batches.create),
-    ("GET", "/v1/messages/batches", "batches.list", message_batches.listing),
-    ("GET", "/v1/messages/batches/{batch_id}", "batches.retrieve", message_batches.retrieve),
-    ("POST", "/v1/messages/batches/{batch_id}/cancel", "batches.cancel", message_batches.cancel),
-    ("DELETE", "/v1/messages/batches/{batch_id}", "batches.delete", message_batches.delete),
-    ("GET", "/v1/messages/batches/{batch_id}/results", "batches.results", message_batches.results),
-    ("POST", MESSAGES, "messages", live.live("messages", MESSAGES)),
-)
-
-#: Paths that both protocols have: OpenAI's handler and Anthropic's.
-_SHARED: tuple[tuple[str, str, str, Handler, Handler], ...] = (
-    ("GET", "/v1/models", "models", live.openai_models, live.anthropic_models),
-    ("GET", "/v1/models/{model}", "models", live.openai_model, live.anthropic_model),
-)
+from .live import live
+from .protocol import Handler, Protocol, Route
+from .provider import answer
 
 _ADMIN: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/admin/settings", admin.read_settings),
@@ -58,30 +26,35 @@ _ADMIN: tuple[tuple[str, str, Handler], ...] = (
 )
 
 
-def add_routes(app: web.Application) -> None:
+def add_routes(app: web.Application, protocols: Iterable[Protocol]) -> None:
     """Give an application every route of the sandbox."""
-    for method, path, op, handler in _OPENAI:
-        app.router.add_route(method, path, guarded(op, Protocol.OPENAI, handler))
-    for method, path, op, handler in _ANTHROPIC:
-        app.router.add_route(method, path, guarded(op, Protocol.ANTHROPIC, handler))
-    for method, path, op, openai, anthropic in _SHARED:
-        app.router.add_route(method, path, _by_header(op, openai, anthropic))
+    speakers: dict[tuple[str, str], list[tuple[Protocol, Handler]]] = {}
+    for protocol in protocols:
+        ordinary = (
+            Route("POST", path, endpoint.op, live(endpoint, protocol)) for path, endpoint in protocol.endpoints.items()
+        )
+        for route in (*protocol.routes, *ordinary):
+            speakers.setdefault((route.method, route.path), []).append((protocol, guarded(route, protocol)))
+    for (method, path), found in speakers.items():
+        app.router.add_route(method, path, found[0][1] if len(found) == 1 else _by_protocol(found))
     for method, path, handler in _ADMIN:
         app.router.add_route(method, path, admin.admin(handler))
-    app.router.add_route("*", "/{tail:.*}", _unknown)
+    app.router.add_route("*", "/{tail:.*}", _unknown(protocol))
 
 
-def _by_header(op: str, openai: Handler, anthropic: Handler) -> Handler:
-    """Anthropic's answer for whoever sends Anthropic's version header, else OpenAI's."""
-    for_openai = guarded(op, Protocol.OPENAI, openai)
-    for_anthropic = guarded(op, Protocol.ANTHROPIC, anthropic)
+def _by_protocol(found: list[tuple[Protocol, Handler]]) -> Handler:
+    """The handler of the first protocol that a request is in; the last one takes any."""
 
     async def choose(request: web.Request) -> web.StreamResponse:
-        return await (for_anthropic if "anthropic-version" in request.headers else for_openai)(request)
+        handler = next((handler for protocol, handler in found[:-1] if protocol.speaks(request)), found[-1][1])
+        return await handler(request)
 
     return choose
 
 
-async def _unknown(request: web.Request) -> web.Response:
-    message = f"Unknown request URL: {request.method} {request.path}."
-    return answer(Refusal(404, message, code="unknown_url").openai(), 404)
+def _unknown(protocol: Protocol) -> Handler:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        message = f"Unknown request URL: {request.method} {request.path}."
+        return answer(protocol.envelope(Refusal(404, message, code="unknown_url"), ""), 404)
+
+    return refuse

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from .client import SandboxAdmin
 from .errors import SandboxError
+from .protocols import PROTOCOLS
 from .provider import PROVIDER, Provider
 from .routes import add_routes
 from .state import State
@@ -56,7 +57,7 @@ class Sandbox(SandboxAdmin):
     async def __aenter__(self) -> Sandbox:
         self._state = State(self._folder)
         try:
-            self._provider = Provider(self._state, self._settings)
+            self._provider = Provider(self._state, self._settings, PROTOCOLS)
             await self._listen(self._provider)
         except BaseException:
             await self.close()
@@ -71,7 +72,7 @@ class Sandbox(SandboxAdmin):
     async def _listen(self, provider: Provider) -> None:
         app = web.Application(client_max_size=_MAX_BODY)
         app[PROVIDER] = provider
-        add_routes(app)
+        add_routes(app, PROTOCOLS.values())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)

@@ -10,13 +10,13 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from .batch import Batch, RowName, Status, Tally
-from .errors import Protocol
 from .lines import Lines
-from .rows import Answer, Fate, Rows, Submissions
+from .protocol import Fate, Protocol
+from .rows import Answer, Rows, Submissions
 
 _BUFFER = 1 << 20  # bytes
 
-#: What becomes of the rows that a batch's end leaves over; at OpenAI a failed batch is silent about them.
+#: What becomes of the rows that a batch's end leaves over; a failed batch with files of its own is silent about them.
 _LEFTOVER = {
     Status.COMPLETED: Fate.EXPIRED,
     Status.EXPIRED: Fate.EXPIRED,
@@ -49,20 +49,25 @@ def shuffled(rows: int) -> list[int]:
 
 
 def stage(
-    batch: Batch, source: Path, target: Stage, submissions: Submissions, keep_on: Callable[[], None]
+    batch: Batch,
+    protocol: Protocol,
+    source: Path,
+    target: Stage,
+    submissions: Submissions,
+    keep_on: Callable[[], None],
 ) -> tuple[Tally, RowName]:
     """Answer the rows of a batch; what was staged before is overwritten. Returns what they cost, and the first's name.
 
     Args:
         batch: The batch; its `finished_rows` and `end` say how far it gets.
+        protocol: The batch's.
         source: Its input, one checked row a line.
         target: Where the answers go.
         submissions: Counts a row's submissions.
         keep_on: Called now and then; raises when the sandbox stops.
     """
-    rows = Rows(batch.protocol, batch.endpoint, batch.id, int(batch.created_at), submissions)
-    openai = batch.protocol is Protocol.OPENAI
-    silent = openai and batch.end is Status.FAILED
+    rows = Rows(protocol, batch.endpoint, batch.id, int(batch.created_at), submissions)
+    silent = protocol.error_file and batch.end is Status.FAILED
     finished, leftover = batch.finished_rows, _LEFTOVER[batch.end]
     tally = Tally()
     with (
@@ -81,7 +86,7 @@ def stage(
                 break
             else:
                 answer = rows.leftover(lines[index], leftover)
-            _write(answer, output if not openai or answer.fate is Fate.SUCCEEDED else error)
+            _write(answer, output if not protocol.error_file or answer.fate is Fate.SUCCEEDED else error)
             _count(answer, tally, billed)
         tally.output_bytes, tally.error_bytes = output.tell(), error.tell()
     return tally, first

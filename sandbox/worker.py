@@ -6,21 +6,16 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 
-from .batch import Batch, File, LineError, Status
-from .errors import Protocol
-from .lines import Lines
+from .batch import Batch, LineError, Status
+from .protocol import Check, Protocol
 from .settings import Settings
 from .staging import stage, stage_of
 from .state import State
-from .validation import Check, check_file
-
-#: How long output and error files are kept unless the batch says otherwise. Source: OpenAI's Files reference.
-KEPT_SECONDS = 30 * 24 * 3600
 
 
 class Stopped(Exception):
@@ -30,8 +25,9 @@ class Stopped(Exception):
 class Worker:
     """Owns the thread in which batches are checked, answered and ended. Every step may be repeated after a crash."""
 
-    def __init__(self, state: State, settings: Callable[[], Settings]) -> None:
+    def __init__(self, state: State, settings: Callable[[], Settings], protocols: Mapping[str, Protocol]) -> None:
         self._state = state
+        self._protocols = protocols
         self._settings = settings
         self._executor = ThreadPoolExecutor(1, "sandbox-worker")
         self._stopping = threading.Event()
@@ -110,7 +106,8 @@ class Worker:
 
     def _accept(self, batch: Batch) -> None:
         """Check the input and let the batch in, or fail it."""
-        check = self._check(batch)
+        protocol = self._protocols[batch.protocol]
+        check = protocol.check(batch, self._state, self._settings(), self._keep_on)
         with self._state.transaction():
             errors = check.errors or self._over_the_limit(batch, check)
             if errors:
@@ -125,26 +122,9 @@ class Worker:
             current.rows, current.model, current.input_tokens = check.rows, check.model, check.input_tokens
             self._state.save_batch(current)
 
-    def _check(self, batch: Batch) -> Check:
-        source = self._state.file_path(batch.input_file_id)
-        if batch.protocol is Protocol.ANTHROPIC:  # checked when it came in
-            with Lines(source) as lines:
-                return Check([], len(lines), None, 0)
-        file = self._state.file(batch.input_file_id, batch.account)
-        problem = None
-        if file is None:
-            problem = f"Cannot find file {batch.input_file_id}."
-        elif file.purpose != "batch":
-            problem = f"Invalid file: expected purpose 'batch', but got '{file.purpose}'."
-        if file is None or problem is not None:
-            error = LineError(code="invalid_request", message=problem or "", param="input_file_id")
-            return Check([error], 0, None, 0)
-        with Lines(source) as lines:
-            return check_file(lines, file.bytes, batch.endpoint, self._settings(), self._keep_on)
-
     def _over_the_limit(self, batch: Batch, check: Check) -> list[LineError]:
         limit = self._settings().enqueued_token_limit
-        if limit is None or batch.protocol is Protocol.ANTHROPIC:
+        if limit is None:
             return []
         others = self._state.batches_under_way(batch.account)
         queued = sum(other.input_tokens for other in others if other.model == check.model)
@@ -163,7 +143,8 @@ class Worker:
             return self._state.submit(batch.account, custom_id, batch.id)
 
         source = self._state.file_path(batch.input_file_id)
-        tally, first = stage(batch, source, stage_of(self._state.folder, batch.id), submission, self._keep_on)
+        protocol, target = self._protocols[batch.protocol], stage_of(self._state.folder, batch.id)
+        tally, first = stage(batch, protocol, source, target, submission, self._keep_on)
         with self._state.transaction():
             current = self._state.batch(batch.id)
             if current and (current.finished_rows, current.end) == (batch.finished_rows, batch.end):
@@ -190,33 +171,13 @@ class Worker:
             else:
                 batch.finalizing_at = batch.finalizing_at or now
             self._state.save_batch(batch)
-            self._register(batch)
+            self._protocols[batch.protocol].publish(batch, self._state, self._settings())
         self._state.drop_content(batch.input_file_id)
 
     def _publish(self, staged: Path, batch: Batch, kind: str, size: int) -> str | None:
         file_id = f"file-{blake2b(f'{batch.id}/{kind}'.encode(), digest_size=12).hexdigest()}"
         _move(staged, self._state.file_path(file_id))
         return file_id if size else None
-
-    def _register(self, batch: Batch) -> None:
-        if batch.protocol is Protocol.ANTHROPIC or batch.ended_at is None:
-            return
-        kept = batch.output_expires_seconds or KEPT_SECONDS
-        for kind, file_id, size in (
-            ("output", batch.output_file_id, batch.tally.output_bytes),
-            ("error", batch.error_file_id, batch.tally.error_bytes),
-        ):
-            if file_id is not None:
-                file = File(
-                    id=file_id,
-                    account=batch.account,
-                    filename=f"{batch.id}_{kind}.jsonl",
-                    bytes=size,
-                    purpose="batch_output",
-                    created_at=batch.ended_at,
-                    expires_at=batch.ended_at + kept,
-                )
-                self._state.add_file(file, self._settings())
 
     def _fail(self, batch_id: str, errors: list[LineError]) -> None:
         with self._state.transaction():

@@ -7,8 +7,7 @@ import pytest
 
 from durabatch.sandbox import SandboxError
 from durabatch.sandbox.batch import Batch, Status
-from durabatch.sandbox.batches import wire
-from durabatch.sandbox.errors import Protocol
+from durabatch.sandbox.openai.batches import wire
 from durabatch.sandbox.settings import Settings
 
 
@@ -51,7 +50,7 @@ def test_a_long_batch_is_shown_as_finalizing_towards_its_end():
         created_at = time.time() - age
         batch = Batch(
             id="batch_1",
-            protocol=Protocol.OPENAI,
+            protocol="openai",
             account="a",
             created_at=created_at,
             endpoint="/v1/chat/completions",

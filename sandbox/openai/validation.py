@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from .batch import LineError
-from .errors import Refusal
-from .lines import Lines
-from .prompt import EMBEDDINGS, NO_SUCH_MODEL, read_prompt
-from .settings import Settings
+from ..batch import Batch, LineError
+from ..errors import Refusal
+from ..lines import Lines
+from ..prompt import NO_SUCH_MODEL
+from ..protocol import Check
+from ..settings import Settings
+from ..state import State
+from .endpoints import EMBEDDINGS, ENDPOINTS
 
 #: Errors kept of one file, so that a wholly wrong file does not become a huge batch object.
 MAX_ERRORS = 1_000
@@ -22,13 +25,19 @@ _STRINGS = ("custom_id", "method", "url")
 _decode = msgspec.json.Decoder().decode
 
 
-class Check(NamedTuple):
-    """What the check found: errors, or the batch's model, rows and estimated input tokens."""
-
-    errors: list[LineError]
-    rows: int
-    model: str | None
-    input_tokens: int
+def check(batch: Batch, state: State, settings: Settings, keep_on: Callable[[], None]) -> Check:
+    """Check a batch's input file."""
+    file = state.file(batch.input_file_id, batch.account)
+    problem = None
+    if file is None:
+        problem = f"Cannot find file {batch.input_file_id}."
+    elif file.purpose != "batch":
+        problem = f"Invalid file: expected purpose 'batch', but got '{file.purpose}'."
+    if file is None or problem is not None:
+        error = LineError(code="invalid_request", message=problem or "", param="input_file_id")
+        return Check([error], 0, None, 0)
+    with Lines(state.file_path(batch.input_file_id)) as lines:
+        return check_file(lines, file.bytes, batch.endpoint, settings, keep_on)
 
 
 def check_file(lines: Lines, size: int, endpoint: str, settings: Settings, keep_on: Callable[[], None]) -> Check:
@@ -53,7 +62,7 @@ def check_file(lines: Lines, size: int, endpoint: str, settings: Settings, keep_
             keep_on()
         try:
             row = _check_row(line, endpoint)
-            prompt = read_prompt(endpoint, row["body"])
+            prompt = ENDPOINTS[endpoint].read(row["body"])
             model = model or prompt.model
             _check_against_others(row["custom_id"], prompt.model, seen, model)
             tokens += prompt.tokens

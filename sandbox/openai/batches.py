@@ -8,15 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
-from .batch import Batch, Status, decode_batch
-from .errors import Protocol, Refusal, missing, wrong_type
-from .faults import BATCH_OUTCOME
+from ..batch import Batch, Status, decode_batch
+from ..errors import Refusal, missing, wrong_type
+from ..lifecycle import accept, begin_cancel, polled
+from ..provider import account_of, answer, int_param, json_body, new_id, provider_of
+from ..settings import Settings
+from .endpoints import ENDPOINTS, NAME
 from .files import lifetime, page
-from .prompt import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES
-from .provider import Provider, account_of, answer, int_param, json_body, new_id, provider_of
-from .settings import Settings
-
-ENDPOINTS = (RESPONSES, CHAT, EMBEDDINGS, COMPLETIONS, MODERATIONS)
 
 _WINDOW_SECONDS = 24 * 3600
 #: From this share of a batch's time on it is shown as finalizing.
@@ -37,13 +35,13 @@ async def create(request: web.Request) -> web.Response:
     if not _FILE_ID.fullmatch(body["input_file_id"]):
         message = "Invalid 'input_file_id': it is not the id of a file."
         raise Refusal(400, message, code="invalid_value", param="input_file_id")
-    _check_value(body, "endpoint", ENDPOINTS)
+    _check_value(body, "endpoint", tuple(ENDPOINTS))
     _check_value(body, "completion_window", ("24h",))
     _check_metadata(body.get("metadata"))
     expires_after = body.get("output_expires_after")
     batch = Batch(
         id=new_id("batch_"),
-        protocol=Protocol.OPENAI,
+        protocol=NAME,
         account=account_of(request),
         created_at=time.time(),
         endpoint=body["endpoint"],
@@ -53,22 +51,6 @@ async def create(request: web.Request) -> web.Response:
     )
     accept(provider_of(request), batch)
     return answer(wire(batch, provider_of(request).settings))
-
-
-def accept(provider: Provider, batch: Batch) -> None:
-    """Take a new batch in and start on it.
-
-    Raises:
-        Refusal: 429 when the account has too many under way.
-    """
-    most = provider.settings.max_batches
-    if most is not None and len(provider.state.batches_under_way(batch.account)) >= most:
-        message = f"Too many batches: at most {most} may be under way at a time. Please try again later."
-        raise Refusal(429, message, code="rate_limit_exceeded")
-    if fault := provider.faults.take("batches.create", BATCH_OUTCOME):
-        batch.outcome = fault.as_outcome()
-    provider.state.add_batch(batch, provider.settings)
-    provider.worker.submit(batch.id)
 
 
 def _check_value(body: dict[str, Any], name: str, known: tuple[str, ...]) -> None:
@@ -108,22 +90,6 @@ async def retrieve(request: web.Request) -> web.Response:
     return answer(wire(batch, provider_of(request).settings))
 
 
-async def polled(provider: Provider, batch: Batch) -> Batch:
-    """Count a retrieve of a batch and let it end if that was the one it waited for."""
-    with provider.state.transaction():
-        batch = provider.state.batch(batch.id) or batch
-        if batch.status.ended:
-            return batch
-        batch.polls += 1
-        if batch.status is Status.CANCELLING:
-            batch.cancelling_polls += 1
-        provider.state.save_batch(batch)
-    if batch.ends_by_polls(provider.settings) and batch.may_end(provider.settings, time.time()):
-        # Answered only when the batch has ended, so that tests can count on the number of polls.
-        await provider.worker.advance(batch.id)
-    return provider.state.batch(batch.id) or batch
-
-
 async def listing(request: web.Request) -> web.Response:
     """GET /v1/batches."""
     provider, account = provider_of(request), account_of(request)
@@ -133,7 +99,7 @@ async def listing(request: web.Request) -> web.Response:
         place = provider.state.place("batches", after, account)
         if place is None:
             raise _not_found(after)
-    found = provider.state.page("batches", account, purpose=Protocol.OPENAI, older_than=place, limit=limit + 1)
+    found = provider.state.page("batches", account, purpose=NAME, older_than=place, limit=limit + 1)
     batches = [decode_batch(data) for data in found[:limit]]
     return answer(page([wire(batch, provider.settings) for batch in batches], len(found) > limit))
 
@@ -149,24 +115,10 @@ async def cancel(request: web.Request) -> web.Response:
     return answer(wire(batch, provider.settings))
 
 
-def begin_cancel(provider: Provider, batch: Batch) -> None:
-    """Start to cancel a batch that has not ended; a second cancel changes nothing."""
-    if batch.status is Status.CANCELLING:
-        return
-    now, settings = time.time(), provider.settings
-    foretold = batch.outcome.fraction if batch.outcome and batch.outcome.status == "cancelled" else None
-    if settings.cancel_fraction is not None:
-        foretold = settings.cancel_fraction
-    batch.cancel_fraction = batch.progress(settings, now) if foretold is None else foretold
-    batch.status, batch.cancelling_at, batch.staged = Status.CANCELLING, now, False
-    provider.state.save_batch(batch)
-    provider.worker.submit(batch.id)
-
-
 def _batch(request: web.Request) -> Batch:
     batch_id = request.match_info["batch_id"]
     batch = provider_of(request).state.batch(batch_id)
-    if batch is None or batch.account != account_of(request) or batch.protocol is not Protocol.OPENAI:
+    if batch is None or batch.account != account_of(request) or batch.protocol != NAME:
         raise _not_found(batch_id)
     return batch
 

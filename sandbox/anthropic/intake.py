@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from .errors import Refusal
-from .settings import Settings
+from ..errors import Refusal
+from ..settings import Settings
 
 _CHUNK = 1 << 18  # bytes
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")

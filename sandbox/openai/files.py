@@ -8,12 +8,15 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 
-from .batch import File, decode_file
-from .download import download
-from .errors import Refusal, missing
-from .provider import account_of, answer, int_param, new_id, provider_of
-from .worker import KEPT_SECONDS
+from ..batch import Batch, File, decode_file
+from ..download import download
+from ..errors import Refusal, missing
+from ..provider import account_of, answer, int_param, new_id, provider_of
+from ..settings import Settings
+from ..state import State
 
+#: How long output and error files are kept unless the batch says otherwise. Source: OpenAI's Files reference.
+KEPT_SECONDS = 30 * 24 * 3600
 _CHUNK = 1 << 18  # bytes
 #: Source: the openai package, FileCreateParams.purpose.
 _PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
@@ -40,7 +43,7 @@ async def create(request: web.Request) -> web.Response:
     finally:
         incoming.unlink(missing_ok=True)
     provider.state.add_file(file, provider.settings)
-    return answer(file.wire())
+    return answer(wire(file))
 
 
 async def _receive(request: web.Request, path: Path) -> tuple[dict[str, str], str | None, int]:
@@ -138,7 +141,7 @@ async def listing(request: web.Request) -> web.Response:
         limit=limit + 1,
     )
     files = [decode_file(data) for data in found[:limit]]
-    data = [file.wire() for file in files]
+    data = [wire(file) for file in files]
     return answer(page(data, len(found) > limit))
 
 
@@ -150,7 +153,7 @@ def page(data: list[dict[str, Any]], has_more: bool) -> dict[str, Any]:
 
 async def retrieve(request: web.Request) -> web.Response:
     """GET /v1/files/{file_id}."""
-    return answer(_file(request).wire())
+    return answer(wire(_file(request)))
 
 
 async def content(request: web.Request) -> web.StreamResponse:
@@ -176,3 +179,40 @@ def _file(request: web.Request) -> File:
 
 def _not_found(file_id: str) -> Refusal:
     return Refusal(404, f"No such File object: {file_id}", param="id")
+
+
+def publish(batch: Batch, state: State, settings: Settings) -> None:
+    """Make files of the results of a batch that has ended."""
+    if batch.ended_at is None:
+        return
+    kept = batch.output_expires_seconds or KEPT_SECONDS
+    for kind, file_id, size in (
+        ("output", batch.output_file_id, batch.tally.output_bytes),
+        ("error", batch.error_file_id, batch.tally.error_bytes),
+    ):
+        if file_id is not None:
+            file = File(
+                id=file_id,
+                account=batch.account,
+                filename=f"{batch.id}_{kind}.jsonl",
+                bytes=size,
+                purpose="batch_output",
+                created_at=batch.ended_at,
+                expires_at=batch.ended_at + kept,
+            )
+            state.add_file(file, settings)
+
+
+def wire(file: File) -> dict[str, Any]:
+    """OpenAI's file object."""
+    return {
+        "object": "file",
+        "id": file.id,
+        "purpose": file.purpose,
+        "filename": file.filename,
+        "bytes": file.bytes,
+        "created_at": int(file.created_at),
+        "expires_at": None if file.expires_at is None else int(file.expires_at),
+        "status": "processed",
+        "status_details": None,
+    }

@@ -9,14 +9,14 @@ from typing import Any
 
 from aiohttp import web
 
-from .batch import Batch, Status, decode_batch
-from .batches import accept, begin_cancel, polled
-from .download import download
-from .errors import Protocol, Refusal
+from ..batch import Batch, Status, decode_batch
+from ..download import download
+from ..errors import Refusal
+from ..lifecycle import accept, begin_cancel, polled
+from ..provider import account_of, answer, int_param, new_id, provider_of
+from ..state import INLINE_INPUT
+from .endpoints import MESSAGES, NAME
 from .intake import receive, split
-from .prompt import MESSAGES
-from .provider import account_of, answer, int_param, new_id, provider_of
-from .state import INLINE_INPUT
 
 _WINDOW_SECONDS = 24 * 3600
 
@@ -33,7 +33,7 @@ async def create(request: web.Request) -> web.Response:
         rows = await asyncio.to_thread(split, incoming, path, provider.settings)
         batch = Batch(
             id=batch_id,
-            protocol=Protocol.ANTHROPIC,
+            protocol=NAME,
             account=account_of(request),
             created_at=time.time(),
             endpoint=MESSAGES,
@@ -69,7 +69,7 @@ async def listing(request: web.Request) -> web.Response:
     found = state.page(
         "batches",
         account,
-        purpose=Protocol.ANTHROPIC,
+        purpose=NAME,
         older_than=None if before else place,
         newer_than=place if before else None,
         oldest_first=bool(before),
@@ -124,7 +124,7 @@ def _batch(request: web.Request) -> Batch:
     batch = provider_of(request).state.batch(batch_id)
     if batch is None or batch.deleted:
         raise Refusal(404, f"Message batch {batch_id} not found.")
-    if batch.account != account_of(request) or batch.protocol is not Protocol.ANTHROPIC:
+    if batch.account != account_of(request) or batch.protocol != NAME:
         raise Refusal(404, f"Message batch {batch_id} not found.")
     return batch
 
