@@ -41,7 +41,7 @@ class Apply:
         Raises:
             AccountingError: the shards together do not have the rows that the plan has.
         """
-        await self._resources.home(request)
+        await self._resources.batch_folder(request)
         total = Applied(results="", errors="", counts=Counts(), usage=Usage(), cost_usd="0", list_cost_usd="0")
         known = True
         results: list[Part] = []
@@ -63,7 +63,7 @@ class Apply:
             )
         if not known or (total.unpriced.total and total.list_cost_usd == "0"):
             total = total.model_copy(update={"cost_usd": None, "list_cost_usd": None})
-        await self._resources.home(request)  # reading many shards takes its time
+        await self._resources.batch_folder(request)  # again, as reading many shards takes a while
         joins = sum(part.bytes for part in results) <= self._resources.results_file_bytes
         write = self._join if joins else self._list
         return total.model_copy(
@@ -97,12 +97,12 @@ class Apply:
         store, folder = self._resources.store, self._resources.store.path(root)
         path = results_path(folder, name)
 
-        def told(count: int) -> None:
+        def report(count: int) -> None:
             lease.bytes += count
             lease.check()
 
         sources = [f"{folder}/{part.path}" for part in parts]
-        found = await in_thread(lease, partial(store.concat, path, sources, told))
+        found = await in_thread(lease, partial(store.concat, path, sources, report))
         settled = sum(part.bytes for part in parts)
         if found != settled:
             raise StoreError(
@@ -121,8 +121,8 @@ class Apply:
     @step(FINISH)
     async def finish(self, request: FinishRequest, lease: Lease) -> None:
         """Write result.json."""
-        path = result_path(await self._resources.home(request))
-        await lease.hold()  # a batch that was reset meanwhile may be buying something, which this one does not tell of
+        path = result_path(await self._resources.batch_folder(request))
+        await lease.hold()  # a batch that was reset meanwhile may be buying something, which this result leaves out
         await self._resources.store.write(path, request.result.model_dump_json(indent=2).encode() + b"\n")
 
 

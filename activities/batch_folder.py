@@ -1,8 +1,8 @@
-"""A batch's folder in the store, seen to be there before a step reads or writes in it.
+"""A batch's folder in the store, and the check that it is there before a step reads or writes in it.
 
 A folder that is not mounted, or that somebody has moved away, looks like an empty one. A step that wrote into it would
 leave a second, partial copy of the batch there, and one that read from it would find that nothing was ever bought. So
-each step looks at the batch's own plan first, which lies in the same folder: one small object a step.
+each step first reads the batch's own plan, which is in the same folder: one small object a step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .records import PlanRecord, decode_plan
 from .store import Store, identity_of
 
 
-def home(store: Store, root: str) -> str:
+def folder_path(store: Store, root: str) -> str:
     """Return the path of a batch's folder.
 
     Raises:
@@ -31,8 +31,8 @@ def home(store: Store, root: str) -> str:
         ) from None
 
 
-async def seen_home(store: Store, root: str, identity: str) -> str:
-    """Return the path of a batch's folder after a look that it is there.
+async def find_folder(store: Store, root: str, identity: str) -> str:
+    """Return the path of a batch's folder, once it is known to be there.
 
     Args:
         root: URI of the folder.
@@ -41,7 +41,7 @@ async def seen_home(store: Store, root: str, identity: str) -> str:
     Raises:
         StoreMismatch: this is another store, it is not mounted, or the batch's folder is not in it.
     """
-    path = home(store, root)
+    path = folder_path(store, root)
     try:
         planned_in = decode_plan(await store.read(plan_path(path))).store
     except ObjectNotFound:
@@ -68,19 +68,22 @@ def mismatch(store: Store) -> StoreMismatch:
     )
 
 
-def check_home(plan: PlanRecord | None, seen: str | None, request: PlanRequest, store: Store) -> None:
-    """See that this is the store that an earlier run of the batch was planned in, where there was one.
+def check_store(plan: PlanRecord | None, identity: str | None, request: PlanRequest, store: Store) -> None:
+    """Check that this is the store that an earlier run of the batch was planned in, if there was one.
+
+    Args:
+        identity: of this store; None if it has none.
 
     Raises:
         StoreMismatch: it is not.
         InvalidSpec: the workflow is of a version that would not find what was bought by the plan.
     """
     if plan is None:
-        # Where nothing at all is known of the store, it may not be mounted; the batch's folder may lie in the one that
-        # is. A reset can wait for it, and a new plan would buy again what was bought by the old one.
-        if request.reset and request.scoped and seen is None:
+        # A store without an identity may not be mounted, and the batch's folder may be in the one that should be. A
+        # reset can wait for it; a new plan would buy again what was bought by the old one.
+        if request.reset and request.scoped and identity is None:
             raise mismatch(store)
-    elif plan.store and plan.store != seen:
+    elif plan.store and plan.store != identity:
         raise mismatch(store)
     elif plan.store and not request.scoped:
         raise InvalidSpec(

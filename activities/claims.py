@@ -6,15 +6,15 @@ batch a second time there; and one that would choose other rows for the attempt 
 where nothing can be searched exactly (Anthropic's batches carry no marker until they end) a search needs not look at
 all without a note.
 
-Notes are numbered from 1, and each number is given out once. A create is told which number was the newest before the
+Notes are numbered from 1, and each number is given out once. A create carries the number that was the newest before the
 provider was last searched, and is sent only if it gets the next one. So no other create can have been sent between a
 search and the create that relies on it, whoever started that one: a workflow that was reset, or Temporal itself, where
-an operator paused or reset the step. The note of a create that the provider refused is *withdrawn*: it does not tell of
-a purchase any more, and its number stays used.
+an operator paused or reset the step. The note of a create that the provider refused is *withdrawn*: it no longer stands
+for a purchase, and its number stays used.
 
 **Claims.** Where nothing can be searched exactly, a batch whose create was answered is also *claimed* for its marker,
 so that a search by another batch of the same account, from the same store, does not take it for its own. A claim is
-deleted when its batch is done with: by then the ids in its results tell whose it is.
+deleted when its batch is done with: by then the ids in its results say whose it is.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Notes:
     account: str | None = None  #: Digest of the account that it was for.
 
     @property
-    def stand(self) -> bool:
+    def may_have_bought(self) -> bool:
         """Whether any of them may have bought something."""
         return self.at is not None
 
@@ -99,7 +99,7 @@ async def noted_digests(store: Store, attempt: Attempt) -> set[str]:
 
 
 async def withdraw(store: Store, path: str) -> None:
-    """Withdraw the note at a path: nothing came of its create, or nobody is to look for what did."""
+    """Withdraw the note at a path: its create bought nothing, or what it bought is not to be looked for."""
     await store.write(withdrawn_path(path), b"")  # first, so that the number is in use all the time
     await store.delete(path)
 
@@ -159,7 +159,7 @@ class Claims:
         return number
 
     async def withdraw(self, number: int) -> None:
-        """Note that nothing came of a create: the provider said so."""
+        """Note that a create bought nothing, as the provider said."""
         await withdraw(self._store, self._path(number))
 
     async def claim(self, provider_batch_id: str) -> None:
@@ -181,7 +181,7 @@ class Claims:
         return note_path(self._root, self._attempt.shard, self._attempt.number, number)
 
     async def _listed(self) -> tuple[dict[int, Entry], dict[int, Entry]]:
-        """Return the notes that stand, and what is left of those that were withdrawn, by number."""
+        """Return the notes that count, and what is left of those that were withdrawn, by number."""
         standing: dict[int, Entry] = {}
         withdrawn: dict[int, Entry] = {}
         for entry in await self._store.entries(f"{self._root}/{self._attempt.folder}"):

@@ -13,14 +13,14 @@ from ..contract import InvalidInput
 
 Kind = Literal["gzip", "zstd"]
 
-#: As many of a file's first bytes as tell how it is compressed.
+#: The first bytes of a file that show how it is compressed.
 HEAD_BYTES = 4
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 #: Frames that every reader skips, and with which parallel compressors begin a file (RFC 8878, 3.1.2).
 _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
-#: zlib's word for data with a gzip header and trailer.
+#: zlib's value for data with a gzip header and trailer.
 _GZIP_BITS = 16 + zlib.MAX_WBITS
 #: Bytes that come out of gzip at a time at most.
 _OUT = 1 << 20

@@ -18,7 +18,7 @@ import msgspec
 from ..contract import BatchSpec
 from ..contract.errors import ObjectNotFound
 from ..contract.layout import file_list_path, index_path, shard_path
-from .duplicates import Candidates, FirstPlaces
+from .duplicates import FirstOccurrences, IdHashes
 from .estimate import estimate_tokens
 from .input import Input
 from .lease import Lease
@@ -27,9 +27,9 @@ from .records import Refusal, ShardRecord, read_index, read_shard_now
 from .rows import Line, Problem, Row, RowRefused, parse, place
 from .store import Store
 
-#: How many rows that cannot be sent are told one by one; the others are counted.
+#: How many rows that cannot be sent are reported one by one; the others are counted.
 MAX_PROBLEMS = 100
-#: Shards that are made safe at a time: each one by itself, as it is closed, takes several times as long.
+#: Shards that are flushed to disk at a time: one by one, as they are closed, it takes several times as long.
 _SYNCED = 500
 
 _encode = msgspec.json.Encoder().encode
@@ -72,7 +72,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self.found = Found()
-        self.ids = Candidates()
+        self.ids = IdHashes()
         self.first: _First | None = None
         self.end = 0  #: The byte behind the last row of the last closed shard.
         self.line = 0  #: The number of that row's line.
@@ -84,7 +84,7 @@ class _Reading:
 
 
 class _NotThere(Exception):
-    """What an earlier run of the step is said to have closed is not, or not wholly, in the store."""
+    """A shard that an earlier run of the step reported as closed is not in the store, or not whole."""
 
 
 class Cut:
@@ -93,7 +93,7 @@ class Cut:
     Args:
         input: what is cut.
         digest: of all that the cut depends on; shards of another one are never gone on from.
-        lease: its place tells where to go on.
+        lease: says where an earlier run of the step got to.
     """
 
     def __init__(
@@ -117,20 +117,20 @@ class Cut:
 
     def run(self) -> Found:
         """Read the input; read it once more if two rows share an id, now knowing which."""
-        reading = self._go_on() or self._begin()
+        reading = self._resume() or self._begin()
         self._read(reading, None)
-        doubtful = reading.ids.doubtful()
-        if any(doubtful):
+        repeated = reading.ids.repeated()
+        if any(repeated):
             del reading  # two of them would be twice the memory
-            firsts = FirstPlaces(doubtful)
-            del doubtful
+            firsts = FirstOccurrences(repeated)
+            del repeated
             reading = self._begin()
             self._read(reading, firsts)
         self._sync(reading.found.shards)
         return reading.found
 
     def _sync(self, shards: int) -> None:
-        """Make the shards outlive a power cut, before the plan says that they are there."""
+        """Flush the shards to disk, so that they survive a power cut, before the plan says that they are there."""
         for first in range(0, shards, _SYNCED):
             self._lease.check()
             some = range(first, min(first + _SYNCED, shards))
@@ -145,11 +145,11 @@ class Cut:
             pass  # shards are taken over from the first one on, and an empty record is none
         return _Reading()
 
-    def _go_on(self) -> _Reading | None:
-        """Return what an earlier run of this step had gathered, None where there is nothing to go on from."""
-        told = self._lease.resume_from
-        shards, line, first = (told.get(name) for name in ("shards", "line", "first"))
-        if told.get("cut") != self._digest or not (
+    def _resume(self) -> _Reading | None:
+        """Return what an earlier run of this step had gathered; None if there is nothing to resume from."""
+        reported = self._lease.resume_from
+        shards, line, first = (reported.get(name) for name in ("shards", "line", "first"))
+        if reported.get("cut") != self._digest or not (
             isinstance(shards, int) and isinstance(line, int) and isinstance(first, int)
         ):
             return None
@@ -164,7 +164,7 @@ class Cut:
         return reading
 
     def _take_over(self, reading: _Reading, shard: int, first: int) -> None:
-        """Add a shard that was closed before; as it was written without haste, a power cut may have spoilt it."""
+        """Add a shard that was closed before. It was not flushed to disk then, so a power cut may have damaged it."""
         self._lease.check()
         record = read_shard_now(self._store, self._root, shard)
         if record.cut != self._digest or record.start < reading.end:
@@ -188,8 +188,8 @@ class Cut:
         found.tokens.update(record.models)
         reading.end = record.end
 
-    def _read(self, reading: _Reading, firsts: FirstPlaces | None) -> None:
-        """Cut the shards; the first time, gather the ids, and the second time refuse those that stand twice."""
+    def _read(self, reading: _Reading, firsts: FirstOccurrences | None) -> None:
+        """Cut the shards; the first time, gather the ids, and the second time refuse duplicates."""
         found = reading.found
         shard: _Shard | None = None
         with contextlib.ExitStack() as stack:
@@ -221,7 +221,7 @@ class Cut:
                 self._close(shard, reading, stack)
 
     def _prepare(
-        self, line: Line, reading: _Reading, firsts: FirstPlaces | None
+        self, line: Line, reading: _Reading, firsts: FirstOccurrences | None
     ) -> tuple[str, bytes, str | None, int, Refusal | None]:
         """Return the row's id, the row as it is sent, its model, its counted inputs, and why it cannot be sent."""
         inputs = 0
@@ -319,14 +319,14 @@ class Cut:
         }
 
 
-def _parse_once(line: Line, firsts: FirstPlaces) -> Row:
-    """Return the request on a line, as `parse` does, and refuse it if its id stood on another one before."""
+def _parse_once(line: Line, firsts: FirstOccurrences) -> Row:
+    """Return the request on a line, as `parse` does, and refuse it if its id occurred on an earlier one."""
     try:
         row = parse(line.data)
     except RowRefused as refused:
         if refused.custom_id is not None:
-            firsts.see(refused.custom_id, line)  # it has a result, too
+            firsts.earlier(refused.custom_id, line)  # it has a result as well
         raise
-    if (first := firsts.see(row.custom_id, line)) is not None:
+    if (first := firsts.earlier(row.custom_id, line)) is not None:
         raise RowRefused("custom_id", f"is the same as on {first}", row.custom_id, Problem.DUPLICATE_ID)
     return row

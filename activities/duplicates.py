@@ -1,6 +1,6 @@
-"""Candidates that stand twice in an input, found without holding any id: first by their hashes, and then for certain.
+"""Duplicate ids in an input, found without keeping any id in memory: first by their hashes, and then for certain.
 
-64-bit hashes tell which ids may stand twice. Only where there are such is the input read again, and those looked at.
+64-bit hashes show which ids may be duplicates. Only if there are any is the input read again, to compare just those.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from bisect import bisect_left
 
 from .rows import Line, place
 
-#: Hashes lie in this many pieces, of which one at a time is searched.
+#: Hashes are kept in this many pieces, and one at a time is searched.
 _PIECES = 256
 
 
-class Candidates:
-    """The ids of an input, in 8 bytes each."""
+class IdHashes:
+    """The hashes of an input's ids, 8 bytes each."""
 
     def __init__(self) -> None:
         self._pieces = [array("q") for _ in range(_PIECES)]
 
     def add(self, custom_id: str) -> None:
-        """Take an id in."""
+        """Add an id."""
         number = hash(custom_id)
         self._pieces[number % _PIECES].append(number)
 
-    def doubtful(self) -> list[array[int]]:
+    def repeated(self) -> list[array[int]]:
         """Return the hashes that occur more than once, sorted, piece by piece; empties each piece on the way."""
         found = []
         for piece in self._pieces:
@@ -39,8 +39,8 @@ class Candidates:
         return found
 
 
-class FirstPlaces:
-    """Where each id that may stand twice stood first, in 28 bytes an id: it may be true of every id of an input.
+class FirstOccurrences:
+    """Where each id that may be a duplicate occurred first, in 28 bytes an id: all ids of an input may be such.
 
     Args:
         pieces: the hashes of ids that occur more than once, piece by piece, each one sorted.
@@ -57,10 +57,10 @@ class FirstPlaces:
         self._digests = array("q", [0]) * len(self._hashes)
         self._files = array("I", [0]) * len(self._hashes)
         self._names: list[str | None] = []  #: Of the files, in the order in which they are read.
-        self._others: dict[str, str] = {}  #: Candidates that share their hash with another one: hardly ever any.
+        self._others: dict[str, str] = {}  #: Ids that share their hash with another one: hardly ever any.
 
-    def see(self, custom_id: str, line: Line) -> str | None:
-        """Return the place where the id stood first, and None if that is here."""
+    def earlier(self, custom_id: str, line: Line) -> str | None:
+        """Return the place where an id occurred before; None if it did not, and from now on this line is that place."""
         number = hash(custom_id)
         piece = number % _PIECES
         end = self._starts[piece + 1]

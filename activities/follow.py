@@ -53,7 +53,7 @@ class Follow:
             ProviderNotFound: a file is not there, and whoever asks is not lenient; the other one is in the store.
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
-        await self._resources.home(request.attempt)  # before a download that would have nowhere to go
+        await self._resources.batch_folder(request.attempt)  # before a download that would have nowhere to go
         rows = size = 0
         files = await provider.batches.result_files(request.batch)
         if request.provisional and not await self._ours(provider, files, request):
@@ -69,7 +69,7 @@ class Follow:
                     continue
                 rows += lines
                 size += spool.tell()
-                path = _answers(await self._resources.home(request.attempt), request.attempt, file.name)
+                path = _answers(await self._resources.batch_folder(request.attempt), request.attempt, file.name)
                 if not await lease.confirm():
                     raise ProviderUnavailable("The worker stood still, and another one fetches the results by now.")
                 await in_thread(lease, partial(_store, spool, self._resources.store, path, lease))
@@ -77,7 +77,7 @@ class Follow:
         if gone and not request.lenient:
             raise gone[0]
         # Only now, and only what this batch does not have: to make room first would leave nothing to settle from if a
-        # worker that had been taken for dead came here late, and died.
+        # worker that was believed dead got here late, and died.
         root = self._resources.store.path(request.attempt.root)
         for name in {OUTPUT, ERROR} - stored:
             await self._resources.store.delete(_answers(root, request.attempt, name))
@@ -95,7 +95,7 @@ class Follow:
         except ProviderNotFound:
             if not request.lenient:
                 raise
-            return True  # nothing tells by now
+            return True  # nothing is left to tell by
 
 
 def _answers(root: str, attempt: Attempt, name: str) -> str:
@@ -103,10 +103,10 @@ def _answers(root: str, attempt: Attempt, name: str) -> str:
 
 
 async def _ours(provider: Provider, files: list[ResultFile], seal: str) -> bool:
-    """Return whether a candidate's results hold this seal's ids, from the first line that tells; nothing is kept.
+    """Return whether a candidate's results hold this seal's ids, by the first line that shows it; nothing is kept.
 
-    Results that do not tell count as ours: their rows are missing then, and tried again under the rules for such rows.
-    To let the candidate go would have the same attempt created, and perhaps paid, twice.
+    Results that do not show it count as ours: their rows are missing then, and tried again like others that are.
+    To let the candidate go would have the same attempt created, and perhaps paid, again.
     """
     for file in files:
         pending = bytearray()

@@ -1,4 +1,4 @@
-"""Files that hold no JSONL: what they are instead, told by how they begin. Pure.
+"""Files that hold no JSONL: what they are instead, recognized by how they begin. Pure.
 
 Without this, each line of such a file would be a row that is refused, and no message would name the cause.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..contract import InvalidInput
 
-#: Bytes of a file's beginning that tell what it is.
+#: Bytes at a file's beginning that show what it is.
 SAMPLE = 64 * 1024
 
 _BOM = b"\xef\xbb\xbf"
@@ -48,14 +48,14 @@ _MARKS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-#: The same without a mark: what JSON begins with is a character of ASCII, so zeros stand around it.
+#: The same without a mark: what JSON begins with is a character of ASCII, so zeros surround it.
 _UNMARKED = {
     "UTF-32LE": re.compile(rb"[\t\n\r \[{\"]\0\0\0"),
     "UTF-32BE": re.compile(rb"\0\0\0[\t\n\r \[{\"]"),
     "UTF-16LE": re.compile(rb"[\t\n\r \[{\"]\0[^\0]\0"),
     "UTF-16BE": re.compile(rb"\0[\t\n\r \[{\"]\0[^\0]"),
 }
-#: A line of a table: fields, and what stands between them.
+#: A line of a table: fields, and what separates them.
 _TABLE = re.compile(rb"[^,;\t|{]+[,;\t|].*")
 
 

@@ -1,6 +1,6 @@
 """The input of a batch: one file, a folder of them or a pattern, read as if all were one.
 
-Files stand behind one another in the order of their paths, so that a shard is a range of bytes that may span files.
+Files follow one another in the order of their paths, so that a shard is a range of bytes that may span files.
 Byte ranges cannot point into compressed data, so compressed files are expanded into the batch's folder first.
 """
 
@@ -35,16 +35,16 @@ class File(NamedTuple):
     """One object of an input."""
 
     path: str
-    size: int  #: Bytes, as it lies in the store.
+    size: int  #: Bytes, as stored.
     name: str | None  #: Its path below the folder or the pattern's fixed part; None where the URI names it itself.
-    #: When it was written, in whole seconds, as some listings have no more; None where its path tells what is in it.
+    #: When it was written, in whole seconds, as some listings have no more; None where its path is made of its content.
     modified: int | None = None
 
 
 class Selection:
     """Which paths a folder or a pattern takes.
 
-    In a pattern `*` stands for any characters of one path part and `?` for one, but not for a leading dot. Of a folder
+    In a pattern `*` matches any characters of one path part and `?` one of them, but not a leading dot. Of a folder
     everything below it is taken, but for parts that begin with a dot or an underscore.
     """
 
@@ -71,7 +71,7 @@ def _regex(part: str) -> str:
     first, *others = re.split(r"\*+", part)
     if not others:
         return hidden + _fixed(first)
-    # As in fnmatch: where what stands between two stars fits first it fits best, so no other place is ever tried.
+    # As in fnmatch: the first match of what is between two stars is the best, so no other place is ever tried.
     *between, last = (_fixed(piece) for piece in others)
     return f"{hidden}{_fixed(first)}{''.join(f'(?>[^/]*?{piece})' for piece in between)}[^/]*{last}"
 
@@ -148,7 +148,7 @@ def _modified(entry: Entry) -> int | None:
 
 
 def check_names(folder: str, names: Iterable[str]) -> None:
-    """See that a folder holds files of requests only; none is left out without a word.
+    """See that a folder holds files of requests only; none is left out silently.
 
     Raises:
         InvalidInput: it holds something else.
@@ -234,7 +234,7 @@ async def open_input(store: Store, root: str, files: tuple[File, ...], lease: Le
 
 
 def _names(files: tuple[File, ...]) -> list[str | None]:
-    """Return what each file is called where a line of it is told: as its user calls it, unless two are called so."""
+    """Return what each file is called in reports about its lines: as its user calls it, unless two have that name."""
     own = [_shown(_own_name(file)) if file.name else None for file in files]
     often = Counter(own)
     return [_shown(file.name) if file.name and often[name] > 1 else name for file, name in zip(files, own, strict=True)]

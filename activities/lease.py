@@ -1,7 +1,7 @@
 """A step's lease: for how long Temporal believes that this process has the step, and how far the step is.
 
-A worker that stood still (paused, swapped out, its event loop blocked) may come to when Temporal has given its step to
-another worker already. Whatever may only be done once asks here first.
+A worker that stood still (paused, swapped out, its event loop blocked) may resume after Temporal has given its step to
+another worker. Whatever may only be done once asks here first.
 """
 
 from __future__ import annotations

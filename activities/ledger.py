@@ -1,4 +1,4 @@
-"""LedgerSteps: ask an account's ledger for room, give it back, and tell the ledger which of its holders are gone.
+"""LedgerSteps: ask an account's ledger for room, give it back, and report to it which of its holders are gone.
 
 The ledger is a workflow (see `contract.ledger`), and these steps speak to it through the worker's own client: only a
 client can start a workflow with a signal, and so nobody has to start a ledger beforehand.
@@ -29,12 +29,12 @@ from ..contract.steps import (
 )
 from .attempt_rows import AttemptRows
 from .lease import Lease
-from .ledger_history import recall
+from .ledger_history import read_ledger_history
 from .records import read_shard
 from .resources import Resources
 from .step import in_thread, step
 
-#: The ledger answers at once where a worker is free; without an answer the claim stands, and a signal tells its turn.
+#: The ledger answers at once if a worker is free. Without an answer the claim still counts, and a signal grants it.
 _ASK = timedelta(seconds=5)
 #: Workflows that are looked at at a time.
 _PARALLEL = 16
@@ -49,9 +49,9 @@ class LedgerSteps:
 
     @step(RESERVE)
     async def reserve(self, request: ReserveRequest, lease: Lease) -> Reserved:
-        """Ask for room for one attempt; asked again, it keeps its place. Return where it stands."""
+        """Ask for room for one attempt; asked again, it keeps its place. Return its place in the queue."""
         limit = self._resources.settings(request.attempt.provider).max_enqueued_tokens
-        await self._resources.home(request.attempt)
+        await self._resources.batch_folder(request.attempt)
         rows = await AttemptRows.read(self._resources.store, request.attempt)
         tokens = await in_thread(lease, partial(rows.estimate_tokens, self._resources.store))
         claim = Claim(
@@ -85,8 +85,8 @@ class LedgerSteps:
     async def release(self, request: ReleaseRequest, lease: Lease) -> None:
         """Give room back, or a place in the queue; a ledger that has ended by itself needs none."""
         ledger = request.ledger
-        if ledger is None:  # the answer to the claim is lost, and the claim may stand
-            await self._resources.home(request.attempt)
+        if ledger is None:  # the answer to the claim is lost, and the ledger may have it
+            await self._resources.batch_folder(request.attempt)
             ledger = ledger_id(request.account, (await read_shard(self._resources.store, request.attempt)).model)
         handle = activity.client().get_workflow_handle(ledger)
         if not await _signalled(handle, "release", request.attempt.marker):
@@ -119,7 +119,7 @@ class LedgerSteps:
         async with self._beginning:  # of many who find it gone, one reads what it held
             if await _signalled(handle, signal, *arguments):
                 return
-            before = await recall(activity.client(), handle.id)
+            before = await read_ledger_history(activity.client(), handle.id)
             if start is None:
                 if not before.holding and not before.waiting:
                     return

@@ -1,8 +1,8 @@
 """What a ledger held that was ended from outside, read from its history, for the one that is started in its place.
 
 A ledger that ends by itself holds nothing. One that was terminated, cancelled or failed had holders, who do not ask
-again: without them the next one would give the same room out twice. Its history says all that is needed, also where the
-ledger was stuck and cannot be asked: who claimed, who was told that room is theirs, and who gave it back.
+again: without them the next ledger would give the same room out a second time. Its history says all that is needed,
+even if the ledger was stuck and cannot be queried: who claimed, who was granted room, and who gave it back.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ _FROM_OUTSIDE = frozenset(
 )
 
 
-async def recall(client: Client, ledger: str) -> Recalled:
+async def read_ledger_history(client: Client, ledger: str) -> LedgerHistory:
     """Return what a ledger held at its end: nothing if it runs, if it ended by itself, or if Temporal has forgotten it.
 
     Raises:
         RPCError: Temporal does not answer.
     """
-    recalled = Recalled(client.data_converter)
+    history = LedgerHistory(client.data_converter)
     try:
         found = await client.get_workflow_handle(ledger).describe()
         if found.status in _FROM_OUTSIDE:
             async for event in client.get_workflow_handle(ledger, run_id=found.run_id).fetch_history_events():
-                await recalled.read(event)
+                await history.read(event)
     except RPCError as error:
         if error.status != RPCStatusCode.NOT_FOUND:
             raise
-    return recalled
+    return history
 
 
-class Recalled:
-    """A ledger's claims, as its history tells them, event by event."""
+class LedgerHistory:
+    """A ledger's claims, read from its history event by event."""
 
     def __init__(self, converter: DataConverter) -> None:
         self.start = LedgerStart()
@@ -58,7 +58,7 @@ class Recalled:
         self._claims: dict[str, Claim] = {}  # by workflow: each has one attempt under way
         self._workflows: dict[str, str] = {}  # by holder
         self._room: set[str] = set()
-        self._told: dict[int, str] = {}  # holders, by the event that tells them
+        self._grants: dict[int, str] = {}  # holders, by the event that tells them so
 
     @property
     def holding(self) -> list[Claim]:
@@ -86,11 +86,11 @@ class Recalled:
         elif event.HasField("signal_external_workflow_execution_initiated_event_attributes"):
             sent = event.signal_external_workflow_execution_initiated_event_attributes
             (argument,) = await self._arguments(sent.input.payloads, 1)
-            self._told[event.event_id] = str(argument)
+            self._grants[event.event_id] = str(argument)
             self._grant(str(argument))
         elif event.HasField("signal_external_workflow_execution_failed_event_attributes"):
             failed = event.signal_external_workflow_execution_failed_event_attributes
-            self._release(self._told.get(failed.initiated_event_id, ""))
+            self._release(self._grants.get(failed.initiated_event_id, ""))
 
     async def _arguments(self, payloads: Sequence[Payload], count: int) -> list[Any]:
         # What was sent by hand may be anything; the ledger passed over what it could not read.

@@ -1,7 +1,7 @@
 """Whether the plan that an earlier run left still stands. Pure: a table.
 
 Of a new plan other shards would be looked for at the provider, and bought again. So a plan by which something may have
-been bought stands whatever the input, the provider's limits and the prices are by now. A plan by which nothing was
+been bought stands whatever the input, the provider's limits and the prices are now. A plan by which nothing was
 bought stands while it still describes the rows and how they are to be cut.
 """
 

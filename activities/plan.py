@@ -13,7 +13,7 @@ from ..contract.errors import ObjectNotFound, RowProblem, StoreError
 from ..contract.layout import SHARDS, WRITTEN, file_list_path, inline_path, is_written, plan_path, result_path
 from ..contract.names import batch_of, check_batch_id, scoped
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
-from .batch_folder import check_home, mismatch
+from .batch_folder import check_store, mismatch
 from .claims import noted_account, notes_below, withdraw
 from .cut import Cut
 from .input import File, Selection, find_files, input_location, open_input
@@ -64,12 +64,12 @@ class Plan:
     async def _plan(self, request: PlanRequest, lease: Lease, *, recall: bool) -> PlanSummary | None:
         store, spec = self._resources.store, request.spec
         check_batch_id(request.batch_id)
-        seen = await identity_of(store)
-        if request.store not in ("", seen):
+        identity = await identity_of(store)
+        if request.store not in ("", identity):
             raise mismatch(store)
         root = self._root(request)
         plan = await self._old_plan(root, request)
-        check_home(plan, seen, request, store)
+        check_store(plan, identity, request, store)
         if recall and plan is None:
             return None
         old = None if plan is None else await self._known_of(plan, root, request.execution)
@@ -112,7 +112,7 @@ class Plan:
                 return None
             else:
                 plan = await self._cut(request, plan, provider, root, files, inputs, lease)
-        await self._take_up(plan, request, root, lease)
+        await self._note_start(plan, request, root, lease)
         return PlanSummary(
             root=store.uri(root),
             rows=plan.rows,
@@ -124,13 +124,13 @@ class Plan:
             store=plan.store,
         )
 
-    async def _take_up(self, plan: PlanRecord, request: PlanRequest, root: str, lease: Lease) -> None:
-        """Note which start goes by a plan, and that it has not ended."""
+    async def _note_start(self, plan: PlanRecord, request: PlanRequest, root: str, lease: Lease) -> None:
+        """Write into the plan which start uses it, and remove the result of an earlier one."""
         store, known = self._resources.store, request.execution in ("", plan.execution)
         if known and await store.size(result_path(root)) is None:
             return
         await lease.hold()
-        # While it lies there, everything looks accounted for, also what this start may buy.
+        # While it is there, everything looks accounted for, including what this start may buy.
         await store.delete(result_path(root))
         now = await self._old_plan(root, request)
         if now is None or now.spec_digest != plan.spec_digest:
@@ -148,13 +148,13 @@ class Plan:
         inputs: PlanInputs,
         lease: Lease,
     ) -> PlanRecord:
-        """Read the input and write down how it is cut."""
+        """Read the input, and write how it is cut into the store."""
         store = self._resources.store
-        home = await self._scope(request, old, root, inputs)
+        scope = await self._scope(request, old, root, inputs)
         source = await open_input(store, root, files, lease)
         await lease.hold()  # another worker may have finished the plan, and the batch may be under way by it
         if old is not None:
-            # Its shards are about to be replaced, so from here on it describes nothing; since when to search stays.
+            # Its shards are about to be replaced, so from here on it describes nothing; but since when to search stays.
             await store.write(plan_path(root), _encode(msgspec.structs.replace(old, spec_digest="")))
             await store.delete(result_path(root))
         if len(source.segments) > 1:
@@ -163,7 +163,7 @@ class Plan:
         async with self._resources.row_work:
             found = await in_thread(lease, cut.run)
         plan = PlanRecord(
-            batch_id=scoped(request.batch_id, home),
+            batch_id=scoped(request.batch_id, scope),
             spec_digest=inputs.digest,
             planned_at=old.planned_at if old else request.now.isoformat(),
             rows=found.rows,
@@ -174,14 +174,14 @@ class Plan:
             asked=inputs.asked,
             input=inputs.input,
             execution=request.execution,
-            store=home,
+            store=scope,
         )
         await lease.hold()
         try:
             _check(plan, request.spec, self._resources.prices(request.spec.provider))
         except InvalidInput:
-            # Nothing may ever be bought by it: not when it comes again, and notes of an earlier plan lie there. Those
-            # stay, and what they were made for: that one may come again, too.
+            # Nothing may ever be bought by it, not even when it is planned again beside the notes of an earlier plan.
+            # Those notes stay, and so does what they were made for: that plan may be asked for again.
             kept = old or plan
             nothing = msgspec.structs.replace(
                 plan, spec_digest="", asked=kept.asked, batch_id=kept.batch_id, store=kept.store
@@ -189,15 +189,15 @@ class Plan:
             await store.write(plan_path(root), _encode(nothing))
             raise
         if old is not None and old.asked != plan.asked:
-            # They tell of other rows. Of these nothing was ever bought, and should this one be planned again, it is
-            # to be checked again.
+            # They are about other rows. Nothing of these was ever bought, and should they be planned again, they are
+            # checked again.
             for path in await self._notes(root):
                 await withdraw(store, path)
         await store.write(plan_path(root), _encode(plan))
         return plan
 
     async def _scope(self, request: PlanRequest, old: PlanRecord | None, root: str, inputs: PlanInputs) -> str:
-        """Return the identity of the store, by which a new plan's names at the provider are told from others'.
+        """Return the identity of the store, which tells a new plan's names at the provider from those of other stores.
 
         "" where names are as they were before there were any: the workflow makes them so, or something may have been
         bought under them that this plan would look for.
@@ -209,7 +209,7 @@ class Plan:
         return await identify(self._resources.store)
 
     async def _input(self, request: PlanRequest, root: str) -> tuple[File, ...]:
-        """Return the files of the input; rows that came inline are put into the store first."""
+        """Return the files of the input; rows given inline are put into the store first."""
         store, spec = self._resources.store, request.spec
         if spec.requests is not None:
             if request.scoped:
@@ -221,7 +221,7 @@ class Plan:
             return (File(path, len(data), None),)
         assert spec.input is not None  # BatchSpec has one of the two
         selection = Selection(input_location(store, spec.input))
-        # What it would take once the batch has written it counts as well: a later run would find other rows.
+        # What it would match once the batch has written it counts as well: a later run would find other rows.
         if not any(selection.takes(f"{root}/{name}") for name in WRITTEN):
             files = await find_files(store, spec.input)
             if not any(_is_written(file.path, root) for file in files):
@@ -261,13 +261,13 @@ class Plan:
 
         The batch goes by the account that its plan names: by another one, no key at all could take it further.
         """
-        for path in sorted(await self._notes(root))[:1]:  # one tells it for all: there may be thousands
+        for path in sorted(await self._notes(root))[:1]:  # one speaks for all: there may be thousands
             account = await noted_account(self._resources.store, path)
             if account is not None:
                 self._resources.at_account(provider, account)
 
     async def _notes(self, root: str) -> list[str]:
-        """Return the paths of the notes that creates were about to be sent (see `claims`)."""
+        """Return the paths of the notes of creates that may have bought something (see `claims`)."""
         return await notes_below(self._resources.store, root, SHARDS)
 
     async def _old_plan(self, root: str, request: PlanRequest) -> PlanRecord | None:
@@ -299,7 +299,7 @@ def _check_params(spec: BatchSpec) -> None:
     try:
         json.dumps(spec.params, allow_nan=False)
     except ValueError:
-        raise InvalidSpec("The params hold a number that JSON cannot tell: NaN, or an infinite one.") from None
+        raise InvalidSpec("The params hold a number that JSON cannot express: NaN, or an infinite one.") from None
 
 
 def _check(plan: PlanRecord, spec: BatchSpec, prices: Prices) -> None:
@@ -309,7 +309,7 @@ def _check(plan: PlanRecord, spec: BatchSpec, prices: Prices) -> None:
     if plan.invalid_rows and (spec.on_invalid_row is OnInvalidRow.FAIL_BATCH or plan.invalid_rows == plan.rows):
         what = "1 row" if plan.invalid_rows == 1 else f"{plan.invalid_rows:,} rows"
         hint = (
-            'mend them, or let them fail alone with on_invalid_row = "fail_row"'
+            'fix them, or let them fail alone with on_invalid_row = "fail_row"'
             if plan.invalid_rows < plan.rows
             else "no row is left to send"
         )

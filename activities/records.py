@@ -1,11 +1,11 @@
-"""What the steps write down for one another in the store, beside what the design shows to users.
+"""What the steps write into the store for one another, beside what users see.
 
 `plan.json` and `shards/…/shard.json` describe the cut; `shards/…/rows.jsonl` is the shard's index, one JSON array a
 row: `[custom_id, offset, length]`, with `{"line", "field", "reason", "code"}` as a fourth element where the row cannot
 be sent, and "file" in it where the input has several. Offsets and lengths are bytes of the input.
 `shards/…/attempt-N/rows.json` lists the rows (from 0, within the shard) that an attempt after the first takes.
 
-Where the input has several files, `input.json` puts them one behind the other, as an array for each: `[path, start,
+Where the input has several files, `input.json` lists them in order, as an array for each: `[path, start,
 end, name, feed]`. The file's bytes are those from start to end of the input; where feed is true it does not end with a
 line feed, and the last byte is one that the input has in its place. `input/` holds the expanded copies of compressed
 files, named by their place among the files and by what they were made of.
@@ -50,7 +50,7 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     path: str
     start: int  #: Its first byte in the input.
     end: int  #: The byte after its last one.
-    name: str | None = None  #: What it is called where a line of it is told; None where the input has no other file.
+    name: str | None = None  #: What it is called in reports about its lines; None where the input has no other file.
     feed: bool = False  #: Whether its last byte is a line feed that the file itself lacks.
 
     @property

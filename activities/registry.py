@@ -17,7 +17,7 @@ from .submit import Submit
 def all_activities(resources: Resources) -> list[Callable[..., Any]]:
     """Return every step, ready to be registered with a worker."""
     plan, submit, follow = Plan(resources), Submit(resources), Follow(resources)
-    settle, apply, turns = Settle(resources), Apply(resources), LedgerSteps(resources)
+    settle, apply, ledger = Settle(resources), Apply(resources), LedgerSteps(resources)
     return [
         plan.plan,
         plan.recall,
@@ -31,7 +31,7 @@ def all_activities(resources: Resources) -> list[Callable[..., Any]]:
         settle.settle,
         apply.apply,
         apply.finish,
-        turns.reserve,
-        turns.release,
-        turns.census,
+        ledger.reserve,
+        ledger.release,
+        ledger.census,
     ]

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from ..contract import AccountMismatch, ConfigurationError, StoreError, WorkerBusy
 from ..contract.steps import ApplyRequest, Attempt, FinishRequest
-from .batch_folder import seen_home
+from .batch_folder import find_folder
 from .log import logger
 from .prices import Prices
 from .providers import Provider, ProviderSettings, open_provider
@@ -23,8 +23,8 @@ _ROW_THREADS = 2
 class LongSteps:
     """How many of a worker's slots long steps may hold: the others are left to polls, creates and cancels.
 
-    Temporal gives a worker a step before it says of which kind it is. So one that is too many is given back, and is
-    offered again after some seconds, to whichever worker has room.
+    Temporal gives a worker a step before it says which kind it is. So one step too many is given back, and offered
+    again after some seconds, to any worker that has room.
 
     Args:
         most: long steps that may be under way at a time.
@@ -85,9 +85,9 @@ class Resources:
             self._row_work = asyncio.Semaphore(_ROW_THREADS)
         return self._row_work
 
-    async def home(self, whose: Attempt | ApplyRequest | FinishRequest) -> str:
-        """Return the path of a batch's folder, after a look that it is there and in this store (see `home`)."""
-        return await seen_home(self.store, whose.root, whose.store)
+    async def batch_folder(self, whose: Attempt | ApplyRequest | FinishRequest) -> str:
+        """Return the path of a batch's folder, once it is known to be there, in this store (see `batch_folder`)."""
+        return await find_folder(self.store, whose.root, whose.store)
 
     def settings(self, name: str) -> ProviderSettings:
         """Return a provider's settings.
@@ -101,7 +101,7 @@ class Resources:
     async def used(self, names: Iterable[str] = ()) -> AsyncIterator[None]:
         """Keep the connections open for one worker; the last of several that leaves closes them.
 
-        A store that does not work is logged, too.
+        A store that does not work is logged as well.
 
         Args:
             names: providers that the worker is to serve. One that cannot be set up is logged, with the cause: its

@@ -1,4 +1,4 @@
-"""The rows of results.jsonl, and what is said in them of a row that no provider answered."""
+"""The rows of results.jsonl, and what they say about a row that no provider answered."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .records import Refusal
 
 _encode = msgspec.json.Encoder().encode
 
-#: What a row is whose last word is of this class; every other class means that it failed.
+#: The status of a row whose last error is of this class; with any other class it failed.
 STATUS_OF = {ErrorClass.EXPIRED: RowStatus.EXPIRED, ErrorClass.CANCELED: RowStatus.CANCELED}
-#: What the rest is told when a cancel or the deadline came first.
+#: What rows without a result say when a cancel or the deadline came first.
 _UNFINISHED = {
     RowStatus.CANCELED: (ErrorClass.CANCELED, "The batch was cancelled before this row was finished."),
     RowStatus.EXPIRED: (ErrorClass.EXPIRED, "The batch's deadline came before this row was finished."),
     RowStatus.FAILED: (ErrorClass.OTHER, "The batch ended before this row was submitted."),
 }
-#: The same where it was the provider that ended its batch, and nobody has said more of it.
+#: The same where the provider ended its batch, and gave no other reason.
 _ENDED_THERE = {
     ErrorClass.CANCELED: "The provider's batch was cancelled there before this row was finished.",
     ErrorClass.EXPIRED: "The provider's window closed before this row was finished.",

@@ -66,7 +66,7 @@ class Line(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it stands, in words."""
+        """Where it is, in words."""
         return place(self.number, self.file)
 
 
@@ -107,9 +107,9 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _HALF_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
-#: Unicode's category Cc, which never grows: what may stand in an id must not depend on Python's tables.
+#: Unicode's category Cc, which never grows: what an id may hold must not depend on Python's tables.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-#: A field's name may be told if it is a name: somebody's text may stand in its place.
+#: A field's name may be reported only if it looks like one: it may be somebody's text.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 #: What is left of clean lines without their ids and long values, the same for all rows that one program wrote.
@@ -119,7 +119,7 @@ _MAX_FRAME_BYTES = 4096
 
 
 def place(number: int, file: str | None) -> str:
-    """Return where a line stands, in words."""
+    """Return where a line is, in words."""
     return f"{file} line {number}" if file else f"line {number}"
 
 
@@ -250,10 +250,10 @@ def _shown(custom_id: str) -> str:
 
 
 def _check_names(data: bytes, custom_id: str, name: str, content: msgspec.Raw) -> bytes | None:
-    """Refuse a name that stands twice, which JSON allows, in the row or in its body; return the model, as JSON.
+    """Refuse a duplicate name, which JSON allows, in the row or in its body; return the model, as JSON.
 
-    Every parser keeps one of the two and drops the other without a word. To look for them costs more than all the rest
-    here, so it is done once for rows that differ in nothing but their ids and one long value each.
+    Every parser keeps one of the two and silently drops the other. To look for them costs more than everything else
+    here, so it is done once for rows that differ only in their ids and in one long value each.
     """
     model, field, longest = None, b'"input"', content
     if name != "input":
@@ -298,7 +298,7 @@ def _refuse_repeated(text: bytes, where: str, custom_id: str) -> None:
     pairs = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
     for name, times in Counter(name for name, _ in pairs).items():
         if times > 1 and _NAME.fullmatch(name):
-            raise RowRefused(where + name, "is there twice", custom_id, Problem.DUPLICATE_FIELD)
+            raise RowRefused(where + name, "occurs twice", custom_id, Problem.DUPLICATE_FIELD)
         if times > 1:
             raise RowRefused(where.rstrip(".") or None, "has a field twice", custom_id, Problem.DUPLICATE_FIELD)
 

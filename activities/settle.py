@@ -38,7 +38,7 @@ class Settle:
             AccountingError: the rows do not add up.
         """
         store, attempt = self._resources.store, request.attempt
-        await self._resources.home(attempt)
+        await self._resources.batch_folder(attempt)
         shard = await read_shard(store, attempt)
         sent = [
             (past, await AttemptRows.read(store, attempt.model_copy(update={"number": past.number}), shard))
@@ -46,7 +46,7 @@ class Settle:
             if past.provider_batch_id is not None
         ]
         following = attempt.model_copy(update={"number": attempt.number + 1})
-        accounts = Settlement(
+        settlement = Settlement(
             store,
             self._resources.provider(attempt.provider),
             self._resources.prices(attempt.provider),
@@ -57,7 +57,7 @@ class Settle:
             lease,
         )
         async with self._resources.row_work:
-            return await in_thread(lease, accounts.settle)
+            return await in_thread(lease, settlement.settle)
 
 
 async def _bought(store: Store, attempt: Attempt, shard: ShardRecord) -> list[int] | None:

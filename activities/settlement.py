@@ -1,4 +1,4 @@
-"""The accounts of a shard: what every attempt said of every row, and the results that follow from it."""
+"""The settlement of a shard: what every attempt said about every row, and the results that follow from it."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Settlement:
-    """One shard's rows and what every attempt said of them. Blocks: runs in a thread.
+    """One shard's rows, and what every attempt said about them. Blocks: runs in a thread.
 
-    Memory holds a few numbers and the id of each row; the rows themselves lie in a spool on disk, each one written when
-    it is read and found again by its place.
+    Memory holds the id of each row and a few numbers; the rows themselves are in a spool on disk, each written when it
+    is read, and found again by its offset.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class Settlement:
         rows = shard.rows
         self._ids: list[str] = []
         self._refusals: dict[int, Refusal] = {}
-        self._classes: list[ErrorClass | None] = [None] * rows  # of each row's last word
+        self._classes: list[ErrorClass | None] = [None] * rows  # of the last answer to each row
         self._statuses: list[RowStatus | None] = [None] * rows
-        self._absent: list[AttemptRecord | None] = [None] * rows  # where a row's last word is that there was none
+        self._absent: list[AttemptRecord | None] = [None] * rows  # the last one to take it, if it brought nothing
         self._offsets = array("q", [0]) * rows
         self._lengths = array("q", [0]) * rows  # 0: not in the spool
         self._attempts = bytearray(rows)
-        self._came = 0  # rows that the attempt which is being read has an answer for
-        self._paid_unseen = set[int]()  # attempts that the provider answered more rows of than came back
+        self._answered = 0  # rows answered by the attempt that is being read
+        self._paid_unseen = set[int]()  # attempts of which fewer rows came back than the provider answered
         self._strays = Counter[str]()
         self._open = contextlib.ExitStack()
         self._unmatched: Writer | None = None
@@ -113,7 +113,7 @@ class Settlement:
         return settled
 
     def _read(self, past: AttemptRecord, taken: AttemptRows, spool: Spool) -> None:
-        """Read what one attempt brought; its word replaces an earlier one's."""
+        """Read the results of one attempt; they replace those of earlier ones."""
         seal = taken.seal
         wanted: dict[str, int] = {}
         for number in range(len(self._ids)) if taken.picked is None else taken.picked:
@@ -130,7 +130,7 @@ class Settlement:
             self._stray("unreadable", line)
             unread.update({wanted[found]: name for found in ids(line) if found in wanted})
 
-        self._came = lines = 0
+        self._answered = lines = 0
         for name in (OUTPUT, ERROR) if past.fetched else ():
             answers = Answers(self._format.outcome, set_aside)
             text = Text(self._stream(answers_path(self._root, self._shard, past.number, name)))
@@ -145,7 +145,7 @@ class Settlement:
         lost = {number: name for number, name in unread.items() if not seen[number]}
         self._take_unread([one for one in lost if self._statuses[one] is not RowStatus.SUCCEEDED], past, spool)
         # Of those only the ones in the output are surely answers, which is what the provider counts here.
-        if self._came + list(lost.values()).count(OUTPUT) < past.answered:
+        if self._answered + list(lost.values()).count(OUTPUT) < past.answered:
             self._paid_unseen.add(past.number)
         if past.lines is not None and lines < past.lines:
             # Rows whose results are lost here must not look like ones the provider lost: those are bought again.
@@ -176,7 +176,7 @@ class Settlement:
             if self._statuses[number] is RowStatus.SUCCEEDED or outcome.status is not RowStatus.SUCCEEDED:
                 return
         elif outcome.response is not None and 200 <= outcome.response.status_code < 300:
-            self._came += 1
+            self._answered += 1
         seen[number] = True
         # A success is not taken back by a later failure, not even by one of an attempt that did not know of it.
         if self._statuses[number] is RowStatus.SUCCEEDED and outcome.status is not RowStatus.SUCCEEDED:
@@ -202,7 +202,7 @@ class Settlement:
         self._keep(number, row, spool)
 
     def _take_unread(self, numbers: list[int], past: AttemptRecord, spool: Spool) -> None:
-        """Fail the rows whose results came and cannot be read: they are paid, so they are not missing."""
+        """Fail the rows whose results came back unreadable: they are paid for, so they are not missing."""
         self._bill.add_unread(len(numbers))
         for number in numbers:
             self._absent[number] = None
@@ -216,7 +216,7 @@ class Settlement:
             self._keep(number, row, spool)
 
     def _keep(self, number: int, row: ResultRow, spool: Spool) -> None:
-        """Remember a row's last word."""
+        """Keep a row's latest result."""
         data = result_line(row)
         self._offsets[number] = spool.append(data)
         self._lengths[number] = len(data)
@@ -242,7 +242,7 @@ class Settlement:
         found = []
         for number, past in enumerate(self._absent):
             if past and past.number in self._paid_unseen:
-                continue  # it may be one of those that were answered, and it would be bought twice
+                continue  # it may be one of those that were answered, and it would be bought again
             last = past.absent if past else self._classes[number]
             if last in retry and number not in self._refusals:
                 found.append(number)

@@ -60,7 +60,7 @@ def step(
     Args:
         name: the activity type.
         long: whether it may take minutes or hours, so that it holds one of the places for such (see `LongSteps`); or
-            what tells that of a request.
+            a function that decides it for a request.
     """
 
     def wrap(
@@ -120,7 +120,7 @@ def failure(error: DurabatchError) -> ApplicationError:
         # A long wait is the workflow's, on a timer that everybody sees; a short one is Temporal's own.
         non_retryable=not error.retryable or (wait is not None and wait > SHORT_WAIT),
         next_retry_delay=_room_delay() if isinstance(error, WorkerBusy) else wait,
-        # An outage is expected: it is told in the batch's progress, not counted as a fault of the worker's.
+        # An outage is expected: the batch's progress reports it, and it does not count as a fault of the worker.
         category=ApplicationErrorCategory.BENIGN if error.retryable else ApplicationErrorCategory.UNSPECIFIED,
     )
 
@@ -144,7 +144,7 @@ def _room_delay() -> timedelta:
 
 
 def _full() -> StoreError:
-    # The store's own errors are told by the store; what is left are the files that a step keeps beside it.
+    # The store reports its own errors; what is left are the temporary files of a step.
     return StoreError(
         f"The worker's disk is full where it keeps temporary files ({tempfile.gettempdir()}): free some space there, "
         "or set TMPDIR to a folder that has some."
@@ -152,7 +152,7 @@ def _full() -> StoreError:
 
 
 def _defect(name: str, error: Exception) -> ApplicationError:
-    """Return a fault of our own without its words, which may quote a row (promise G8); it tells the place instead."""
+    """Return a fault of our own by its place in the code, without its words: they may quote a row (promise G8)."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if _ROOT in Path(frame.filename).parents] or frames
     where = f"{_short(ours[-1].filename)} line {ours[-1].lineno}, in {ours[-1].name}" if ours else "an unknown place"

@@ -75,7 +75,7 @@ class Submit:
         To fence, a newer file is made than any that is there, since a lost create may name any of them.
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
-        await self._resources.home(request.attempt)
+        await self._resources.batch_folder(request.attempt)
         rows = await AttemptRows.read(self._resources.store, request.attempt)
         if provider.files is None or not rows.count:
             return Uploaded(file_id=None, rows=rows.count, bytes=rows.shard.bytes)
@@ -100,7 +100,7 @@ class Submit:
     async def find(self, request: FindRequest, lease: Lease) -> Found:
         """Look for the provider batch that an earlier create of this attempt may have made."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
-        await self._resources.home(request.attempt)
+        await self._resources.batch_folder(request.attempt)
         rows = await AttemptRows.read(self._resources.store, request.attempt)
         claims = Claims(self._resources.store, request.attempt, request.account)
         notes = await claims.notes()  # before the provider is asked: what is noted from now on may not be found
@@ -124,17 +124,17 @@ class Submit:
                 sent=request.sent or notes.newest > 0,
             )
         )
-        return Found(batch=batch, provisional=provisional, intended=notes.stand, noted=notes.newest)
+        return Found(batch=batch, provisional=provisional, intended=notes.may_have_bought, noted=notes.newest)
 
     @step(CREATE)
     async def create(self, request: CreateRequest, lease: Lease) -> Created:
-        """Create the provider batch. The call is sent once; what came of it is the answer, not an exception.
+        """Create the provider batch. The call is sent once; its outcome is the answer, not an exception.
 
         It is not sent, and counts as lost, where another create was begun since the provider was searched: by a run
         before a reset, or by this very step, which an operator paused, reset or allowed more tries.
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
-        await self._resources.home(request.attempt)
+        await self._resources.batch_folder(request.attempt)
         rows = await AttemptRows.read(self._resources.store, request.attempt)
         creation = Creation(
             marker=request.attempt.marker,
@@ -162,7 +162,7 @@ class Submit:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         store, attempt = self._resources.store, request.attempt
         # Once more, as a spool may have taken its time: a note in an empty folder would not be found by the next look.
-        result = result_path(await self._resources.home(attempt))
+        result = result_path(await self._resources.batch_folder(attempt))
         claims = Claims(store, attempt, request.account)
         if await store.size(result) is not None:
             # A run that was reset goes on beside the result of the one before, by which all looks accounted for.
@@ -175,7 +175,7 @@ class Submit:
         except AnswerLost:
             raise
         except ProviderError:
-            await claims.withdraw(number)  # nothing came of it; what others may have bought is noted by their own
+            await claims.withdraw(number)  # it bought nothing; what others may have bought has notes of its own
             raise
         if provider.capabilities.search is Search.PROVISIONAL:
             # Whatever the store says now, the batch exists, and who does not hear of it buys it again.
@@ -187,7 +187,7 @@ class Submit:
     async def tidy(self, request: TidyRequest, lease: Lease) -> None:
         """Delete the files that an attempt uploaded, and its claims; the results are the provider's to expire."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
-        await self._resources.home(request.attempt)
+        await self._resources.batch_folder(request.attempt)
         await Claims(self._resources.store, request.attempt, request.account).release()
         if provider.files is not None:
             found = await provider.files.find(file_prefix(request.attempt), request.since)

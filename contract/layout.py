@@ -1,4 +1,4 @@
-"""Where things lie in the store: every object's name is made here, and taken apart here. Pure.
+"""Where things are in the store: every object's name is made here, and taken apart here. Pure.
 
 ::
 
@@ -7,7 +7,7 @@
     <batch id>/input-<digest>.jsonl              rows that a client brought: one file,
     <batch id>/input-<digest>/00000-<name>       or several
     <batch's folder>/
-        input.jsonl                              rows that came inline in the spec
+        input.jsonl                              rows given inline in the spec
         input.json                               the list of the input's files, where there are several
         input/00000-<digest>.jsonl               the expanded copy of a compressed file
         plan.json
@@ -25,7 +25,7 @@
             settled.json                         the shard's counts and costs
 
 A batch's folder is `<batch id>/` unless its spec names another. Paths are relative to the store, and what is called a
-name here is relative to the batch's folder. These names are for ever: batches of older versions lie under them.
+name here is relative to the batch's folder. These names are for ever: batches of older versions are under them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RESULTS, ERRORS = "results", "errors"
 #: The two files that a provider sends.
 OUTPUT, ERROR = "output", "error"
 
-#: The folder that all shards of a batch lie in, in the batch's own.
+#: The folder of all shards of a batch, in the batch's own.
 SHARDS = "shards"
 
 _PLAN = "plan.json"
@@ -60,7 +60,7 @@ _PICKED = "rows.json"
 _LINES = ".jsonl"
 _MANIFEST = ".manifest.json"
 
-#: What a batch writes at the top of its folder; rows that came inline are its input.
+#: What a batch writes at the top of its folder; rows given inline are its input.
 WRITTEN = (_PLAN, _FILE_LIST, f"{RESULTS}{_LINES}", f"{ERRORS}{_LINES}", _RESULT)
 
 #: Digits of a SHA-256 in a name: 64 bits, beyond any accident.
@@ -133,7 +133,7 @@ def manifest_path(root: str, which: str) -> str:
 
 
 def inline_path(root: str) -> str:
-    """Return the path, or with a URI the URI, of the rows that came inline."""
+    """Return the path, or with a URI the URI, of the rows given inline."""
     return f"{root}/{_INLINE}"
 
 
@@ -152,9 +152,9 @@ def copy_path(root: str, number: int, source: str) -> str:
 
 
 def brought_folder(batch_id: str, digest: str) -> str:
-    """Return the path of a folder of rows that a client brings, by the digest of what is in it.
+    """Return the path of a folder of rows that a client brings, by the digest of its content.
 
-    Rows in one file lie beside it, at this path and a suffix.
+    Rows in one file are beside it, at this path with a suffix.
     """
     return f"{batch_id}/{_COPIES}-{digest[:_DIGITS]}"
 
@@ -232,7 +232,7 @@ def claim_owner(marker: str) -> str:
 
 
 def short_digest(text: str) -> str:
-    """Return the digits of a text's SHA-256 that stand in a name."""
+    """Return the digits of a text's SHA-256 that are part of a name."""
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 

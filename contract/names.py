@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .errors import InvalidSpec
 
-#: The task queue that workers poll unless told otherwise.
+#: The task queue that workers poll by default.
 TASK_QUEUE = "durabatch"
 #: The workflow type that Temporal knows.
 BATCH_WORKFLOW = "BatchWorkflow"

@@ -84,13 +84,13 @@ class Backend(Protocol):
         """Make target another copy of source without moving the bytes through here; False where that cannot be."""
         ...
 
-    def join(self, target: str, sources: Sequence[str], told: Callable[[int], object]) -> int:
-        """Write target from the bytes of the sources and return its size; tell now and then how many were written."""
+    def join(self, target: str, sources: Sequence[str], report: Callable[[int], object]) -> int:
+        """Write target from the bytes of the sources and return its size; report how many were written on the way."""
         with self.writer(target, durable=True) as out:
             for source in sources:
                 for data in self.stream(source, 0, None, BUFFER):
                     out.write(data)
-                    told(len(data))
+                    report(len(data))
         return out.bytes_written
 
     def prune(self, prefix: str) -> None:

@@ -17,7 +17,7 @@ from ...contract import ObjectNotFound, StoreError
 
 _DENIED = "permission denied; the user that Durabatch runs as must be able to read and write there"
 _FULL = "the disk is full; free some space"
-_NO_FOLDER = "a file stands where a folder should be"
+_NO_FOLDER = "a file is where a folder should be"
 _WORDS = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -26,7 +26,7 @@ _WORDS = {
     errno.EROFS: "the disk is read-only",
     errno.ENOTDIR: _NO_FOLDER,
     errno.EEXIST: _NO_FOLDER,
-    errno.EISDIR: "a folder stands where the object should be",
+    errno.EISDIR: "a folder is where the object should be",
     errno.ENAMETOOLONG: "the name is too long",
 }
 

@@ -152,7 +152,7 @@ class Folder(Backend):
         with disk("write", self._uri(path)), self._file(path).open("r+b", buffering=0) as file:
             os.fsync(file.fileno())
 
-    def join(self, target: str, sources: Sequence[str], told: Callable[[int], object]) -> int:
+    def join(self, target: str, sources: Sequence[str], report: Callable[[int], object]) -> int:
         written = 0
         with self._new(target) as out:
             for source in sources:
@@ -161,7 +161,7 @@ class Folder(Backend):
                 with file:
                     for count in self._copied(file, out, source, target):
                         written += count
-                        told(count)
+                        report(count)
         return written
 
     def _copied(self, file: FileIO, out: FileIO, source: str, target: str) -> Iterator[int]:

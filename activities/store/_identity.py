@@ -1,4 +1,4 @@
-"""A store's identity: a small object with a random id, made once, by which an empty mount point is told from the store.
+"""A store's identity: a small object with a random id, made once, which tells the store from an empty mount point.
 
 It is made where something new begins, and never where something of a planned batch is expected: a folder that is not
 mounted for a moment must not become another store.
@@ -30,7 +30,7 @@ async def identity_of(store: Store) -> str | None:
     except (ValueError, TypeError, KeyError):
         pass
     raise StoreError(
-        f"The object {store.uri(IDENTITY)} tells no identity of the store: bring it back from a backup. Without it "
+        f"The object {store.uri(IDENTITY)} does not hold the store's identity: bring it back from a backup. Without it "
         "nobody can tell whether this is the store that batches were planned in."
     )
 

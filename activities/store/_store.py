@@ -248,7 +248,7 @@ class Store:
         """Offer an object as a file to read from: the file itself, or a download that is deleted afterwards. Blocks."""
         return self._backend.local(_check(path))
 
-    def concat(self, target: str, sources: Sequence[str], told: Callable[[int], object] = lambda count: None) -> int:
+    def concat(self, target: str, sources: Sequence[str], report: Callable[[int], object] = lambda count: None) -> int:
         """Join objects into one, all or nothing, and return its size in bytes. Blocks.
 
         The target is independent of the sources: they may be deleted at once.
@@ -256,7 +256,7 @@ class Store:
         Args:
             target: what is made or replaced.
             sources: what it is made of, in order.
-            told: called now and then with the bytes that were joined since; what it raises ends the joining.
+            report: called from time to time with the bytes joined since the last call; what it raises ends the joining.
         """
         _check(target)
         for source in sources:
@@ -264,7 +264,7 @@ class Store:
         if len(sources) == 1 and (sources[0] == target or self._backend.duplicate(target, sources[0])):
             entry = self._backend.entry(target)
             return entry.size if entry else 0
-        return self._backend.join(target, sources, told)
+        return self._backend.join(target, sources, report)
 
     def put_file(self, path: str, file: Path) -> int:
         """Copy a local file into the store, all or nothing, and return its size in bytes. Blocks."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from durabatch.activities.duplicates import FirstPlaces
+from durabatch.activities.duplicates import FirstOccurrences
 from durabatch.activities.estimate import estimate_tokens
 from durabatch.activities.rows import Line, Problem
 from durabatch.contract import BatchSpec, OnInvalidRow
@@ -123,7 +123,7 @@ async def test_an_endpoint_that_the_provider_cannot_batch_is_refused_with_those_
 @pytest.mark.parametrize("params", [{"top_p": float("inf")}, {"a": [{"b": float("nan")}]}])
 async def test_params_that_no_json_can_hold_are_refused(desk: Any, params: dict[str, Any]) -> None:
     error = await desk.refused(desk.plan(desk.chat("a"), params=params))
-    assert (error.type, "number that JSON cannot tell" in error.message) == ("invalid_spec", True)
+    assert (error.type, "number that JSON cannot express" in error.message) == ("invalid_spec", True)
 
 
 # --- rows inline ---
@@ -187,7 +187,7 @@ BAD: list[tuple[Any, str]] = [
         {"custom_id": "k-22", "body": {"model": "other", "messages": [SECRET]}},
         "line 22, body.model: differs from that of line 1, and this provider takes one model a batch",
     ),
-    (b'{"custom_id":"k-23","body":{"model":"m","model":"n","messages":[]}}', "line 23, body.model: is there twice"),
+    (b'{"custom_id":"k-23","body":{"model":"m","model":"n","messages":[]}}', "line 23, body.model: occurs twice"),
     (
         b'{"custom_id": "k-24", "body": {"x": ' + b"[" * 500 + b"]" * 500 + b"}}",
         "line 24: is nested more than 200 levels deep",
@@ -212,7 +212,7 @@ async def test_every_kind_of_bad_row_is_told_by_line_field_and_reason_and_nothin
     for problem, (_, expected) in zip(told, BAD, strict=True):
         assert problem.startswith(expected), problem
     assert error.message.startswith("24 rows of 25 cannot be sent, and nothing was submitted: line 2: is not JSON")
-    assert "; and 4 more. To go on, mend them, or let them fail alone with on_invalid_row" in error.message
+    assert "; and 4 more. To go on, fix them, or let them fail alone with on_invalid_row" in error.message
     assert all(problem in error.message for problem in told[:20])
     assert told[20] not in error.message
     assert SECRET not in error.message + "".join(told)
@@ -332,15 +332,15 @@ class Same(str):
 def test_ids_with_the_same_hash_are_not_confused() -> None:
     pieces = [array("q") for _ in range(256)]
     pieces[7].append(7)
-    firsts = FirstPlaces(pieces)
+    firsts = FirstOccurrences(pieces)
     found = [
-        firsts.see(Same(name), Line(number, number * 10, 5, b"", file))
+        firsts.earlier(Same(name), Line(number, number * 10, 5, b"", file))
         for number, (name, file) in enumerate(
             [("a", "x"), ("b", "x"), ("b", "x"), ("a", "y"), ("c", "y"), ("b", "y"), ("c", "y"), ("a", "y")], 1
         )
     ]
     assert found == [None, None, "x line 2", "x line 1", None, "x line 2", "y line 5", "x line 1"]
-    assert firsts.see("d", Line(9, 90, 5, b"")) is None
+    assert firsts.earlier("d", Line(9, 90, 5, b"")) is None
 
 
 # --- shards ---

@@ -371,7 +371,7 @@ async def test_heartbeats_end_with_the_step() -> None:
 # --- the lease ---
 
 
-def test_a_pulse_without_a_lease_is_always_alive() -> None:
+def test_a_lease_without_a_time_limit_is_always_alive() -> None:
     assert Lease(renewed_at=time.monotonic() - 10**6).alive()
 
 
@@ -381,14 +381,14 @@ def test_a_lease_is_alive_for_half_its_time() -> None:
     assert not Lease(timeout=1000.0, renewed_at=now - 600).alive()
 
 
-def test_a_beat_renews_the_lease() -> None:
+def test_a_heartbeat_renews_the_lease() -> None:
     lease = Lease(timeout=1000.0, renewed_at=time.monotonic() - 400)
     lease.renew()
     assert time.monotonic() - lease.renewed_at < 100
     assert lease.alive()
 
 
-def test_a_pulse_that_stood_still_too_long_is_never_alive_again() -> None:
+def test_a_lease_that_ran_out_is_never_alive_again() -> None:
     # Temporal may have given the step to another worker meanwhile, and a late heartbeat changes nothing about that.
     lease = Lease(timeout=1000.0, renewed_at=time.monotonic() - 600)
     for _ in range(3):

@@ -658,9 +658,9 @@ def test_a_url_that_names_no_store_is_refused_in_a_sentence(url: str, words: str
 
 def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="a file stands where a folder should be"):
+    with pytest.raises(StoreError, match="a file is where a folder should be"):
         Store.open(str(tmp_path / "file"))
-    with pytest.raises(StoreError, match="a file stands where a folder should be"):
+    with pytest.raises(StoreError, match="a file is where a folder should be"):
         Store.open(str(tmp_path / "file" / "below"))
 
 

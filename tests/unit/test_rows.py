@@ -318,7 +318,7 @@ def test_a_refused_row_keeps_its_id_so_that_its_result_can_have_it() -> None:
 )
 def test_a_name_that_stands_twice_is_refused_by_name(data: bytes, field: str) -> None:
     error = refused(data)
-    assert (error.field, error.reason) == (field, "is there twice")
+    assert (error.field, error.reason) == (field, "occurs twice")
 
 
 def test_a_name_that_is_no_name_is_not_told() -> None:

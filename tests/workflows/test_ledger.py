@@ -14,7 +14,7 @@ import pytest
 from temporalio import workflow
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 
-from durabatch.activities.ledger_history import recall
+from durabatch.activities.ledger_history import read_ledger_history
 from durabatch.contract import BatchStatus, LedgerView
 from durabatch.contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart, ledger_id
 from durabatch.workflows import LedgerWorkflow
@@ -278,11 +278,11 @@ async def test_what_a_ledger_held_is_read_from_its_history_in_any_order_of_event
         await getattr(handle, end)()
         with pytest.raises(WorkflowFailureError):
             await handle.result()
-    recalled = await recall(house.client, handle.id)
+    history = await read_ledger_history(house.client, handle.id)
     assert before.holders and before.waiting
-    assert {one.holder for one in recalled.holding} == {one.holder for one in before.holding}
-    assert {one.holder for one in recalled.waiting} == {one.holder for one in before.queue}
-    assert sum(claim.tokens for claim in recalled.holding) == before.in_use
+    assert {one.holder for one in history.holding} == {one.holder for one in before.holding}
+    assert {one.holder for one in history.waiting} == {one.holder for one in before.queue}
+    assert sum(claim.tokens for claim in history.holding) == before.in_use
     for name in others:
         await house.client.get_workflow_handle(name).terminate()
 
