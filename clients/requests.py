@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -14,7 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
 from ..activities.input import (
+    File,
     find_files,
     has_wildcard,
     input_location,
@@ -22,8 +26,8 @@ from ..activities.input import (
     wild_path,
 )
 from ..activities.store import Store
-from ..contract import InvalidInput, InvalidSpec
-from ..contract.layout import brought_folder, brought_path
+from ..contract import InvalidInput, InvalidSpec, ObjectNotFound
+from ..contract.layout import brought_folder, brought_path, measured_path, parse_brought
 from .local_files import PIECE, Measured, local_files, local_path, measure, measure_file, opened
 
 #: A request by its id: a prompt, a list of chat messages, or a whole body.
@@ -92,6 +96,8 @@ class Rows:
         for path, local in zip(self.paths(batch_id), self.files, strict=True):
             if await store.size(path) != local.size:
                 await asyncio.to_thread(_copy, store, path, local)
+                if not self.folder:
+                    await store.write(measured_path(path), _encode(_Recorded(self.digest, self.count, self.size)))
 
 
 def _copy(store: Store, path: str, local: LocalFile) -> None:
@@ -105,6 +111,18 @@ def _copy(store: Store, path: str, local: LocalFile) -> None:
             raise InvalidInput(
                 f"The file {local.file} changed while it was being read: give it again when it is whole."
             )
+
+
+class _Recorded(msgspec.Struct, frozen=True):
+    """What is known of a file of rows in the store; kept beside one that a client brought, to save reading it again."""
+
+    digest: str  #: As that of `Measured`.
+    rows: int
+    size: int
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Recorded).decode
 
 
 @asynccontextmanager
@@ -140,9 +158,7 @@ async def gathered(requests: Requests, store: Store) -> AsyncIterator[Rows]:
 async def _stored(uri: str, store: Store) -> Rows:
     """Read what a URI in the store names."""
     files = await find_files(store, uri)
-    found = [
-        await asyncio.to_thread(measure, store.stream(file.path), f"The file {store.uri(file.path)}") for file in files
-    ]
+    found = [await _measured(store, file) for file in files]
     alone, path = files[0].name is None, input_location(store, uri)
     names = [file.name or "" for file in files]
     if not alone and not has_wildcard(path):
@@ -154,6 +170,17 @@ async def _stored(uri: str, store: Store) -> Rows:
         size=sum(one.size for one in found),
         uri=uri,
     )
+
+
+async def _measured(store: Store, file: File) -> _Recorded:
+    """Return what is in a file of the store: as it was recorded when a client brought it, or else by reading it."""
+    if parse_brought(file.path):  # such an object is named by its content, and is never written anew with another
+        with contextlib.suppress(ObjectNotFound, msgspec.MsgspecError):
+            recorded = _decode(await store.read(measured_path(file.path)))
+            if recorded.size == file.size:
+                return recorded
+    found = await asyncio.to_thread(measure, store.stream(file.path), f"The file {store.uri(file.path)}")
+    return _Recorded(found.digest, found.rows, found.size)
 
 
 def _on_disk(path: Path) -> Rows:
@@ -179,7 +206,7 @@ def _on_disk(path: Path) -> Rows:
     )
 
 
-def _joint_digest(names: list[str], found: list[Measured]) -> str:
+def _joint_digest(names: list[str], found: Sequence[Measured | _Recorded]) -> str:
     """Return a digest of several files' names and contents."""
     facts = [[name, one.digest] for name, one in zip(names, found, strict=True)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -6,6 +6,7 @@
     ~claims/<account>/<provider batch>~<owner>   whose a provider batch is
     <batch id>/input-<digest>.jsonl              rows that a client brought: one file,
     <batch id>/input-<digest>/00000-<name>       or several
+    <batch id>/input-<digest>.jsonl.measured.json    what is known of the one file
     <batch's folder>/
         input.jsonl                              rows given inline in the spec
         input.json                               the list of the input's files, where there are several
@@ -162,6 +163,11 @@ def brought_folder(batch_id: str, digest: str) -> str:
 def brought_path(batch_id: str, digest: str, number: int, width: int, name: str) -> str:
     """Return the path of one file in a brought folder: the numbers keep the files in their order."""
     return f"{brought_folder(batch_id, digest)}/{number:0{width}d}-{name}"
+
+
+def measured_path(path: str) -> str:
+    """Return the path of what is known of the rows in one file that a client brought, by the file's own path."""
+    return f"{path}.measured.json"
 
 
 def shard_folder(shard: int) -> str:

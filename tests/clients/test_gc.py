@@ -166,7 +166,7 @@ async def test_a_removal_that_is_broken_off_is_finished_by_the_next_one(desk: De
 
 async def test_a_batch_that_runs_is_never_touched_nor_the_rows_that_it_reads(desk: Desk) -> None:
     first = await ended(desk)
-    (copy,) = [path for path in await names(desk, first) if "/input-" in path]
+    (copy,) = [path for path in await names(desk, first) if "/input-" in path and path.endswith(".jsonl")]
     await desk.sandbox.settings(batch_seconds=3600)
     second = unique("reader")
     await desk.client.create(desk.client.store.uri(copy), **desk.fields(id=second))

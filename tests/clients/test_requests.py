@@ -14,6 +14,7 @@ import zstandard
 from durabatch.clients.local_files import check_files
 from durabatch.clients.requests import LocalFile, Rows, gathered
 from durabatch.contract import InvalidInput, InvalidSpec
+from durabatch.contract.layout import measured_path
 
 from .conftest import Desk
 
@@ -242,6 +243,23 @@ async def test_a_folder_or_a_pattern_of_the_store_is_one_batch(desk: Desk, uri: 
     id = await desk.start(f"{store.url}/{uri}", id=f"stored-{uuid.uuid4().hex[:8]}")
     assert await texts(desk, id) == ["a", "b"]
     assert not [path for path, _ in await store.list(id) if "/input-" in path]  # it is where it was
+
+
+async def test_what_is_in_a_file_that_a_client_brought_is_recorded_and_not_read_again(idle: Desk, data: Path) -> None:
+    store = idle.client.store
+    async with gathered(data / "b.jsonl", store) as brought:
+        await brought.put(store, "b-1")
+    (path,) = brought.paths("b-1")
+    other = b" " * brought.size  # of that size, so that only a reader can see it
+    await store.write(path, other)
+    found = await gather(store.uri(path), idle)
+    assert (found.digest, found.count, found.size) == (brought.digest, brought.count, brought.size)
+    # A record that cannot be right is none, and so is one of an object that anybody may write.
+    await store.write(path, rows("c", "d", "e"))
+    assert (await gather(store.uri(path), idle)).count == 3
+    await store.write("mine/c.jsonl", rows("c"))
+    await store.write(measured_path("mine/c.jsonl"), await store.read(measured_path(path)))
+    assert (await gather(store.uri("mine/c.jsonl"), idle)).count == 1
 
 
 async def test_a_folder_of_the_store_is_the_same_batch_with_its_slash_or_without(idle: Desk) -> None:

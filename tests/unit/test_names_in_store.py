@@ -27,6 +27,7 @@ from durabatch.contract.layout import (
     is_record,
     is_written,
     manifest_path,
+    measured_path,
     note_path,
     parse_brought,
     parse_claim,
@@ -72,6 +73,11 @@ MADE = [
     (
         f"{brought_folder(ROOT, DIGEST)}.jsonl.gz",
         f"{ROOT}/input-0123456789abcdef.jsonl.gz",
+        Name(kind=Kind.BROUGHT),
+    ),
+    (
+        measured_path(f"{brought_folder(ROOT, DIGEST)}.jsonl"),
+        f"{ROOT}/input-0123456789abcdef.jsonl.measured.json",
         Name(kind=Kind.BROUGHT),
     ),
     (
