@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 SHORT_WAIT = timedelta(seconds=30)
 #: The package's folder: of a fault's frames, the last one in it is named.
 _ROOT = Path(__file__).resolve().parent.parent
-#: Of the rows that are wrong, what a failure holds at most; promise G6 bounds a payload to 64 KiB.
-_PROBLEM_BYTES = 24 * 1024
+#: What a failure holds of the rows that are wrong: carried with the largest result it fits into 64 KiB (promise G6).
+_PROBLEM_BYTES = 13 * 1024
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 

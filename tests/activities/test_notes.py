@@ -68,10 +68,10 @@ async def names(store: Store) -> list[str]:
 
 async def test_a_create_that_knows_of_all_others_gets_the_next_number(claims: Claims, store: Store) -> None:
     assert (await claims.notes()).newest == 0
-    assert not (await claims.notes()).stand
+    assert not (await claims.notes()).may_have_bought
     assert [await claims.note(FIRST + timedelta(hours=n), known=n) for n in range(3)] == [1, 2, 3]
     found = await claims.notes()
-    assert (found.newest, found.at, found.account, found.stand) == (3, FIRST, "acc", True)
+    assert (found.newest, found.at, found.account, found.may_have_bought) == (3, FIRST, "acc", True)
     assert await names(store) == ["intent", "intent-2", "intent-3"]
 
 
@@ -118,7 +118,7 @@ async def test_what_else_lies_in_the_folder_is_no_note(claims: Claims, store: St
 async def test_a_note_that_is_withdrawn_tells_of_no_purchase_and_keeps_its_number(claims: Claims, store: Store) -> None:
     await claims.withdraw(await claims.note(FIRST, known=0))
     found = await claims.notes()
-    assert (found.newest, found.stand) == (1, False)
+    assert (found.newest, found.may_have_bought) == (1, False)
     with pytest.raises(AnswerLost):
         await claims.note(FIRST, known=0)  # it comes late, and by now another may be on its way
     assert await claims.note(FIRST, known=1) == 2
@@ -169,7 +169,7 @@ async def test_a_number_that_is_free_again_is_given_to_nobody(tmp_path: Path, fu
     with pytest.raises(AnswerLost):
         await claims_in(mine).note(FIRST, known=0)
     assert (await others.notes()).newest == (2 if further else 1)
-    assert (await others.notes()).stand is further
+    assert (await others.notes()).may_have_bought is further
 
 
 async def test_a_note_that_cannot_be_written_lets_no_create_through(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ async def test_of_many_rows_that_are_wrong_a_failure_holds_what_fits_into_histor
     (details,) = (await failed(raises(InvalidInput("Many.", many)))).details
     assert details["total"] == 1000
     assert details["problems"] == [problem.facts() for problem in many[: len(details["problems"])]]
-    assert 20 * 1024 < len(json.dumps(details)) < 25 * 1024
+    assert 12 * 1024 < len(json.dumps(details)) < 14 * 1024
 
 
 @pytest.mark.parametrize(

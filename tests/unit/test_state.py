@@ -64,7 +64,7 @@ def test_what_is_carried_fits_into_a_payload_in_every_phase() -> None:
     )
     cause = {
         "code": "invalid_input",
-        "problems": ["x" * 96] * 250,  # as many bytes as `step.failure` lets through
+        "problems": ["x" * 96] * 133,  # as many bytes as `step.failure` lets through
         "total": 10**9,
         "submitted": True,
     }
