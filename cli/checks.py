@@ -56,11 +56,11 @@ class Finding:
     level: Level
     name: str
     fact: str
-    mend: str | None = None
+    fix: str | None = None
 
     def facts(self) -> dict[str, str | None]:
         """Return it for a program."""
-        return {"name": self.name, "level": self.level.value, "fact": self.fact, "mend": self.mend}
+        return {"name": self.name, "level": self.level.value, "fact": self.fact, "fix": self.fix}
 
 
 async def examine() -> list[Finding]:
@@ -191,17 +191,17 @@ async def _reach(provider: ProviderSettings) -> tuple[Finding, float | None]:
         ), None
     except ProviderError as error:
         if error.status is None:
-            mend = "Check its base_url, the network, the proxy variables and the certificates."
-            return Finding(Level.FAIL, name, f"{provider.url}: {error.message}", mend), None
+            fix = "Check its base_url, the network, the proxy variables and the certificates."
+            return Finding(Level.FAIL, name, f"{provider.url}: {error.message}", fix), None
         if error.status >= 500:
             return Finding(Level.WARN, name, error.message, "Batches wait until it recovers."), None
         if (better := await _better(provider)) is not None:
-            mend = f'Write base_url = "{better}" in [providers.{provider.name}].'
-            return Finding(Level.FAIL, name, f"{provider.url}: {error.message} It answers at {better}.", mend), None
+            fix = f'Write base_url = "{better}" in [providers.{provider.name}].'
+            return Finding(Level.FAIL, name, f"{provider.url}: {error.message} It answers at {better}.", fix), None
         # Some servers have no list of models; what is no JSON, or moved, is not the API.
         level = Level.WARN if isinstance(error, ProviderNotFound) else Level.FAIL
-        mend = f"Correct the base_url of [providers.{provider.name}], unless batches run all the same."
-        return Finding(level, name, f"{provider.url}: {error.message}", mend), None
+        fix = f"Correct the base_url of [providers.{provider.name}], unless batches run all the same."
+        return Finding(level, name, f"{provider.url}: {error.message}", fix), None
     return Finding(Level.OK, name, f"{provider.url} answers"), skew
 
 

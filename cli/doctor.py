@@ -1,4 +1,4 @@
-"""`doctor`: is everything there that a batch needs, and how is it mended?"""
+"""`doctor`: is everything there that a batch needs, and how is it fixed?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def doctor(
 ) -> None:
     """Check that everything a batch needs is there.
 
-    Python, configuration, Temporal, worker, store, keys, providers and clock; it says how to mend what is wrong.
+    Python, configuration, Temporal, worker, store, keys, providers and clock; it says how to fix what is wrong.
     Keys are never printed. Exit code: 1 if anything fails.
     """
     raise typer.Exit(carry_out(_doctor(json_)))
@@ -36,6 +36,6 @@ async def _doctor(as_json: bool) -> int:
     width = max(len(finding.name) for finding in findings) + 2
     for finding in findings:
         put(f"{finding.level.value:<6}{finding.name:<{width}}{finding.fact}")
-        if finding.mend:
-            put(f"{'':<{6 + width}}→ {finding.mend}")
+        if finding.fix:
+            put(f"{'':<{6 + width}}→ {finding.fix}")
     return int(failed)

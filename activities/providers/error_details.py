@@ -34,7 +34,7 @@ _TAG = re.compile(r"<(?:(script|style)\b.*?</\1|!--.*?--|[^>]*)>", re.DOTALL | r
 _decode = msgspec.json.Decoder().decode
 
 
-class Words(NamedTuple):
+class ErrorDetails(NamedTuple):
     """What a provider says of a failure; None for what it leaves out."""
 
     type: str | None = None
@@ -47,38 +47,38 @@ class Words(NamedTuple):
         return int(self.code) if self.code and re.fullmatch(r"[45]\d\d", self.code) else None
 
 
-NO_WORDS = Words()
+NO_DETAILS = ErrorDetails()
 
 
-def silence(status: int | None) -> str:
+def no_reason(status: int | None) -> str:
     """Return the sentence for a failure of which the provider says nothing."""
     return "The provider gave no reason." if status is None else f"HTTP status {status}; the provider gave no reason."
 
 
-def words(value: Any) -> Words:
+def error_details(value: Any) -> ErrorDetails:
     """Return what the body of a failure, or its `error`, says: an object, a list of them, plain text or a page."""
-    return _words(value, 0)
+    return _details(value, 0)
 
 
-def _words(value: Any, level: int) -> Words:
+def _details(value: Any, level: int) -> ErrorDetails:
     if isinstance(value, str):
         return _of_text(value, level)
     if level > _MAX_LEVELS:
-        return NO_WORDS
+        return NO_DETAILS
     if isinstance(value, list):
-        found = [_words(item, level + 1) for item in value[:_MAX_ITEMS]]
-        first = next((words for words in found if words.type or words.code), NO_WORDS)
+        found = [_details(item, level + 1) for item in value[:_MAX_ITEMS]]
+        first = next((words for words in found if words.type or words.code), NO_DETAILS)
         return first._replace(message="; ".join(words.message for words in found if words.message) or None)
     if not isinstance(value, dict):
-        return NO_WORDS
+        return NO_DETAILS
     # `{"error": {…}}` and Anthropic's `{"type": "error", "error": {…}}` are envelopes.
     error = value.get("error")
-    inner = _words(error, level + 1) if error else NO_WORDS
+    inner = _details(error, level + 1) if error else NO_DETAILS
     kind, details = value.get("type"), value.get("details")
     if not kind or not isinstance(kind, str):
         kind = value.get("status") if isinstance(value.get("status"), str) else None
     code = _name(value.get("code")) or (_name(details.get("error_code")) if isinstance(details, dict) else None)
-    return Words(
+    return ErrorDetails(
         inner.type or (None if kind == "error" else kind),
         inner.code or code,
         inner.message or _message(value, level),
@@ -89,7 +89,7 @@ def _message(value: dict[str, Any], level: int) -> str | None:
     message = None
     for name in _FIELDS:
         given = value.get(name)
-        if given and (message := _words(given, level + 1).message):
+        if given and (message := _details(given, level + 1).message):
             break
     place = value.get("loc")
     if message and isinstance(place, list):  # FastAPI's: which field, and what is wrong with it
@@ -101,17 +101,17 @@ def _message(value: dict[str, Any], level: int) -> str | None:
     return message
 
 
-def _of_text(text: str, level: int) -> Words:
+def _of_text(text: str, level: int) -> ErrorDetails:
     bare = text.strip()
     if level:
-        return Words(message=text if bare else None)
+        return ErrorDetails(message=text if bare else None)
     if bare[:1] in ("{", "["):
         with contextlib.suppress(msgspec.DecodeError, RecursionError):
-            if (found := _words(_decode(bare), 1)).message:
+            if (found := _details(_decode(bare), 1)).message:
                 return found
     if bare[:1] == "<":
         bare = " ".join(html.unescape(_TAG.sub(" ", bare[:_MAX_PAGE])).split())
-    return Words(message=(bare if len(bare) <= _MAX_TEXT else f"{bare[:_MAX_TEXT]}…") or None)
+    return ErrorDetails(message=(bare if len(bare) <= _MAX_TEXT else f"{bare[:_MAX_TEXT]}…") or None)
 
 
 def _name(value: Any) -> str | None:

@@ -27,7 +27,7 @@ from ...contract import (
     QuotaExhausted,
     RateLimited,
 )
-from . import http_client, parsing, refusals
+from . import http_client, parsing, redaction, refusals
 from .redirects import MAX_REDIRECTS, origin, range_of, redirects, target
 from .settings import NO_KEY, ProviderSettings
 
@@ -70,9 +70,9 @@ class Http:
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         self._key = "" if key == NO_KEY else key
         self._key_variable = settings.key_variable
-        self._patience = settings.timeout.total_seconds()
+        self._timeout = settings.timeout.total_seconds()
         self._client = http_client.open_client(settings, headers)
-        #: The provider's clock at its last answer, where it told.
+        #: The provider's clock at its last answer that had a date.
         self.clock: datetime | None = None
 
     async def call(
@@ -107,7 +107,7 @@ class Http:
                 why = f"it is {page}"
             message = (
                 f"Provider {self.name} answered {method} {path} with a body that Durabatch cannot read: "
-                f"{refusals.scrub(why, self._key)}."
+                f"{redaction.redacted(why, self._key)}."
             )
             raise (AnswerLost if creates else ProviderUnavailable)(message, status=200) from None
 
@@ -176,7 +176,7 @@ class Http:
                 response = await self._client.send(request, stream=True)
             except httpx2.RequestError as error:
                 if abroad:
-                    said = http_client.reason(error, self._patience, request.url)
+                    said = http_client.reason(error, self._timeout, request.url)
                     why = said.partition(";")[0].rstrip(".")  # no advice
                     raise self._abroad_error(request.url, f"cannot be reached: {why}") from None
                 raise self._transport_error(error, False) from None
@@ -227,7 +227,7 @@ class Http:
         await self._client.aclose()
 
     def _transport_error(self, error: httpx2.RequestError, creates: bool) -> ProviderError:
-        why = http_client.reason(error, self._patience, self._client.base_url)
+        why = http_client.reason(error, self._timeout, self._client.base_url)
         # Only these are known to have failed before a byte of the request left.
         unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
         if creates and not isinstance(error, unsent):
@@ -244,9 +244,9 @@ class Http:
 
     def _status_error(self, response: httpx2.Response, content: bytes, creates: bool) -> ProviderError:
         status = response.status_code
-        found = refusals.explain(content)
-        said = refusals.scrub(found.words or found.code or _moved(response), self._key)
-        told = f"Provider {self.name} answered {status}: {said}" if said else _silent(self.name, status)
+        found = refusals.refusal(content)
+        said = redaction.redacted(found.words or found.code or _moved(response), self._key)
+        message = f"Provider {self.name} answered {status}: {said}" if said else _silent(self.name, status)
         facts: dict[str, Any] = {"retry_after": retry_after(response.headers), "status": status}
         reasons = f"{found.code} {found.words}".lower()
         full = any(word in reasons for word in QUEUE_WORDS)
@@ -260,20 +260,22 @@ class Http:
         if status == 404:
             route = response.request.url.path.rstrip("/").rpartition("/")[2]
             if response.request.method == "GET" and route in _LISTINGS:
-                told = f"{told.rstrip('.')}. There is such a listing at the right base_url: see `durabatch doctor`."
-            return ProviderNotFound(told, status=status)
+                hint = "There is such a listing at the right base_url: see `durabatch doctor`."
+                message = f"{message.rstrip('.')}. {hint}"
+            return ProviderNotFound(message, status=status)
         if status == 429:
-            return (QueueFull if full else RateLimited)(told, **facts)
+            return (QueueFull if full else RateLimited)(message, **facts)
         if status >= 500 or status == 408:
             # A server, or a proxy before it, that gave up waiting may have passed the request on.
-            return (AnswerLost if creates else ProviderUnavailable)(told, **facts)
+            return (AnswerLost if creates else ProviderUnavailable)(message, **facts)
         if status == 425:
-            return ProviderUnavailable(told, **facts)
+            return ProviderUnavailable(message, **facts)
         if full:
-            return QueueFull(told, **facts)
+            return QueueFull(message, **facts)
         if status == 402 or any(word in reasons for word in CREDIT_WORDS):
-            return QuotaExhausted(f"{told.rstrip('.')}. Add credit to the account, or raise its limit.", status=status)
-        return ProviderRefused(told, status=status)
+            message = f"{message.rstrip('.')}. Add credit to the account, or raise its limit."
+            return QuotaExhausted(message, status=status)
+        return ProviderRefused(message, status=status)
 
 
 def path_part(reference: str) -> str:

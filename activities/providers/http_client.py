@@ -48,8 +48,8 @@ def open_client(settings: ProviderSettings, headers: Mapping[str, str]) -> httpx
     """
     check_key(settings)
     _check_url(settings)
-    patience = settings.timeout.total_seconds()
-    timeout = httpx2.Timeout(patience, connect=min(patience, CONNECT_SECONDS))
+    silence = settings.timeout.total_seconds()
+    timeout = httpx2.Timeout(silence, connect=min(silence, CONNECT_SECONDS))
     # httpx2 repeats nothing by itself. Connections are not limited: who may call how often is decided above.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
     trust = _trust_of(settings)
@@ -192,13 +192,13 @@ def _of_system(cause: BaseException) -> str | None:
 
 def _of_proxy(cause: BaseException) -> str | None:
     """Return what TLS says, or what the name service or the network say of the proxy; None if it is something else."""
-    mend = "correct the variable, or put the provider's host into NO_PROXY"
+    fix = "correct the variable, or put the provider's host into NO_PROXY"
     if isinstance(cause, socket.gaierror):
-        return f"the name service (DNS) does not find the host of the proxy that {_proxies()} names; {mend}"
+        return f"the name service (DNS) does not find the host of the proxy that {_proxies()} names; {fix}"
     if isinstance(cause, ConnectionRefusedError):
-        return f"nothing listens at the proxy that {_proxies()} names (connection refused); {mend}"
+        return f"nothing listens at the proxy that {_proxies()} names (connection refused); {fix}"
     if isinstance(cause, OSError) and cause.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-        return f"there is no way to the network of the proxy that {_proxies()} names; {mend}"
+        return f"there is no way to the network of the proxy that {_proxies()} names; {fix}"
     return _of_system(cause)
 
 

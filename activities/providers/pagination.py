@@ -48,12 +48,12 @@ def page(answer: Any) -> Page:
         raise parsing.Unreadable("field `data` is no array" if "data" in answer else "field `data` is missing")
     listed = listed or []
     items = tuple(one for one in listed if isinstance(one, dict))
-    last = next((found for one in reversed(items) if (found := parsing.word(one.get("id")))), None)
+    last = next((found for one in reversed(items) if (found := parsing.text(one.get("id")))), None)
     return Page(
         items=items,
         count=len(listed),
         more=parsing.flag(answer.get("has_more")),
-        cursor=last or parsing.word(answer.get("last_id")),
+        cursor=last or parsing.text(answer.get("last_id")),
     )
 
 
@@ -93,7 +93,7 @@ async def pages(
         found = await ask(cursor)
         before = len(seen)
         for one in found.items:
-            known_as = parsing.word(one.get("id"))
+            known_as = parsing.text(one.get("id"))
             if known_as is not None and hash(known_as) in seen:
                 continue
             if known_as is not None:

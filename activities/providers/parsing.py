@@ -69,7 +69,7 @@ def fields(answer: Any) -> Mapping[str, Any]:
     return answer
 
 
-def present(answer: Any) -> None:
+def answered(answer: Any) -> None:
     """Take any answer that is one.
 
     Raises:
@@ -79,31 +79,31 @@ def present(answer: Any) -> None:
         fields(answer)
 
 
-def needed(answer: Mapping[str, Any], name: str) -> str:
+def required(answer: Mapping[str, Any], name: str) -> str:
     """Return an id or a status, without which an answer says nothing.
 
     Raises:
         Unreadable: it is missing or no word.
     """
-    found = word(answer.get(name))
+    found = text(answer.get(name))
     if found is None:
         missing = answer.get(name) in (None, "")
         raise Unreadable(f"field `{name}` is missing" if missing else f"field `{name}` is no word")
     return found
 
 
-def word(value: Any) -> str | None:
+def text(value: Any) -> str | None:
     """Return an id, a status or a name; None if it is none."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value or len(value) > MAX_WORD:
         return None
-    return clean(value)
+    return encodable(value)
 
 
-def clean(text: str) -> str:
+def encodable(words: str) -> str:
     """Return text that can be written as UTF-8."""
-    return text.encode("utf-8", "replace").decode()
+    return words.encode("utf-8", "replace").decode()
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -156,9 +156,9 @@ def instant(value: Any) -> datetime | None:
     return None
 
 
-def _iso(text: str) -> datetime | None:
+def _iso(value: str) -> datetime | None:
     try:
-        found = datetime.fromisoformat(text.strip())
+        found = datetime.fromisoformat(value.strip())
         found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

@@ -44,7 +44,7 @@ class State(NamedTuple):
     known: bool  #: Whether its meaning is known.
 
 
-def state_of(word: object, *, answered: bool = False) -> State:
+def status_of(word: object, *, answered: bool = False) -> State:
     """Return what a provider's word for a batch's state means, whatever its case, hyphens and spaces.
 
     A word that nobody knows must not end a batch that is paid for, so it counts as under way. If the provider has

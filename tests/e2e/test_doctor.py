@@ -19,7 +19,7 @@ def test_doctor_finds_everything_in_order(served: Workspace) -> None:
     assert "ok    store" in served.call("doctor").out
 
 
-def test_doctor_says_what_is_wrong_and_how_to_mend_it(workspace: Workspace) -> None:
+def test_doctor_says_what_is_wrong_and_how_to_fix_it(workspace: Workspace) -> None:
     asyncio.run(workspace.admin.revoke(KEY))
     config = workspace.folder / "durabatch.toml"
     (workspace.folder / "file").write_text("")
@@ -34,7 +34,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(workspace: Workspace) -> N
     failed = {check["name"]: check for check in ended.facts["checks"] if check["level"] == "fail"}
     assert set(failed) == {"temporal", "store", "key of keyless", "provider dead", "provider stub"}
     assert "refuses the key (401): Incorrect API key provided" in failed["provider stub"]["fact"]
-    assert "KEY" in failed["provider stub"]["mend"]
+    assert "KEY" in failed["provider stub"]["fix"]
     assert "NOBODY_SET_THIS" in failed["key of keyless"]["fact"]
     config.write_text("[stor]\n")
     broken = workspace.call("doctor")
@@ -85,8 +85,8 @@ def test_doctor_says_what_is_wrong_with_a_base_url(workspace: Workspace) -> None
     found = {one["name"]: one for one in workspace.call("doctor", "--json").facts["checks"]}
     assert found["provider right"]["level"] == "ok"
     assert found["provider short"]["level"] == found["provider long"]["level"] == "fail"
-    assert f'base_url = "{url}/v1?api-version=1"' in found["provider short"]["mend"]
-    assert f'base_url = "{url}"' in found["provider long"]["mend"]
+    assert f'base_url = "{url}/v1?api-version=1"' in found["provider short"]["fix"]
+    assert f'base_url = "{url}"' in found["provider long"]["fix"]
     assert "does not speak TLS" in found["provider tls"]["fact"] and "http://?" in found["provider tls"]["fact"]
     assert "connection refused" in found["provider nobody"]["fact"]
     asyncio.run(workspace.admin.fault("models", "override", body="<title>Sign in</title><html>", media="text/html"))

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from durabatch.activities.providers import ProviderSettings
 from durabatch.activities.providers.http import LONGEST_WAIT, Http, retry_after
-from durabatch.activities.providers.refusals import MAX_WORDS
+from durabatch.activities.providers.redaction import MAX_CHARS
 from durabatch.contract import (
     AnswerLost,
     AuthenticationFailed,
@@ -248,7 +248,7 @@ async def test_a_redirect_says_where_it_leads_without_its_query() -> None:
 async def test_long_words_are_cut() -> None:
     body = b'{"error": {"message": "%b"}}' % (b"x " * 1000)
     async with serving(answering(400, body)) as http:
-        assert len((await failure(http)).message) <= MAX_WORDS + len("Provider gpt answered 400: ")
+        assert len((await failure(http)).message) <= MAX_CHARS + len("Provider gpt answered 400: ")
 
 
 @pytest.mark.parametrize(

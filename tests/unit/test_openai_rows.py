@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from durabatch.activities.providers.error_details import Words
+from durabatch.activities.providers.error_details import ErrorDetails
 from durabatch.activities.providers.openai import rows as openai_rows
 from durabatch.activities.providers.openai.errors import error_class
 from durabatch.activities.providers.openai.results import outcome
@@ -572,4 +572,4 @@ def test_a_line_that_is_no_result_is_refused(data: bytes) -> None:
     ],
 )
 def test_an_error_has_a_class(status: int | None, code: str | None, message: str | None, expected: ErrorClass) -> None:
-    assert error_class(status, Words(code=code, message=message)) is expected
+    assert error_class(status, ErrorDetails(code=code, message=message)) is expected

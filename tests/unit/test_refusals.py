@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from durabatch.activities.providers.refusals import MAX_WORDS, explain, scrub
+from durabatch.activities.providers.redaction import MAX_CHARS, redacted
+from durabatch.activities.providers.refusals import refusal
 
 KEY = "sk-proj-Ab3dEf6hIj9lMn2pQr5tUv8x"
 
@@ -30,7 +31,7 @@ KEY = "sk-proj-Ab3dEf6hIj9lMn2pQr5tUv8x"
     ],
 )
 def test_the_code_and_the_words_of_a_refusal_are_found(body: Any, code: str | None, words: str | None) -> None:
-    found = explain(json.dumps(body).encode())
+    found = refusal(json.dumps(body).encode())
     assert (found.code, found.words) == (code, words)
 
 
@@ -46,16 +47,16 @@ def test_the_code_and_the_words_of_a_refusal_are_found(body: Any, code: str | No
     ],
 )
 def test_a_body_that_is_no_json_is_said_too(body: bytes, words: str | None) -> None:
-    assert explain(body).words == words
+    assert refusal(body).words == words
 
 
 def test_a_body_of_any_depth_or_size_is_read_in_bounds() -> None:
-    assert len(scrub(explain(b'{"error":' * 100_000).words or "", KEY)) <= MAX_WORDS
+    assert len(redacted(refusal(b'{"error":' * 100_000).words or "", KEY)) <= MAX_CHARS
     nested: Any = {"message": "deep"}
     for _ in range(50):
         nested = {"error": nested}
-    assert explain(json.dumps(nested).encode()).words is None
-    assert len(scrub(explain(b'{"message": "' + b"x " * 10**6 + b'"}').words or "", KEY)) <= MAX_WORDS
+    assert refusal(json.dumps(nested).encode()).words is None
+    assert len(redacted(refusal(b'{"message": "' + b"x " * 10**6 + b'"}').words or "", KEY)) <= MAX_CHARS
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_body_of_any_depth_or_size_is_read_in_bounds() -> None:
     ],
 )
 def test_no_part_of_a_key_is_repeated(said: str) -> None:
-    found = scrub(said, KEY)
+    found = redacted(said, KEY)
     assert "[key]" in found
     assert not any(KEY[at : at + 4] in found for at in range(7, len(KEY) - 3)), found
 
@@ -91,5 +92,5 @@ def test_no_part_of_a_key_is_repeated(said: str) -> None:
     ],
 )
 def test_other_words_stay_as_they_are(said: str) -> None:
-    assert scrub(said, KEY) == said
-    assert scrub(said, "") == said
+    assert redacted(said, KEY) == said
+    assert redacted(said, "") == said

@@ -6,7 +6,7 @@ import pytest
 
 from durabatch.activities.providers.anthropic import batch_object as anthropic
 from durabatch.activities.providers.openai import batch_object as openai_batch
-from durabatch.activities.providers.status import MAX_WORD, state_of
+from durabatch.activities.providers.status import MAX_WORD, status_of
 from durabatch.contract import ProviderStatus
 
 S = ProviderStatus
@@ -42,18 +42,18 @@ S = ProviderStatus
     ],
 )
 def test_a_word_means_the_same_however_it_is_spelled(word: str, status: ProviderStatus) -> None:
-    assert state_of(word) == (status, word, True)
-    assert state_of(word, answered=True).status is status  # a word that is known is believed
+    assert status_of(word) == (status, word, True)
+    assert status_of(word, answered=True).status is status  # a word that is known is believed
 
 
 @pytest.mark.parametrize("word", ["resting", "", None, 7, [], {"a": 1}, "not completed", "completed?"])
 def test_a_word_that_nobody_knows_ends_a_batch_only_when_every_row_is_answered(word: object) -> None:
-    assert state_of(word)[::2] == (S.IN_PROGRESS, False)
-    assert state_of(word, answered=True)[::2] == (S.COMPLETED, False)
+    assert status_of(word)[::2] == (S.IN_PROGRESS, False)
+    assert status_of(word, answered=True)[::2] == (S.COMPLETED, False)
 
 
 def test_a_long_word_is_cut() -> None:
-    assert len(state_of("x" * 10_000).raw) == MAX_WORD
+    assert len(status_of("x" * 10_000).raw) == MAX_WORD
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def open_provider(settings: ProviderSettings) -> Provider:
     http = Http(settings, {"x-api-key": key, "anthropic-version": VERSION})
 
     async def probe() -> datetime | None:
-        await http.call("GET", "/v1/models", params={"limit": 1}, read=parsing.present)
+        await http.call("GET", "/v1/models", params={"limit": 1}, read=parsing.answered)
         return http.clock
 
     return Provider(

@@ -11,7 +11,7 @@ from typing import Any
 from ....contract import ProviderStatus
 from ....contract.steps import Snapshot
 from .. import parsing
-from ..status import state_of
+from ..status import status_of
 
 #: What becomes of a batch's rows, as its counts name it.
 COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
@@ -26,14 +26,14 @@ def snapshot(answer: Any) -> Snapshot:
         parsing.Unreadable: it is no object, or has no id.
     """
     item = parsing.fields(answer)
-    told = parsing.mapping(item.get("request_counts"))
-    counts = {name: parsing.count(told.get(name)) or 0 for name in COUNTS}
-    state = state_of(
-        parsing.word(item.get("processing_status")),
+    listed = parsing.mapping(item.get("request_counts"))
+    counts = {name: parsing.count(listed.get(name)) or 0 for name in COUNTS}
+    state = status_of(
+        parsing.text(item.get("processing_status")),
         answered=any(counts.values()) and not counts["processing"] and bool(item.get("results_url")),
     )
     return Snapshot(
-        id=parsing.needed(item, "id"),
+        id=parsing.required(item, "id"),
         status=_ended(counts) if state.status in _ENDS else state.status,
         raw_status=state.raw,
         known=state.known,
@@ -52,7 +52,7 @@ def batch(batch_id: str, answer: Any) -> Snapshot:
     Raises:
         parsing.Unreadable: the answer does not say how it is, or is about another one.
     """
-    parsing.needed(parsing.fields(answer), "processing_status")
+    parsing.required(parsing.fields(answer), "processing_status")
     found = snapshot(answer)
     if found.id != batch_id:
         raise parsing.Unreadable("field `id` names another batch than was asked for")
@@ -61,10 +61,10 @@ def batch(batch_id: str, answer: Any) -> Snapshot:
 
 def rows_of(item: Mapping[str, Any]) -> int | None:
     """Return how many rows a batch has; None if that cannot be read."""
-    told = item.get("request_counts")
-    if not isinstance(told, dict):
+    listed = item.get("request_counts")
+    if not isinstance(listed, dict):
         return None
-    counts = [parsing.count(told[name]) for name in COUNTS if told.get(name) is not None]
+    counts = [parsing.count(listed[name]) for name in COUNTS if listed.get(name) is not None]
     return None if None in counts or not counts else sum(one for one in counts if one is not None)
 
 

@@ -52,7 +52,7 @@ class AnthropicBatches:
                     break
                 # One whose rows nobody can count may be ours as well.
                 counted = batch_object.rows_of(item)
-                if (counted is not None and counted > wanted.rows) or not parsing.word(item.get("id")):
+                if (counted is not None and counted > wanted.rows) or not parsing.text(item.get("id")):
                     continue
                 batch = batch_object.snapshot(item)
                 if batch.id in wanted.strangers:
@@ -94,7 +94,7 @@ class AnthropicBatches:
             answer = await self._http.send("POST", f"{_path(batch_id)}/cancel")
             return batch_object.batch(batch_id, parsing.decode(answer))
         except (ProviderRefused, parsing.Unreadable):
-            # It has ended meanwhile (400), or was told to end and the answer is odd: how it is, retrieve shows.
+            # It has ended meanwhile (400), or the answer is odd: retrieve shows how it is.
             return await self.retrieve(batch_id)
 
     async def result_files(self, batch: Snapshot) -> list[ResultFile]:

@@ -27,7 +27,7 @@ _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
 }
 
-#: A field's name may be told if it is a name: somebody's text may stand in its place.
+#: A field's name is reported if it looks like one: it may be somebody's text instead.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 _decode = msgspec.json.decode
@@ -71,7 +71,7 @@ def _field(name: str, value: msgspec.Raw, place: str) -> dict[str, Any]:
         return {"metadata": {"user_id": value}}
     if _decode(value) not in _ASKS_NOTHING.get(name, ()):
         why = "cannot be translated for Anthropic: leave it out, or send a {custom_id, params} row"
-        raise RowRefused(_told(place.rstrip("."), name), why)
+        raise RowRefused(_place(place.rstrip("."), name), why)
     return {}
 
 
@@ -104,7 +104,7 @@ def _content(message: dict[str, msgspec.Raw], place: str) -> msgspec.Raw:
     """Return a message's content if it is text, in a string or in parts; both look the same at both."""
     for name in message:
         if name not in ("role", "content") and not is_null(message, name):
-            raise RowRefused(_told(place, name), "cannot be translated for Anthropic")
+            raise RowRefused(_place(place, name), "cannot be translated for Anthropic")
     content = message.get("content", msgspec.Raw(b"null"))
     if first_byte(content) == b"[":
         for number, part in enumerate(_decode(content)):
@@ -112,7 +112,7 @@ def _content(message: dict[str, msgspec.Raw], place: str) -> msgspec.Raw:
             if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
                 raise RowRefused(here, "is not text, and only text can be translated for Anthropic")
             if extra := part.keys() - {"type", "text"}:
-                raise RowRefused(_told(here, min(extra)), "cannot be translated for Anthropic")
+                raise RowRefused(_place(here, min(extra)), "cannot be translated for Anthropic")
     elif first_byte(content) != b'"':
         raise RowRefused(f"{place}.content", "must be text, or a list of text parts")
     return content
@@ -128,8 +128,8 @@ def _joined(system: list[msgspec.Raw]) -> Any:
     return blocks
 
 
-def _told(place: str, name: str) -> str:
-    """Return where a field stands, by its own name if it has one that may be told."""
+def _place(place: str, name: str) -> str:
+    """Return where a field is, by its own name if it may be reported."""
     return f"{place}.{name}" if _NAME.fullmatch(name) else place
 
 

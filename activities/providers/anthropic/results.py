@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ....contract import ErrorClass, RowStatus
-from ..error_details import silence, words
+from ..error_details import error_details, no_reason
 from ..lenient_struct import lenient, parsed
 from ..outcome import CacheWrites, Outcome, RowFailure, RowResponse, RowTokens
 from .chat import first_byte
@@ -97,9 +97,9 @@ def _failure(error: Any, otherwise: str | None) -> RowFailure:
     Args:
         otherwise: its code where there is none.
     """
-    kind, code, message = told(error)
+    kind, code, message = error_details(error)
     return RowFailure(
-        type=error_class(kind, code, message), code=code or kind or otherwise, message=message or silence(None)
+        type=error_class(kind, code, message), code=code or kind or otherwise, message=message or no_reason(None)
     )
 
 
@@ -170,11 +170,6 @@ def _cache_writes(usage: _Usage | None) -> CacheWrites | None:
     # Only the price hangs on it, so a shape that is new to us must not cost the row its text.
     kept = usage.cache_creation.get("ephemeral_1h_input_tokens") if isinstance(usage.cache_creation, dict) else None
     return CacheWrites(tokens=usage.cache_creation_input_tokens, hour_tokens=kept if isinstance(kept, int) else 0)
-
-
-def told(error: Any) -> tuple[str | None, str | None, str | None]:
-    """Return (type, code, message) of an error, in its envelope `{"type": "error", "error": {…}}` or without."""
-    return words(error)
 
 
 #: Anthropic's error types: https://platform.claude.com/docs/en/api/errors and anthropic.types.shared.ErrorType.

@@ -34,7 +34,7 @@ def open_provider(settings: ProviderSettings) -> Provider:
     http = Http(settings, {"Authorization": f"Bearer {key}"})
 
     async def probe() -> datetime | None:
-        await http.call("GET", "/models", read=parsing.present)
+        await http.call("GET", "/models", read=parsing.answered)
         return http.clock
 
     batches = OpenAIBatches(http, settings.listing_lag)

@@ -11,8 +11,8 @@ from typing import Any
 from ....contract import ProviderStatus, Usage
 from ....contract.names import MARKER_KEY
 from ....contract.steps import Snapshot
-from .. import parsing, refusals
-from ..status import State, state_of
+from .. import parsing, redaction, refusals
+from ..status import State, status_of
 
 #: The metadata key beside the marker that tells which rows the batch was made of.
 DIGEST_KEY = "durabatch_rows"
@@ -33,12 +33,12 @@ def snapshot(answer: Any) -> Snapshot:
     item = parsing.fields(answer)
     counts = parsing.mapping(item.get("request_counts"))
     total, completed, failed = (parsing.count(counts.get(name)) or 0 for name in ("total", "completed", "failed"))
-    output = parsing.word(item.get("output_file_id"))  # some servers send "" for none
+    output = parsing.text(item.get("output_file_id"))  # some servers send "" for none
     state = _state(item, answered=output is not None and 0 < total <= completed + failed)
     errors = _errors(item)
     code = errors[0].code if errors else None
     return Snapshot(
-        id=parsing.needed(item, "id"),
+        id=parsing.required(item, "id"),
         status=state.status,
         raw_status=state.raw,
         known=state.known,
@@ -46,7 +46,7 @@ def snapshot(answer: Any) -> Snapshot:
         completed=completed,
         failed=failed,
         output=output,
-        errors=parsing.word(item.get("error_file_id")),
+        errors=parsing.text(item.get("error_file_id")),
         error=_said(errors),
         error_code=code,
         queue_full=state.status is ProviderStatus.FAILED and code in _QUEUE_FULL,
@@ -61,7 +61,7 @@ def batch(batch_id: str, answer: Any) -> Snapshot:
     Raises:
         parsing.Unreadable: the answer does not say how it is, or is about another one.
     """
-    parsing.needed(parsing.fields(answer), "status")
+    parsing.required(parsing.fields(answer), "status")
     found = snapshot(answer)
     if found.id != batch_id:
         raise parsing.Unreadable("field `id` names another batch than was asked for")
@@ -71,7 +71,7 @@ def batch(batch_id: str, answer: Any) -> Snapshot:
 def marks(item: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return the marker and the digest that a batch carries."""
     metadata = parsing.mapping(item.get("metadata"))
-    return parsing.word(metadata.get(MARKER_KEY)), parsing.word(metadata.get(DIGEST_KEY))
+    return parsing.text(metadata.get(MARKER_KEY)), parsing.text(metadata.get(DIGEST_KEY))
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage | None:
@@ -92,14 +92,14 @@ def fenced_off(item: Mapping[str, Any]) -> bool:
 
 
 def _state(item: Mapping[str, Any], *, answered: bool = False) -> State:
-    return state_of(parsing.word(item.get("status")), answered=answered)
+    return status_of(parsing.text(item.get("status")), answered=answered)
 
 
-def _errors(item: Mapping[str, Any]) -> list[refusals.Complaint]:
+def _errors(item: Mapping[str, Any]) -> list[refusals.ReportedError]:
     """Return why a batch failed as a whole: `errors: {data: […]}`, and what other servers make of it."""
-    return refusals.complaints(item.get("errors")) or refusals.complaints(item.get("error"))
+    return refusals.reported_errors(item.get("errors")) or refusals.reported_errors(item.get("error"))
 
 
-def _said(errors: list[refusals.Complaint]) -> str | None:
+def _said(errors: list[refusals.ReportedError]) -> str | None:
     said = refusals.sentence(errors)
-    return refusals.scrub(said, "", most=_MOST_SAID) if said else None
+    return redaction.redacted(said, "", most=_MOST_SAID) if said else None

@@ -72,7 +72,7 @@ class OpenAIBatches:
                 if created is not None and created < oldest:
                     break
                 marker, digest = batch_object.marks(item)
-                if marker and parsing.word(item.get("id")):
+                if marker and parsing.text(item.get("id")):
                     found.append(MarkedBatch(marker=marker, digest=digest or "", batch=batch_object.snapshot(item)))
         except ListingIncomplete as error:
             # Whoever asks deletes what no batch needs, so it has to know all of them.
@@ -102,7 +102,7 @@ class OpenAIBatches:
             answer = await self._http.send("POST", f"/batches/{path_part(batch_id)}/cancel")
             return batch_object.batch(batch_id, parsing.decode(answer))
         except (ProviderRefused, parsing.Unreadable):
-            # It has ended meanwhile (409), or was told to end and the answer is odd: how it is, retrieve shows.
+            # It has ended meanwhile (409), or the answer is odd: retrieve shows how it is.
             return await self.retrieve(batch_id)
 
     async def result_files(self, batch: Snapshot) -> list[ResultFile]:

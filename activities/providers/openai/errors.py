@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....contract import ErrorClass
-from ..error_details import Words, silence
+from ..error_details import ErrorDetails, no_reason
 from ..outcome import RowFailure
 
 #: Codes and types that OpenAI and servers like it send; more telling than the HTTP status, so looked at first.
@@ -43,7 +43,7 @@ _TYPES = {
 }
 
 
-def error_class(status: int | None, said: Words) -> ErrorClass:
+def error_class(status: int | None, said: ErrorDetails) -> ErrorClass:
     """Return the class of a row's error from its HTTP status, where it has one, and the provider's words."""
     name = said.type if said.code is None or said.code.isdecimal() else said.code
     if name in _CODES:
@@ -66,7 +66,7 @@ def error_class(status: int | None, said: Words) -> ErrorClass:
     return ErrorClass.INVALID_REQUEST
 
 
-def failure(said: Words, otherwise: ErrorClass, code: str = "error", message: str | None = None) -> RowFailure:
+def failure(said: ErrorDetails, otherwise: ErrorClass, code: str = "error", message: str | None = None) -> RowFailure:
     """Return a failure in the provider's words.
 
     Args:
@@ -78,7 +78,7 @@ def failure(said: Words, otherwise: ErrorClass, code: str = "error", message: st
     return RowFailure(
         type=otherwise if kind is ErrorClass.OTHER else kind,
         code=said.code or said.type or code,
-        message=said.message or message or silence(None),
+        message=said.message or message or no_reason(None),
     )
 
 

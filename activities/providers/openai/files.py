@@ -67,8 +67,8 @@ class OpenAIFiles:
                 created = parsing.instant(item.get("created_at"))
                 if created is not None and created < oldest:
                     break
-                name = parsing.word(item.get("filename"))
-                if name is not None and name.startswith(prefix) and parsing.word(item.get("id")):
+                name = parsing.text(item.get("filename"))
+                if name is not None and name.startswith(prefix) and parsing.text(item.get("id")):
                     size = parsing.count(item.get("bytes")) or 0
                     found.append(StoredFile(id=_id(item), name=name, bytes=size, created_at=created))
         except ListingIncomplete as error:
@@ -88,4 +88,4 @@ class OpenAIFiles:
 
 
 def _id(answer: Any) -> str:
-    return parsing.needed(parsing.fields(answer), "id")
+    return parsing.required(parsing.fields(answer), "id")

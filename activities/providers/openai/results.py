@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ....contract import ErrorClass, RowStatus
-from ..error_details import NO_WORDS, silence, words
+from ..error_details import NO_DETAILS, error_details, no_reason
 from ..lenient_struct import lenient, parsed
 from ..outcome import Outcome, RowFailure, RowResponse, RowTokens
 from .errors import error_class, failure, filtered
@@ -161,8 +161,8 @@ def _unwrapped(text: msgspec.Raw) -> msgspec.Raw:
 
 
 def _failed(custom_id: str, status: int | None, response: _Response | None, error: Any) -> Outcome:
-    said = words(error)
-    message = said.message or silence(status)
+    said = error_details(error)
+    message = said.message or no_reason(status)
     if not error and (status is None or 200 <= status < 300):
         # A success without an answer: nobody knows whether it was paid, so it is not bought again by itself.
         kind, code, message = ErrorClass.OTHER, "empty_response", _EMPTY
@@ -197,7 +197,7 @@ def _hidden(answer: _Answer, body: msgspec.Raw, error: Any) -> RowFailure | None
     Args:
         error: what the line itself says of one, beside the response.
     """
-    if answer.error and (said := words(answer.error)) != NO_WORDS:
+    if answer.error and (said := error_details(answer.error)) != NO_DETAILS:
         return failure(said, ErrorClass.SERVER_ERROR if answer.status == "failed" else ErrorClass.OTHER)
     if answer.choices:
         return _broken(answer.choices[0])
@@ -216,7 +216,7 @@ def _broken(choice: _Choice) -> RowFailure | None:
     if reason not in _BREAKS and not choice.error:
         return None
     message = f'The provider broke the answer off with finish_reason "{reason[:50]}" and gave no reason.'
-    return failure(words(choice.error), ErrorClass.SERVER_ERROR, reason or "error", message)
+    return failure(error_details(choice.error), ErrorClass.SERVER_ERROR, reason or "error", message)
 
 
 def _unfinished(answer: _Answer) -> RowFailure | None:
@@ -235,21 +235,22 @@ def _unfinished(answer: _Answer) -> RowFailure | None:
         return RowFailure(type=ErrorClass.TIMEOUT, code=status, message=message)
     if status in ("failed", "cancelled", "canceled"):
         message = f"The response's status is {status}, and the provider gave no reason."
-        return failure(NO_WORDS, ErrorClass.SERVER_ERROR, status, message)
+        return failure(NO_DETAILS, ErrorClass.SERVER_ERROR, status, message)
     return None
 
 
 def _unanswered(body: Any, error: Any) -> RowFailure | None:
     """Return the failure of a 2xx that has no answer in it; None where it may be an answer of another shape."""
-    if (said := words(error)) != NO_WORDS:
+    if (said := error_details(error)) != NO_DETAILS:
         return failure(said, ErrorClass.OTHER)
     if isinstance(body, str):
-        return failure(words(body), ErrorClass.OTHER, "unexpected_response", "The provider's answer is an empty text.")
+        empty = "The provider's answer is an empty text."
+        return failure(error_details(body), ErrorClass.OTHER, "unexpected_response", empty)
     if not isinstance(body, dict) or any(body.get(name) for name in _ANSWERS):
         return None
     marked = "error" in (body.get("object"), body.get("type"))
     if marked or isinstance(body.get("message"), str) or body.get("detail") or body.get("errors"):
-        return failure(words(body), ErrorClass.OTHER)
+        return failure(error_details(body), ErrorClass.OTHER)
     if not body or any(name in body for name in _ANSWERS):
         return RowFailure(type=ErrorClass.OTHER, code="empty_response", message=_EMPTY)
     return None
