@@ -42,11 +42,6 @@ from .signals import read_cancel, read_carried, read_spec, run_cancellable
 from .state import Carried, ShardOutcome, ShardState
 from .steering import LONG, PATIENCE, Steering, StepFailed, Stopped, cause_of, go_on, history_is_long
 
-#: The change that a run of this workflow may end in every phase, and not only between the steps of a single shard.
-CONTINUES = "every-phase-can-be-the-last-of-a-run"
-#: The change that a batch whose provider refuses its key looks whether a run before it has bought anything.
-LOOKS_BACK = "a-refused-batch-looks-back"
-
 
 class _Continue(Exception):
     """The history has grown long: go on in a new run."""
@@ -260,7 +255,7 @@ class BatchWorkflow:
 
     async def _bought_before(self) -> bool:
         """Return whether a run before this one, which was reset or terminated, may have bought anything."""
-        if self._spec is None or not workflow.patched(LOOKS_BACK):
+        if self._spec is None:
             return False
         try:
             recalled = await self._steering.call(
@@ -278,12 +273,8 @@ class BatchWorkflow:
 
     async def _breathe(self) -> None:
         """End this run of the workflow after a wait, when its history has grown long."""
-        if history_is_long() and (self._in_a_shard() or workflow.patched(CONTINUES)):
+        if history_is_long():
             raise _Continue
-
-    def _in_a_shard(self) -> bool:
-        plan, state = self._state.plan, self._state
-        return plan is not None and plan.shards == 1 and state.outcome is None and state.result is None
 
     async def _apply(self, plan: PlanSummary) -> Applied:
         self._enter(Phase.APPLYING)

@@ -11,15 +11,13 @@ from temporalio.exceptions import FailureError, is_cancelled_exception
 from ..contract import BatchResult, BatchSpec, OnComplete
 from ..contract.steps import FINISH, TIDY, FinishRequest, PlanSummary, TidyRequest
 from .state import Carried, Untidy
-from .steering import REPEATED_CANCEL, Steering, StepFailed
+from .steering import Steering, StepFailed
 
 #: How long a user's completion handler may take, tries included, before the batch ends without it.
 HANDLER_PATIENCE = timedelta(hours=24)
 _HANDLER_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
 #: How long files are tried to be deleted at a provider that is away when the batch ends; they expire there anyway.
 TIDY_PATIENCE = timedelta(minutes=30)
-#: The change that this time is one for all files, and not one for each.
-_ONE_PATIENCE = "one-patience-for-all-files"
 
 
 class Completion:
@@ -95,19 +93,16 @@ class Completion:
             summary="on_complete",
         )
         await workflow.wait_condition(lambda: handle.done() or self._steering.cancels != seen)
-        if not handle.done() and workflow.patched(REPEATED_CANCEL):
+        if not handle.done():
             handle.cancel()
         await handle
 
     async def _tidy(self, plan: PlanSummary, left: Untidy) -> None:
-        until = workflow.now() + TIDY_PATIENCE
         if self._state.tidy_until is None:
-            self._state.tidy_until = until
-        elif workflow.patched(_ONE_PATIENCE):
-            until = self._state.tidy_until
+            self._state.tidy_until = workflow.now() + TIDY_PATIENCE
         attempt = plan.attempt(workflow.info().workflow_id, left.shard, left.number)
         request = TidyRequest(attempt=attempt, account=plan.provider.account, since=plan.planned_at)
         try:
-            await self._steering.call(TIDY, request, type(None), summary="tidy up", give_up_at=until)
+            await self._steering.call(TIDY, request, type(None), summary="tidy up", give_up_at=self._state.tidy_until)
         except StepFailed as error:
             self._steering.last_error = error.message

@@ -10,7 +10,7 @@ from ..contract import Phase
 from ..contract.steps import FETCH, Fetched, FetchRequest, Snapshot
 from .attempt import AttemptContext
 from .decisions import GONE, LATE, answered_rows, lengthened, results_patience, streak_delay
-from .polling import ASKS_AGAIN, NOT_FOUND, Polling
+from .polling import NOT_FOUND, Polling
 from .steering import LONG, PATIENCE, StepFailed
 
 
@@ -30,11 +30,10 @@ class Fetching:
         """
         state, batch = self._state, self._state.batch
         assert batch is not None
-        asks_again = workflow.patched(ASKS_AGAIN)
         fetched: Fetched | None = Fetched(rows=0, bytes=0)
         if _names_results(batch):
             self._context.changed(Phase.FETCHING)
-            fetched = await self._fetch_or_wait(batch) if asks_again else await self._fetch(batch)
+            fetched = await self._fetch_or_wait(batch)
         if fetched is None:
             return
         if fetched.stranger:
@@ -42,18 +41,17 @@ class Fetching:
             return
         if _names_results(batch):
             state.lines = fetched.rows
-        if asks_again:
-            state.answered = answered_rows(batch, rows=state.rows, gone=bool(fetched.gone))
-            state.unreturned = _gone_words(batch, fetched)
-            if not fetched.gone and await self._waits_for_more(batch, fetched.rows):
-                return
+        state.answered = answered_rows(batch, rows=state.rows, gone=bool(fetched.gone))
+        state.unreturned = _gone_words(batch, fetched)
+        if not fetched.gone and await self._waits_for_more(batch, fetched.rows):
+            return
         state.fetched = True
 
     async def _fetch_or_wait(self, batch: Snapshot) -> Fetched | None:
         """Fetch; None where results are not found, and another try is due."""
         state = self._state
         try:
-            return await self._fetch(batch, patient=True)
+            return await self._fetch(batch)
         except StepFailed as error:
             if error.code != NOT_FOUND:
                 raise
@@ -63,15 +61,15 @@ class Fetching:
             self._steering.last_error = message
             await self._ask_again(streak_delay(state.gone), f"{message} These results are paid for: asking again.")
             return None
-        return await self._fetch(batch, patient=True, lenient=True)
+        return await self._fetch(batch, lenient=True)
 
-    async def _fetch(self, batch: Snapshot, *, patient: bool = False, lenient: bool = False) -> Fetched:
+    async def _fetch(self, batch: Snapshot, *, lenient: bool = False) -> Fetched:
         request = FetchRequest(
             attempt=self._context.attempt,
             account=self._context.provider.account,
             batch=batch,
             provisional=self._state.provisional,
-            patient=patient,
+            patient=True,
             lenient=lenient,
         )
         return await self._steering.call(
@@ -81,7 +79,7 @@ class Fetching:
             summary=f"fetch {batch.id}",
             timeout=LONG,
             submitted=True,
-            passes=frozenset({NOT_FOUND}) if patient else frozenset(),
+            passes=frozenset({NOT_FOUND}),
             give_up_at=max(workflow.now(), self._steering.deadline_at) + PATIENCE,
         )
 

@@ -32,11 +32,6 @@ _STARTS = 20
 _OVERFULL = 10_000
 #: How often a child is started anew that fails with what never gets better by itself, by a defect of ours for example.
 _HOPELESS_STARTS = 5
-#: The change that children are sent their signals by workflow id, and a repeated cancel as well. A reset of the batch
-#: makes its children another run's, and what is sent to them as children is lost.
-SIGNAL_BY_ID = "children-are-signaled-by-id"
-#: The change that children are not started anew any more where the history has grown long.
-BOUNDED = "a-long-history-starts-no-children"
 
 Child = workflow.ChildWorkflowHandle[Any, ShardOutcome]
 
@@ -214,8 +209,6 @@ class Fleet:
         delay = restart_delay(number, events)
         by_itself = delay is not None
         words = f"{why} Another one goes on with it."
-        if delay is None and not workflow.patched(BOUNDED):
-            delay = restart_delay(number, 0)
         if delay is None:
             delay = self._steering.deadline_at + PATIENCE - workflow.now()
             words = f"{why} Send poll_now when the cause is fixed: then another one goes on with it."
@@ -237,9 +230,8 @@ class Fleet:
 
         Two that work on one shard would take each other's steps for mishaps.
         """
-        handle = workflow.get_external_workflow_handle(self._id(run))
         with suppress(FailureError):  # it has ended just now
-            await handle.signal("retire")
+            await self._signal(run, "retire")
         return f"The workflow of shard {run.name} still works for an earlier run of this batch."
 
     def _id(self, run: Run) -> str:
@@ -275,20 +267,18 @@ class Fleet:
             # A child that ends at this very moment hears no signal, and needs none.
             with suppress(FailureError):
                 if self._steering.cancels != told:
-                    first, told = told == 0, self._steering.cancels
-                    await self._send(child, run, "cancel", first)
+                    told = self._steering.cancels
+                    await self._signal(run, "cancel", self._steering.cancel)
                 elif self._nudges != nudges:
                     nudges = self._nudges
-                    await self._send(child, run, "poll_now")
+                    await self._signal(run, "poll_now")
         outcome: ShardOutcome = await child
         return outcome
 
-    async def _send(self, child: Child, run: Run, name: str, first: bool = True) -> None:
-        arguments = [self._steering.cancel] if name == "cancel" else []
-        if workflow.patched(SIGNAL_BY_ID):
-            await workflow.get_external_workflow_handle(self._id(run)).signal(name, args=arguments)
-        elif first:
-            await child.signal(name, args=arguments)
+    async def _signal(self, run: Run, name: str, *arguments: Any) -> None:
+        # By its workflow id: a reset of the batch makes its children another run's, and loses what is sent to them as
+        # children.
+        await workflow.get_external_workflow_handle(self._id(run)).signal(name, args=arguments)
 
     async def _news(self, child: Child, told: int, nudges: int) -> None:
         """Wait for the child's end, or for a cancel or a nudge that it was not sent."""

@@ -119,7 +119,7 @@ class LedgerWorkflow:
 
     def _grant(self) -> list[Claim]:
         # Where thousands wait who are gone, the rounds have no end: the rest is for the next run.
-        if history_is_long() and workflow.patched("ledger-serves-on-in-its-next-run"):
+        if history_is_long():
             return []
         return self._queue.grant()
 

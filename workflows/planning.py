@@ -10,9 +10,6 @@ from ..contract import BatchSpec
 from ..contract.names import STORE_MEMO
 from ..contract.steps import PlanRequest
 
-#: The change that names at providers hold a digest of the store. Recorded before the plan is asked for, so that no
-#: worker of an older version goes on with a batch whose names it would make in another form.
-SCOPED_NAMES = "names-hold-the-store"
 #: What ends a new batch at once: its client and its worker use different stores. One that was reset waits, as something
 #: of it may be bought.
 ANOTHER_STORE = frozenset({"store_mismatch"})
@@ -27,7 +24,7 @@ def plan_request(spec: BatchSpec, started_at: datetime, execution: str) -> PlanR
         spec=spec,
         now=started_at,
         execution=execution,
-        scoped=workflow.patched(SCOPED_NAMES),
+        scoped=True,
         store=used if isinstance(used, str) else "",
         reset=info.original_execution_run_id not in ("", info.run_id),
     )

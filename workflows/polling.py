@@ -9,13 +9,10 @@ from temporalio import workflow
 from ..contract import Phase, RowStatus
 from ..contract.steps import CANCEL, FIND, POLL, BatchRequest, FindRequest, Found, Snapshot
 from .attempt import AttemptContext
-from .decisions import LATE, lengthened, outage_delay, poll_delay, streak_delay
+from .decisions import LATE, lengthened, poll_delay, streak_delay
 from .steering import PATIENCE, StepFailed
 
 NOT_FOUND = "provider_not_found"
-#: Name of the patch by which 404s are counted from the first of an unbroken row, and results that come late are waited
-#: for: runs that began before it do as they did.
-ASKS_AGAIN = "asks-again"
 #: What was tried before a batch counts as lost.
 LOST_WORDS = "polls did not find it for an hour, its listing does not show it, and a cancel did not reach it."
 
@@ -85,7 +82,6 @@ class Polling:
                 submitted again.
         """
         state = self._state
-        not_found = 0
         while state.batch is not None:
             try:
                 await self.poll()
@@ -93,22 +89,12 @@ class Polling:
             except StepFailed as error:
                 if error.code != NOT_FOUND:
                     raise
-                if workflow.patched(ASKS_AGAIN):
-                    if workflow.now() >= self._steering.deadline_at + PATIENCE:
-                        raise
-                    state.unknown = lengthened(state.unknown, workflow.now())
-                    if state.unknown.length >= LATE:
-                        return await self._search(state.batch)
-                    delay, why = streak_delay(state.unknown), self._unknown_words(state.batch)
-                else:
-                    submitted = state.submitted_at or workflow.now()
-                    if workflow.now() - submitted >= LATE:
-                        state.lost = True
-                        self._steering.last_error = f"The provider lost its batch {state.batch.id}."
-                        return False
-                    not_found += 1
-                    delay = outage_delay(not_found, None)
-                    why = f"The provider does not show its new batch {state.batch.id} yet."
+                if workflow.now() >= self._steering.deadline_at + PATIENCE:
+                    raise
+                state.unknown = lengthened(state.unknown, workflow.now())
+                if state.unknown.length >= LATE:
+                    return await self._search(state.batch)
+                delay, why = streak_delay(state.unknown), self._unknown_words(state.batch)
             await self._steering.pause(delay, why, until_stop=False)
         return False
 
@@ -170,12 +156,11 @@ class Polling:
             state.batch = await self._send_cancel(state.batch, give_up_at)
         except StepFailed as error:
             self._steering.last_error = error.message
-            if workflow.patched(ASKS_AGAIN):
-                state.uncancelled = lengthened(state.uncancelled, workflow.now())
-                if state.uncancelled.length < LATE and workflow.now() < give_up_at:
-                    why = f"The provider's batch {state.batch.id} is to be cancelled, and is not yet: {error.message}"
-                    await self._steering.pause(streak_delay(state.uncancelled), why, until_stop=False)
-                    return  # looked at and cancelled again: while it runs, it costs
+            state.uncancelled = lengthened(state.uncancelled, workflow.now())
+            if state.uncancelled.length < LATE and workflow.now() < give_up_at:
+                why = f"The provider's batch {state.batch.id} is to be cancelled, and is not yet: {error.message}"
+                await self._steering.pause(streak_delay(state.uncancelled), why, until_stop=False)
+                return  # looked at and cancelled again: while it runs, it costs
         state.stopped = stop
         state.polls = 0  # its end is near: ask often again
         self._changed(Phase.POLLING)

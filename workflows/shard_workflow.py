@@ -41,10 +41,6 @@ class ShardRequest(LenientModel):
     poll_now: bool = False
 
 
-#: The change that a child reports its first purchase to its batch.
-ANNOUNCE = "a-shard-reports-its-first-purchase"
-
-
 class _Continue(Exception):
     """The history has grown long: go on in a new run."""
 
@@ -179,7 +175,7 @@ class ShardWorkflow:
     async def _announce(self) -> None:
         """Report the first purchase to the batch, whose other shards are waited for from now on."""
         batch = workflow.info().parent
-        if batch is not None and workflow.patched(ANNOUNCE):
+        if batch is not None:
             with suppress(FailureError):  # it has ended
                 await workflow.get_external_workflow_handle(batch.workflow_id).signal("bought")
 

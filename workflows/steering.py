@@ -18,7 +18,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from temporalio.exceptions import TimeoutError as TemporalTimeout
 
 from ..contract import CancelRequest, RowStatus
-from .decisions import BUSY, BUSY_FAILURES, MISSING, outage_delay, waits_out
+from .decisions import BUSY, BUSY_FAILURES, outage_delay, waits_out
 
 Answer = TypeVar("Answer")
 
@@ -38,12 +38,7 @@ LONG = timedelta(hours=6)
 PATIENCE = timedelta(days=7)
 #: Seconds. A provider that asks to be left alone for longer is asked after our own waits instead.
 _LONGEST_WAIT = timedelta(days=1).total_seconds()
-#: The change that a repeated cancel ends a wait on our own store (see `Steering.call`).
-REPEATED_CANCEL = "a-repeated-cancel-ends-a-wait"
 _WAY_OUT = "Another cancel ends this wait; what was paid for stays in the store."
-
-#: The change that what is missing in the store is waited for once something is submitted.
-WAIT_FOR_MISSING = "wait-for-what-is-missing"
 
 #: A run of a workflow ends at this many events and goes on as a new one (promise G6 allows 4,000), or when the server
 #: suggests it. It ends at no fewer than these: a new run has to get something done first, or it would never.
@@ -229,7 +224,7 @@ class Steering:
             StepFailed: it will not succeed, or its error is one of `passes`.
         """
         failures, seen = 0, self.cancels
-        endless: bool | None = None
+        endless = give_up_at is None and not stops
         while True:
             try:
                 return await self._run(step, request, answer, summary, timeout, interrupts)
@@ -238,13 +233,9 @@ class Steering:
                 if not isinstance(error, ActivityError) or (interrupts and is_cancelled_exception(error)):
                     raise Stopped from None
                 trouble = Trouble(error)
-            if endless is None:  # at its first failure: this is a change, and most steps never come here
-                endless = give_up_at is None and not stops and workflow.patched(REPEATED_CANCEL)
             if endless and self.cancel is not None:
                 give_up_at = self.deadline_at + PATIENCE
             hopeless = trouble.code in passes or not waits_out(trouble.code, submitted=submitted or self.paid)
-            if trouble.code in MISSING and not hopeless:
-                hopeless = not workflow.patched(WAIT_FOR_MISSING)
             over = give_up_at is not None and workflow.now() >= give_up_at
             if hopeless or over or (endless and self.insisted(seen)):
                 raise StepFailed(trouble.code, trouble.message, trouble.details)

@@ -39,10 +39,6 @@ from .decisions import FIXABLE_CREATE, outage_delay
 from .queue_slot import QueueSlot
 from .steering import LONG, PATIENCE, SHORT, Stopped, Trouble
 
-#: The change that an attempt which a stop keeps from being submitted is looked for once more.
-LOOKS_AGAIN = "a-stop-looks-once-more"
-#: The change that a stop does not wait for as long as a provider asks to be left alone after a create without answer.
-SILENCE = "a-stop-ends-a-silence-that-is-asked-for"
 #: Failures of the create step that are known to come before the call to the provider.
 _BEFORE_THE_CALL = frozenset(
     {
@@ -90,8 +86,6 @@ class Submission:
         try:
             await self._submit()
         except Stopped:
-            if not workflow.patched(LOOKS_AGAIN):
-                raise
             # Another run may have created the batch since this one looked: the workflow was reset to a task in between.
             await self._submit()
 
@@ -149,19 +143,16 @@ class Submission:
     def _may_be_lifted(self, created: Created) -> bool:
         """Return whether a refusal is waited out: an operator can lift it, and something of the batch is bought."""
         paid = self._paid or self._steering.paid  # by another shard, meanwhile
-        return paid and created.code in FIXABLE_CREATE and workflow.patched("wait-for-a-refusal-to-be-lifted")
+        return paid and created.code in FIXABLE_CREATE
 
     async def _wait_for_listing(self, reason: str, at_least: timedelta) -> None:
         """Wait until the provider's listing is sure to show whatever it has taken."""
         settle = self._context.provider.settle
-        apart = at_least > settle and workflow.patched(SILENCE)
         why = f"{reason} The batch may exist: looking for it before anything is paid again."
         # Nobody may cut this short: a look that comes too early would buy the batch a second time.
-        await self._steering.pause(
-            settle if apart else max(settle, at_least), why, until_stop=False, until_nudged=False
-        )
-        if apart:
-            await self._steering.pause(at_least - settle, why)  # a stop is not kept waiting: what may run costs
+        await self._steering.pause(settle, why, until_stop=False, until_nudged=False)
+        # What the provider asks for beyond that does not keep a stop waiting: what may run costs.
+        await self._steering.pause(at_least - settle, why)
 
     async def _upload(self, fence: bool = False) -> None:
         request = UploadRequest(
