@@ -151,7 +151,7 @@ def _created(answer: Created) -> Described:
 
 
 def _shown(name: str, batch: Snapshot) -> Described:
-    if name == CANCEL:
+    if name == CANCEL.name:
         return logging.INFO, Action.CANCELED, _batch(batch)
     if batch.status.ended:
         return logging.INFO, Action.ENDED, _batch(batch)
@@ -188,7 +188,7 @@ _ANSWERS: dict[type[Any], Callable[[Any], Described]] = {
     Reserved: _reserved,
 }
 #: Steps whose answers say nothing that a batch's reader would miss.
-_SILENT = {TIDY: Action.TIDIED, RELEASE: Action.RELEASED, CENSUS: Action.COUNTED}
+_SILENT = {TIDY.name: Action.TIDIED, RELEASE.name: Action.RELEASED, CENSUS.name: Action.COUNTED}
 
 
 def _batch(batch: Snapshot) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Plan:
             account=settings.fingerprint,
             search=provider.capabilities.search,
             uploads=provider.files is not None,
-            settle=settings.listing_lag,
+            listing_lag=settings.listing_lag,
             heartbeat=self._resources.heartbeat,
             max_parallel_shards=settings.max_parallel_shards,
             max_enqueued_tokens=settings.max_enqueued_tokens,

@@ -14,14 +14,13 @@ import traceback
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pydantic import BaseModel
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from ..contract import DurabatchError, InvalidInput, ProviderError, StoreError, WorkerBusy
-from ..contract.steps import CREATE
+from ..contract.steps import CREATE, Answer, Request, Step
 from .lease import Lease, heartbeats, resume_point
 from .log import log_answer, log_defect, log_failure, log_interruption, log_start
 
@@ -37,28 +36,26 @@ _PROBLEM_BYTES = 13 * 1024
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-class _Step(Protocol):
+class _Steps(Protocol):
     """What holds steps."""
 
     @property
     def _resources(self) -> Resources: ...
 
 
-Self = TypeVar("Self", bound=_Step)
-Request = TypeVar("Request", bound=BaseModel)
-Answer = TypeVar("Answer", bound=BaseModel | None)
+Self = TypeVar("Self", bound=_Steps)
 T = TypeVar("T")
 
 
 def step(
-    name: str, *, long: bool | Callable[[Any], bool] = False
+    of: Step[Request, Answer], *, long: bool | Callable[[Request], bool] = False
 ) -> Callable[[Callable[[Self, Request, Lease], Awaitable[Answer]]], Callable[[Self, Request], Awaitable[Answer]]]:
     """Make a method an activity: it heartbeats by itself, and its errors carry the contract's codes.
 
     A heartbeat goes out only once a third of the heartbeat timeout has passed, so a short step costs no extra action.
 
     Args:
-        name: the activity type.
+        of: its name, and the models of its request and its answer.
         long: whether it may take minutes or hours, so that it holds one of the places for such (see `LongSteps`); or
             a function that decides it for a request.
     """
@@ -68,39 +65,38 @@ def step(
     ) -> Callable[[Self, Request], Awaitable[Answer]]:
         async def run(self: Self, request: Request) -> Answer:
             lease, begun = Lease(resume_from=resume_point()), time.monotonic()
-            log_start(name, request)
+            log_start(of.name, request)
             try:
                 holds = long(request) if callable(long) else long
                 with self._resources.long_steps.one() if holds else contextlib.nullcontext():
                     async with heartbeats(lease):
                         answer = await method(self, request, lease)
-                log_answer(name, request, answer, time.monotonic() - begun)
+                log_answer(of.name, request, answer, time.monotonic() - begun)
                 return answer
             except DurabatchError as error:
-                log_failure(name, request, error)
+                log_failure(of.name, request, error)
                 # Without its cause: a storage service's own words, for one, quote the access key's id.
                 raise failure(error) from None
             except asyncio.CancelledError:
-                log_interruption(name, request)
+                log_interruption(of.name, request)
                 raise
             except ApplicationError:
                 raise
             except Exception as error:
                 # Not of a create: a store's error there says that nothing was sent, and this one does not know.
-                if isinstance(error, OSError) and error.errno in _NO_SPACE and name != CREATE:
+                if isinstance(error, OSError) and error.errno in _NO_SPACE and of.name != CREATE.name:
                     full = _full()
-                    log_failure(name, request, full)
+                    log_failure(of.name, request, full)
                     raise failure(full) from None
-                defect = _defect(name, error)
-                log_defect(name, request, type(error).__name__, defect.message)
+                defect = _defect(of.name, error)
+                log_defect(of.name, request, type(error).__name__, defect.message)
                 raise defect from None
 
         functools.update_wrapper(run, method)
         # Temporal reads the step's models from the signature, where the lease has no place.
         del run.__wrapped__  # type: ignore[attr-defined]
-        hints = get_type_hints(method)
-        run.__annotations__ = {"request": hints["request"], "return": hints["return"]}
-        return activity.defn(name=name)(run)
+        run.__annotations__ = {"request": of.request, "return": of.answer}
+        return activity.defn(name=of.name)(run)
 
     return wrap
 

@@ -79,9 +79,9 @@ def waited(runs: list[list[HistoryEvent]]) -> float:
             elif event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
                 at = event.event_time.ToDatetime().timestamp()
                 name = names[event.activity_task_completed_event_attributes.scheduled_event_id]
-                if name == CREATE:
+                if name == CREATE.name:
                     begin = at if begin is None else min(begin, at)
-                elif name == POLL:
+                elif name == POLL.name:
                     end = at if end is None else max(end, at)
     return 0.0 if begin is None or end is None else end - begin
 

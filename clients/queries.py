@@ -146,14 +146,14 @@ def final(description: WorkflowExecution, ended: Ending) -> BatchProgress:
 
 #: What a pending activity says of the phase; a batch without one waits on a timer between polls.
 _PHASES = {
-    steps.PLAN: Phase.PLANNING,
-    steps.UPLOAD: Phase.UPLOADING,
-    steps.FIND: Phase.SUBMITTING,
-    steps.CREATE: Phase.SUBMITTING,
-    steps.FETCH: Phase.FETCHING,
-    steps.SETTLE: Phase.SETTLING,
-    steps.APPLY: Phase.APPLYING,
-    steps.FINISH: Phase.FINISHING,
+    steps.PLAN.name: Phase.PLANNING,
+    steps.UPLOAD.name: Phase.UPLOADING,
+    steps.FIND.name: Phase.SUBMITTING,
+    steps.CREATE.name: Phase.SUBMITTING,
+    steps.FETCH.name: Phase.FETCHING,
+    steps.SETTLE.name: Phase.SETTLING,
+    steps.APPLY.name: Phase.APPLYING,
+    steps.FINISH.name: Phase.FINISHING,
 }
 #: The first workflow task is scheduled by event 2: with fewer than 5 events no worker has ever touched the batch.
 _TOUCHED = 5

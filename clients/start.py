@@ -25,7 +25,7 @@ from ..contract import (
     StoreMismatch,
 )
 from ..contract.names import STORE_MEMO, check_batch_id
-from ..contract.steps import PassedSpec
+from ..contract.spec import PassedSpec
 from ..workers.settings import problem_words
 from .connection import translated
 from .execution import Ending, ending

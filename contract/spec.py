@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from ._base import Duration, StrictModel
+from ._base import Duration, StrictModel, passed
 from .status import RETRYABLE_CLASSES, ErrorClass
 
 #: Rows given inline travel in Temporal's history, so they are for a handful started by hand (promise G6).
@@ -239,3 +239,9 @@ class CancelRequest(StrictModel):
 
     reason: Annotated[str | None, Field(max_length=500, description="Why, for the result and the UI.")] = None
     requested_by: Annotated[str | None, Field(max_length=200, description="Who.")] = None
+
+
+#: Models of the user's as workflows and steps pass them on, where the other side may be of another version.
+PassedSpec = Annotated[BatchSpec, passed(BatchSpec)]
+PassedRetry = Annotated[RetryPolicy, passed(RetryPolicy)]
+PassedCancel = Annotated[CancelRequest, passed(CancelRequest)]

@@ -1,44 +1,28 @@
-"""What passes between the workflow and its activities: one request and one answer model a step.
+"""What passes between workflows and activities: the steps, at the end of this module, and their models.
 
-The workflow names activities by these constants and models, so that it never imports the code that does I/O. Everything
-here is written to Temporal's history: references and small records only, never a row (promises G6, G8). Running
-workflows hold older versions of these, so add fields with defaults only.
+Workflows run activities by these, so that they never import the code that does I/O. All of it is written to Temporal's
+history: references and small records only, never a row (promises G6, G8). Running workflows hold older versions of
+these models, so add fields with defaults only.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Self
+from typing import Generic, Self, TypeVar
 
-from ._base import LenientModel, Word, passed
+from pydantic import BaseModel
+
+from ._base import LenientModel, Word
 from .layout import attempt_folder, shard_folder
 from .ledger import Place
 from .names import marker, scoped
 from .result import BatchResult, Counts, Strays, Unpriced, Usage
-from .spec import BatchSpec, CancelRequest, RetryPolicy
+from .spec import PassedRetry, PassedSpec
 from .status import ErrorClass, ProviderStatus, RowStatus
 
-PLAN = "durabatch.plan"
-RECALL = "durabatch.recall"
-UPLOAD = "durabatch.upload"
-FIND = "durabatch.find"
-CREATE = "durabatch.create"
-POLL = "durabatch.poll"
-CANCEL = "durabatch.cancel"
-FETCH = "durabatch.fetch"
-SETTLE = "durabatch.settle"
-TIDY = "durabatch.tidy"
-APPLY = "durabatch.apply"
-FINISH = "durabatch.finish"
-RESERVE = "durabatch.reserve"
-RELEASE = "durabatch.release"
-CENSUS = "durabatch.census"
-
-
-#: Records of the user's, as they are passed on: the workflow and a step may be of different versions.
-PassedSpec = Annotated[BatchSpec, passed(BatchSpec)]
-PassedRetry = Annotated[RetryPolicy, passed(RetryPolicy)]
-PassedCancel = Annotated[CancelRequest, passed(CancelRequest)]
+Request = TypeVar("Request", bound=BaseModel)
+Answer = TypeVar("Answer", bound=BaseModel | None)
 
 
 class Search(Word):
@@ -60,7 +44,7 @@ class ProviderFacts(LenientModel):
     account: str  #: Digest of kind, base URL and key; a provider batch is only ever asked for at its own account.
     search: Search
     uploads: bool  #: Whether rows go up as a file first, or inline with the create.
-    settle: timedelta  #: After a lost answer, the longest time until a listing shows the batch.
+    listing_lag: timedelta  #: After a lost answer, the longest time until a listing shows the batch.
     heartbeat: timedelta  #: How long a silent worker is believed to be alive.
     max_parallel_shards: int  #: Shards of one batch under way at a time.
     max_enqueued_tokens: int | None = None  #: What the account may have enqueued for one model; null: no ledger.
@@ -70,9 +54,7 @@ class PlanRequest(LenientModel):
     batch_id: str
     spec: PassedSpec
     now: datetime  #: The workflow's time, UTC.
-    #: The run that the workflow was started as: a reset keeps it, a new start of the id does not; "" is what older
-    #: versions tell.
-    execution: str = ""
+    execution: str = ""  #: The run that the workflow was started as: a reset keeps it, a new start of the id does not.
     scoped: bool = False  #: Whether the workflow knows of scopes (`contract.names.scoped`); older versions do not.
     store: str = ""  #: The identity of the store that the client used; "" where it did not tell.
     reset: bool = False  #: Whether this run goes on after a reset, so that something of it should be in the store.
@@ -343,3 +325,29 @@ class CensusRequest(LenientModel):
 
 class Census(LenientModel):
     gone: tuple[str, ...]  #: Workflows that have ended, or that Temporal does not know.
+
+
+@dataclass(frozen=True)
+class Step(Generic[Request, Answer]):
+    """A Temporal activity as both sides know it: the workflow that runs it, and the code that carries it out."""
+
+    name: str  #: The activity type.
+    request: type[Request]
+    answer: type[Answer]
+
+
+PLAN = Step("durabatch.plan", PlanRequest, PlanSummary)
+RECALL = Step("durabatch.recall", PlanRequest, Recalled)
+UPLOAD = Step("durabatch.upload", UploadRequest, Uploaded)
+FIND = Step("durabatch.find", FindRequest, Found)
+CREATE = Step("durabatch.create", CreateRequest, Created)
+POLL = Step("durabatch.poll", BatchRequest, Snapshot)
+CANCEL = Step("durabatch.cancel", BatchRequest, Snapshot)
+FETCH = Step("durabatch.fetch", FetchRequest, Fetched)
+SETTLE = Step("durabatch.settle", SettleRequest, Settled)
+TIDY = Step("durabatch.tidy", TidyRequest, type(None))
+APPLY = Step("durabatch.apply", ApplyRequest, Applied)
+FINISH = Step("durabatch.finish", FinishRequest, type(None))
+RESERVE = Step("durabatch.reserve", ReserveRequest, Reserved)
+RELEASE = Step("durabatch.release", ReleaseRequest, type(None))
+CENSUS = Step("durabatch.census", CensusRequest, Census)

@@ -28,7 +28,6 @@ from ..contract.steps import (
     ApplyRequest,
     PlanRequest,
     PlanSummary,
-    Recalled,
     Settled,
 )
 from .completion import TIDY_PATIENCE, Completion
@@ -202,7 +201,6 @@ class BatchWorkflow:
                 recalled = await self._steering.call(
                     RECALL,
                     request,
-                    Recalled,
                     summary="was there a plan before?",
                     submitted=True,
                     give_up_at=self._steering.deadline_at + PATIENCE,
@@ -227,7 +225,6 @@ class BatchWorkflow:
         return await self._steering.call(
             PLAN,
             request,
-            PlanSummary,
             summary="read and check the input",
             timeout=LONG,
             stops=True,
@@ -261,7 +258,6 @@ class BatchWorkflow:
             recalled = await self._steering.call(
                 RECALL,
                 self._plan_request(self._spec),
-                Recalled,
                 summary="was anything bought before?",
                 submitted=True,
                 give_up_at=workflow.now() + TIDY_PATIENCE,
@@ -285,9 +281,7 @@ class BatchWorkflow:
             rows=plan.rows,
             store=plan.store,
         )
-        return await self._steering.call(
-            APPLY, request, Applied, summary="merge the shards in input order", timeout=LONG
-        )
+        return await self._steering.call(APPLY, request, summary="merge the shards in input order", timeout=LONG)
 
     def _counts_so_far(self) -> Counts:
         """Return what is settled, or what the provider says until then."""

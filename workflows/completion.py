@@ -49,7 +49,7 @@ class Completion:
         """Write result.json; where it cannot be written, say so in the result, which Temporal has as well."""
         request = FinishRequest(root=plan.root, result=result, store=plan.store)
         try:
-            await self._steering.call(FINISH, request, type(None), summary="write result.json")
+            await self._steering.call(FINISH, request, summary="write result.json")
         except StepFailed as failed:
             self._steering.last_error = failed.message
             words = f"result.json could not be written: {failed.message}"
@@ -103,6 +103,6 @@ class Completion:
         attempt = plan.attempt(workflow.info().workflow_id, left.shard, left.number)
         request = TidyRequest(attempt=attempt, account=plan.provider.account, since=plan.planned_at)
         try:
-            await self._steering.call(TIDY, request, type(None), summary="tidy up", give_up_at=self._state.tidy_until)
+            await self._steering.call(TIDY, request, summary="tidy up", give_up_at=self._state.tidy_until)
         except StepFailed as error:
             self._steering.last_error = error.message

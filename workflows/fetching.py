@@ -75,7 +75,6 @@ class Fetching:
         return await self._steering.call(
             FETCH,
             request,
-            Fetched,
             summary=f"fetch {batch.id}",
             timeout=LONG,
             submitted=True,

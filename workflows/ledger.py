@@ -17,7 +17,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from ..contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart, LedgerView, Place, shown
-from ..contract.steps import CENSUS, Census, CensusRequest
+from ..contract.steps import CENSUS, CensusRequest
 from .queue import Queue
 from .steering import history_is_long
 
@@ -159,9 +159,9 @@ class LedgerWorkflow:
         claims = [*self._queue.holding, *islice(self._queue.waiting, FIRST)]
         try:
             found = await workflow.execute_activity(
-                CENSUS,
+                CENSUS.name,
                 CensusRequest(workflow_ids=tuple(sorted({claim.workflow_id for claim in claims}))),
-                result_type=Census,
+                result_type=CENSUS.answer,
                 start_to_close_timeout=timedelta(minutes=2),
                 retry_policy=_COUNT,
                 summary="which holders are still there?",

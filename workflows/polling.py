@@ -7,7 +7,7 @@ from datetime import datetime
 from temporalio import workflow
 
 from ..contract import Phase, RowStatus
-from ..contract.steps import CANCEL, FIND, POLL, BatchRequest, FindRequest, Found, Snapshot
+from ..contract.steps import CANCEL, FIND, POLL, BatchRequest, FindRequest, Snapshot
 from .attempt import AttemptContext
 from .decisions import LATE, lengthened, poll_delay, streak_delay
 from .steering import PATIENCE, StepFailed
@@ -66,7 +66,6 @@ class Polling:
         state.batch = await self._steering.call(
             POLL,
             self._about(state.batch),
-            Snapshot,
             summary=f"poll {state.polls + 1}",
             submitted=True,
             passes=frozenset({NOT_FOUND}),
@@ -116,7 +115,6 @@ class Polling:
         found = await self._steering.call(
             FIND,
             request,
-            Found,
             summary="is it still there?",
             submitted=True,
             give_up_at=self._steering.deadline_at + PATIENCE,
@@ -169,7 +167,6 @@ class Polling:
         return await self._steering.call(
             CANCEL,
             self._about(batch),
-            Snapshot,
             summary="cancel at the provider",
             submitted=True,
             passes=frozenset({NOT_FOUND}),

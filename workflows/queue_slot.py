@@ -72,7 +72,6 @@ class QueueSlot:
             await self._steering.call(
                 RELEASE,
                 request,
-                type(None),
                 summary="give the room in the queue back",
                 give_up_at=workflow.now() + PATIENCE,
             )
@@ -101,7 +100,6 @@ class QueueSlot:
         reserved = await self._steering.call(
             RESERVE,
             request,
-            Reserved,
             summary="ask for room in the account's queue",
             submitted=held,
             stops=not held,

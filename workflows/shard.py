@@ -193,9 +193,7 @@ class Shard:
             unfinished=unfinished,
             message=self.state.refused,
         )
-        return await self._steering.call(
-            SETTLE, request, Settled, summary=f"settle shard {self.state.shard}", timeout=LONG
-        )
+        return await self._steering.call(SETTLE, request, summary=f"settle shard {self.state.shard}", timeout=LONG)
 
     def _may_retry(self) -> bool:
         """Return whether another attempt may follow this one."""
@@ -233,7 +231,7 @@ class Shard:
         if not state.uploaded and state.batch is None and self._plan.provider.uploads:
             # An upload that was broken off may still be on its way: a look that comes too early leaves its file behind.
             await self._steering.pause(
-                self._plan.provider.settle,
+                self._plan.provider.listing_lag,
                 "The upload was broken off and may still arrive: waiting, to delete its file.",
                 until_stop=False,
                 until_nudged=False,
@@ -245,7 +243,7 @@ class Shard:
             file_id=state.file_id,
         )
         try:
-            await self._steering.call(TIDY, request, type(None), summary="tidy up", give_up_at=workflow.now())
+            await self._steering.call(TIDY, request, summary="tidy up", give_up_at=workflow.now())
         except StepFailed:
             self.state.untidy = (*self.state.untidy, self.state.attempt.number)
 

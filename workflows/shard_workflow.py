@@ -14,7 +14,8 @@ from temporalio.exceptions import ApplicationError, FailureError
 from ..contract import BatchProgress, Counts, Phase, ShardCounts
 from ..contract._base import LenientModel
 from ..contract.names import SHARD_WORKFLOW
-from ..contract.steps import PassedCancel, PassedSpec, PlanSummary, Settled
+from ..contract.spec import PassedCancel, PassedSpec
+from ..contract.steps import PlanSummary, Settled
 from .describe import details
 from .shard import Shard
 from .signals import read_cancel, run_cancellable

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from temporalio import workflow
 
 from ..contract import BatchSpec, CancelRequest
-from ..contract.steps import PassedSpec
+from ..contract.spec import PassedSpec
 from .state import Carried
 
 T = TypeVar("T")

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ..contract import BatchResult, ProviderBatch, RowStatus
-from ..contract.steps import AttemptRecord, PassedCancel, PlanSummary, Settled, Snapshot
+from ..contract.spec import PassedCancel
+from ..contract.steps import AttemptRecord, PlanSummary, Settled, Snapshot
 
 #: Provider batches of a batch, of a shard or of a run of shards, that are listed; the store has the others.
 MAX_LISTED = 100

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -18,9 +18,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from temporalio.exceptions import TimeoutError as TemporalTimeout
 
 from ..contract import CancelRequest, RowStatus
+from ..contract.steps import Answer, Request, Step
 from .decisions import BUSY, BUSY_FAILURES, outage_delay, waits_out
-
-Answer = TypeVar("Answer")
 
 #: Quick retries of a step before the batch itself waits, visibly.
 _RETRY = RetryPolicy(
@@ -193,9 +192,8 @@ class Steering:
 
     async def call(
         self,
-        step: str,
-        request: Any,
-        answer: type[Answer],
+        step: Step[Request, Answer],
+        request: Request,
         *,
         summary: str,
         timeout: timedelta = SHORT,
@@ -227,7 +225,7 @@ class Steering:
         endless = give_up_at is None and not stops
         while True:
             try:
-                return await self._run(step, request, answer, summary, timeout, interrupts)
+                return await self._run(step, request, summary, timeout, interrupts)
             except (ActivityError, asyncio.CancelledError) as error:
                 # Only an interrupt of ours cancels a step: Temporal's own cancel becomes a wish (see BatchWorkflow).
                 if not isinstance(error, ActivityError) or (interrupts and is_cancelled_exception(error)):
@@ -262,7 +260,7 @@ class Steering:
         return lambda: counts and self.cancels != seen
 
     async def call_once(
-        self, step: str, request: Any, answer: type[Answer], *, summary: str, timeout: timedelta
+        self, step: Step[Request, Answer], request: Request, *, summary: str, timeout: timedelta
     ) -> Answer:
         """Run a step that must not be repeated: Temporal starts it once, whatever becomes of it.
 
@@ -270,9 +268,9 @@ class Steering:
             ActivityError: it failed, or was not heard of any more.
         """
         answered: Answer = await workflow.execute_activity(
-            step,
+            step.name,
             request,
-            result_type=answer,
+            result_type=step.answer,
             start_to_close_timeout=timeout,
             heartbeat_timeout=self.heartbeat,
             retry_policy=_ONCE,
@@ -281,12 +279,12 @@ class Steering:
         return answered
 
     async def _run(
-        self, step: str, request: Any, answer: type[Answer], summary: str, timeout: timedelta, interrupts: bool
+        self, step: Step[Request, Answer], request: Request, summary: str, timeout: timedelta, interrupts: bool
     ) -> Answer:
         handle = workflow.start_activity(
-            step,
+            step.name,
             request,
-            result_type=answer,
+            result_type=step.answer,
             start_to_close_timeout=timeout,
             heartbeat_timeout=self.heartbeat,
             retry_policy=_RETRY,

@@ -30,8 +30,6 @@ from ..contract.steps import (
     Created,
     CreateRequest,
     FindRequest,
-    Found,
-    Uploaded,
     UploadRequest,
 )
 from .attempt import AttemptContext
@@ -147,12 +145,12 @@ class Submission:
 
     async def _wait_for_listing(self, reason: str, at_least: timedelta) -> None:
         """Wait until the provider's listing is sure to show whatever it has taken."""
-        settle = self._context.provider.settle
+        lag = self._context.provider.listing_lag
         why = f"{reason} The batch may exist: looking for it before anything is paid again."
         # Nobody may cut this short: a look that comes too early would buy the batch a second time.
-        await self._steering.pause(settle, why, until_stop=False, until_nudged=False)
+        await self._steering.pause(lag, why, until_stop=False, until_nudged=False)
         # What the provider asks for beyond that does not keep a stop waiting: what may run costs.
-        await self._steering.pause(at_least - settle, why)
+        await self._steering.pause(at_least - lag, why)
 
     async def _upload(self, fence: bool = False) -> None:
         request = UploadRequest(
@@ -167,7 +165,6 @@ class Submission:
         uploaded = await self._steering.call(
             UPLOAD,
             request,
-            Uploaded,
             summary=f"upload shard {self._context.attempt.shard}, attempt {self._context.attempt.number}",
             timeout=LONG,
             submitted=self._paid,
@@ -192,7 +189,6 @@ class Submission:
         found = await self._steering.call(
             FIND,
             request,
-            Found,
             summary="is it there already?",
             submitted=self._paid,
             give_up_at=self._steering.deadline_at + PATIENCE,
@@ -230,7 +226,7 @@ class Submission:
         timeout = SHORT if self._context.provider.uploads else LONG
         try:
             return await self._steering.call_once(
-                CREATE, request, Created, summary=f"create {self._context.attempt.marker}", timeout=timeout
+                CREATE, request, summary=f"create {self._context.attempt.marker}", timeout=timeout
             )
         except ActivityError as error:
             trouble = Trouble(error)

@@ -39,6 +39,7 @@ from durabatch.contract import (
 )
 from durabatch.contract import steps as contract
 from durabatch.contract.errors import error_classes
+from durabatch.contract.steps import CREATE, Step
 
 SECRET = "Sesame"
 WRONG = RowProblem(message="line 1, url: a", code="invalid_field", line=1, field="url")
@@ -54,13 +55,13 @@ class Steps:
     def __init__(self, work: Callable[[Lease], Awaitable[Any]]) -> None:
         self._work = work
 
-    @step("test.step")
+    @step(Step("test.step", Question, Question))
     async def act(self, request: Question, lease: Lease) -> Question:
         """Ask."""
         await self._work(lease)
         return request
 
-    @step(contract.CREATE)
+    @step(Step(CREATE.name, Question, Question))
     async def create(self, request: Question, lease: Lease) -> Question:
         """Buy."""
         await self._work(lease)
@@ -100,7 +101,7 @@ def test_a_step_is_an_activity_of_one_request_and_one_answer() -> None:
 
 def test_every_step_of_the_contract_is_registered_once(desk: Any) -> None:
     found = [activity._Definition.must_from_callable(one).name for one in registry.all_activities(desk.resources)]
-    named = {value for name, value in vars(contract).items() if name.isupper()}
+    named = {value.name for value in vars(contract).values() if isinstance(value, Step)}
     assert sorted(name for name in found if name) == sorted(named)
 
 

@@ -45,7 +45,7 @@ def test_what_is_carried_fits_into_a_payload_in_every_phase() -> None:
         account="a" * 64,
         search=Search.MARKER,
         uploads=True,
-        settle=timedelta(minutes=1),
+        listing_lag=timedelta(minutes=1),
         heartbeat=timedelta(seconds=20),
         max_parallel_shards=200,
     )

@@ -40,18 +40,21 @@ CODES = {
     "TypeError": True,  # none of ours: a defect
 }
 STEPS = [
-    *(names.PLAN, names.RECALL, names.RESERVE, names.UPLOAD, names.FIND, names.CREATE, names.POLL, names.CANCEL),
-    *(names.FETCH, names.RELEASE, names.SETTLE, names.TIDY, names.APPLY, names.FINISH),
+    step.name
+    for step in (
+        *(names.PLAN, names.RECALL, names.RESERVE, names.UPLOAD, names.FIND, names.CREATE, names.POLL, names.CANCEL),
+        *(names.FETCH, names.RELEASE, names.SETTLE, names.TIDY, names.APPLY, names.FINISH),
+    )
 ]
 #: What every run of the tests looks at: each boundary of each workflow.
 CORE = {
-    (names.PLAN, "store_error", 1),
-    (names.FIND, "accounting_error", 2),
-    (names.SETTLE, "accounting_error", 1),
-    (names.SETTLE, "accounting_error", 2),
-    (names.SETTLE, "TypeError", 2),
-    (names.APPLY, "accounting_error", 2),
-    (names.FINISH, "accounting_error", 1),
+    (names.PLAN.name, "store_error", 1),
+    (names.FIND.name, "accounting_error", 2),
+    (names.SETTLE.name, "accounting_error", 1),
+    (names.SETTLE.name, "accounting_error", 2),
+    (names.SETTLE.name, "TypeError", 2),
+    (names.APPLY.name, "accounting_error", 2),
+    (names.FINISH.name, "accounting_error", 1),
 }
 CASES = [
     pytest.param(*case, id="-".join(map(str, case)), marks=[] if case in CORE else [pytest.mark.slow])
@@ -147,11 +150,11 @@ async def no_task_failed(house: House, batch_id: str) -> None:
 
 async def start(house: House, double: Double, shards: int) -> WorkflowHandle[Any, BatchResult]:
     limits = {"max_rows": 2} if shards > 1 else {}
-    if double.step == names.CANCEL:
+    if double.step == names.CANCEL.name:
         await house.admin.settings(finish_after_polls=100_000)
-    if double.step != names.RECALL:
+    if double.step != names.RECALL.name:
         handle = await house.start(4, limits=limits)
-        if double.step == names.CANCEL:
+        if double.step == names.CANCEL.name:
             while len(await house.batches()) < shards:
                 await asyncio.sleep(0.05)
             await handle.signal("cancel")
@@ -171,7 +174,7 @@ async def start(house: House, double: Double, shards: int) -> WorkflowHandle[Any
 async def test_a_step_that_fails_ends_its_batch_or_is_waited_for_and_the_batch_goes_on(
     house: House, step: str, code: str, shards: int
 ) -> None:
-    if step in (names.RESERVE, names.RELEASE):
+    if step in (names.RESERVE.name, names.RELEASE.name):
         house = bounded(house)
     double = Double(step, code)
     async with worker(house, double):
@@ -187,7 +190,7 @@ async def test_a_step_that_fails_ends_its_batch_or_is_waited_for_and_the_batch_g
         await house.admin.settings(finish_after_polls=0)  # the provider ends what nobody could cancel
         while not ending.done():
             await nudge(house, handle.id)
-            if step == names.CANCEL:
+            if step == names.CANCEL.name:
                 with contextlib.suppress(RPCError):  # it has ended just now
                     await handle.signal("cancel")
             await asyncio.wait([ending], timeout=0.3)
@@ -199,8 +202,8 @@ async def test_a_step_that_fails_ends_its_batch_or_is_waited_for_and_the_batch_g
 
 ENDLESS = [
     pytest.param(step, shards, id=f"{step}-{shards}", marks=[] if (step, shards) in keep else [pytest.mark.slow])
-    for keep in [{(names.APPLY, 1)}]
-    for step in (names.SETTLE, names.APPLY, names.FINISH)
+    for keep in [{(names.APPLY.name, 1)}]
+    for step in (names.SETTLE.name, names.APPLY.name, names.FINISH.name)
     for shards in (1, 2)
 ]
 
@@ -221,7 +224,7 @@ async def test_a_cancel_that_is_repeated_ends_a_wait_on_the_store_without_an_end
             with contextlib.suppress(RPCError):
                 await handle.signal("cancel")
             await asyncio.wait([ending], timeout=0.3)
-        if step == names.FINISH:  # its result is known, and Temporal has it
+        if step == names.FINISH.name:  # its result is known, and Temporal has it
             result = await ending
             assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 4)
             assert "result.json could not be written" in (result.error or "")
@@ -242,7 +245,7 @@ async def test_a_census_that_fails_leaves_the_ledger_going(fast_house: House, co
     house = replace(fast_house, settings=fast_house.settings.with_provider(provider))
     await house.admin.settings(finish_after_polls=30)
     text = "word " * 200
-    async with worker(house, Double(names.CENSUS, code)):
+    async with worker(house, Double(names.CENSUS.name, code)):
         handles = [await house.start([text, text], poll={}) for _ in range(2)]
         for handle in handles:
             assert (await handle.result()).counts.succeeded == 2

@@ -42,7 +42,7 @@ class PlanOnly:
     @workflow.run
     async def run(self, request: PlanRequest) -> PlanSummary:
         return await workflow.execute_activity(
-            PLAN, request, result_type=PlanSummary,
+            PLAN.name, request, result_type=PlanSummary,
             start_to_close_timeout=timedelta(minutes=2), heartbeat_timeout=timedelta(seconds=1.5),
         )
 
