@@ -43,7 +43,7 @@ class Settle:
         sent = [
             (past, await AttemptRows.read(store, attempt.model_copy(update={"number": past.number}), shard))
             for past in request.attempts
-            if past.provider_batch_id is not None
+            if past.sent
         ]
         following = attempt.model_copy(update={"number": attempt.number + 1})
         settlement = Settlement(

@@ -224,7 +224,8 @@ class AttemptRecord(LenientModel):
     """What became of one attempt, for the shard's accounts."""
 
     number: int
-    provider_batch_id: str | None  #: None where nothing was created, so no row was sent.
+    sent: bool = True  #: Whether its rows were sent; if not, there is nothing to read of it.
+    provider_batch_id: str | None = None
     absent: ErrorClass = ErrorClass.MISSING  #: What is the matter with rows that it did not return.
     message: str = ""  #: The same in words.
     lines: int | None = None  #: Lines of its results that were fetched, where that was noted.

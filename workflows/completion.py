@@ -10,8 +10,9 @@ from temporalio.exceptions import FailureError, is_cancelled_exception
 
 from ..contract import BatchResult, BatchSpec, OnComplete
 from ..contract.steps import FINISH, TIDY, FinishRequest, PlanSummary, TidyRequest
+from .failures import StepFailed
 from .state import Carried, Untidy
-from .steering import Steering, StepFailed
+from .steering import Steering
 
 #: How long a user's completion handler may take, tries included, before the batch ends without it.
 HANDLER_PATIENCE = timedelta(hours=24)
@@ -35,14 +36,13 @@ class Completion:
         """Bring the batch to its end; return its result."""
         state, plan = self._state, self._state.plan
         if plan is not None and not state.written:
-            state.result = result = await self._write(plan, result)
-            state.written = True
+            result = state.wrote(await self._write(plan, result))
         if self._spec.on_complete is not None and not state.handled:
             await self._call_handler(self._spec.on_complete, result)
-            state.handled = True
+            state.called_handler()
         while plan is not None and state.untidy:
             await self._tidy(plan, state.untidy[0])
-            state.untidy = state.untidy[1:]
+            state.tidied()
         return result
 
     async def _write(self, plan: PlanSummary, result: BatchResult) -> BatchResult:
@@ -51,7 +51,7 @@ class Completion:
         try:
             await self._steering.call(FINISH, request, summary="write result.json")
         except StepFailed as failed:
-            self._steering.last_error = failed.message
+            self._steering.report(failed.message)
             words = f"result.json could not be written: {failed.message}"
             return result.model_copy(update={"error": f"{result.error} {words}" if result.error else words})
         return result
@@ -59,7 +59,7 @@ class Completion:
     async def _call_handler(self, handler: OnComplete, result: BatchResult) -> None:
         """Call the user's handler; one that fails does not take the results with it."""
         queue = handler.task_queue or workflow.info().task_queue
-        self._steering.tell(
+        self._steering.say(
             f"Waiting for on_complete, the {'activity' if handler.activity else 'workflow'} "
             f"{handler.activity or handler.workflow} on the task queue {queue}. A cancel ends this wait."
         )
@@ -77,8 +77,8 @@ class Completion:
                 )
         except FailureError as error:
             why = "a cancel came first" if is_cancelled_exception(error) else error.cause or error
-            self._steering.last_error = f"on_complete failed: {why}"[:500]
-        self._steering.tell(None)
+            self._steering.report(f"on_complete failed: {why}"[:500])
+        self._steering.say(None)
 
     async def _call_activity(self, name: str, handler: OnComplete, queue: str, result: BatchResult) -> None:
         seen = self._steering.cancels
@@ -98,11 +98,10 @@ class Completion:
         await handle
 
     async def _tidy(self, plan: PlanSummary, left: Untidy) -> None:
-        if self._state.tidy_until is None:
-            self._state.tidy_until = workflow.now() + TIDY_PATIENCE
+        until = self._state.give_up_tidying_at(workflow.now() + TIDY_PATIENCE)
         attempt = plan.attempt(workflow.info().workflow_id, left.shard, left.number)
         request = TidyRequest(attempt=attempt, account=plan.provider.account, since=plan.planned_at)
         try:
-            await self._steering.call(TIDY, request, summary="tidy up", give_up_at=self._state.tidy_until)
+            await self._steering.call(TIDY, request, summary="tidy up", give_up_at=until)
         except StepFailed as error:
-            self._steering.last_error = error.message
+            self._steering.report(error.message)

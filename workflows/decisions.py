@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from ..contract import BatchStatus, Counts, ErrorClass, PollPolicy, ProviderStatus, RowStatus
 from ..contract.steps import Snapshot
-from .state import Streak
+from .attempt_state import Streak
 
 #: A provider's outage is looked at again after 5 s, then ever less often, every 10 minutes at least.
 OUTAGE_FIRST = timedelta(seconds=5)

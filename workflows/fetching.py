@@ -10,8 +10,9 @@ from ..contract import Phase
 from ..contract.steps import FETCH, Fetched, FetchRequest, Snapshot
 from .attempt import AttemptContext
 from .decisions import GONE, LATE, answered_rows, lengthened, results_patience, streak_delay
+from .failures import StepFailed
 from .polling import NOT_FOUND, Polling
-from .steering import LONG, PATIENCE, StepFailed
+from .steering import LONG, PATIENCE
 
 
 class Fetching:
@@ -25,7 +26,7 @@ class Fetching:
     async def run(self) -> None:
         """Bring home what is finished, whatever the batch ended as; let it go if it turns out to be a stranger's.
 
-        Where more is to come it waits, asks for the batch once more, and returns with `state.fetched` unset: to be
+        Where more is to come it waits, asks for the batch once more, and returns with `state.stage` as it was: to be
         called again, in a new run of the workflow if need be.
         """
         state, batch = self._state, self._state.batch
@@ -37,7 +38,7 @@ class Fetching:
         if fetched is None:
             return
         if fetched.stranger:
-            self._let_go(batch)
+            state.let_go()
             return
         if _names_results(batch):
             state.lines = fetched.rows
@@ -45,7 +46,7 @@ class Fetching:
         state.unreturned = _gone_words(batch, fetched)
         if not fetched.gone and await self._waits_for_more(batch, fetched.rows):
             return
-        state.fetched = True
+        state.end_fetch()
 
     async def _fetch_or_wait(self, batch: Snapshot) -> Fetched | None:
         """Fetch; None where results are not found, and another try is due."""
@@ -58,7 +59,7 @@ class Fetching:
             message = error.message
         state.gone = lengthened(state.gone, workflow.now())
         if state.gone.length < (LATE if self._stopping() else GONE) and not self._out_of_time():
-            self._steering.last_error = message
+            self._steering.report(message)
             await self._ask_again(streak_delay(state.gone), f"{message} These results are paid for: asking again.")
             return None
         return await self._fetch(batch, lenient=True)
@@ -82,14 +83,6 @@ class Fetching:
             give_up_at=max(workflow.now(), self._steering.deadline_at) + PATIENCE,
         )
 
-    def _let_go(self, batch: Snapshot) -> None:
-        state = self._state
-        state.strangers = (*state.strangers, batch.id)
-        state.batch, state.adopted, state.provisional, state.polls = None, False, False, 0
-        state.short = state.gone = state.lines = None
-        state.answered, state.unreturned = 0, ""
-        state.stopped = None  # nothing was cancelled, and what comes in its place is not being ended
-
     async def _waits_for_more(self, batch: Snapshot, lines: int) -> bool:
         """Wait where the provider says that more is finished than came; return whether to fetch once more."""
         state = self._state
@@ -100,7 +93,7 @@ class Fetching:
         words = _short_words(self._context.spec.provider, batch, lines)
         if state.short.length >= patience or self._out_of_time():
             state.unreturned = f"{words}; what it may have billed is not bought again."
-            self._steering.last_error = state.unreturned
+            self._steering.report(state.unreturned)
             return False
         await self._ask_again(streak_delay(state.short), f"{words}; asking again.")
         return True
@@ -109,7 +102,7 @@ class Fetching:
         """Wait, and see whether the batch names more results by now."""
         state, before = self._state, self._state.batch
         assert before is not None
-        # A wish to stop ends this wait where it comes as news.
+        # A stop ends this wait only if it comes during it.
         await self._steering.pause(delay, why, until_stop=self._steering.stop() is None)
         try:
             await Polling(self._context).poll()

@@ -19,9 +19,10 @@ from ..contract import BatchSpec, Counts, ShardCounts
 from ..contract.names import SHARD_WORKFLOW
 from ..contract.steps import PlanSummary
 from .decisions import Run, restart_delay, runs_of, waits_out
+from .failures import StepFailed
 from .shard_workflow import ShardRequest
 from .state import ShardOutcome
-from .steering import PATIENCE, Steering, StepFailed
+from .steering import PATIENCE, Steering
 
 #: Events of the batch's own history after which a nudge is not passed on to every child any more.
 _ROOM = 1_000
@@ -58,7 +59,6 @@ class Fleet:
         self._changed = changed
         self._bought_before = bought_before
         self._running = 0
-        self._nudges = 0
         self._starts = asyncio.Semaphore(_STARTS)
         self._asking = asyncio.Lock()
         self._asked = False
@@ -105,11 +105,6 @@ class Fleet:
         """What became of the shards that have ended, in order."""
         return [self._outcomes[run] for run in sorted(self._outcomes, key=lambda run: run.first)]
 
-    def nudge(self) -> None:
-        """Have every shard that is under way ask its provider now."""
-        if workflow.info().get_current_history_length() < _ROOM:
-            self._nudges += 1
-
     async def run(self) -> list[ShardOutcome]:
         """Bring every shard to its end; return what became of them, in order.
 
@@ -135,7 +130,7 @@ class Fleet:
                     finally:
                         self._running -= 1
                 if outcome.batches:
-                    self._steering.paid = True
+                    self._steering.mark_paid()
                 again = outcome.blocked and await self._unblocked(run, outcome, canceled)
         finally:
             self._open -= 1
@@ -153,7 +148,7 @@ class Fleet:
             outcome: what became of it; its rows are accounted for as refused.
             canceled: whether its child knew of a cancel.
         """
-        self._steering.last_error = outcome.error
+        self._steering.report(outcome.error)
         self._blocked[run] = outcome
         self._open -= 1
         self._changed()
@@ -162,7 +157,8 @@ class Fleet:
         )
         async with self._asking:
             if not self._steering.paid and not self._asked:
-                self._steering.paid = await self._bought_before()
+                if await self._bought_before():
+                    self._steering.mark_paid()
                 self._asked = True
         self._open += 1
         del self._blocked[run]
@@ -193,7 +189,7 @@ class Fleet:
                 why = f"The workflow of shard {run.name} ended before its rows had ({error.cause or error})."[:300]
                 if isinstance(error.cause, ApplicationError):
                     code = error.cause.type or code
-            self._steering.last_error = why
+            self._steering.report(why)
             # It may have failed by itself, for good, with everything at home that was paid for.
             hopeless += not waits_out(code, submitted=True)
             failed = code != "unknown"
@@ -259,7 +255,7 @@ class Fleet:
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
                 static_summary=f"{'shard' if run.length == 1 else 'shards'} {run.name} of {self._batch_id}",
             )
-        nudges = self._nudges
+        nudges = self._steering.nudges
         while not child.done():
             await self._news(child, told, nudges)
             if child.done():
@@ -269,9 +265,10 @@ class Fleet:
                 if self._steering.cancels != told:
                     told = self._steering.cancels
                     await self._signal(run, "cancel", self._steering.cancel)
-                elif self._nudges != nudges:
-                    nudges = self._nudges
-                    await self._signal(run, "poll_now")
+                elif self._steering.nudges != nudges:
+                    nudges = self._steering.nudges
+                    if workflow.info().get_current_history_length() < _ROOM:
+                        await self._signal(run, "poll_now")
         outcome: ShardOutcome = await child
         return outcome
 
@@ -282,4 +279,6 @@ class Fleet:
 
     async def _news(self, child: Child, told: int, nudges: int) -> None:
         """Wait for the child's end, or for a cancel or a nudge that it was not sent."""
-        await workflow.wait_condition(lambda: child.done() or self._steering.cancels != told or self._nudges != nudges)
+        await workflow.wait_condition(
+            lambda: child.done() or self._steering.cancels != told or self._steering.nudges != nudges
+        )

@@ -10,7 +10,8 @@ from ..contract import Phase, RowStatus
 from ..contract.steps import CANCEL, FIND, POLL, BatchRequest, FindRequest, Snapshot
 from .attempt import AttemptContext
 from .decisions import LATE, lengthened, poll_delay, streak_delay
-from .steering import PATIENCE, StepFailed
+from .failures import StepFailed
+from .steering import PATIENCE
 
 NOT_FOUND = "provider_not_found"
 #: What was tried before a batch counts as lost.
@@ -27,7 +28,7 @@ class Polling:
         self._changed = context.changed
 
     async def to_its_end(self) -> None:
-        """Ask, ever less often, until the provider is done; when told to stop, cancel there and wait for its end."""
+        """Poll, ever less often, until the provider has ended the batch; at a stop, cancel it there first."""
         state = self._state
         self._changed(Phase.POLLING)
         while state.batch is not None and not state.batch.status.ended:
@@ -36,13 +37,13 @@ class Polling:
                 if not await self._look():  # it may have ended meanwhile, and then nothing is to be cancelled
                     return
                 if state.provisional and not state.batch.status.ended:
-                    # It may be somebody else's: it is not ours to cancel, and its end will tell whose it was.
-                    state.stopped = stop
+                    # It may be somebody else's: it is not ours to cancel, and its end will show whose it was.
+                    state.stop(stop, asked=False)
                 elif not state.batch.status.ended:
                     await self._cancel(stop)
                 continue
             if state.stopped and workflow.now() >= self._steering.deadline_at + PATIENCE:
-                self._steering.last_error = "The provider never ended the batch that it was asked to cancel."
+                self._steering.report("The provider never ended the batch that it was asked to cancel.")
                 return
             why = self._waiting_words()
             delay = poll_delay(self._context.spec.poll, state.polls, workflow.random().random())
@@ -122,8 +123,8 @@ class Polling:
         # Where a search only finds candidates, one of another id is not ours: ours had its id from its create.
         if found.batch and (found.batch.id == batch.id or not found.provisional or state.provisional):
             if found.batch.id != batch.id:
-                self._steering.last_error = f"The provider shows {found.batch.id} in place of {batch.id}."
-                state.adopted, state.provisional = True, found.provisional
+                self._steering.report(f"The provider shows {found.batch.id} in place of {batch.id}.")
+                state.adopt(found.batch, provisional=found.provisional)
             state.batch = found.batch
             return True
         try:
@@ -133,10 +134,10 @@ class Polling:
             if error.code != NOT_FOUND:
                 raise
         if not state.provisional and await self._cancels(batch):
-            self._steering.last_error = f"The provider did not find its batch {batch.id}, and has cancelled it."
+            self._steering.report(f"The provider did not find its batch {batch.id}, and has cancelled it.")
             return True
-        state.lost = True
-        self._steering.last_error = f"The provider lost its batch {batch.id}: {LOST_WORDS}"
+        state.lose()
+        self._steering.report(f"The provider lost its batch {batch.id}: {LOST_WORDS}")
         return False
 
     async def _cancels(self, batch: Snapshot) -> bool:
@@ -153,14 +154,13 @@ class Polling:
         try:
             state.batch = await self._send_cancel(state.batch, give_up_at)
         except StepFailed as error:
-            self._steering.last_error = error.message
+            self._steering.report(error.message)
             state.uncancelled = lengthened(state.uncancelled, workflow.now())
             if state.uncancelled.length < LATE and workflow.now() < give_up_at:
                 why = f"The provider's batch {state.batch.id} is to be cancelled, and is not yet: {error.message}"
                 await self._steering.pause(streak_delay(state.uncancelled), why, until_stop=False)
                 return  # looked at and cancelled again: while it runs, it costs
-        state.stopped = stop
-        state.polls = 0  # its end is near: ask often again
+        state.stop(stop, asked=True)
         self._changed(Phase.POLLING)
 
     async def _send_cancel(self, batch: Snapshot, give_up_at: datetime) -> Snapshot:

@@ -8,7 +8,7 @@ from temporalio import workflow
 
 from ..contract.steps import RELEASE, RESERVE, ReleaseRequest, Reserved, ReserveRequest
 from .attempt import AttemptContext
-from .steering import StepFailed, Stopped
+from .failures import StepFailed, Stopped
 
 #: How often a place in the queue is asked for anew, ever less often. The ledger tells when the turn has come; this is
 #: for a signal that did not come through, for a ledger that was terminated, and for those beyond what a ledger carries.
@@ -23,7 +23,7 @@ class QueueSlot:
 
     def __init__(self, context: AttemptContext) -> None:
         self._context = context
-        self._state = context.state
+        self._state = context.state.slot
         self._steering = context.steering
 
     async def take(self) -> None:
@@ -34,10 +34,10 @@ class QueueSlot:
         """
         asked = 0
         while self._wanted():
-            self._steering.granted = None
+            self._steering.await_grant()
             reserved = await self._ask(held=False)
             if reserved.place is not None and reserved.place.granted:
-                self._state.room = True
+                self._state.taken = True
                 return
             delay = min(RENEW * 2 ** min(asked, 10), RENEW_LONGEST) * (0.9 + 0.2 * workflow.random().random())
             asked += 1
@@ -45,7 +45,7 @@ class QueueSlot:
             # The signal is only a hint: one that a reset replays may be of a turn that is long over. So the ledger is
             # asked again, and the signal is believed where the ledger cannot be.
             if reserved.place is None and self._granted():
-                self._state.room = True
+                self._state.taken = True
                 return
             if self._steering.stop():
                 raise Stopped
@@ -57,9 +57,9 @@ class QueueSlot:
             return
         try:
             await self._ask(held=True)
-            self._state.room = True
+            self._state.taken = True
         except StepFailed as error:
-            self._steering.last_error = error.message  # to follow what is paid for matters more than to count it
+            self._steering.report(error.message)  # to poll what is paid for matters more than to count it
 
     async def give_back(self) -> None:
         """Give the room back, or the place in the queue."""
@@ -76,12 +76,12 @@ class QueueSlot:
                 give_up_at=workflow.now() + PATIENCE,
             )
         except StepFailed as error:
-            self._steering.last_error = error.message
+            self._steering.report(error.message)
         self._state.asked_at = self._state.ledger = None
-        self._state.room = False
+        self._state.taken = False
 
     def _wanted(self) -> bool:
-        return self._context.provider.max_enqueued_tokens is not None and not self._state.room
+        return self._context.provider.max_enqueued_tokens is not None and not self._state.taken
 
     def _granted(self) -> bool:
         return self._steering.granted == self._context.attempt.marker

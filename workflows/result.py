@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
-from ..contract import BatchResult, BatchStatus, CancelRequest, Counts
+from ..contract import BatchResult, BatchStatus, Counts
 from ..contract.steps import Applied
 from .decisions import batch_status
 from .describe import failure_words
-from .state import MAX_LISTED, Carried, ShardOutcome
+from .state import Carried
 
 
 def batch_result(
     batch_id: str,
     state: Carried,
     *,
-    cancel: CancelRequest | None,
-    outcomes: Sequence[ShardOutcome],
     applied: Applied | None,
     error: str | None,
     now: datetime,
@@ -26,13 +23,12 @@ def batch_result(
     """Return the result of a batch.
 
     Args:
-        state: what it knows by now.
-        cancel: who wanted it to stop, if anybody did.
-        outcomes: what became of the shards that have ended.
+        state: what it knows by now, what became of its shards for example.
         applied: the merged results; None if it came to none.
         error: why it could not go on, if it could not.
         now: when it ended.
     """
+    cancel, outcome = state.steering.cancel, state.outcome
     rows = state.plan.rows if state.plan else 0
     counts = applied.counts if applied else Counts(total=rows, failed=rows)
     if error is not None:
@@ -42,15 +38,14 @@ def batch_result(
     else:
         status = batch_status(counts, cancel is not None)
     if error is None:
-        error = next((outcome.error for outcome in outcomes if outcome.error), None)
+        error = outcome.error if outcome else None
     if error is None and applied is not None and status is BatchStatus.FAILED:
         error = failure_words(applied)
-    batches = [batch for outcome in outcomes for batch in outcome.batches] or list(state.shard.batches)
     result = BatchResult(
         batch_id=batch_id,
         status=status,
         counts=counts,
-        provider_batches=tuple(batches[:MAX_LISTED]),
+        provider_batches=(outcome.batches if outcome else ()) or state.shard.batches,
         started_at=state.started_at,
         ended_at=now,
         error=error,

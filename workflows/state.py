@@ -1,101 +1,98 @@
-"""What a running batch knows. All of it is carried when a workflow continues as new."""
+"""What a running batch knows. All of it is carried when a workflow continues as new.
+
+Each model is changed by its own methods only; `Carried`, which holds the others, is the same for a batch and a shard.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from ..contract import BatchResult, ProviderBatch, RowStatus
+from ..contract import BatchResult, ProviderBatch
 from ..contract.spec import PassedCancel
-from ..contract.steps import AttemptRecord, PlanSummary, Settled, Snapshot
+from ..contract.steps import AttemptRecord, PlanSummary, Settled
+from .attempt_state import AttemptEnd, AttemptState, CarriedModel, Fate
 
 #: Provider batches of a batch, of a shard or of a run of shards, that are listed; the store has the others.
 MAX_LISTED = 100
 
 
-class _State(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class Streak(_State):
-    """Answers of one kind, one after another, with nothing else between them."""
-
-    since: datetime
-    until: datetime
-
-    @property
-    def length(self) -> timedelta:
-        return self.until - self.since
-
-
-class AttemptState(_State):
-    """One submission of one shard, as far as it has come."""
-
-    number: int = 1
-    rows: int = 0  #: Rows sent.
-    #: Whether it is only looked for, as another run may have bought it: nobody would choose it, or its rows, now.
-    only_if_bought: bool = False
-    generation: int = 1  #: Which upload of its rows a create may name.
-    upload_begun: bool = False  #: There may be a file at the provider.
-    uploaded: bool = False
-    file_id: str | None = None
-    doubt: bool = False  #: A create may be on its way whose answer is lost.
-    #: Number of the newest noted create for which, and for all before it, the provider's listing was waited for, and
-    #: whose files were fenced off: nothing can come of them any more.
-    cleared: int = 0
-    batch: Snapshot | None = None  #: The provider batch, once there is one.
-    adopted: bool = False
-    provisional: bool = False  #: The batch may be a stranger's until its results are seen.
-    strangers: tuple[str, ...] = ()
-    submitted_at: datetime | None = None
-    stopped: RowStatus | None = None  #: Why the provider was asked to end it, if it was.
-    lost: bool = False  #: The provider has forgotten it.
-    unknown: Streak | None = None  #: Answers of 404 to polls.
-    uncancelled: Streak | None = None  #: Cancels that failed.
-    short: Streak | None = None  #: Answers that it has ended, and less of its results than it counts.
-    gone: Streak | None = None  #: Answers of 404 where its results should be.
-    polls: int = 0
-    asked_at: datetime | None = None  #: When it asked for room in the account's queue.
-    ledger: str | None = None  #: The ledger that has its claim.
-    room: bool = False  #: Whether its turn has come.
-    fetched: bool = False
-    lines: int | None = None  #: Lines of results fetched.
-    answered: int = 0  #: Rows that the provider says it answered, and so bills.
-    unreturned: str = ""  #: Why some of those rows did not come back, in words.
-
-
-class ShardState(_State):
+class ShardState(CarriedModel):
     """One shard, as far as it has come."""
 
     shard: int = 0
     attempt: AttemptState = AttemptState()
+    end: AttemptEnd | None = None  #: What became of that attempt, once it has ended.
     tries: int = 1  #: Attempts that count against the retry policy.
     waits: int = 0  #: Attempts that the provider's queue had no room for.
     losses: int = 0  #: Provider batches that the provider lost.
     refused: str | None = None  #: Why no further attempt may follow.
-    blocked: bool = (
-        False  #: What refused it is for an operator to fix, and nothing of the batch was known to be bought.
-    )
+    #: What refused it is for an operator to fix, and nothing of the batch was known to be bought.
+    blocked: bool = False
     records: tuple[AttemptRecord, ...] = ()
     batches: tuple[ProviderBatch, ...] = ()
     untidy: tuple[int, ...] = ()  #: Attempts whose files could not be deleted at the provider yet.
 
     @property
+    def begun(self) -> bool:
+        """Whether there is, or was, anything of it at the provider."""
+        return self.attempt.begun or bool(self.records)
+
+    @property
     def bought(self) -> bool:
-        """Whether there is, or was, a provider batch of it."""
-        return self.attempt.batch is not None or any(record.provider_batch_id for record in self.records)
+        """Whether the provider took any of its rows."""
+        return self.attempt.sent or any(record.sent for record in self.records)
+
+    def refuse(self, why: str | None, *, blocked: bool) -> None:
+        """Note why no further attempt may follow."""
+        self.refused, self.blocked = why, blocked
+
+    def close(self, end: AttemptEnd) -> None:
+        """Note what became of the attempt under way."""
+        self.end = end
+        if end.refused is not None:
+            self.refuse(end.refused, blocked=end.blocked)
+        if end.record.sent:
+            self.tries += self.attempt.only_if_bought
+        before = self.records
+        if end.record.sent and before and not before[-1].counted:
+            # It took just the rows that the queue had no room for, so its record says all that theirs did. There may be
+            # hundreds of such records in a row.
+            before = before[:-1]
+        self.records = (*before, end.record)
+        if end.batch is not None:
+            self.batches = (*self.batches, end.batch)[:MAX_LISTED]
+
+    def leave_untidy(self) -> None:
+        """Note that the attempt left something at the provider that could not be deleted."""
+        self.untidy = (*self.untidy, self.attempt.number)
+
+    def try_once_more(self) -> None:
+        """Count another try of the attempt under way, which was not sent."""
+        self.tries += 1
+
+    def begin_attempt(self, rows: int, *, only_if_bought: bool) -> None:
+        """Begin another attempt, for the rows that are worth it."""
+        fate = self.end.fate if self.end else Fate.RAN
+        if fate is Fate.NO_ROOM:
+            self.waits += 1
+        elif fate is Fate.LOST:
+            self.losses += 1
+        else:
+            self.tries += not only_if_bought  # that one is a try when it is found
+            self.waits = 0
+        number = self.attempt.number + 1
+        self.attempt, self.end = AttemptState(number=number, rows=rows, only_if_bought=only_if_bought), None
 
 
-class Untidy(_State):
+class Untidy(CarriedModel):
     """An attempt that left a file at the provider."""
 
     shard: int
     number: int
 
 
-class ShardOutcome(_State):
+class ShardOutcome(CarriedModel):
     """What became of a shard, or of several."""
 
     settled: Settled
@@ -118,22 +115,75 @@ class ShardOutcome(_State):
         )
 
 
-class Carried(_State):
-    """A whole batch, as far as it has come."""
+class SteeringState(CarriedModel):
+    """What operators and the clock want of a workflow, and what went wrong last. `Steering` owns it."""
+
+    deadline_at: datetime  #: When it is ended whatever it does.
+    cancel: PassedCancel | None = None  #: The first cancel.
+    poll_now: bool = False  #: Somebody asked for the next poll at once.
+    paid: bool = False  #: Something of the batch may be bought, by whichever shard or run of it.
+    last_error: str | None = None
+
+
+class Carried(CarriedModel):
+    """A whole batch, or a run of its shards in a child workflow, as far as it has come."""
 
     started_at: datetime
-    deadline_at: datetime
+    steering: SteeringState
+    shard: ShardState = ShardState()  #: The shard under way.
+    ended: int = 0  #: Shards that have ended.
+    outcome: ShardOutcome | None = None  #: What became of those.
+
+    # What follows is a batch's alone.
+    execution: str = ""  #: The run that the batch was started as.
     plan: PlanSummary | None = None
-    shard: ShardState = ShardState()
-    cancel: PassedCancel | None = None
-    last_error: str | None = None
-    poll_now: bool = False
-    paid: bool = False  #: Something of the batch may be bought.
-    execution: str = ""  #: The run that the batch was started as, where this is not it.
-    outcome: ShardOutcome | None = None  #: What became of all shards, once each has ended.
-    result: BatchResult | None = None  #: What the batch ends with, once that is known.
     cause: dict[str, Any] | None = None  #: What failed, for clients that want more than a sentence.
+    result: BatchResult | None = None  #: What the batch ends with, once that is known.
     written: bool = False  #: Whether the result is in the store, or given up there.
     handled: bool = False  #: Whether the user's handler was called.
     untidy: tuple[Untidy, ...] = ()  #: Attempts whose files are to be deleted at the provider before the batch ends.
     tidy_until: datetime | None = None  #: When that is given up.
+
+    def begin_shard(self, shard: ShardState) -> ShardState:
+        """Take up a shard; return it."""
+        self.shard = shard
+        return shard
+
+    def end_shards(self, outcomes: list[ShardOutcome]) -> None:
+        """Note what became of shards."""
+        self.ended += len(outcomes)
+        for outcome in outcomes:
+            self.outcome = (self.outcome or ShardOutcome(settled=Settled())).and_one_more(outcome)
+
+    def keep_plan(self, plan: PlanSummary) -> PlanSummary:
+        """Note the plan that the batch goes by; return it."""
+        self.plan = plan
+        return plan
+
+    def fail(self, cause: dict[str, Any]) -> None:
+        """Note what failed for good."""
+        self.cause = cause
+
+    def conclude(self, result: BatchResult) -> BatchResult:
+        """Note what the batch ends with; what became of its shards is in it, but for what is still to be deleted."""
+        self.result, self.untidy = result, self.outcome.untidy if self.outcome else ()
+        self.outcome = None
+        return result
+
+    def wrote(self, result: BatchResult) -> BatchResult:
+        """Note that the result is in the store, or given up there; return it as it is by now."""
+        self.result, self.written = result, True
+        return result
+
+    def called_handler(self) -> None:
+        """Note that the user's handler was called."""
+        self.handled = True
+
+    def give_up_tidying_at(self, until: datetime) -> datetime:
+        """Return when files are given up that cannot be deleted at the provider: one time for all of them."""
+        self.tidy_until = self.tidy_until or until
+        return self.tidy_until
+
+    def tidied(self) -> None:
+        """Note that the first of the untidy attempts is seen to."""
+        self.untidy = self.untidy[1:]

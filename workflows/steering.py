@@ -10,16 +10,16 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
-from temporalio.exceptions import TimeoutError as TemporalTimeout
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from ..contract import CancelRequest, RowStatus
 from ..contract.steps import Answer, Request, Step
 from .decisions import BUSY, BUSY_FAILURES, outage_delay, waits_out
+from .failures import StepFailed, Stopped, Trouble
+from .state import SteeringState
 
 #: Quick retries of a step before the batch itself waits, visibly.
 _RETRY = RetryPolicy(
@@ -35,8 +35,6 @@ LONG = timedelta(hours=6)
 #: How long past the deadline a batch waits for what only the provider can tell: whether something is paid for, the end
 #: of a batch that it was asked to end, results that a broken key keeps from us. Providers keep results for four weeks.
 PATIENCE = timedelta(days=7)
-#: Seconds. A provider that asks to be left alone for longer is asked after our own waits instead.
-_LONGEST_WAIT = timedelta(days=1).total_seconds()
 _WAY_OUT = "Another cancel ends this wait; what was paid for stays in the store."
 
 #: A run of a workflow ends at this many events and goes on as a new one (promise G6 allows 4,000), or when the server
@@ -52,82 +50,52 @@ def history_is_long() -> bool:
     return events >= _MAX_EVENTS or (events >= _MIN_EVENTS and info.is_continue_as_new_suggested())
 
 
-class Stopped(Exception):
-    """A cancel or the deadline came, and the step was not worth finishing."""
-
-
-class StepFailed(Exception):
-    """A step failed for good."""
-
-    def __init__(self, code: str, message: str, details: tuple[Any, ...] = ()) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.details = details
-
-
-def cause_of(failed: StepFailed) -> dict[str, Any]:
-    """Return what failed, as a client reads it: the error's code, and whatever facts the step gave with it."""
-    facts = {key: value for detail in failed.details if isinstance(detail, dict) for key, value in detail.items()}
-    return {"code": failed.code, **facts}
-
-
-class Trouble:
-    """Why a step failed, read from Temporal's failure."""
-
-    def __init__(self, error: ActivityError) -> None:
-        cause = error.cause
-        self.details: tuple[Any, ...] = ()
-        if isinstance(cause, ApplicationError):
-            self.code = cause.type or "unknown"
-            self.message = cause.message
-            self.details = tuple(cause.details)
-        elif isinstance(cause, TemporalTimeout):
-            self.code = "timeout"
-            self.message = "The worker that did this step was not heard of any more."
-        else:
-            self.code = "unknown"
-            self.message = str(cause or error)
-
-    @property
-    def retry_after(self) -> timedelta | None:
-        """How long the provider asked to be left alone."""
-        for detail in self.details:
-            seconds = detail.get("retry_after") if isinstance(detail, dict) else None
-            if isinstance(seconds, int | float) and 0 <= seconds <= _LONGEST_WAIT:
-                return timedelta(seconds=seconds)
-        return None
-
-
 async def go_on() -> None:
     """Go on in the same run, where a new one could not take up the thread."""
 
 
 class Steering:
-    """One batch's wishes and waits.
+    """What operators and the clock want of one workflow, and how it waits.
 
     Args:
-        deadline_at: when the batch is ended whatever it does.
-        changed: called when something that the progress tells has changed.
+        state: what of this is carried; changed here and nowhere else.
+        changed: called when something that the progress shows has changed.
     """
 
-    def __init__(self, deadline_at: datetime, changed: Callable[[], None]) -> None:
+    def __init__(self, state: SteeringState, changed: Callable[[], None]) -> None:
         #: Awaited after a wait: the place where a long history ends and the workflow continues as new.
         self.checkpoint: Callable[[], Awaitable[None]] = go_on
         #: Awaited when something of the batch is bought for the first time.
         self.announce: Callable[[], Awaitable[None]] = go_on
-        self.deadline_at = deadline_at
-        self.cancel: CancelRequest | None = None
-        self.cancels = 0  #: How often a cancel was requested: one that is repeated also ends waits on our own store.
-        #: Something of this batch may be bought. From then on whatever an operator can fix is waited out, everywhere.
-        self.paid = False
-        self.poll_now = False
+        #: How often a cancel was requested: one that is repeated also ends waits on our own store.
+        self.cancels = int(state.cancel is not None)
+        self.nudges = 0  #: How often somebody asked for the next poll at once.
         self.granted: str | None = None  #: The attempt whose turn in the account's queue has come.
         self.heartbeat = timedelta(seconds=20)
         self.waiting_for: str | None = None
         self.next_poll_at: datetime | None = None
-        self.last_error: str | None = None
+        self._state = state
         self._changed = changed
+
+    @property
+    def deadline_at(self) -> datetime:
+        """When the batch is ended whatever it does."""
+        return self._state.deadline_at
+
+    @property
+    def cancel(self) -> CancelRequest | None:
+        """The first cancel, if there was one."""
+        return self._state.cancel
+
+    @property
+    def paid(self) -> bool:
+        """Whether anything of the batch may be bought. Then whatever an operator can fix is waited out, everywhere."""
+        return self._state.paid
+
+    @property
+    def last_error(self) -> str | None:
+        """What went wrong last, in a sentence."""
+        return self._state.last_error
 
     def stop(self) -> RowStatus | None:
         """Return what unfinished rows become if the batch is to end now, None if it is to go on."""
@@ -136,24 +104,49 @@ class Steering:
         return RowStatus.EXPIRED if workflow.now() >= self.deadline_at else None
 
     def request_cancel(self, request: CancelRequest) -> None:
-        """Note that somebody wants the batch to stop; the first one's reason stands."""
-        self.cancel = self.cancel or request
+        """Note that somebody wants the batch to stop; the first reason is kept."""
+        self._state.cancel = self._state.cancel or request
         self.cancels += 1
-        self._changed()
-
-    def tell(self, why: str | None) -> None:
-        """Say what is waited for, or that the wait is over."""
-        self.waiting_for = why
         self._changed()
 
     def insisted(self, seen: int) -> bool:
         """Return whether a cancel was repeated since there were `seen` of them."""
         return self.cancels > max(seen, 1)
 
-    async def bought(self) -> None:
+    def nudge(self) -> None:
+        """Have the wait under way end now, or else the next one."""
+        self._state.poll_now = True
+        self.nudges += 1
+
+    def grant(self, holder: str) -> None:
+        """Note that the turn of an attempt has come in the account's queue."""
+        self.granted = holder
+
+    def await_grant(self) -> None:
+        """Forget what was granted before."""
+        self.granted = None
+
+    def renew_deadline(self, length: timedelta) -> None:
+        """Give the batch so much time from now."""
+        self._state.deadline_at = workflow.now() + length
+
+    def report(self, error: str | None) -> None:
+        """Note what went wrong, for the progress."""
+        self._state.last_error = error
+
+    def say(self, why: str | None) -> None:
+        """Say what is waited for, or that the wait is over."""
+        self.waiting_for = why
+        self._changed()
+
+    def mark_paid(self) -> None:
         """Note that something of the batch is bought, or may be."""
+        self._state.paid = True
+
+    async def bought(self) -> None:
+        """Note that something of the batch is bought; announce it where that is news."""
         if not self.paid:
-            self.paid = True
+            self.mark_paid()
             await self.announce()
 
     async def pause(
@@ -183,11 +176,11 @@ class Steering:
         self._changed()
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: (until_nudged and self.poll_now) or (until_stop and self.cancel is not None) or until(),
+                lambda: (until_nudged and self._state.poll_now) or (until_stop and self.cancel is not None) or until(),
                 timeout=delay,
                 timeout_summary=why[:200],
             )
-        self.poll_now = False
+        self._state.poll_now = False
         self.waiting_for = self.next_poll_at = None
 
     async def call(
@@ -227,7 +220,7 @@ class Steering:
             try:
                 return await self._run(step, request, summary, timeout, interrupts)
             except (ActivityError, asyncio.CancelledError) as error:
-                # Only an interrupt of ours cancels a step: Temporal's own cancel becomes a wish (see BatchWorkflow).
+                # Only an interrupt of ours cancels a step: `run_cancellable` keeps Temporal's own cancel from it.
                 if not isinstance(error, ActivityError) or (interrupts and is_cancelled_exception(error)):
                     raise Stopped from None
                 trouble = Trouble(error)
@@ -241,8 +234,8 @@ class Steering:
                 failures = min(failures + 1, BUSY_FAILURES)
             else:
                 failures += 1
-                self.last_error = trouble.message
-            # A wish to stop ends this wait where it comes as news: the step is tried once more, and then waits again.
+                self.report(trouble.message)
+            # A stop ends this wait only if it comes during it: the step is tried once more, and then waits again.
             news = stops or self.stop() is None
             await self.pause(
                 outage_delay(failures, trouble.retry_after),

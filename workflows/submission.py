@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from ..contract import Phase
@@ -33,9 +32,11 @@ from ..contract.steps import (
     UploadRequest,
 )
 from .attempt import AttemptContext
+from .attempt_state import Stage
 from .decisions import FIXABLE_CREATE, outage_delay
+from .failures import Stopped, Trouble
 from .queue_slot import QueueSlot
-from .steering import LONG, PATIENCE, SHORT, Stopped, Trouble
+from .steering import LONG, PATIENCE, SHORT
 
 #: Failures of the create step that are known to come before the call to the provider.
 _BEFORE_THE_CALL = frozenset(
@@ -56,13 +57,9 @@ class Refused(Exception):
 
 
 class Submission:
-    """One attempt's way to its provider batch.
+    """One attempt's way to its provider batch."""
 
-    Args:
-        paid: whether this batch has already cost something, so that fixable errors are waited out.
-    """
-
-    def __init__(self, context: AttemptContext, paid: bool) -> None:
+    def __init__(self, context: AttemptContext) -> None:
         self._context = context
         self._state = context.state
         self._steering = context.steering
@@ -71,7 +68,7 @@ class Submission:
         self._noted: int | None = None
         self._newest = 0
         self._slot = QueueSlot(context)
-        self._paid = paid or self._state.doubt
+        self._paid = context.paid  #: Whether what an operator can fix is waited out.
 
     async def run(self) -> None:
         """Bring the attempt to a provider batch, created or adopted; or to none, if there is nothing to send.
@@ -93,8 +90,7 @@ class Submission:
         while not await self._find():
             if self._intended and self._newest > self._state.cleared and not self._state.doubt:
                 # By a run before this one, or a workflow that was terminated: as if our own answer had been lost.
-                self._state.doubt = self._paid = True
-                self._state.upload_begun = True  # that create names a file, and without it runs nothing
+                self._doubt()
                 await self._wait_for_listing("A create of an earlier run may be on its way.", timedelta(0))
                 continue
             if self._steering.stop() or self._state.only_if_bought:
@@ -102,9 +98,9 @@ class Submission:
             if self._state.doubt:
                 await self._fence()
                 await self._wait_for_listing("A create may still be on its way to the provider.", timedelta(0))
-                self._state.doubt, self._state.cleared = False, self._newest
+                self._state.clear_doubt(self._newest)
                 continue
-            if not self._state.uploaded:
+            if self._state.stage is not Stage.UPLOADED:
                 await self._slot.take()
                 self._changed(Phase.UPLOADING)
                 await self._upload()
@@ -117,26 +113,28 @@ class Submission:
             await self._slot.take()  # where a file was there already
             created = await self._create()
             if created.answer is CreateAnswer.CREATED and created.batch is not None:
-                self._state.batch = created.batch
-                self._state.submitted_at = workflow.now()
+                self._state.submit(created.batch)
                 return
             reason = created.reason or "The provider gave no reason."
-            self._steering.last_error = reason
+            self._steering.report(reason)
             if created.answer is CreateAnswer.REFUSED and not self._may_be_lifted(created):
                 raise Refused(reason, created.code)
             if created.answer is CreateAnswer.LOST:
-                self._state.doubt = self._paid = True
+                self._doubt()
                 await self._wait_for_listing(reason, created.retry_after or timedelta(0))
                 continue
             deferrals += 1
             if created.code == "provider_not_found" and self._context.provider.uploads:
                 # Perhaps it is the file: the next upload looks for it and sends it if it is gone. One that the provider
                 # lists and still does not find is replaced, once.
-                self._state.uploaded = False
                 not_found += 1
-                self._state.generation += not_found == 2
+                self._state.begin_upload(another=not_found == 2)
             await self._steering.pause(outage_delay(deferrals, created.retry_after), reason)
             await self._steering.checkpoint()
+
+    def _doubt(self) -> None:
+        self._state.doubt_create()
+        self._paid = True
 
     def _may_be_lifted(self, created: Created) -> bool:
         """Return whether a refusal is waited out: an operator can lift it, and something of the batch is bought."""
@@ -153,6 +151,7 @@ class Submission:
         await self._steering.pause(at_least - lag, why)
 
     async def _upload(self, fence: bool = False) -> None:
+        self._state.begin_upload(another=fence)
         request = UploadRequest(
             attempt=self._context.attempt,
             account=self._context.provider.account,
@@ -161,7 +160,6 @@ class Submission:
             spec=self._context.spec,
             fence=fence,
         )
-        self._state.upload_begun = True
         uploaded = await self._steering.call(
             UPLOAD,
             request,
@@ -171,10 +169,7 @@ class Submission:
             stops=True,
             interrupts=True,
         )
-        self._state.uploaded = True
-        self._state.generation = uploaded.generation or self._state.generation
-        self._state.file_id = uploaded.file_id
-        self._state.rows = uploaded.rows
+        self._state.end_upload(uploaded)
 
     async def _find(self) -> bool:
         request = FindRequest(
@@ -199,18 +194,11 @@ class Submission:
         self._newest = int(found.intended) if found.noted is None else found.noted
         if found.batch is None:
             return False
-        self._state.batch = found.batch
-        self._state.adopted = True
-        self._state.upload_begun = True  # by whoever created it: perhaps an earlier run, which is not there to clear up
-        self._state.rows = self._state.rows or found.batch.total
-        self._state.provisional = found.provisional
-        self._state.submitted_at = found.batch.created_at or workflow.now()
+        self._state.adopt(found.batch, provisional=found.provisional)
         return True
 
     async def _fence(self) -> None:
         if self._context.provider.uploads:
-            self._state.generation += 1
-            self._state.uploaded = False
             await self._upload(fence=True)
 
     async def _create(self) -> Created:

@@ -491,7 +491,7 @@ async def test_an_unfinished_row_says_how_it_was_left(
 
 @pytest.mark.parametrize("unfinished", [FAILED, CANCELED, EXPIRED])
 async def test_rows_that_were_never_submitted_end_as_the_batch_did(three: Any, unfinished: RowStatus) -> None:
-    three.sent = [AttemptRecord(number=1, provider_batch_id=None)]
+    three.sent = [AttemptRecord(number=1, sent=False)]
     settled = await three.settle(unfinished)
     assert set(statuses(three).values()) == {unfinished.value}
     assert {row["attempts"] for row in three.rows()} == {0}
@@ -541,7 +541,7 @@ async def test_a_row_that_waited_for_room_when_the_batch_was_stopped_is_told_of_
 
 
 async def test_a_batch_that_could_not_run_says_why_in_every_row(three: Any) -> None:
-    three.sent = [AttemptRecord(number=1, provider_batch_id=None)]
+    three.sent = [AttemptRecord(number=1, sent=False)]
     await three.settle(FAILED, message="Provider gpt answered 400: no such endpoint")
     assert {row["error"]["message"] for row in three.rows()} == {"Provider gpt answered 400: no such endpoint"}
 
@@ -550,7 +550,7 @@ async def test_rows_that_waited_for_room_when_the_batch_was_cancelled_are_cancel
     # The provider gave their batch up because its queue was full: they had no chance to fail.
     three.sent = [
         AttemptRecord(number=1, provider_batch_id="batch_1", absent=ErrorClass.RATE_LIMITED, counted=False),
-        AttemptRecord(number=2, provider_batch_id=None),
+        AttemptRecord(number=2, sent=False),
     ]
     settled = await three.settle(CANCELED)
     assert settled.counts.canceled == 3
@@ -762,7 +762,7 @@ async def test_refused_rows_are_results_too_and_never_tried_again(desk: Any) -> 
 
 async def test_a_shard_of_refused_rows_is_settled_without_the_provider(desk: Any) -> None:
     await desk.plan(b"{", b"[", desk.chat("c"), limits={"max_rows": 2}, on_invalid_row=OnInvalidRow.FAIL_ROW)
-    desk.sent = [AttemptRecord(number=1, provider_batch_id=None)]
+    desk.sent = [AttemptRecord(number=1, sent=False)]
     settled = await desk.settle()
     assert (settled.counts.failed, settled.retry_rows) == (2, 0)
     assert reasons(desk) == {"line:1": ("failed", "invalid_row"), "line:2": ("failed", "invalid_row")}

@@ -10,15 +10,17 @@ import pytest
 from durabatch.contract import BatchResult, BatchStatus, CancelRequest, Counts, ProviderBatch, ProviderStatus, Usage
 from durabatch.contract.steps import Applied, Settled
 from durabatch.workflows.result import batch_result
-from durabatch.workflows.state import Carried, ShardOutcome
+from durabatch.workflows.state import Carried, ShardOutcome, SteeringState
 
 BEGUN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 CANCEL = CancelRequest(reason="too dear", requested_by="ada")
 
 
 def ended(**facts: Any) -> BatchResult:
-    given = {"cancel": None, "outcomes": [], "applied": None, "error": None, "metadata": {"team": "search"}, **facts}
-    state = Carried(started_at=BEGUN, deadline_at=BEGUN + timedelta(hours=24))
+    given = {"applied": None, "error": None, "metadata": {"team": "search"}, **facts}
+    steering = SteeringState(deadline_at=BEGUN + timedelta(hours=24), cancel=given.pop("cancel", None))
+    state = Carried(started_at=BEGUN, steering=steering)
+    state.end_shards(given.pop("outcomes", []))
     return batch_result("b-1", state, now=BEGUN + timedelta(hours=1), **given)
 
 

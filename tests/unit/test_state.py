@@ -8,7 +8,7 @@ from durabatch.contract import BatchResult, BatchStatus, Counts, ProviderBatch, 
 from durabatch.contract.names import marker
 from durabatch.contract.steps import PlanSummary, ProviderFacts, Search, Settled
 from durabatch.workflows.signals import read_carried
-from durabatch.workflows.state import MAX_LISTED, Carried, ShardOutcome, Untidy
+from durabatch.workflows.state import MAX_LISTED, Carried, ShardOutcome, SteeringState, Untidy
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ID = "b" * 200
@@ -52,7 +52,8 @@ def test_what_is_carried_fits_into_a_payload_in_every_phase() -> None:
     plan = PlanSummary(
         root=f"s3://{'b' * 63}/{'p' * 500}", rows=10**9, invalid_rows=0, shards=10_000, planned_at=NOW, provider=facts
     )
-    common = {"started_at": NOW, "deadline_at": NOW, "plan": plan, "last_error": "x" * 500}
+    steering = {"deadline_at": NOW, "last_error": "x" * 500}
+    common = {"started_at": NOW, "steering": steering, "plan": plan}
     applying = Carried.model_validate({**common, "outcome": outcome(MAX_LISTED, error="x" * 500)})
     result = BatchResult(
         batch_id=ID,
@@ -77,7 +78,7 @@ def test_what_is_carried_fits_into_a_payload_in_every_phase() -> None:
 
 
 def test_what_nobody_carried_over_is_refused_in_a_sentence() -> None:
-    fresh = Carried(started_at=NOW, deadline_at=NOW)
+    fresh = Carried(started_at=NOW, steering=SteeringState(deadline_at=NOW))
     assert read_carried(None, fresh) == (fresh, None)
     assert read_carried(fresh.model_dump(mode="json"), fresh) == (fresh, None)
     for odd in ({"a": 1}, 17, [], "carried", {"started_at": "soon"}):
