@@ -39,14 +39,14 @@ Duration = Annotated[
 
 
 class StrictModel(BaseModel):
-    """Frozen, keyword-only; a field that nobody knows is an error, so that a typing mistake costs nothing."""
+    """Frozen, keyword-only; an unknown field is an error, so that a typing mistake costs nothing."""
 
     # hide_input_in_errors: a validation error reaches Temporal's history, where no prompt may be (promise G8).
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="iso8601", hide_input_in_errors=True)
 
 
 class LenientModel(BaseModel):
-    """Frozen; fields that a newer version added are passed over, so that old clients read new answers."""
+    """Frozen; fields that a newer version added are ignored, so that old clients read new answers."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_timedelta="iso8601", hide_input_in_errors=True)
 

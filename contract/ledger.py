@@ -1,4 +1,4 @@
-"""The ledger of one account's queue: what shards ask of it, and what it tells.
+"""The ledger of one account's queue: what shards ask of it, and what it answers.
 
 Providers bound the input tokens that an account may have enqueued for one model, and fail whatever is over. A ledger is
 a workflow that counts them: shards ask it for room before they submit, wait their turn, and give the room back.
@@ -75,7 +75,7 @@ def page(claims: Iterable[Claim]) -> list[Claim]:
 
 
 class Place(LenientModel):
-    """Where a holder stands with a ledger."""
+    """A holder's place in a ledger."""
 
     granted: Annotated[bool, Field(description="Whether it has its room.")]
     ahead: Annotated[int, Field(description="Holders that come before it.")] = 0

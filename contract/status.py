@@ -65,7 +65,7 @@ class Phase(Word):
     FETCHING = "fetching"  #: Downloading what the provider finished.
     SETTLING = "settling"  #: Accounting for every row of a shard.
     APPLYING = "applying"  #: Merging the shards into one results file in input order.
-    FINISHING = "finishing"  #: Writing result.json, telling whoever asked to be told.
+    FINISHING = "finishing"  #: Writing result.json, calling the completion handler.
     ENDED = "ended"  #: Nothing more will happen.
 
     @classmethod

@@ -56,7 +56,7 @@ class PlanRequest(LenientModel):
     now: datetime  #: The workflow's time, UTC.
     execution: str = ""  #: The run that the workflow was started as: a reset keeps it, a new start of the id does not.
     scoped: bool = False  #: Whether the workflow knows of scopes (`contract.names.scoped`); older versions do not.
-    store: str = ""  #: The identity of the store that the client used; "" where it did not tell.
+    store: str = ""  #: The identity of the store that the client used; "" if unknown.
     reset: bool = False  #: Whether this run goes on after a reset, so that something of it should be in the store.
 
 
@@ -68,8 +68,8 @@ class PlanSummary(LenientModel):
     planned_at: datetime  #: When this batch id was first planned; no provider batch of it is older.
     provider: ProviderFacts
     bought: bool = False  #: A run before this one may have bought something by the plan.
-    #: The identity of the store that it was planned in, by which its names at the provider are told from those of other
-    #: deployments; "" in plans of older versions, whose names stay as they were.
+    #: The identity of the store that it was planned in, which sets its names at the provider apart from those of other
+    #: deployments; "" in plans of older versions.
     store: str = ""
 
     def attempt(self, batch_id: str, shard: int, number: int) -> Attempt:
@@ -98,7 +98,7 @@ class Attempt(LenientModel):
     root: str  #: URI of the batch's folder.
     shard: int
     number: int  #: From 1.
-    store: str = ""  #: The identity of the store that the batch was planned in, "" where its plan knows none.
+    store: str = ""  #: The identity of the store, as in the plan.
 
     @property
     def marker(self) -> str:
@@ -209,7 +209,7 @@ class FetchRequest(LenientModel):
     account: str
     batch: Snapshot
     provisional: bool = False
-    patient: bool = False  #: Whoever asks decides what it means if fewer rows come than the provider counts.
+    patient: bool = False  #: The caller decides what it means if fewer rows come than the provider counts.
     lenient: bool = False  #: Results that are not found are left out, and named in the answer.
 
 
@@ -221,7 +221,7 @@ class Fetched(LenientModel):
 
 
 class AttemptRecord(LenientModel):
-    """What became of one attempt, for the shard's accounts."""
+    """What became of one attempt, for settling its shard."""
 
     number: int
     sent: bool = True  #: Whether its rows were sent; if not, there is nothing to read of it.
@@ -245,7 +245,7 @@ class SettleRequest(LenientModel):
 
 
 class Settled(LenientModel):
-    """The accounts of a shard. Kept in the store too, as shards/…/settled.json."""
+    """What became of a shard's rows. Kept in the store too, as shards/…/settled.json."""
 
     counts: Counts = Counts()
     usage: Usage = Usage()
@@ -307,7 +307,7 @@ class ReserveRequest(LenientModel):
 
 class Reserved(LenientModel):
     ledger: str  #: The workflow id of the ledger; where to give the room back.
-    place: Place | None  #: Null where the ledger did not answer in time; the claim stands.
+    place: Place | None  #: Null where the ledger did not answer in time; it has the claim.
 
 
 class ReleaseRequest(LenientModel):

@@ -12,7 +12,7 @@ from ..contract.steps import AttemptRecord, Snapshot, Uploaded
 
 
 class CarriedModel(BaseModel):
-    """What one run of a workflow hands to the next; fields of another version are passed over."""
+    """What one run of a workflow hands to the next; fields that another version added are ignored."""
 
     # hide_input_in_errors: a validation error reaches Temporal's history, where no prompt may be (promise G8).
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
@@ -49,7 +49,7 @@ class SlotState(CarriedModel):
 
 
 class Standing(CarriedModel):
-    """How an attempt stands, as the progress shows it."""
+    """Where an attempt is, as the progress shows it."""
 
     provider_batch_id: str | None = None
     status: ProviderStatus | None = None
@@ -65,7 +65,7 @@ class AttemptState(CarriedModel):
     number: int = 1
     stage: Stage = Stage.NEW
     rows: int = 0  #: Rows sent.
-    #: Whether it is only looked for, as another run may have bought it: nobody would choose it, or its rows, now.
+    #: Whether it is only looked for, because another run may have bought it: this run would not choose it.
     only_if_bought: bool = False
     generation: int = 1  #: Which upload of its rows a create may name.
     file_id: str | None = None
@@ -107,7 +107,7 @@ class AttemptState(CarriedModel):
 
     @property
     def standing(self) -> Standing:
-        """How it stands, for the progress."""
+        """Where it is, for the progress."""
         batch = self.batch
         if batch is None:
             return Standing()
@@ -198,7 +198,7 @@ class AttemptEnd(CarriedModel):
     """What became of an attempt."""
 
     fate: Fate
-    record: AttemptRecord  #: The same for the accounts.
+    record: AttemptRecord  #: The same for settling the shard.
     reason: str = ""  #: The provider's words, where it had no room.
     batch: ProviderBatch | None = None  #: What is listed of it in the result.
     refused: str | None = None  #: Why no further attempt may follow.

@@ -52,7 +52,7 @@ class BatchMode:
 
     async def _poll_and_fetch(self) -> None:
         await Polling(self._context).to_its_end()
-        await self._slot.give_back()  # before the results come home: others may go on meanwhile
+        await self._slot.give_back()  # before the download, so that others may go on meanwhile
         if self._state.stage is Stage.LOST:
             return
         await self._steering.checkpoint()
@@ -102,10 +102,10 @@ class BatchMode:
         if not state.begun:
             return True
         if state.stage is Stage.UPLOADING and provider.uploads:
-            # An upload that was broken off may still be on its way: a look that comes too early leaves its file behind.
+            # An interrupted upload may still arrive: a look that comes too early would leave its file behind.
             await self._steering.pause(
                 provider.listing_lag,
-                "The upload was broken off and may still arrive: waiting, to delete its file.",
+                "The upload was interrupted and may still arrive: waiting, to delete its file.",
                 until_stop=False,
                 until_nudged=False,
             )

@@ -9,27 +9,27 @@ from ..contract import BatchStatus, Counts, ErrorClass, PollPolicy, ProviderStat
 from ..contract.steps import Snapshot
 from .attempt_state import Streak
 
-#: A provider's outage is looked at again after 5 s, then ever less often, every 10 minutes at least.
+#: A step that failed is tried again after 5 s, then after twice as long each time, up to 10 minutes.
 OUTAGE_FIRST = timedelta(seconds=5)
 OUTAGE_LONGEST = timedelta(minutes=10)
-#: The worker had no room for a long step. It has some as soon as another one ends, so pauses stop growing early: 40 s.
+#: The worker had no room for a long step. It has some as soon as another one ends, so waits stop growing at 40 s.
 BUSY = "worker_busy"
 BUSY_FAILURES = 4
 #: For this long, answers of 404 do not mean that a provider batch is gone: a proxy's default page says the same. And
 #: for this long the results of a batch that has ended may come later than its end.
 LATE = timedelta(hours=1)
-#: The same for results where nobody waits any more, or where the provider does not say that there are any.
+#: The same once the batch was stopped, or where the provider does not say that there are more results.
 BRIEF = timedelta(minutes=10)
 #: For this long, answers of 404 where a batch's results should be do not mean that they are gone: they are paid for.
 GONE = timedelta(hours=24)
 #: Between two answers of one streak lies the longest pause, and the time that a slow step takes.
 STREAK_GAP = timedelta(minutes=30)
-#: Failures of our own or of a store's are worth waiting for, these are not: nothing gets better by itself.
+#: Failures of Durabatch or of a store are worth waiting out; these are not, as they never get better by themselves.
 HOPELESS = frozenset({"invalid_input", "accounting_error", "durabatch_error"})
 #: What is not in the store, or not in this worker's. Before anything is submitted it ends the batch at once, as the
-#: input may never have been there; afterwards somebody has moved it, or has given a worker another store.
+#: input may never have been there; afterwards it was moved, or a worker was given another store.
 MISSING = frozenset({"invalid_spec", "object_not_found"})
-#: These need an operator. Before anything is submitted they end the batch at once; afterwards it waits for the mending.
+#: These need an operator. Before anything is submitted they end the batch at once; afterwards it waits for the fix.
 FIXABLE = frozenset(
     {
         "authentication_failed",
@@ -42,18 +42,18 @@ FIXABLE = frozenset(
         "provider_not_found",
     }
 )
-#: Those of them that a create may be refused with: the key, the credit, and what is not there, a route or the file. Any
-#: other refusal is of what it asks for.
+#: Those of them that may refuse a create: the key, the credit, a missing route or a missing file. Any other refusal is
+#: about the request itself.
 FIXABLE_CREATE = frozenset({"authentication_failed", "quota_exhausted", "provider_not_found"})
 
 
 #: Children of one batch: their starts and ends are some 10 events each of the batch's own history.
 MAX_CHILDREN = 200
 
-#: How often one child is started anew before the pauses in between grow to an hour.
+#: How often one child is restarted before the waits in between grow to an hour.
 RESTARTS_OFTEN = 20
 RESTARTS_SELDOM = timedelta(hours=1)
-#: Events of the batch's own history after which no child is started anew by itself any more.
+#: Events of the batch's own history after which a child is restarted only when an operator asks for it.
 RESTARTS_FULL = 3_000
 
 
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """As it stands in the child's workflow id."""
+        """Its part of the child's workflow id."""
         return f"{self.first:05d}" if self.first == self.last else f"{self.first:05d}-{self.last:05d}"
 
 
@@ -101,7 +101,7 @@ def outage_delay(failures: int, retry_after: timedelta | None) -> timedelta:
 
 
 def restart_delay(number: int, events: int) -> timedelta | None:
-    """Return the wait before another child follows one that ended too early; None if only an operator has it follow.
+    """Return the wait before a child that ended too early is restarted; None if only an operator restarts it.
 
     Args:
         number: how many there were.
@@ -115,7 +115,7 @@ def restart_delay(number: int, events: int) -> timedelta | None:
 def lengthened(streak: Streak | None, now: datetime) -> Streak:
     """Return a streak with one more answer; a new one, if the last answer is so long ago that something else came.
 
-    An outage between two answers of 404 says nothing about what was not found.
+    An outage between two answers of 404 says nothing about what was not found, so it ends the streak.
     """
     if streak is None or now - streak.until > STREAK_GAP:
         return Streak(since=now, until=now)
@@ -137,7 +137,7 @@ def results_patience(batch: Snapshot, *, rows: int, lines: int, stopped: bool) -
         batch: the provider batch, ended.
         rows: how many rows it was sent.
         lines: how many lines of results came.
-        stopped: whether the batch is to end anyway.
+        stopped: whether the batch was asked to stop.
     """
     rows = rows or batch.total or batch.completed + batch.failed or 1
     # A batch that failed did not run what it counts as failed: there may be nothing more to say of those rows.
@@ -162,7 +162,7 @@ def answered_rows(batch: Snapshot, *, rows: int, gone: bool = False) -> int:
     if batch.completed:
         return min(batch.completed, rows)
     silent = batch.output is None and not batch.failed
-    # It counts nothing, and either says that all is done without naming an output, or what it named is gone.
+    # It counts nothing, and either says that all is done without naming an output, or what it named is not there.
     return rows if gone or (silent and batch.status is ProviderStatus.COMPLETED) else 0
 
 
@@ -170,7 +170,7 @@ def waits_out(code: str, *, submitted: bool) -> bool:
     """Return whether a step that failed with this code is to be tried again.
 
     Args:
-        code: the error's code, or the name of an exception that is none of ours.
+        code: the error's code, or the name of an exception that Durabatch does not define.
         submitted: whether something paid for is at stake.
     """
     if code in HOPELESS:

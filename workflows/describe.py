@@ -1,4 +1,4 @@
-"""What a batch tells people: the markdown that the Web UI shows, made from its progress. Pure."""
+"""The markdown that the Web UI shows of a batch, made from its progress. Pure."""
 
 from __future__ import annotations
 

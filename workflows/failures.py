@@ -1,4 +1,4 @@
-"""How a step fails, as the workflows read it."""
+"""How a step fails, as the workflows see it."""
 
 from __future__ import annotations
 

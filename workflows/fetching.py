@@ -24,10 +24,10 @@ class Fetching:
         self._steering = context.steering
 
     async def run(self) -> None:
-        """Bring home what is finished, whatever the batch ended as; let it go if it turns out to be a stranger's.
+        """Download what is finished, whatever the batch ended as; let the batch go if it is somebody else's.
 
-        Where more is to come it waits, asks for the batch once more, and returns with `state.stage` as it was: to be
-        called again, in a new run of the workflow if need be.
+        If more results are expected it waits, polls the batch once more, and returns with `state.stage` unchanged: then
+        it is to be called again, by a new run of the workflow perhaps.
         """
         state, batch = self._state, self._state.batch
         assert batch is not None
@@ -109,7 +109,7 @@ class Fetching:
         except StepFailed as error:
             if error.code != NOT_FOUND:
                 raise
-            return  # it has ended, so what it said last stands
+            return  # it has ended, so its last answer holds
         assert state.batch is not None
         # A server that is behind may name less than another one did before.
         named = {"output": state.batch.output or before.output, "errors": state.batch.errors or before.errors}

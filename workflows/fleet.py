@@ -28,10 +28,10 @@ from .steering import PATIENCE, Steering
 _ROOM = 1_000
 #: Children whose start is asked for at a time: each brings its spec along, and a server takes 4 MB in one message.
 _STARTS = 20
-#: Events of the batch's own history after which not even `poll_now` starts a child anew: whatever ends children all the
-#: time cannot fill the history.
+#: Events of the batch's own history after which not even `poll_now` restarts a child, so that those which keep ending
+#: cannot fill the history.
 _OVERFULL = 10_000
-#: How often a child is started anew that fails with what never gets better by itself, by a defect of ours for example.
+#: How often a child is restarted that fails with something which never gets better by itself, such as a bug.
 _HOPELESS_STARTS = 5
 
 Child = workflow.ChildWorkflowHandle[Any, ShardOutcome]
@@ -70,7 +70,7 @@ class Fleet:
 
     @property
     def counts(self) -> ShardCounts:
-        """Shards by phase, as far as it is known here: a child tells of its shards when all of them have ended."""
+        """Shards by phase, as far as the batch knows: a child reports its shards when all of them have ended."""
         total, ended = self._plan.shards, sum(run.length for run in self._outcomes)
         return ShardCounts(total=total, waiting=total - ended - self._running, running=self._running, ended=ended)
 
@@ -84,7 +84,7 @@ class Fleet:
 
     @property
     def waiting_for(self) -> str | None:
-        """Where to look why nothing moves: each child has a progress of its own, which says so."""
+        """Where to find out why nothing moves: each child has a progress of its own."""
         words = []
         if self._running:
             words.append(
@@ -138,11 +138,11 @@ class Fleet:
         self._changed()
 
     async def _unblocked(self, run: Run, outcome: ShardOutcome, canceled: bool) -> bool:
-        """Wait until it is known whether anything of the batch is bought; return whether the run is to start anew.
+        """Wait until it is known whether anything of the batch is bought; return whether to start the run again.
 
-        A run that an operator's fault stopped before it had bought anything, such as a wrong key, is worth waiting for
-        if another one has, in this run of the batch or an earlier one: its next child waits for the operator. If nobody
-        has bought anything, the batch is refused, and fails at once.
+        A run may be refused, for a wrong key for example, before it has bought anything. If another run of shards has
+        bought something, now or before a reset, it is started again, and its next child waits for an operator. If
+        nothing of the batch is bought, the batch is refused, and fails at once.
 
         Args:
             outcome: what became of it; its rows are accounted for as refused.
@@ -162,16 +162,16 @@ class Fleet:
                 self._asked = True
         self._open += 1
         del self._blocked[run]
-        # A child that knows of the cancel counts its rows as canceled instead of refused.
+        # A child that has heard of the cancel counts its rows as canceled instead of refused.
         return self._steering.paid or (self._steering.cancel is not None and not canceled)
 
     async def _followed(self, run: Run) -> ShardOutcome:
-        """Have a child bring the run to its end, and another one if somebody terminates it, or if it fails.
+        """Have a child bring the run to its end, and another one if that is terminated or fails.
 
-        What the first one bought is found again by its marker, so nothing is bought twice.
+        The next child finds what the first one bought by its marker, so nothing is bought twice.
 
         Raises:
-            StepFailed: it comes to no end, within the patience that there is.
+            StepFailed: the children failed for too long, or too often.
         """
         hopeless = 0
         for number in count(1):
@@ -181,7 +181,7 @@ class Fleet:
                 outcome = await self._child(run)
                 if not outcome.retired:
                     return outcome
-                # By a batch of this id before a reset, whose word came late; or by somebody who sent it by hand.
+                # By an earlier run of the batch, before a reset, whose signal came late; or by hand.
                 why = f"The workflow of shard {run.name} was told to leave its rows to another one."
             except WorkflowAlreadyStartedError:
                 why = await self._retire(run)
@@ -224,7 +224,7 @@ class Fleet:
     async def _retire(self, run: Run) -> str:
         """Have a child of an earlier run of this batch, which was reset, leave its shards as they are.
 
-        Two that work on one shard would take each other's steps for mishaps.
+        Of two children at work on one shard, each would mistake the other's steps for failures.
         """
         with suppress(FailureError):  # it has ended just now
             await self._signal(run, "retire")
@@ -234,7 +234,7 @@ class Fleet:
         return f"{self._batch_id}/shards/{run.name}"
 
     async def _child(self, run: Run) -> ShardOutcome:
-        told = self._steering.cancels
+        heard = self._steering.cancels
         request = ShardRequest(
             batch_id=self._batch_id,
             spec=self._spec,
@@ -257,13 +257,13 @@ class Fleet:
             )
         nudges = self._steering.nudges
         while not child.done():
-            await self._news(child, told, nudges)
+            await self._news(child, heard, nudges)
             if child.done():
                 break
             # A child that ends at this very moment hears no signal, and needs none.
             with suppress(FailureError):
-                if self._steering.cancels != told:
-                    told = self._steering.cancels
+                if self._steering.cancels != heard:
+                    heard = self._steering.cancels
                     await self._signal(run, "cancel", self._steering.cancel)
                 elif self._steering.nudges != nudges:
                     nudges = self._steering.nudges
@@ -277,8 +277,8 @@ class Fleet:
         # children.
         await workflow.get_external_workflow_handle(self._id(run)).signal(name, args=arguments)
 
-    async def _news(self, child: Child, told: int, nudges: int) -> None:
+    async def _news(self, child: Child, heard: int, nudges: int) -> None:
         """Wait for the child's end, or for a cancel or a nudge that it was not sent."""
         await workflow.wait_condition(
-            lambda: child.done() or self._steering.cancels != told or self._steering.nudges != nudges
+            lambda: child.done() or self._steering.cancels != heard or self._steering.nudges != nudges
         )

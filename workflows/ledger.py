@@ -23,7 +23,7 @@ from .steering import history_is_long
 
 #: How often it looks around: whether holders are still there when others wait, and whether it is needed itself.
 ROUND = timedelta(minutes=5)
-#: Where nobody waits, holders that have gone do no harm, and are looked for once in so many rounds.
+#: If nobody waits, holders that have gone do no harm, and are looked for only once in so many rounds.
 QUIET_ROUNDS = 6
 #: How many of those who wait are looked at as well.
 FIRST = 20
@@ -31,7 +31,7 @@ FIRST = 20
 _COUNT = RetryPolicy(maximum_attempts=3)
 
 
-# A wrong start by hand is to fail, not to be stuck.
+# A wrong start by hand fails instead of being stuck.
 @workflow.defn(name=LEDGER_WORKFLOW, failure_exception_types=[ValidationError])
 class LedgerWorkflow:
     """One account's queue for one model."""
@@ -48,7 +48,7 @@ class LedgerWorkflow:
             (Claim.model_validate(claim) for claim in waiting or ()),
         )
         self._news = bool(waiting)
-        self._again: list[Claim] = []  # who has room and asks again: perhaps nobody told them
+        self._again: list[Claim] = []  # those that have room and ask again: perhaps the signal did not reach them
         self._over = False
 
     @workflow.signal(description="Ask for room: a claim, and the limit as the asking worker knows it")
@@ -84,7 +84,7 @@ class LedgerWorkflow:
             queue=shown(queue.waiting),
         )
 
-    @workflow.query(description="Where one holder stands, by its marker")
+    @workflow.query(description="Where one holder is in the queue, by its marker")
     def place(self, holder: str = "") -> Place:
         return self._queue.place(holder)
 
@@ -106,7 +106,7 @@ class LedgerWorkflow:
                 workflow.continue_as_new(args=[now, self._queue.holding, self._queue.page()])
 
     async def _serve(self) -> None:
-        """Give room to those whose turn it is, and tell them; who is not there any more gives it back.
+        """Give room to those whose turn it is, and signal them; a workflow that is gone gives it back.
 
         A workflow task gives no more than a page, because the next page waits for what became of these signals.
         """

@@ -1,4 +1,4 @@
-"""The plan of a batch, and what an earlier run of the batch may have bought by its own."""
+"""The plan of a batch, and whether an earlier run of the batch may have bought anything."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Planning:
             )
         except StepFailed as failed:
             self._steering.report(failed.message)
-            return True  # nobody can tell, and to wait for an operator loses nothing
+            return True  # it is not known, and waiting for an operator loses nothing
         return recalled.plan is not None and recalled.plan.bought
 
     async def _plan(self) -> PlanSummary:

@@ -1,4 +1,4 @@
-"""From a provider batch to its end: polled on durable timers, looked for where it is not found, cancelled at a stop."""
+"""A provider batch until its end: polled on durable timers, searched for if it is not found, cancelled at a stop."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Polling:
         """Ask the provider once for the batch as it is now.
 
         Raises:
-            StepFailed: it answers 404, or nothing else than errors past all patience.
+            StepFailed: it answers 404, or there were only errors until `PATIENCE` past the deadline.
         """
         state = self._state
         assert state.batch is not None
@@ -78,8 +78,8 @@ class Polling:
         """Ask the provider; return whether it still knows the batch.
 
         Raises:
-            StepFailed: it cannot be asked, past all patience. The batch may have run, so nothing of it is ever
-                submitted again.
+            StepFailed: it could not be asked until `PATIENCE` past the deadline. The batch may have run, so none of
+                its rows is ever submitted again.
         """
         state = self._state
         while state.batch is not None:
@@ -101,8 +101,8 @@ class Polling:
     async def _search(self, batch: Snapshot) -> bool:
         """Look for a batch that polls do not find in the provider's listing; return whether it is there.
 
-        A listing that is not found either is waited for: then it is the way to the provider that is broken. What the
-        listing does not show is cancelled before it is given up, in case that the provider can still be made to.
+        If the listing is not found either, it is waited for: then the connection to the provider is broken. A batch
+        that the listing does not show is cancelled before it is given up, in case it still runs.
         """
         state, attempt = self._state, self._context.attempt
         state.unknown = None
@@ -141,7 +141,7 @@ class Polling:
         return False
 
     async def _cancels(self, batch: Snapshot) -> bool:
-        """Ask for the end of a batch that is about to be given up; return whether the provider still knows it."""
+        """Cancel a batch that is about to be given up; return whether the provider still knows it."""
         try:
             self._state.batch = await self._send_cancel(batch, workflow.now() + LATE)
         except StepFailed:
@@ -159,7 +159,7 @@ class Polling:
             if state.uncancelled.length < LATE and workflow.now() < give_up_at:
                 why = f"The provider's batch {state.batch.id} is to be cancelled, and is not yet: {error.message}"
                 await self._steering.pause(streak_delay(state.uncancelled), why, until_stop=False)
-                return  # looked at and cancelled again: while it runs, it costs
+                return  # the caller polls and cancels it again: as long as it runs, it costs
         state.stop(stop, asked=True)
         self._changed(Phase.POLLING)
 
@@ -190,7 +190,7 @@ class Polling:
         batch = state.batch
         assert batch is not None
         if state.stopped and state.provisional:
-            return f"The batch {batch.id} may be another's, so it is not cancelled; its results will tell."
+            return f"The batch {batch.id} may be another's, so it is not cancelled; its results will show whose it is."
         if not batch.known:
             return (
                 f"{provider} calls the batch's state {batch.raw_status!r}, which Durabatch does not know: asking again."

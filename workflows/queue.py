@@ -38,7 +38,7 @@ class Queue:
 
     @property
     def waiting(self) -> Iterator[Claim]:
-        """Those that wait, in the order in which they would have their turn if nobody came and nobody went."""
+        """Those that wait, in the order of their turns if no claim is added or removed."""
         return iter(self._line)
 
     @property

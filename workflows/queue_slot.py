@@ -1,4 +1,4 @@
-"""One attempt's turn in its account's queue: taken before its upload, given back when the provider is done."""
+"""One attempt's slot in its account's queue: taken before its upload, given back when the provider is done."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..contract.steps import RELEASE, RESERVE, ReleaseRequest, Reserved, Reserve
 from .attempt import AttemptContext
 from .failures import StepFailed, Stopped
 
-#: How often a place in the queue is asked for anew, ever less often. The ledger tells when the turn has come; this is
-#: for a signal that did not come through, for a ledger that was terminated, and for those beyond what a ledger carries.
+#: How often a place in the queue is asked for again, ever less often. The ledger sends a signal when the turn has come;
+#: this is for a signal that was lost, a ledger that was terminated, and claims beyond what a ledger carries.
 RENEW = timedelta(minutes=5)
 RENEW_LONGEST = timedelta(hours=1)
-#: How long room is tried to be noted or given back; the ledger finds out for itself when the workflow has ended.
+#: How long it is tried to note room or to give it back; the ledger finds out by itself when the workflow has ended.
 PATIENCE = timedelta(minutes=30)
 
 
@@ -52,7 +52,7 @@ class QueueSlot:
             await self._steering.checkpoint()
 
     async def note(self) -> None:
-        """Have a provider batch counted that was there before it was asked for, from an earlier run for example."""
+        """Have the ledger count a provider batch that already runs, one of an earlier run for example."""
         if not self._wanted():
             return
         try:

@@ -44,7 +44,7 @@ class _Retired(Exception):
     """The batch was reset, and another workflow goes on with the shards."""
 
 
-# A wrong start by hand is to fail, not to be stuck.
+# A wrong start by hand fails instead of being stuck.
 @workflow.defn(name=SHARD_WORKFLOW, failure_exception_types=[ValidationError])
 class ShardWorkflow(SteeredWorkflow):
     """Shards through the provider, one after another. BatchWorkflow starts it; nobody else needs to."""
@@ -91,7 +91,7 @@ class ShardWorkflow(SteeredWorkflow):
                 return self._outcome()
             following = ShardState(shard=carried.shard.shard + 1)
             if outcome.blocked and not self._steering.paid:
-                # It would be refused as well. If the batch finds out that something was bought it starts this anew.
+                # It would be refused as well. If the batch finds that something was bought, it starts them again.
                 following.attempt.refuse(outcome.error or "", blocked=True)
             carried.begin_shard(following)
             await self._checkpoint()

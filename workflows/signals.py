@@ -1,4 +1,4 @@
-"""What people want of a running workflow: the three doors of a cancel, and the one path behind them."""
+"""What people ask of a running workflow: the three ways to cancel it, and the one path behind them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PASSED: TypeAdapter[BatchSpec] = TypeAdapter(PassedSpec)
 
 
 async def run_cancellable(life: asyncio.Task[T], request_cancel: Callable[[CancelRequest], None]) -> T:
-    """Await a workflow's life, and turn Temporal's own cancel, and a closing parent's, into the signal's wish.
+    """Await a workflow's life; treat Temporal's own cancel, and a closing parent's, like the `cancel` signal.
 
-    The life goes on in a task of its own, so that no await in it is cut short: whatever door a cancel came through, the
-    same code sees the same wish.
+    The life runs in a task of its own, so that no await in it is cut short: however a cancel arrives, the same code
+    handles it in the same way.
     """
     try:
         return await asyncio.shield(life)
@@ -37,7 +37,7 @@ def read_spec(argument: Any, *, passed_on: bool = False) -> tuple[BatchSpec | No
 
     Args:
         argument: the spec, or the plain JSON that it was.
-        passed_on: an earlier run has read it, perhaps one of a newer version, so fields that nobody knows are none of
+        passed_on: an earlier run has read it, perhaps one of a newer version, so unknown fields are not
             its user's mistakes.
     """
     example = 'for example {"provider": "openai", "input": "file:///…/requests.jsonl"}'

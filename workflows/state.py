@@ -116,11 +116,11 @@ class ShardOutcome(CarriedModel):
 
 
 class SteeringState(CarriedModel):
-    """What operators and the clock want of a workflow, and what went wrong last. `Steering` owns it."""
+    """What operators and the deadline ask of a workflow, and what went wrong last. `Steering` owns it."""
 
     deadline_at: datetime  #: When it is ended whatever it does.
     cancel: PassedCancel | None = None  #: The first cancel.
-    poll_now: bool = False  #: Somebody asked for the next poll at once.
+    poll_now: bool = False  #: An operator asked for the next poll at once.
     paid: bool = False  #: Something of the batch may be bought, by whichever shard or run of it.
     last_error: str | None = None
 

@@ -1,4 +1,4 @@
-"""What operators and the clock want of a batch, and how it waits: every pause and every step goes through here.
+"""What operators and the deadline ask of a batch, and how it waits: every pause and every step goes through here.
 
 A step that fails is not the end. Temporal retries it a few times by itself; after that the batch waits on a timer that
 the progress query and the Web UI explain, and tries again, for hours if need be.
@@ -32,8 +32,8 @@ _ONCE = RetryPolicy(maximum_attempts=1)
 #: A call to the provider or the store; a step that moves a shard's bytes.
 SHORT = timedelta(minutes=5)
 LONG = timedelta(hours=6)
-#: How long past the deadline a batch waits for what only the provider can tell: whether something is paid for, the end
-#: of a batch that it was asked to end, results that a broken key keeps from us. Providers keep results for four weeks.
+#: How long past the deadline a batch waits for what only the provider knows: whether something is paid for, the end of
+#: a batch that was cancelled, results that a broken key keeps from us. Providers keep results for four weeks.
 PATIENCE = timedelta(days=7)
 _WAY_OUT = "Another cancel ends this wait; what was paid for stays in the store."
 
@@ -51,11 +51,11 @@ def history_is_long() -> bool:
 
 
 async def go_on() -> None:
-    """Go on in the same run, where a new one could not take up the thread."""
+    """Go on in the same run, where a new one could not continue."""
 
 
 class Steering:
-    """What operators and the clock want of one workflow, and how it waits.
+    """What operators and the deadline ask of one workflow, and how it waits.
 
     Args:
         state: what of this is carried; changed here and nowhere else.
@@ -69,7 +69,7 @@ class Steering:
         self.announce: Callable[[], Awaitable[None]] = go_on
         #: How often a cancel was requested: one that is repeated also ends waits on our own store.
         self.cancels = int(state.cancel is not None)
-        self.nudges = 0  #: How often somebody asked for the next poll at once.
+        self.nudges = 0  #: How often an operator asked for the next poll at once.
         self.granted: str | None = None  #: The attempt whose turn in the account's queue has come.
         self.heartbeat = timedelta(seconds=20)
         self.waiting_for: str | None = None
@@ -98,13 +98,13 @@ class Steering:
         return self._state.last_error
 
     def stop(self) -> RowStatus | None:
-        """Return what unfinished rows become if the batch is to end now, None if it is to go on."""
+        """Return what unfinished rows become if the batch has to end now, None if it goes on."""
         if self.cancel is not None:
             return RowStatus.CANCELED
         return RowStatus.EXPIRED if workflow.now() >= self.deadline_at else None
 
     def request_cancel(self, request: CancelRequest) -> None:
-        """Note that somebody wants the batch to stop; the first reason is kept."""
+        """Note that the batch was asked to stop; the first reason is kept."""
         self._state.cancel = self._state.cancel or request
         self.cancels += 1
         self._changed()
@@ -258,7 +258,7 @@ class Steering:
         """Run a step that must not be repeated: Temporal starts it once, whatever becomes of it.
 
         Raises:
-            ActivityError: it failed, or was not heard of any more.
+            ActivityError: it failed, or its worker stopped sending heartbeats.
         """
         answered: Answer = await workflow.execute_activity(
             step.name,

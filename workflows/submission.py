@@ -1,7 +1,7 @@
 """From rows to exactly one provider batch (promise G1).
 
 A create call is the only one that costs money, and its answer can be lost: the network breaks after the provider took
-it, or the worker dies before it could tell. So it is never repeated blindly:
+it, or the worker dies before it reported. So it is never repeated blindly:
 
 1. **find** first: has an earlier create of this attempt, in this run or in another one, made the batch? Then adopt it.
 2. **create** once. Its answer is created, refused (nothing exists), deferred (nothing exists, try later), or lost.
@@ -71,7 +71,7 @@ class Submission:
         self._paid = context.paid  #: Whether what an operator can fix is waited out.
 
     async def run(self) -> None:
-        """Bring the attempt to a provider batch, created or adopted; or to none, if there is nothing to send.
+        """Bring the attempt to a provider batch, created or adopted; or to none, if it has no row to send.
 
         Raises:
             Refused: the provider will not take it.

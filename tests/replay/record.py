@@ -146,7 +146,7 @@ async def outage(house: House) -> Handle:
     return await house.start(3)
 
 
-async def key_refused_and_mended(house: House) -> Handle:
+async def key_refused_and_fixed(house: House) -> Handle:
     await house.admin.settings(finish_after_polls=1000)
     handle = await house.start(3)
     await house.until(handle, lambda p: p.provider_batch_id)
@@ -322,7 +322,7 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     fenced_and_created_again,
     queue_full,
     outage,
-    key_refused_and_mended,
+    key_refused_and_fixed,
     not_found_in_mid_batch,
     results_that_come_late,
     canceled_at_the_second_try,
