@@ -68,9 +68,7 @@ class PlanSummary(LenientModel):
     planned_at: datetime  #: When this batch id was first planned; no provider batch of it is older.
     provider: ProviderFacts
     bought: bool = False  #: A run before this one may have bought something by the plan.
-    #: The identity of the store that it was planned in, which sets its names at the provider apart from those of other
-    #: deployments; "" in plans of older versions.
-    store: str = ""
+    store: str = ""  #: The identity of the store that it was planned in (`contract.names.scoped`).
 
     def attempt(self, batch_id: str, shard: int, number: int) -> Attempt:
         """Return an attempt of one of its shards."""
