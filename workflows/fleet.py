@@ -129,7 +129,7 @@ class Fleet:
                         outcome = await self._followed(run)
                     finally:
                         self._running -= 1
-                if outcome.batches:
+                if outcome.bought:
                     self._steering.mark_paid()
                 again = outcome.blocked and await self._unblocked(run, outcome, canceled)
         finally:
@@ -190,7 +190,7 @@ class Fleet:
                 if isinstance(error.cause, ApplicationError):
                     code = error.cause.type or code
             self._steering.report(why)
-            # It may have failed by itself, for good, with everything at home that was paid for.
+            # It may have failed by itself, for good, although everything that was paid for is in the store.
             hopeless += not waits_out(code, submitted=True)
             failed = code != "unknown"
             over = workflow.now() >= self._steering.deadline_at + PATIENCE

@@ -129,6 +129,7 @@ class Shard:
             error=state.refused,
             untidy=tuple(Untidy(shard=state.shard, number=number) for number in state.untidy),
             blocked=state.blocked,
+            bought=state.bought,
         )
 
     def _here(self) -> Attempt:

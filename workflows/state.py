@@ -102,6 +102,7 @@ class ShardOutcome(CarriedModel):
     #: An operator can fix why these shards, or some of them, were refused, and nothing of the batch was known to be
     #: bought. Where something is, they are worth another start.
     blocked: bool = False
+    bought: bool = False  #: The provider took any of their rows.
     retired: bool = False  #: They were left to another workflow before all of their rows had ended.
 
     def and_one_more(self, other: ShardOutcome) -> ShardOutcome:
@@ -112,6 +113,7 @@ class ShardOutcome(CarriedModel):
             error=self.error or other.error,
             untidy=(*self.untidy, *other.untidy)[:MAX_LISTED],
             blocked=self.blocked or other.blocked,
+            bought=self.bought or other.bought,
         )
 
 

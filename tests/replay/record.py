@@ -375,7 +375,7 @@ async def _record(name: str, path: Callable[[House], Awaitable[Handle]], address
                 history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
                 suffix = what + (f"-run-{run + 1}" if len(runs) > 1 else "")
                 text = json.dumps(history.to_json_dict(), separators=(",", ":"))
-                # Stack traces tell where somebody's checkout lies, and no replay reads them.
+                # Stack traces show where somebody's checkout lies, and no replay reads them.
                 text = STACK_TRACE.sub('"stackTrace":""', text)
                 (HISTORIES / f"{name}{suffix}.json").write_text(text + "\n")
 

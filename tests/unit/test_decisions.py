@@ -124,7 +124,7 @@ def test_an_outage_is_looked_at_every_ten_minutes_at_least() -> None:
         ("invalid_input", False, False),
         ("accounting_error", False, False),
         ("object_not_found", False, True),
-        # An operator can mend these, which is only worth waiting for when something is paid for.
+        # An operator can fix these, which is only worth waiting for when something is paid for.
         ("authentication_failed", False, True),
         ("account_mismatch", False, True),
         ("unknown_provider", False, True),
@@ -285,7 +285,7 @@ def test_more_results_are_waited_for_exactly_while_more_rows_are_paid_than_came(
         # It counts nothing and names no output, and yet says that all is done.
         (ProviderStatus.COMPLETED, (0, 0), (None, None), 3),
         (ProviderStatus.COMPLETED, (0, 0), (None, "e"), 3),
-        # What it sent tells.
+        # What it sent decides.
         (ProviderStatus.COMPLETED, (0, 0), ("o", None), 0),
         # Nothing was answered, so nothing is paid for.
         (ProviderStatus.COMPLETED, (0, 3), (None, None), 0),
@@ -337,7 +337,7 @@ def test_more_rows_are_never_counted_than_were_sent() -> None:
         # A cancel that comes after the end changes nothing.
         (Counts(total=2, succeeded=2), True, BatchStatus.COMPLETED),
         (Counts(total=2, failed=2), True, BatchStatus.FAILED),
-        # One that comes before the plan leaves no rows to tell.
+        # One that comes before the plan leaves no rows to count.
         (Counts(), True, BatchStatus.CANCELED),
         (Counts(), False, BatchStatus.FAILED),
     ],

@@ -11,7 +11,7 @@ from durabatch.workflows.describe import details, failure_words
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def test_a_batch_under_way_tells_where_it_is_and_when_it_looks_again() -> None:
+def test_a_batch_under_way_shows_where_it_is_and_when_it_polls_again() -> None:
     progress = BatchProgress(
         batch_id="b",
         phase=Phase.POLLING,
@@ -38,12 +38,12 @@ def test_a_batch_under_way_tells_where_it_is_and_when_it_looks_again() -> None:
     ]
 
 
-def test_a_batch_that_has_just_begun_has_little_to_tell() -> None:
+def test_a_batch_that_has_just_begun_has_little_to_show() -> None:
     progress = BatchProgress(batch_id="b", phase=Phase.PLANNING, provider="openai")
     assert details(progress).splitlines() == ["**planning** at provider `openai`", "", "- Rows: not counted yet"]
 
 
-def test_several_shards_and_a_cancel_are_told() -> None:
+def test_several_shards_and_a_cancel_are_shown() -> None:
     progress = BatchProgress(
         batch_id="b",
         phase=Phase.POLLING,
@@ -52,10 +52,10 @@ def test_several_shards_and_a_cancel_are_told() -> None:
         counts=Counts(total=9, succeeded=3, canceled=2, expired=4),
         cancel_requested=True,
     )
-    told = details(progress)
-    assert "at provider `openai`, 1,000 of 1,200 shards ended" in told
-    assert "- Rows: 3 succeeded, 2 canceled, 4 expired of 9" in told
-    assert "- **A cancel is on its way.**" in told
+    shown = details(progress)
+    assert "at provider `openai`, 1,000 of 1,200 shards ended" in shown
+    assert "- Rows: 3 succeeded, 2 canceled, 4 expired of 9" in shown
+    assert "- **A cancel is on its way.**" in shown
 
 
 def test_a_providers_words_are_shown_as_words() -> None:
@@ -66,10 +66,10 @@ def test_a_providers_words_are_shown_as_words() -> None:
         waiting_for="**bold** `code`\n# heading\n- item",
         last_error="`*`\n\n* x",
     )
-    told = details(progress)
-    assert len(told.splitlines()) == 5
-    assert "- Waiting: ∗∗bold∗∗ 'code' # heading - item" in told
-    assert "- Last error: '∗'  ∗ x" in told
+    shown = details(progress)
+    assert len(shown.splitlines()) == 5
+    assert "- Waiting: ∗∗bold∗∗ 'code' # heading - item" in shown
+    assert "- Last error: '∗'  ∗ x" in shown
 
 
 def test_why_no_row_succeeded_names_the_most_frequent_classes_first() -> None:

@@ -63,8 +63,8 @@ def test_a_batch_ends_as_its_rows_did_and_says_why(facts: dict[str, Any], status
     assert result.results == (facts["applied"].results if "applied" in facts else None)
 
 
-def test_the_provider_batches_of_all_shards_are_told_and_of_many_the_first_hundred() -> None:
+def test_the_provider_batches_of_all_shards_are_listed_and_of_many_the_first_hundred() -> None:
     outcomes = [outcome(*(f"{shard}-{number}" for number in range(60))) for shard in range(2)]
-    told = [batch.id for batch in ended(outcomes=outcomes, error="No.").provider_batches]
-    assert len(told) == 100
-    assert told[58:62] == ["0-58", "0-59", "1-0", "1-1"]
+    listed = [batch.id for batch in ended(outcomes=outcomes, error="No.").provider_batches]
+    assert len(listed) == 100
+    assert listed[58:62] == ["0-58", "0-59", "1-0", "1-1"]

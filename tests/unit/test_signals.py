@@ -23,7 +23,7 @@ def test_a_spec_is_read_from_a_model_or_from_plain_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "told"),
+    ("argument", "words"),
     [
         (None, "needs a BatchSpec as its input"),
         ({}, "provider: Field required"),
@@ -61,10 +61,10 @@ def test_a_spec_is_read_from_a_model_or_from_plain_json() -> None:
         ({**GOOD, "metadata": {"a": "x" * 600}}, "metadata: Value error, takes 16 labels"),
     ],
 )
-def test_a_wrong_spec_is_explained_with_field_reason_and_an_example(argument: Any, told: str) -> None:
+def test_a_wrong_spec_is_explained_with_field_reason_and_an_example(argument: Any, words: str) -> None:
     spec, problem = read_spec(argument)
     assert spec is None
-    assert problem is not None and told in problem
+    assert problem is not None and words in problem
     assert 'for example {"provider": "openai", "input": ' in problem
 
 
@@ -87,7 +87,7 @@ def test_every_mistake_is_told_up_to_ten() -> None:
         {**GOOD, "model": ["Sesame"]},
     ],
 )
-def test_what_is_wrong_is_told_without_quoting_it(wrong: dict[str, Any]) -> None:
+def test_what_is_wrong_is_reported_without_quoting_it(wrong: dict[str, Any]) -> None:
     _, problem = read_spec(wrong)
     assert problem is not None
     assert "Sesame" not in problem

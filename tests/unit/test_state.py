@@ -82,6 +82,6 @@ def test_what_nobody_carried_over_is_refused_in_a_sentence() -> None:
     assert read_carried(None, fresh) == (fresh, None)
     assert read_carried(fresh.model_dump(mode="json"), fresh) == (fresh, None)
     for odd in ({"a": 1}, 17, [], "carried", {"started_at": "soon"}):
-        carried, told = read_carried(odd, fresh)
+        carried, problem = read_carried(odd, fresh)
         assert carried == fresh
-        assert told is None if not odd else "start it with the spec alone" in (told or "")
+        assert problem is None if not odd else "start it with the spec alone" in (problem or "")
