@@ -68,7 +68,7 @@ def test_a_wrong_spec_is_explained_with_field_reason_and_an_example(argument: An
     assert 'for example {"provider": "openai", "input": ' in problem
 
 
-def test_every_mistake_is_told_up_to_ten() -> None:
+def test_every_mistake_is_reported_up_to_ten() -> None:
     _, problem = read_spec({**GOOD, "provider": 1, "endpoint": 2, "deadline": []})
     assert problem is not None
     assert [name in problem for name in ("provider: ", "endpoint: ", "deadline: ")] == [True] * 3
