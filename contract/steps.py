@@ -89,9 +89,7 @@ class Recalled(LenientModel):
 class Attempt(LenientModel):
     """One submission of one shard: enough for any step to find its place in the store and at the provider."""
 
-    #: The batch's name at providers (`contract.names.scoped`). Made by the workflow, so that a worker of an older
-    #: version that takes a step gives everything the same names.
-    batch_id: str
+    batch_id: str  #: The batch's name at providers (`contract.names.scoped`), made by the workflow for all its steps.
     provider: str
     root: str  #: URI of the batch's folder.
     shard: int

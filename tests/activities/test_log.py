@@ -39,6 +39,7 @@ from durabatch.contract.steps import (
     Reserved,
     Settled,
     Snapshot,
+    Step,
     Uploaded,
 )
 
@@ -55,7 +56,7 @@ class Asked(BaseModel):
 
 
 @pytest.mark.parametrize(
-    ("name", "answer", "level", "action", "facts"),
+    ("of", "answer", "level", "action", "facts"),
     [
         (UPLOAD, Uploaded(file_id="f", rows=9, bytes=70), "INFO", Action.UPLOADED, {"rows": 9, "bytes": 70}),
         (UPLOAD, Uploaded(file_id=None, rows=9, bytes=70), "DEBUG", Action.UPLOADED, {"rows": 9}),
@@ -77,15 +78,15 @@ class Asked(BaseModel):
     ],
 )
 def test_an_answer_is_recorded_at_a_level_of_its_own(
-    name: str, answer: Any, level: str, action: Action, facts: dict[str, Any]
+    of: Step[Any, Any], answer: Any, level: str, action: Action, facts: dict[str, Any]
 ) -> None:
-    found = outcome(name, Asked(), answer)
+    found = outcome(of.name, Asked(), answer)
     assert (logging.getLevelName(found[0]), found[1]) == (level, action)
     assert facts.items() <= found[2].items()
 
 
 def test_the_end_of_a_batch_is_recorded_with_its_status() -> None:
-    level, action, facts = outcome(FINISH, FinishRequest(root="file:///s/nightly", result=RESULT), None)
+    level, action, facts = outcome(FINISH.name, FinishRequest(root="file:///s/nightly", result=RESULT), None)
     assert (level, action, facts["status"]) == (logging.INFO, Action.FINISHED, "completed")
 
 
@@ -97,7 +98,7 @@ class Steps:
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    @step("durabatch.test")
+    @step(Step("durabatch.test", Asked, type(None)))
     async def run(self, request: Asked, lease: Any) -> None:
         raise self._error
 
