@@ -58,7 +58,7 @@ class LedgerHistory:
         self._claims: dict[str, Claim] = {}  # by workflow: each has one attempt under way
         self._workflows: dict[str, str] = {}  # by holder
         self._room: set[str] = set()
-        self._grants: dict[int, str] = {}  # holders, by the event that tells them so
+        self._grants: dict[int, str] = {}  # holders, by the event that grants them room
 
     @property
     def holding(self) -> list[Claim]:

@@ -71,7 +71,7 @@ class Action(StrEnum):
     RESERVED = "reserved"  #: The account's ledger was asked for room.
     RELEASED = "released"  #: Room was given back.
     TIDIED = "tidied"  #: An attempt's files were deleted at the provider.
-    COUNTED = "counted"  #: A ledger was told which of its holders are gone.
+    COUNTED = "counted"  #: It was looked up which of a ledger's holders are gone.
     INTERRUPTED = "interrupted"  #: A step was cancelled, or the worker stops.
     DONE = "done"  #: A step of another kind came to its end.
     FAILED = "failed"  #: A step failed; Temporal or the workflow tries it again, or ends the batch.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from typing import Any
 
 import pytest
 
 from durabatch.workers.logs import JsonFormatter, TextFormatter
+from durabatch.workers.settings import LogFormat
 
 
 def record(name: str = "durabatch", message: str = "created", **facts: Any) -> logging.LogRecord:
@@ -68,3 +70,22 @@ def test_a_traceback_stays_in_its_object() -> None:
         found.exc_info = sys.exc_info()
     line = JsonFormatter().format(found)
     assert "\n" not in line and "ValueError: a bug" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize("log_format", list(LogFormat))
+def test_a_process_logs_as_its_configuration_says_and_leaves_out_what_is_chatty(log_format: LogFormat) -> None:
+    code = (
+        "import logging, sys\n"
+        "from durabatch.workers.logs import set_up_logging\n"
+        "from durabatch.workers.settings import LogFormat\n"
+        f"set_up_logging(logging.StreamHandler(sys.stdout), LogFormat({log_format.value!r}))\n"
+        "logging.getLogger('durabatch').info('created', extra={'action': 'created', 'rows': 7})\n"
+        "logging.getLogger('durabatch').debug('polled')\n"
+        "logging.getLogger('httpx2').info('GET /')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    if log_format is LogFormat.JSON:
+        assert json.loads(line)["rows"] == 7
+    else:
+        assert line.endswith("INFO durabatch: created rows=7")
