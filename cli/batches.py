@@ -11,7 +11,7 @@ import typer
 from .terminal import carry_out, put, put_json, say
 
 if TYPE_CHECKING:
-    from ..clients.queries import BatchRecord
+    from ..clients.listing import BatchRecord
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

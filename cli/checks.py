@@ -17,7 +17,7 @@ from ..activities.providers import ProviderSettings, open_provider
 from ..activities.providers.kinds import KINDS
 from ..activities.store import Store, identity_of
 from ..clients.connection import Embed, temporal_config, translated
-from ..clients.queries import worker_polls
+from ..clients.progress import worker_polls
 from ..contract import (
     AuthenticationFailed,
     ConfigurationError,

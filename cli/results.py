@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..activities import manifest
 from ..activities.store import Store
-from ..clients import queries
+from ..clients import result_rows
 from ..contract import BatchResult, DurabatchError, ResultRow
 
 
@@ -62,7 +62,7 @@ async def stream_results(store: Store, uri: str, *, text: bool) -> None:
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             out.write(piece)
         return
-    async with contextlib.aclosing(queries.rows(store, uri)) as rows:
+    async with contextlib.aclosing(result_rows.rows(store, uri)) as rows:
         async for row in rows:
             out.write(f"{row.custom_id}\t{_text(row)}\n".encode())
 

@@ -159,7 +159,7 @@ async def _submit(requests: str | Path, options: SpecOptions, as_json: bool) -> 
 
 async def warn_without_worker(opened: Session) -> None:
     """Say so if no worker would take the batch."""
-    from ..clients.queries import worker_polls
+    from ..clients.progress import worker_polls
 
     queue = opened.settings.worker.task_queue
     if await worker_polls(opened.connection.client, queue):

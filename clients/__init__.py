@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client import BatchClient
     from .connection import TemporalUnavailable
+    from .listing import BatchRecord
     from .outcome import BatchOutcome
-    from .queries import BatchRecord
     from .requests import Requests
     from .start import Started
 
@@ -19,7 +19,7 @@ __all__ = ["BatchClient", "BatchOutcome", "BatchRecord", "Requests", "Started", 
 _HOMES = {
     "BatchClient": "client",
     "BatchOutcome": "outcome",
-    "BatchRecord": "queries",
+    "BatchRecord": "listing",
     "Requests": "requests",
     "Started": "start",
     "TemporalUnavailable": "connection",

@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self, Unpack
 
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..activities.store import Store
 from ..contract import (
     TASK_QUEUE,
     BatchNotFinished,
+    BatchNotFound,
     BatchProgress,
     BatchResult,
     CancelRequest,
@@ -24,21 +25,19 @@ from ..contract import (
 )
 from ..contract.ledger import LedgerView
 from ..workers.settings import Settings
-from . import queries
+from . import stored
 from .connecting import Connecting
-from .connection import TemporalUnavailable, connection, translated
-from .execution import Ending, completed, ending, failed
+from .connection import connection, translated
+from .execution import ending, wait_for_ending
 from .ledgers import ledgers
+from .listing import BatchRecord, Status, listing
 from .outcome import BatchOutcome
-from .queries import BatchRecord, Status
+from .progress import batch_progress
 from .requests import Requests, gathered
+from .result_rows import rows
 from .spec_fields import SpecFields
 from .start import Started, joined, start
-
-#: How often a watcher looks: at first, and at most. The end of a batch is seen at once in any case.
-_LOOK_FIRST, _LOOK_FACTOR, _LOOK_MOST = 0.5, 1.5, 5.0
-#: Pause before Temporal is asked again after it did not answer, in seconds.
-_PAUSE = 1.0
+from .watch import watch
 
 
 class BatchClient:
@@ -150,23 +149,32 @@ class BatchClient:
     async def status(self, id: str) -> BatchProgress:
         """Return where a batch is; `result` in it is set once it has ended.
 
-        Without a worker that could tell, `waiting_for` says so and the counts are unknown.
+        Without a worker that could report it, `waiting_for` says so and the counts are unknown. Temporal forgets a
+        batch some days after its end; then its folder in the store says how it ended, or, in `waiting_for`, that it
+        never did.
 
         Raises:
-            BatchNotFound: there is no such batch.
+            BatchNotFound: neither Temporal nor the store knows such a batch.
+            StoreError: the store failed.
             TemporalUnavailable: Temporal does not answer.
         """
-        with translated(self.temporal, id):
-            return (await queries.progress(self.temporal, id))[0]
+        try:
+            with translated(self.temporal, id):
+                return (await batch_progress(self.temporal, id))[0]
+        except BatchNotFound:
+            kept = await stored.progress(self.store, id)
+            if kept is None:
+                raise
+            return kept
 
     async def result(self, id: str) -> BatchResult:
         """Wait until a batch has ended, however long that takes, and return how; outages of Temporal are waited out.
 
         Raises:
-            BatchNotFound: there is no such batch.
+            BatchNotFound: there is no such batch, nor a result of one in the store.
             DurabatchError: it ended without accounts: its spec was wrong, or it was terminated at Temporal.
         """
-        ended = await self._ending(id)
+        ended = await wait_for_ending(self.temporal, self.store, id)
         if ended.result is None:
             raise ended.error or DurabatchError()
         return ended.result
@@ -175,9 +183,9 @@ class BatchClient:
         """Wait until a batch has ended and return why it failed: an InvalidInput names the rows; None if it did not.
 
         Raises:
-            BatchNotFound: there is no such batch.
+            BatchNotFound: as `result`.
         """
-        return (await self._ending(id)).error
+        return (await wait_for_ending(self.temporal, self.store, id)).error
 
     async def retrieve(self, id: str) -> AsyncGenerator[ResultRow]:
         """Yield the rows of a batch that has ended: one for every request, in the order of the requests.
@@ -188,28 +196,18 @@ class BatchClient:
             DurabatchError: it failed before it had rows; says why.
             StoreError: the store failed.
         """
-        async for row in queries.rows(self.store, await self.results_uri(id)):
+        async for row in rows(self.store, await self.results_uri(id)):
             yield row
 
     async def results_uri(self, id: str, *, errors: bool = False) -> str:
         """Return where the results of a batch that has ended are, or those of them that did not succeed.
 
-        Temporal forgets a batch some days after its end. Then the `result.json` in its own folder in the store tells.
-
         Raises:
             as `retrieve`.
         """
-        with translated(self.temporal, id):
-            try:
-                ended = await ending(self.temporal, await queries.found(self.temporal, id))
-            except RPCError as error:
-                result = await queries.kept_result(self.store, id) if error.status == RPCStatusCode.NOT_FOUND else None
-                if result is None:
-                    raise
-                why = DurabatchError(result.error) if result.error else None
-                ended = Ending(result=result, error=why, submitted=None)
+        ended = await ending(self.temporal, self.store, id)
         if ended is None:
-            raise BatchNotFinished(f"The batch {id!r} has not ended yet; `status` tells where it is.")
+            raise BatchNotFinished(f"The batch {id!r} has not ended yet; `status` says where it is.")
         uri = ended.result and (ended.result.errors if errors else ended.result.results)
         if not uri:
             raise ended.error or DurabatchError(f"The batch {id!r} ended without results.")
@@ -226,18 +224,29 @@ class BatchClient:
             return await ledgers(self.temporal)
 
     async def list(self, status: Status | None = None, *, limit: int = 100) -> AsyncGenerator[BatchRecord]:
-        """Yield batches, the newest first.
+        """Yield batches, the newest first; then those that Temporal has forgotten, the one that ended last first.
 
         Args:
             status: only those that are "running", or ended as "completed", "failed", "expired" or "canceled".
-            limit: how many at most.
+            limit: how many at most. All names in the store are listed if Temporal knows fewer.
 
         Raises:
+            StoreError: the store failed.
             TemporalUnavailable: Temporal does not answer.
         """
+        known = set[str]()
         with translated(self.temporal):
-            async for record in queries.listing(self.temporal, status, limit):
+            async for record in listing(self.temporal, status, limit):
+                known.add(record.batch_id)
                 yield record
+            if status == "running" or len(known) >= limit:
+                return
+            async with contextlib.aclosing(stored.forgotten(self.temporal, self.store, status, known)) as forgotten:
+                async for record in forgotten:
+                    known.add(record.batch_id)
+                    yield record
+                    if len(known) >= limit:
+                        return
 
     async def cancel(self, id: str, *, reason: str | None = None, requested_by: str | None = None) -> bool:
         """Ask a batch to end now, at the provider too. It keeps the rows that are finished and ends as `canceled`.
@@ -251,12 +260,13 @@ class BatchClient:
             BatchNotFound: there is no such batch.
         """
         request = CancelRequest(reason=reason, requested_by=requested_by)
+        if await ending(self.temporal, self.store, id) is not None:
+            return False
         with translated(self.temporal, id):
-            await queries.found(self.temporal, id)
             try:
                 await self.temporal.get_workflow_handle(id).signal("cancel", request.model_dump(exclude_none=True))
             except RPCError as error:
-                # NOT_FOUND, after we have seen it: it has ended.
+                # NOT_FOUND, after Temporal has described it: it has ended.
                 if error.status != RPCStatusCode.NOT_FOUND:
                     raise
                 return False
@@ -270,23 +280,9 @@ class BatchClient:
         Raises:
             BatchNotFound: there is no such batch.
         """
-        with translated(self.temporal, id):
-            seen, _ = await queries.progress(self.temporal, id)
-        end = asyncio.create_task(self._ending(id))
-        try:
-            pause = _LOOK_FIRST
-            while seen.result is None:
-                yield seen
-                if end.done():  # and yet the last look did not show it: Temporal was away just then
-                    await asyncio.sleep(pause)
-                await asyncio.wait([end], timeout=pause)
-                pause = min(pause * _LOOK_FACTOR, _LOOK_MOST)
-                seen = await self._look(id, seen)
-            yield seen
-        finally:
-            end.cancel()
-            with contextlib.suppress(asyncio.CancelledError, DurabatchError):
-                await end
+        async with contextlib.aclosing(watch(self.temporal, self.store, id)) as progresses:
+            async for progress in progresses:
+                yield progress
 
     async def invoke(
         self,
@@ -315,28 +311,3 @@ class BatchClient:
             if cancel_on_exit:
                 await self.cancel(batch_id, reason="the caller was cancelled")
             raise
-
-    async def _look(self, id: str, before: BatchProgress) -> BatchProgress:
-        """Return the progress, or the one before with a word on why there is no newer one."""
-        try:
-            with translated(self.temporal, id):
-                seen, told = await queries.progress(self.temporal, id)
-        except TemporalUnavailable as error:
-            return before.model_copy(update={"waiting_for": error.message})
-        if told or not before.counts.total:
-            return seen
-        # No worker answers: what one told last is still the best that is known.
-        return before.model_copy(update={"waiting_for": seen.waiting_for})
-
-    async def _ending(self, id: str) -> Ending:
-        handle = self.temporal.get_workflow_handle(id, result_type=BatchResult)
-        while True:
-            try:
-                with translated(self.temporal, id):
-                    await queries.found(self.temporal, id)
-                    try:
-                        return completed(await handle.result())
-                    except WorkflowFailureError as error:
-                        return failed(error)
-            except TemporalUnavailable:
-                await asyncio.sleep(_PAUSE)

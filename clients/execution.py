@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,24 @@ from temporalio.client import (
 )
 from temporalio.exceptions import ApplicationError, CancelledError, FailureError, TerminatedError, TimeoutError
 
-from ..contract import BatchResult, DurabatchError, InvalidInput, InvalidSpec
+from ..activities.store import Store
+from ..contract import (
+    BATCH_WORKFLOW,
+    BatchNotFound,
+    BatchResult,
+    BatchStatus,
+    DurabatchError,
+    InvalidInput,
+    InvalidSpec,
+    ObjectNotFound,
+)
 from ..contract.errors import RowProblem, error_classes
+from ..contract.layout import result_path
+from ..contract.names import check_batch_id
+from .connection import TemporalUnavailable, translated
 
+#: Pause before Temporal is asked again after it did not answer, in seconds.
+_PAUSE = 1.0
 #: The failure type of a batch that ended as `failed`; its first detail is the BatchResult.
 _BATCH_FAILED = "BatchFailed"
 #: Failure types of a start whose input is no spec: such a batch never began.
@@ -32,15 +48,95 @@ class Ending:
     submitted: bool | None  #: Whether anything reached the provider; None where that is not known.
 
 
-async def ending(client: Client, found: WorkflowExecutionDescription) -> Ending | None:
-    """Return how a batch ended; None while it runs."""
-    if found.status is WorkflowExecutionStatus.RUNNING:
+async def describe(client: Client, batch_id: str) -> WorkflowExecutionDescription:
+    """Return what Temporal knows of a batch.
+
+    Raises:
+        BatchNotFound: the id belongs to a workflow that is no batch.
+        RPCError: Temporal does not know the id, or does not answer.
+    """
+    description = await client.get_workflow_handle(batch_id).describe()
+    if description.workflow_type != BATCH_WORKFLOW:
+        raise BatchNotFound(
+            f"There is no batch {batch_id!r}: the id belongs to a workflow of type {description.workflow_type}."
+        )
+    return description
+
+
+async def ending(client: Client, store: Store, batch_id: str) -> Ending | None:
+    """Return how a batch ended; None while it runs.
+
+    Temporal forgets a batch some days after its end. Then the result.json in the batch's own folder in the store says
+    how it ended.
+
+    Raises:
+        BatchNotFound: Temporal does not know it, and the store has no result of it.
+        StoreError: the store failed.
+        TemporalUnavailable: Temporal does not answer.
+    """
+    try:
+        with translated(client, batch_id):
+            return await ending_of(client, await describe(client, batch_id))
+    except BatchNotFound as unknown:
+        return await _stored_ending(store, batch_id, unknown)
+
+
+async def wait_for_ending(client: Client, store: Store, batch_id: str) -> Ending:
+    """Wait until a batch has ended, and return how; outages of Temporal are waited out.
+
+    Raises:
+        BatchNotFound, StoreError: as `ending`.
+    """
+    handle = client.get_workflow_handle(batch_id, result_type=BatchResult)
+    while True:
+        try:
+            with translated(client, batch_id):
+                await describe(client, batch_id)
+                try:
+                    return completed(await handle.result())
+                except WorkflowFailureError as error:
+                    return failed(error)
+        except TemporalUnavailable:
+            await asyncio.sleep(_PAUSE)
+        except BatchNotFound as unknown:
+            return await _stored_ending(store, batch_id, unknown)
+
+
+async def ending_of(client: Client, description: WorkflowExecutionDescription) -> Ending | None:
+    """Return how a batch that Temporal knows ended; None while it runs.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    if description.status is WorkflowExecutionStatus.RUNNING:
         return None
-    handle = client.get_workflow_handle(found.id, run_id=found.run_id, result_type=BatchResult)
+    handle = client.get_workflow_handle(description.id, run_id=description.run_id, result_type=BatchResult)
     try:
         return completed(await handle.result())
     except WorkflowFailureError as error:
         return failed(error)
+
+
+async def stored_result(store: Store, batch_id: str) -> BatchResult | None:
+    """Return the result in a batch's own folder in the store, None if there is none.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    try:
+        check_batch_id(batch_id)
+        result = BatchResult.model_validate_json(await store.read(result_path(batch_id)))
+    except (InvalidSpec, ObjectNotFound, ValidationError):
+        return None
+    return result if result.batch_id == batch_id else None
+
+
+async def _stored_ending(store: Store, batch_id: str, unknown: BatchNotFound) -> Ending:
+    result = await stored_result(store, batch_id)
+    if result is None:
+        raise unknown
+    why = result.error if result.status is BatchStatus.FAILED else None
+    return Ending(result=result, error=DurabatchError(why) if why else None, submitted=None)
 
 
 def completed(result: BatchResult) -> Ending:

@@ -28,7 +28,7 @@ from ..contract.names import STORE_MEMO, check_batch_id
 from ..contract.spec import PassedSpec
 from ..workers.settings import problem_words
 from .connection import translated
-from .execution import Ending, ending
+from .execution import Ending, ending_of
 from .requests import Rows
 
 #: How often the provider is asked, and whose turn is first, is not part of what is bought: a batch may be joined with
@@ -174,7 +174,7 @@ async def _known(client: Client, batch_id: str, spec: BatchSpec, store: Store | 
             f"The id {batch_id!r} belongs to a workflow of type {found.workflow_type}: take another id."
         )
     differing = differences(spec, await spec_of(client, found))
-    ended = await ending(client, found)
+    ended = await ending_of(client, found)
     verdict = judge(found.status, not differing, ended)
     if verdict is _Verdict.CONFLICT:
         raise BatchConflict(

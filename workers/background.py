@@ -75,7 +75,7 @@ class BackgroundProcess:
             await _take(users, exclusive=False)
             try:
                 ports = await self._ensure(keep_ports=False)
-                self._keep()
+                self._start_reaper()
                 watcher = asyncio.create_task(self._watch())
                 try:
                     yield ports
@@ -192,7 +192,7 @@ class BackgroundProcess:
         self._write({**self._record(), "pid": None})
         return True
 
-    def _keep(self) -> None:
+    def _start_reaper(self) -> None:
         """Have the server watched by a process that is there when we are killed; one that is there already stays."""
         # -I -S: nothing of the user's or of the environment's is loaded.
         command = [sys.executable, "-I", "-S", reaper.__file__]

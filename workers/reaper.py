@@ -22,7 +22,7 @@ except ImportError:  # Windows has no flock, and no server is shared there.
 
 #: How often it looks. Nobody waits for it.
 _LOOK_SECONDS = 1.0
-#: How long one keeper waits for another one to go, and a server may take to end.
+#: How long one reaper waits for another one to go, and a server may take to end.
 _PATIENCE_SECONDS = 5.0
 
 
@@ -38,12 +38,12 @@ def main(folder: Path, name: str, mark: str, idle: float) -> None:
     with contextlib.ExitStack() as stack:
         own, users, start = (
             stack.enter_context((folder / f"{name}.{kind}").open("ab")).fileno()
-            for kind in ("keeper.lock", "lock", "start.lock")
+            for kind in ("reaper.lock", "lock", "start.lock")
         )
         give_up = time.monotonic() + _PATIENCE_SECONDS
         while not _taken(own):
             if time.monotonic() > give_up:
-                return  # another one keeps it
+                return  # another one watches it
             time.sleep(_LOOK_SECONDS / 10)
         used_at = time.monotonic()
         while True:

@@ -14,7 +14,7 @@ import pytest
 from durabatch.activities.manifest import Part, stream_results, write_manifest
 from durabatch.activities.store import Store
 from durabatch.cli import results
-from durabatch.clients import queries
+from durabatch.clients import result_rows
 from durabatch.contract import ResultRow, StoreError
 
 TEXT = "A row's own words."
@@ -60,7 +60,7 @@ async def parts(tmp_path: Path) -> Parts:
 
 
 async def lines_of(parts: Parts) -> list[bytes]:
-    return [line async for line in queries.lines(parts.store, parts.uri)]
+    return [line async for line in result_rows.lines(parts.store, parts.uri)]
 
 
 async def test_parts_are_read_like_one_file(
@@ -68,7 +68,7 @@ async def test_parts_are_read_like_one_file(
 ) -> None:
     assert b"".join(stream_results(parts.store, parts.uri)) == parts.whole
     assert await lines_of(parts) == [row(number).rstrip(b"\n") for number in range(5)]
-    found = [one async for one in queries.rows(parts.store, parts.uri)]
+    found = [one async for one in result_rows.rows(parts.store, parts.uri)]
     assert found == [ResultRow.model_validate_json(row(number)) for number in range(5)]
 
     await results.copy(parts.store, parts.uri, tmp_path / "copy.jsonl")
@@ -171,11 +171,11 @@ async def test_a_row_that_was_changed_is_told_by_its_number_in_the_whole(parts: 
     data = parts.part(2).read_bytes()
     parts.part(2).write_bytes(data.replace(b'"succeeded"', b'"succeeden"', 1))
     with pytest.raises(StoreError, match=r"Line 4 of .*manifest\.json is no result row"):
-        [one async for one in queries.rows(parts.store, parts.uri)]
+        [one async for one in result_rows.rows(parts.store, parts.uri)]
 
 
 async def test_reading_may_be_left_in_the_middle(parts: Parts) -> None:
-    async with contextlib.aclosing(queries.rows(parts.store, parts.uri)) as rows:
+    async with contextlib.aclosing(result_rows.rows(parts.store, parts.uri)) as rows:
         async for one in rows:
             assert one.custom_id == "r-0"
             break
@@ -192,7 +192,7 @@ async def test_memory_stays_flat_however_large_the_parts(tmp_path: Path) -> None
     await write_manifest(store, "b/results.manifest.json", parts)
     tracemalloc.start()
     try:
-        count = sum([1 async for _ in queries.lines(store, store.uri("b/results.manifest.json"))])
+        count = sum([1 async for _ in result_rows.lines(store, store.uri("b/results.manifest.json"))])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

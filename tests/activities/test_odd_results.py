@@ -18,7 +18,7 @@ from durabatch.activities.providers.anthropic import results as anthropic_result
 from durabatch.activities.providers.anthropic import rows as anthropic_rows
 from durabatch.activities.providers.base import sealed
 from durabatch.activities.providers.openai import results as openai_results
-from durabatch.clients import queries
+from durabatch.clients import result_rows
 from durabatch.contract import ErrorClass, ResultRow, RetryPolicy, RowStatus, Unpriced
 
 FAILED = RowStatus.FAILED
@@ -161,7 +161,7 @@ async def test_a_paid_line_with_one_odd_byte_is_kept(three: Any, line: bytes, te
     assert first["cost_usd"] == second["cost_usd"]
     assert first["response"]["body"].keys() == ok("a")["response"]["body"].keys()
     uri = three.store.uri(f"{three.batch_id}/shards/00000/results.jsonl")
-    assert [row.text async for row in queries.rows(three.store, uri)] == [text, "Hi.", "Hi."]
+    assert [row.text async for row in result_rows.rows(three.store, uri)] == [text, "Hi.", "Hi."]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
 from durabatch import BatchClient
@@ -23,6 +26,11 @@ from durabatch.workers import Settings, open_worker
 KEY = "sk-test"
 #: Fast enough for a test, and slow enough to be seen.
 POLL = {"first": "0.1s", "maximum": "0.5s"}
+
+
+def unique(name: str) -> str:
+    """Return a batch id that no other test uses."""
+    return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +65,18 @@ class Desk:
     def fields(**fields: Any) -> dict[str, Any]:
         """What every batch of these tests has in common."""
         return {"provider": "stand_in", "model": "gpt-4o-mini", "poll": POLL, **fields}
+
+    async def forget(self, id: str) -> None:
+        """Have Temporal forget a batch that has ended, as it does when its retention is over."""
+        await self.client.temporal.workflow_service.delete_workflow_execution(
+            DeleteWorkflowExecutionRequest(
+                namespace=self.client.temporal.namespace, workflow_execution=WorkflowExecution(workflow_id=id)
+            )
+        )
+        with contextlib.suppress(RPCError):
+            while True:
+                await self.client.temporal.get_workflow_handle(id).describe()
+                await asyncio.sleep(0.05)
 
     async def bought(self) -> int:
         """How many provider batches were ever created."""

@@ -27,11 +27,7 @@ from durabatch.contract import (
 from durabatch.workers import Settings, open_worker
 from durabatch.workers.embedded import embedded, temporal_server
 
-from .conftest import Desk
-
-
-def unique(name: str) -> str:
-    return f"{name}-{uuid.uuid4().hex[:8]}"
+from .conftest import Desk, unique
 
 
 async def polling(desk: Desk, id: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from durabatch.clients.execution import Ending
 from durabatch.clients.start import judge
 from durabatch.contract import BatchConflict, BatchResult, BatchStatus, InvalidInput, InvalidSpec, RowProblem
 
-from .conftest import Desk
+from .conftest import Desk, unique
 
 SECRET = "the-prompt-that-nobody-else-may-read"
 
@@ -24,10 +23,6 @@ SECRET = "the-prompt-that-nobody-else-may-read"
 async def texts(desk: Desk, id: str) -> dict[str, str | None]:
     await desk.client.result(id)
     return {row.custom_id: row.text async for row in desk.client.retrieve(id)}
-
-
-def unique(name: str) -> str:
-    return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 async def later() -> AsyncIterator[dict[str, Any]]:

@@ -7,14 +7,11 @@ import contextlib
 import gzip
 import hashlib
 import os
-import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
@@ -25,18 +22,14 @@ from durabatch.clients import TemporalUnavailable
 from durabatch.clients.gc.decisions import LOST_REST, Fate, Upload
 from durabatch.clients.gc.sweep import Findings, Removed, Sweep
 from durabatch.clients.requests import gathered
-from durabatch.contract import BatchNotFound, RowStatus
+from durabatch.contract import RowStatus
 from durabatch.contract.names import marker, scoped
 from durabatch.workers import Settings
 from durabatch.workers.embedded import embedded
 
-from .conftest import KEY, Desk
+from .conftest import KEY, Desk, unique
 
 COPY = "input-0123456789abcdef.jsonl"
-
-
-def unique(name: str) -> str:
-    return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 def clearing(desk: Desk, rest: timedelta = timedelta(0), *, results: bool = False) -> Sweep:
@@ -79,19 +72,6 @@ async def bought(desk: Desk, count: int) -> None:
         await asyncio.sleep(0.05)
 
 
-async def forgotten(desk: Desk, id: str) -> None:
-    """Have Temporal forget a batch, as it does when its retention is over."""
-    await desk.client.temporal.workflow_service.delete_workflow_execution(
-        DeleteWorkflowExecutionRequest(
-            namespace=desk.client.temporal.namespace, workflow_execution=WorkflowExecution(workflow_id=id)
-        )
-    )
-    with contextlib.suppress(BatchNotFound):
-        while True:
-            await desk.client.status(id)
-            await asyncio.sleep(0.05)
-
-
 async def test_a_look_changes_nothing_and_a_removal_leaves_the_results(desk: Desk) -> None:
     id = await ended(desk)
     before = await names(desk)
@@ -126,7 +106,7 @@ async def test_with_results_the_whole_folder_goes_and_what_is_not_ours_stays(des
 async def test_a_batch_that_was_cleared_and_forgotten_is_not_bought_again(desk: Desk) -> None:
     id = await ended(desk)
     await cleared(desk)
-    await forgotten(desk, id)
+    await desk.forget(id)
     assert fates(await clearing(desk).look()) == {id: Fate.OVER}  # by result.json alone
     assert await desk.start(id=id) == id
     assert (await desk.client.result(id)).counts.succeeded == 2
@@ -144,7 +124,7 @@ async def test_where_only_a_note_tells_what_was_bought_it_is_not_bought_again(id
     async with desk.worker():
         id = await ended(desk, **fields)
         await cleared(desk)
-        await forgotten(desk, id)
+        await desk.forget(id)
         await desk.start(id=id, **fields)
         assert (await desk.client.result(id)).counts.succeeded == 2
         assert await desk.bought() == 1
@@ -236,7 +216,7 @@ async def test_a_batch_that_was_terminated_and_forgotten_keeps_all_that_it_needs
     id = await desk.start(id=unique("terminated"))
     await bought(desk, 1)
     await desk.client.temporal.get_workflow_handle(id).terminate()
-    await forgotten(desk, id)
+    await desk.forget(id)
     litter = folder(desk) / id / "shards" / "00000" / ".durabatch-litter"
     litter.touch()
     before = await names(desk)
@@ -259,7 +239,7 @@ async def test_what_a_terminated_batch_bought_goes_by_the_users_word(desk: Desk)
     id = await desk.start(id=unique("terminated"))
     await bought(desk, 1)
     await desk.client.temporal.get_workflow_handle(id).terminate()
-    await forgotten(desk, id)
+    await desk.forget(id)
     for path in await names(desk):
         age(desk, path)
     work = clearing(desk, results=True)

@@ -1,0 +1,127 @@
+"""Where a batch is, as its worker reports it, or as far as Temporal knows without one."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import (
+    Client,
+    WorkflowExecution,
+    WorkflowExecutionDescription,
+    WorkflowQueryFailedError,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from ..contract import BatchProgress, BatchResult, BatchStatus, Phase, steps
+from .children import with_children
+from .connection import PASSING
+from .execution import Ending, describe, ending_of
+from .listing import provider_of
+
+#: A worker answers a query in milliseconds; one that replays a long history first may need seconds.
+_QUERY = timedelta(seconds=5)
+#: Where no worker seems to be, one that has come just now gets this long.
+_QUERY_UNHEARD = timedelta(seconds=1)
+#: Workers are gone from a task queue's list five minutes after their last poll, so an old entry proves nothing.
+_POLLER_SECONDS = 70.0
+
+
+async def batch_progress(client: Client, batch_id: str) -> tuple[BatchProgress, bool]:
+    """Return where a batch is, and whether that is known for certain; one that has ended needs no worker for it.
+
+    Raises:
+        BatchNotFound, RPCError: as `describe`.
+    """
+    description = await describe(client, batch_id)
+    ended = await ending_of(client, description)
+    if ended is not None:
+        return _ended(description, ended), True
+    handle = client.get_workflow_handle(batch_id)
+    try:
+        patience = _QUERY if await worker_polls(client, description.task_queue) else _QUERY_UNHEARD
+        answer = await handle.query("progress", result_type=dict, rpc_timeout=patience)
+        return await with_children(client, description, BatchProgress.model_validate(answer)), True
+    except (WorkflowQueryFailedError, ValidationError):
+        why = "the worker cannot answer: its version may be older than this client's"
+    except RPCError as error:
+        if error.status not in PASSING and error.status != RPCStatusCode.FAILED_PRECONDITION:
+            raise
+        why = f"no worker answers on task queue {description.task_queue!r}; start one with `durabatch worker`"
+    guess = BatchProgress(
+        batch_id=batch_id,
+        phase=_phase(description),
+        provider=await provider_of(description) or "",
+        started_at=description.start_time,
+        waiting_for=why,
+    )
+    return guess, False
+
+
+def final(result: BatchResult) -> BatchProgress:
+    """Return the last progress of a batch that has ended."""
+    return BatchProgress(
+        batch_id=result.batch_id,
+        phase=Phase.ENDED,
+        counts=result.counts,
+        cost_usd=result.cost_usd,
+        started_at=result.started_at,
+        last_error=result.error,
+        result=result,
+    )
+
+
+def _ended(description: WorkflowExecution, ending: Ending) -> BatchProgress:
+    return final(
+        ending.result
+        or BatchResult(
+            batch_id=description.id,
+            status=BatchStatus.FAILED,
+            started_at=description.start_time,
+            ended_at=description.close_time,
+            error=ending.error.message if ending.error else None,
+        )
+    )
+
+
+#: What a pending activity says of the phase; a batch without one waits on a timer between polls.
+_PHASES = {
+    steps.PLAN.name: Phase.PLANNING,
+    steps.UPLOAD.name: Phase.UPLOADING,
+    steps.FIND.name: Phase.SUBMITTING,
+    steps.CREATE.name: Phase.SUBMITTING,
+    steps.FETCH.name: Phase.FETCHING,
+    steps.SETTLE.name: Phase.SETTLING,
+    steps.APPLY.name: Phase.APPLYING,
+    steps.FINISH.name: Phase.FINISHING,
+}
+#: The first workflow task is scheduled by event 2: with fewer than 5 events no worker has ever touched the batch.
+_TOUCHED = 5
+
+
+def _phase(description: WorkflowExecutionDescription) -> Phase:
+    """Guess the phase from what the server knows, for want of a worker that could tell."""
+    if description.history_length < _TOUCHED:
+        return Phase.PLANNING
+    pending = [activity.activity_type.name for activity in description.raw_description.pending_activities]
+    return next((_PHASES[name] for name in pending if name in _PHASES), Phase.POLLING)
+
+
+async def worker_polls(client: Client, task_queue: str) -> bool:
+    """Return whether a worker takes batches from the task queue.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    answer = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+    )
+    now = datetime.now().timestamp()
+    return any(now - poller.last_access_time.ToSeconds() < _POLLER_SECONDS for poller in answer.pollers)
