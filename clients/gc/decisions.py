@@ -25,7 +25,7 @@ LOST_REST = timedelta(days=10)
 _RANKS = {Kind.RESULTS: 1, Kind.PLAN: 2, Kind.RESULT: 3}
 
 
-class At(StrEnum):
+class Execution(StrEnum):
     """What Temporal says of a batch id."""
 
     RUNNING = "running"
@@ -34,15 +34,15 @@ class At(StrEnum):
     ANOTHER = "another"  #: The id belongs to a workflow that is no batch.
 
 
-class Standing(NamedTuple):
+class TemporalState(NamedTuple):
     """Where a batch is at Temporal."""
 
-    at: At
+    execution: Execution
     ended_at: datetime | None = None
 
 
-class Told(NamedTuple):
-    """What the records in a folder tell of it."""
+class FolderRecords(NamedTuple):
+    """What the records in a folder say of it."""
 
     batch_id: str  #: By plan.json, or by result.json.
     ended_at: datetime | None = None  #: By result.json; None where there is none, or it accounts for nothing.
@@ -105,19 +105,19 @@ class Fate(StrEnum):
         return self in (Fate.OVER, Fate.LOST) or (self is Fate.UNFINISHED and results)
 
 
-def records(entries: Iterable[Entry]) -> list[str]:
+def record_folders(entries: Iterable[Entry]) -> list[str]:
     """Return the folders whose records are to be read, to learn whose they are."""
     return sorted({entry.path.rpartition("/")[0] for entry in entries if is_record(entry.path)})
 
 
-def batches(entries: Iterable[Entry], told: Mapping[str, Told | None]) -> list[Batch]:
+def batches(entries: Iterable[Entry], records_of: Mapping[str, FolderRecords | None]) -> list[Batch]:
     """Return the batches that have something in the store.
 
     Args:
         entries: all objects of the store.
-        told: what the records of a folder tell, by folder; None where they cannot be read.
+        records_of: what the records of a folder say, by folder; None where they cannot be read.
     """
-    facts_of = {root: facts for root, facts in told.items() if facts is not None}
+    facts_of = {root: facts for root, facts in records_of.items() if facts is not None}
     owners = {root: facts.batch_id for root, facts in facts_of.items() if _owned(root, facts)}
     found: dict[str, list[Entry]] = {}
     bought: set[str] = set()
@@ -127,7 +127,7 @@ def batches(entries: Iterable[Entry], told: Mapping[str, Told | None]) -> list[B
             bought.add(facts.batch_id if facts else buyer)
         root = _root(entry.path, owners)
         first, _, rest = entry.path.partition("/")
-        if root is None and first not in told and _is_brought(rest):
+        if root is None and first not in records_of and _is_brought(rest):
             root = first  # rows that a client brought, for a batch that has no plan yet, or has it elsewhere
         if root is not None:
             found.setdefault(root, []).append(entry)
@@ -152,9 +152,9 @@ def _is_brought(name: str) -> bool:
     return found is not None and found.kind is Kind.BROUGHT
 
 
-def _owned(root: str, told: Told) -> bool:
+def _owned(root: str, records: FolderRecords) -> bool:
     """Whether a folder is the one that its batch writes to, rather than somebody's copy of it."""
-    return told.batch_id == root or (told.results or "").rpartition("/")[0] == root
+    return records.batch_id == root or (records.results or "").rpartition("/")[0] == root
 
 
 def _root(path: str, owners: Collection[str]) -> str | None:
@@ -175,22 +175,22 @@ def _or_never(moment: datetime | None) -> float:
     return moment.timestamp() if moment else 0.0
 
 
-def fate(batch: Batch, standing: Standing, now: datetime, rest: timedelta) -> Fate:
+def fate(batch: Batch, state: TemporalState, now: datetime, rest: timedelta) -> Fate:
     """Decide what is to become of a batch's leftovers.
 
     Args:
         rest: how long ago it must have ended.
     """
-    if standing.at is At.RUNNING:
+    if state.execution is Execution.RUNNING:
         return Fate.RUNS
-    if standing.at is At.ANOTHER:
+    if state.execution is Execution.ANOTHER:
         return Fate.ANOTHERS
     if batch.ended_at is None:
-        since = max(batch.touched, standing.ended_at or batch.touched)
+        since = max(batch.touched, state.ended_at or batch.touched)
         if now - since < max(rest, LOST_REST):
             return Fate.LOST_LATELY
         return Fate.UNFINISHED if batch.bought else Fate.LOST
-    since = max(batch.ended_at, standing.ended_at or batch.ended_at)
+    since = max(batch.ended_at, state.ended_at or batch.ended_at)
     return Fate.OVER if now - since >= rest else Fate.LATELY
 
 
@@ -290,29 +290,29 @@ class Upload(StrEnum):
 
 
 def upload(
-    standing: Standing | None, has_result: bool, at_work: bool, written: datetime | None, now: datetime
+    state: TemporalState | None, has_result: bool, at_work: bool, written: datetime | None, now: datetime
 ) -> Upload:
     """Decide what is to become of a file that was uploaded for a batch.
 
     Args:
-        standing: of the batch, None where this store has none of that id.
+        state: of the batch, None where this store has none of that id.
         has_result: whether the store has its result.json.
         at_work: whether a provider batch of it is under way.
         written: when it was uploaded, where the provider tells.
     """
-    if standing is None:
+    if state is None:
         return Upload.ELSEWHERE
-    if standing.at in (At.RUNNING, At.ANOTHER):
+    if state.execution in (Execution.RUNNING, Execution.ANOTHER):
         return Upload.NEEDED
     if at_work:
         return Upload.AT_WORK
-    ended = has_result or standing.at is At.ENDED
+    ended = has_result or state.execution is Execution.ENDED
     if not ended and (written is None or now - written < LOST_REST):
         return Upload.YOUNG
     return Upload.LEFT
 
 
-class Adrift(StrEnum):
+class OpenBatch(StrEnum):
     """What a provider batch under way is."""
 
     FOLLOWED = "followed by a batch that runs"
@@ -320,15 +320,15 @@ class Adrift(StrEnum):
     ORPHAN = "followed by nobody"
 
 
-def adrift(standing: Standing | None, same_rows: bool) -> Adrift:
+def open_batch(state: TemporalState | None, same_rows: bool) -> OpenBatch:
     """Decide what a provider batch under way is.
 
     Args:
-        standing: of the batch that its marker names, None where this store has none of that id.
+        state: of the batch that its marker names, None where this store has none of that id.
         same_rows: whether it was made of just the rows that this store has for that marker.
     """
-    if standing is None:
-        return Adrift.ELSEWHERE
-    if standing.at is At.RUNNING:
-        return Adrift.FOLLOWED
-    return Adrift.ORPHAN if same_rows else Adrift.ELSEWHERE
+    if state is None:
+        return OpenBatch.ELSEWHERE
+    if state.execution is Execution.RUNNING:
+        return OpenBatch.FOLLOWED
+    return OpenBatch.ORPHAN if same_rows else OpenBatch.ELSEWHERE

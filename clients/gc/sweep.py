@@ -7,44 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import msgspec
-from pydantic import ValidationError
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client
 
-from ...activities.attempt_rows import AttemptRows
-from ...activities.input import input_location
 from ...activities.providers import MarkedBatch, Provider, ProviderSettings, StoredFile, open_provider
 from ...activities.records import decode_plan
 from ...activities.store import Entry, Store, identity_of
-from ...contract import BATCH_WORKFLOW, BatchNotFound, BatchResult, BatchStatus, DurabatchError, InvalidSpec
+from ...contract import DurabatchError
 from ...contract.errors import ObjectNotFound
-from ...contract.layout import is_record, plan_path, result_path
-from ...contract.names import SHARD_WORKFLOW, UPLOADS, batch_of, check_batch_id, parse_marker, scope_of, scoped
-from ...contract.steps import Attempt
-from ..concurrency import concurrently
-from ..connection import translated
-from ..start import spec_of
+from ...contract.layout import is_record, plan_path
+from ...contract.names import UPLOADS, batch_of, scope_of, scoped
 from . import decisions
-from .decisions import Adrift, At, Batch, Fate, Standing, Told, Upload
+from .decisions import Batch, Execution, Fate, OpenBatch, TemporalState, Upload
+from .evidence import Evidence
+from .reporter import Reporter
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-#: Objects, batches and files that are asked for, or removed, at a time.
-_PARALLEL = 8
-#: Seconds between two words about how far it is.
-_PATIENCE = 2.0
 #: A provider batch lives for a day, at other servers perhaps longer; nothing older is under way.
 _LONGEST = timedelta(days=30)
-#: Where an input that stands for several files stops being a plain path.
-_PATTERN = re.compile(r"[*?]")
 _EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
 _encode = msgspec.json.Encoder().encode
@@ -97,7 +80,7 @@ class Sweep:
         providers: those to look at.
         rest: how long ago a batch must have ended.
         results: whether results go too.
-        say: is told how far it is.
+        say: is given a message now and then about how far it is.
     """
 
     def __init__(
@@ -110,13 +93,13 @@ class Sweep:
         results: bool,
         say: Callable[[str], None],
     ) -> None:
-        self._client = client
         self._store = store
         # Two names of one account show the same files.
         self._providers = {settings.name: settings for settings in {one.fingerprint: one for one in providers}.values()}
         self._rest = rest
         self._results = results
-        self._say = say
+        self._reporter = Reporter(say)
+        self._evidence = Evidence(client, store, self._reporter)
         self._scope = ""  #: As in the names of what this store's batches leave at a provider.
 
     async def look(self) -> Findings:
@@ -129,22 +112,21 @@ class Sweep:
         now = datetime.now(UTC)
         self._scope = scope_of(scoped("", await identity_of(self._store) or ""))
         entries = await self._store.entries()
-        self._say(f"{len(entries):,} objects in {self._store.url}.")
-        roots = decisions.records(entries)
-        told = dict(
-            zip(roots, await self._each(roots, self._told, "Read the records of {} of {} folders."), strict=True)
-        )
-        readable = {root: facts for root, facts in told.items() if facts is not None}
-        batches = await asyncio.to_thread(decisions.batches, entries, told)
+        self._reporter.now(f"{len(entries):,} objects in {self._store.url}.")
+        roots = decisions.record_folders(entries)
+        read = await self._reporter.each(roots, self._evidence.records, "Read the records of {} of {} folders.")
+        records_of = dict(zip(roots, read, strict=True))
+        readable = {root: facts for root, facts in records_of.items() if facts is not None}
+        batches = await asyncio.to_thread(decisions.batches, entries, records_of)
         ids = sorted({batch.id for batch in batches} | {facts.batch_id for facts in readable.values()})
-        busy = await self._busy()
-        asked = await self._each(ids, self._standing, "Asked Temporal about {} of {} batches.")
-        standings = {
-            id: Standing(At.RUNNING) if id in busy else standing for id, standing in zip(ids, asked, strict=True)
+        busy = await self._evidence.busy()
+        asked = await self._reporter.each(ids, self._evidence.state, "Asked Temporal about {} of {} batches.")
+        states = {
+            id: TemporalState(Execution.RUNNING) if id in busy else state for id, state in zip(ids, asked, strict=True)
         }
-        fates = {batch.id: decisions.fate(batch, standings[batch.id], now, self._rest) for batch in batches}
+        fates = {batch.id: decisions.fate(batch, states[batch.id], now, self._rest) for batch in batches}
         ripe = any(fate.ripe(self._results) for fate in fates.values())
-        needed = await self._needed() if ripe else set()
+        needed = await self._evidence.needed() if ripe else set()
         findings = await asyncio.to_thread(self._sorted_out, entries, batches, fates, needed, now)
         ended = {batch.id for batch in batches if batch.ended_at is not None}
         homes = {facts.batch_id: root for root, facts in readable.items()} | {
@@ -153,7 +135,7 @@ class Sweep:
         for name in self._providers:
             try:
                 async with self._provider(name) as provider:
-                    await self._look_at(name, provider, findings, standings, ended, homes, now)
+                    await self._look_at(name, provider, findings, states, ended, homes, now)
             except DurabatchError as error:
                 findings.failures[name] = error.message
         return findings
@@ -180,7 +162,7 @@ class Sweep:
         name: str,
         provider: Provider,
         findings: Findings,
-        standings: dict[str, Standing],
+        states: dict[str, TemporalState],
         ended: set[str],
         homes: dict[str, str],
         now: datetime,
@@ -190,19 +172,19 @@ class Sweep:
         at_work = {batch_of(one.marker) for one in marked}
         for one in marked:
             batch_id = batch_of(one.marker)
-            same = batch_id in homes and await self._same_rows(one, name, homes[batch_id])
-            kind = decisions.adrift(standings.get(batch_id) if self._ours(one.marker) else None, same)
-            if kind is Adrift.ORPHAN:
+            same = batch_id in homes and await self._evidence.same_rows(one, name, homes[batch_id])
+            kind = decisions.open_batch(states.get(batch_id) if self._ours(one.marker) else None, same)
+            if kind is OpenBatch.ORPHAN:
                 findings.orphans.append(Orphan(provider=name, batch_id=batch_id, found=one))
-            elif kind is Adrift.ELSEWHERE:
+            elif kind is OpenBatch.ELSEWHERE:
                 findings.elsewhere[name] = findings.elsewhere.get(name, 0) + 1
         sorted_out = findings.uploads.setdefault(name, {})
         for file in await provider.files.find(UPLOADS, _EVER) if provider.files else []:
             owner = decisions.uploader(file.name)
             if owner is not None:
-                standing = standings.get(batch_of(owner)) if self._ours(owner) else None
+                state = states.get(batch_of(owner)) if self._ours(owner) else None
                 kind_of_file = decisions.upload(
-                    standing, batch_of(owner) in ended, batch_of(owner) in at_work, file.created_at, now
+                    state, batch_of(owner) in ended, batch_of(owner) in at_work, file.created_at, now
                 )
                 sorted_out.setdefault(kind_of_file, []).append(file)
 
@@ -218,17 +200,16 @@ class Sweep:
         """
         removed = Removed()
         total = sum(len(pile.removable) for pile in findings.piles) + len(findings.claims)
-        word = _Word(self._say)
         for pile in findings.piles:
             if not pile.removable and pile.fate is not Fate.UNFINISHED:
                 continue
-            if (await self._standing(pile.batch.id)).at is At.RUNNING:
+            if (await self._evidence.state(pile.batch.id)).execution is Execution.RUNNING:
                 removed.resumed.append(pile.batch.id)
                 continue
             await self._remove(pile)
             removed.objects += len(pile.removable)
-            word(f"Removed {removed.objects:,} of {total:,} objects.")
-        await self._each(findings.claims, lambda claim: self._store.delete(claim.path))
+            self._reporter.maybe(f"Removed {removed.objects:,} of {total:,} objects.")
+        await self._reporter.each(findings.claims, lambda claim: self._store.delete(claim.path))
         removed.objects += len(findings.claims)
         for name in self._providers:
             try:
@@ -243,7 +224,7 @@ class Sweep:
                 await self._unplan(folder.root)
         # Records go last, one by one, so that a folder says whose it is to its end.
         last = [entry for entry in pile.removable if is_record(entry.path)]
-        await self._each([entry for entry in pile.removable if entry not in last], self._delete)
+        await self._reporter.each([entry for entry in pile.removable if entry not in last], self._delete)
         for entry in last:
             await self._delete(entry)
         for folder in pile.batch.folders:
@@ -268,21 +249,20 @@ class Sweep:
             return
         async with self._provider(name) as provider:
             for orphan in strays:
-                if (await self._standing(orphan.batch_id)).at is At.RUNNING:
+                if (await self._evidence.state(orphan.batch_id)).execution is Execution.RUNNING:
                     removed.resumed.append(orphan.batch_id)
                     continue
                 await provider.batches.cancel(orphan.found.batch.id)
                 removed.canceled.append(orphan.found.batch.id)
-            word = _Word(self._say)
             for file in files:
                 owner = batch_of(decisions.uploader(file.name) or "")
-                if owner and (await self._standing(owner)).at is At.RUNNING:
+                if owner and (await self._evidence.state(owner)).execution is Execution.RUNNING:
                     if owner not in removed.resumed:
                         removed.resumed.append(owner)
                 elif owner and provider.files:
                     await provider.files.delete(file.id)
                     removed.files += 1
-                    word(f"Removed {removed.files:,} files at {name}.")
+                    self._reporter.maybe(f"Removed {removed.files:,} files at {name}.")
 
     @contextlib.asynccontextmanager
     async def _provider(self, name: str) -> AsyncIterator[Provider]:
@@ -291,98 +271,3 @@ class Sweep:
             yield provider
         finally:
             await provider.close()
-
-    async def _told(self, root: str) -> Told | None:
-        """Return what a folder's records tell, None where they are not Durabatch's."""
-        try:
-            plan_id, planned_in = await self._planned(root)
-            result = BatchResult.model_validate_json(await self._store.read(result_path(root)))
-            check_batch_id(result.batch_id)
-        except ObjectNotFound:
-            return Told(plan_id, store=planned_in) if plan_id else None
-        except (msgspec.DecodeError, UnicodeDecodeError, ValidationError, InvalidSpec):
-            return None  # somebody else's, or of a later version: not to be touched
-        if plan_id not in (None, result.batch_id):
-            return None
-        where = None
-        with contextlib.suppress(InvalidSpec):
-            where = self._store.path(result.results) if result.results else None
-        # A batch that gave up, because its store was away for example, accounts for nothing of what it bought.
-        gave_up = result.status is BatchStatus.FAILED and not result.results
-        ended_at = None if gave_up else result.ended_at or result.started_at
-        return Told(result.batch_id, ended_at, where, planned_in)
-
-    async def _planned(self, root: str) -> tuple[str | None, str]:
-        """Return the id of the batch that a folder was planned for, and the identity of the store that it was."""
-        try:
-            plan = decode_plan(await self._store.read(plan_path(root)))
-        except ObjectNotFound:
-            return None, ""
-        return check_batch_id(batch_of(plan.batch_id)), plan.store
-
-    async def _standing(self, batch_id: str) -> Standing:
-        try:
-            with translated(self._client, batch_id):
-                found = await self._client.get_workflow_handle(batch_id).describe()
-        except BatchNotFound:
-            return Standing(At.UNKNOWN)
-        if found.workflow_type != BATCH_WORKFLOW:
-            return Standing(At.ANOTHER)
-        if found.status is WorkflowExecutionStatus.RUNNING:
-            return Standing(At.RUNNING)
-        return Standing(At.ENDED, found.close_time)
-
-    async def _busy(self) -> set[str]:
-        """Return the batches of which a shard runs: it may outlive its batch for a while."""
-        with translated(self._client):
-            running = self._client.list_workflows(f"WorkflowType = '{SHARD_WORKFLOW}' AND ExecutionStatus = 'Running'")
-            return {batch_of(execution.id) async for execution in running}
-
-    async def _needed(self) -> set[str]:
-        """Return the paths that batches under way read their rows from: they may lie in the folder of another one."""
-        with translated(self._client):
-            query = f"WorkflowType = '{BATCH_WORKFLOW}' AND ExecutionStatus = 'Running'"
-            running = [execution async for execution in self._client.list_workflows(query)]
-            specs = await self._each(running, lambda execution: spec_of(self._client, execution))
-        found: set[str] = set()
-        for spec in specs:
-            with contextlib.suppress(InvalidSpec):
-                if spec is not None and spec.input:
-                    path = input_location(self._store, spec.input)
-                    plain = _PATTERN.split(path)[0]
-                    found |= {path, f"{path}/*"} if plain == path else {f"{plain}*"}
-        return found
-
-    async def _same_rows(self, found: MarkedBatch, provider: str, root: str) -> bool:
-        """Whether a provider batch was made of the rows that this store has for its marker."""
-        named = parse_marker(found.marker)
-        if named is None:
-            return False
-        batch, shard, number = named
-        attempt = Attempt(batch_id=batch, provider=provider, root=self._store.uri(root), shard=shard, number=number)
-        try:
-            return (await AttemptRows.read(self._store, attempt)).digest == found.digest
-        except (ObjectNotFound, msgspec.DecodeError):
-            return False
-
-    async def _each(self, items: Sequence[T], work: Callable[[T], Awaitable[R]], words: str = "") -> list[R]:
-        """Do something with every item, some at a time, and return what came of it in the items' order."""
-        word, done = _Word(self._say), list[R]()
-        for start in range(0, len(items), _PARALLEL * 8):
-            done += await concurrently(work, items[start : start + _PARALLEL * 8], _PARALLEL)
-            if words:
-                word(words.format(f"{len(done):,}", f"{len(items):,}"))
-        return done
-
-
-class _Word:
-    """Passes on a word now and then, so that a long clean-up shows that it is alive."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._last = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        if time.monotonic() - self._last >= _PATIENCE:
-            self._last = time.monotonic()
-            self._say(text)

@@ -12,19 +12,19 @@ from durabatch.activities.content import file_name, file_prefix
 from durabatch.activities.store import Entry
 from durabatch.clients.gc.decisions import (
     LOST_REST,
-    Adrift,
-    At,
     Batch,
+    Execution,
     Fate,
     Folder,
-    Standing,
-    Told,
+    FolderRecords,
+    OpenBatch,
+    TemporalState,
     Upload,
-    adrift,
     batches,
     claims,
     fate,
-    records,
+    open_batch,
+    record_folders,
     removable,
     stale,
     upload,
@@ -84,13 +84,13 @@ def test_a_folder_is_a_batchs_by_what_its_records_tell_and_nothing_else_is_touch
             "~claims/acc/batch_1~0123456789abcdef",
         )
     ]
-    assert records(entries) == ["backup/plain", "copied", "deep/out", "plain", "theirs"]
-    told: dict[str, Told | None] = {
+    assert record_folders(entries) == ["backup/plain", "copied", "deep/out", "plain", "theirs"]
+    told: dict[str, FolderRecords | None] = {
         "theirs": None,
-        "copied": Told("plain"),
-        "plain": Told("plain"),
-        "deep/out": Told("elsewhere", OLD, "deep/out/results.jsonl"),
-        "backup/plain": Told("plain", OLD, "plain/results.jsonl"),
+        "copied": FolderRecords("plain"),
+        "plain": FolderRecords("plain"),
+        "deep/out": FolderRecords("elsewhere", OLD, "deep/out/results.jsonl"),
+        "backup/plain": FolderRecords("plain", OLD, "plain/results.jsonl"),
     }
     found = batches(entries, told)
     assert {one.id: sorted(e.path for f in one.folders for e in f.entries) for one in found} == {
@@ -106,37 +106,37 @@ def test_a_folder_is_a_batchs_by_what_its_records_tell_and_nothing_else_is_touch
 
 
 @pytest.mark.parametrize(
-    ("recorded", "touched", "standing", "expected"),
+    ("recorded", "touched", "state", "expected"),
     [
-        (OLD, OLD, Standing(At.RUNNING), Fate.RUNS),
-        (None, OLD, Standing(At.RUNNING), Fate.RUNS),
-        (OLD, OLD, Standing(At.ANOTHER), Fate.ANOTHERS),
-        (OLD, OLD, Standing(At.UNKNOWN), Fate.OVER),
-        (OLD, YOUNG, Standing(At.UNKNOWN), Fate.OVER),
-        (YOUNG, YOUNG, Standing(At.UNKNOWN), Fate.LATELY),
-        (OLD, OLD, Standing(At.ENDED, OLD), Fate.OVER),
-        (OLD, OLD, Standing(At.ENDED, YOUNG), Fate.LATELY),  # it ran again
-        (None, OLD, Standing(At.UNKNOWN), Fate.LOST),
-        (None, YOUNG, Standing(At.UNKNOWN), Fate.LOST_LATELY),
-        (None, OLD, Standing(At.ENDED, OLD), Fate.LOST),
-        (None, OLD, Standing(At.ENDED, YOUNG), Fate.LOST_LATELY),
+        (OLD, OLD, TemporalState(Execution.RUNNING), Fate.RUNS),
+        (None, OLD, TemporalState(Execution.RUNNING), Fate.RUNS),
+        (OLD, OLD, TemporalState(Execution.ANOTHER), Fate.ANOTHERS),
+        (OLD, OLD, TemporalState(Execution.UNKNOWN), Fate.OVER),
+        (OLD, YOUNG, TemporalState(Execution.UNKNOWN), Fate.OVER),
+        (YOUNG, YOUNG, TemporalState(Execution.UNKNOWN), Fate.LATELY),
+        (OLD, OLD, TemporalState(Execution.ENDED, OLD), Fate.OVER),
+        (OLD, OLD, TemporalState(Execution.ENDED, YOUNG), Fate.LATELY),  # it ran again
+        (None, OLD, TemporalState(Execution.UNKNOWN), Fate.LOST),
+        (None, YOUNG, TemporalState(Execution.UNKNOWN), Fate.LOST_LATELY),
+        (None, OLD, TemporalState(Execution.ENDED, OLD), Fate.LOST),
+        (None, OLD, TemporalState(Execution.ENDED, YOUNG), Fate.LOST_LATELY),
     ],
 )
 def test_what_becomes_of_a_batchs_leftovers(
-    recorded: datetime | None, touched: datetime, standing: Standing, expected: Fate
+    recorded: datetime | None, touched: datetime, state: TemporalState, expected: Fate
 ) -> None:
     found = batch("plan.json", ended_at=recorded, modified=touched)
-    assert fate(found, standing, NOW, REST) is expected
+    assert fate(found, state, NOW, REST) is expected
 
 
 def test_a_folder_without_an_end_is_left_for_some_days_whatever_is_asked() -> None:
     def now(age: timedelta) -> Fate:
         found = batch(COPY, ended_at=None, modified=NOW - age)
-        return fate(found, Standing(At.UNKNOWN), NOW, timedelta(0))
+        return fate(found, TemporalState(Execution.UNKNOWN), NOW, timedelta(0))
 
     assert now(LOST_REST - timedelta(seconds=1)) is Fate.LOST_LATELY
     assert now(LOST_REST) is Fate.LOST
-    assert fate(batch(COPY, ended_at=NOW), Standing(At.UNKNOWN), NOW, timedelta(0)) is Fate.OVER
+    assert fate(batch(COPY, ended_at=NOW), TemporalState(Execution.UNKNOWN), NOW, timedelta(0)) is Fate.OVER
 
 
 # --- what goes ---
@@ -206,12 +206,12 @@ def test_a_lost_batch_that_may_have_bought_something_keeps_all_that_it_needs_to_
     paths = {f"b/{COPY}", *(f"{root}/{name}" for name in (*PLANNED, "plan.json"))}
 
     def find(*more: str) -> Batch:
-        (found,) = batches([entry(path) for path in sorted({*paths, *more})], {root: Told("b")})
+        (found,) = batches([entry(path) for path in sorted({*paths, *more})], {root: FolderRecords("b")})
         return found
 
-    assert fate(find(), Standing(At.UNKNOWN), NOW, REST) is Fate.LOST
+    assert fate(find(), TemporalState(Execution.UNKNOWN), NOW, REST) is Fate.LOST
     found = find(f"{root}/{trace}")
-    assert fate(found, Standing(At.ENDED, OLD), NOW, REST) is Fate.UNFINISHED
+    assert fate(found, TemporalState(Execution.ENDED, OLD), NOW, REST) is Fate.UNFINISHED
     assert removable(found, Fate.UNFINISHED, results=False) == []
     assert f"b/{COPY}" in {one.path for one in removable(found, Fate.UNFINISHED, results=True)}
     if root == "b":
@@ -234,7 +234,7 @@ def test_what_batches_bought_is_not_taken_for_each_others() -> None:
             f"brought/{COPY}",
         )
     ]
-    found = batches(entries, {"bought": Told("bought"), "nothing": Told("nothing")})
+    found = batches(entries, {"bought": FolderRecords("bought"), "nothing": FolderRecords("nothing")})
     assert {one.id: one.bought for one in found} == {"bought": True, "nothing": False, "brought": False}
 
 
@@ -323,36 +323,36 @@ def test_an_upload_tells_its_batch_by_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standing", "has_result", "at_work", "written", "expected"),
+    ("state", "has_result", "at_work", "written", "expected"),
     [
         (None, False, False, OLD, Upload.ELSEWHERE),
-        (Standing(At.RUNNING), True, False, OLD, Upload.NEEDED),
-        (Standing(At.ANOTHER), True, False, OLD, Upload.NEEDED),
-        (Standing(At.ENDED, YOUNG), True, True, OLD, Upload.AT_WORK),
-        (Standing(At.ENDED, YOUNG), False, False, YOUNG, Upload.LEFT),
-        (Standing(At.UNKNOWN), True, False, YOUNG, Upload.LEFT),
-        (Standing(At.UNKNOWN), False, False, YOUNG, Upload.YOUNG),
-        (Standing(At.UNKNOWN), False, False, None, Upload.YOUNG),
-        (Standing(At.UNKNOWN), False, False, OLD, Upload.LEFT),
+        (TemporalState(Execution.RUNNING), True, False, OLD, Upload.NEEDED),
+        (TemporalState(Execution.ANOTHER), True, False, OLD, Upload.NEEDED),
+        (TemporalState(Execution.ENDED, YOUNG), True, True, OLD, Upload.AT_WORK),
+        (TemporalState(Execution.ENDED, YOUNG), False, False, YOUNG, Upload.LEFT),
+        (TemporalState(Execution.UNKNOWN), True, False, YOUNG, Upload.LEFT),
+        (TemporalState(Execution.UNKNOWN), False, False, YOUNG, Upload.YOUNG),
+        (TemporalState(Execution.UNKNOWN), False, False, None, Upload.YOUNG),
+        (TemporalState(Execution.UNKNOWN), False, False, OLD, Upload.LEFT),
     ],
 )
 def test_what_becomes_of_an_upload(
-    standing: Standing | None, has_result: bool, at_work: bool, written: datetime | None, expected: Upload
+    state: TemporalState | None, has_result: bool, at_work: bool, written: datetime | None, expected: Upload
 ) -> None:
-    assert upload(standing, has_result, at_work, written, NOW) is expected
+    assert upload(state, has_result, at_work, written, NOW) is expected
 
 
 @pytest.mark.parametrize(
-    ("standing", "same_rows", "expected"),
+    ("state", "same_rows", "expected"),
     [
-        (None, False, Adrift.ELSEWHERE),
-        (Standing(At.RUNNING), True, Adrift.FOLLOWED),
-        (Standing(At.RUNNING), False, Adrift.FOLLOWED),
-        (Standing(At.ENDED, OLD), True, Adrift.ORPHAN),
-        (Standing(At.UNKNOWN), True, Adrift.ORPHAN),
-        (Standing(At.ENDED, OLD), False, Adrift.ELSEWHERE),
-        (Standing(At.ANOTHER), False, Adrift.ELSEWHERE),
+        (None, False, OpenBatch.ELSEWHERE),
+        (TemporalState(Execution.RUNNING), True, OpenBatch.FOLLOWED),
+        (TemporalState(Execution.RUNNING), False, OpenBatch.FOLLOWED),
+        (TemporalState(Execution.ENDED, OLD), True, OpenBatch.ORPHAN),
+        (TemporalState(Execution.UNKNOWN), True, OpenBatch.ORPHAN),
+        (TemporalState(Execution.ENDED, OLD), False, OpenBatch.ELSEWHERE),
+        (TemporalState(Execution.ANOTHER), False, OpenBatch.ELSEWHERE),
     ],
 )
-def test_what_a_provider_batch_under_way_is(standing: Standing | None, same_rows: bool, expected: Adrift) -> None:
-    assert adrift(standing, same_rows) is expected
+def test_what_a_provider_batch_under_way_is(state: TemporalState | None, same_rows: bool, expected: OpenBatch) -> None:
+    assert open_batch(state, same_rows) is expected
