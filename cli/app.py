@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from . import batches, doctor, gc, providers, run, serve
-from .terminal import State, report
+from .terminal import State, print_error
 
 app = typer.Typer(
     name="durabatch",
@@ -78,6 +78,6 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         if State.debug:
             traceback.print_exc()
         else:
-            report(error)
+            print_error(error)
         return 1
     return 0

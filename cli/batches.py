@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .terminal import carry_out, put, put_json, say
+from .terminal import print_json, print_message, print_output, run_async
 
 if TYPE_CHECKING:
     from ..clients.listing import BatchRecord
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 def status(id: Id, json_: Json = False) -> None:
     """Print where a batch is, and why it waits."""
-    carry_out(_status(id, json_))
+    run_async(_status(id, json_))
 
 
 async def _status(id: str, as_json: bool) -> None:
@@ -55,9 +55,9 @@ async def _status(id: str, as_json: bool) -> None:
     async with session() as opened:
         progress = await opened.client.status(id)
     if as_json:
-        put_json(progress.model_dump(mode="json"))
+        print_json(progress.model_dump(mode="json"))
     else:
-        put(progress_text(progress))
+        print_output(progress_text(progress))
 
 
 def watch(id: Id, json_: Json = False) -> None:
@@ -65,7 +65,7 @@ def watch(id: Id, json_: Json = False) -> None:
 
     Exit code: 0 if every row succeeded, 3 if some did not, 4 if it was cancelled, 1 on an error.
     """
-    raise typer.Exit(carry_out(_watch(id, json_)))
+    raise typer.Exit(run_async(_watch(id, json_)))
 
 
 async def _watch(id: str, as_json: bool) -> int:
@@ -94,7 +94,7 @@ def results(
     """
     if output is not None and format is RowFormat.TEXT:
         raise typer.BadParameter("writes rows as they are; redirect stdout for text", param_hint="--output")
-    carry_out(_results(id, output, errors, format))
+    run_async(_results(id, output, errors, format))
 
 
 async def _results(id: str, output: Path | None, errors: bool, format: RowFormat) -> None:
@@ -109,7 +109,7 @@ async def _results(id: str, output: Path | None, errors: bool, format: RowFormat
         if output.is_dir():
             output /= "errors.jsonl" if errors else "results.jsonl"
         await copy(opened.client.store, uri, output)
-    say(f"Written to {output}")
+    print_message(f"Written to {output}")
 
 
 def list_(
@@ -118,7 +118,7 @@ def list_(
     json_: Json = False,
 ) -> None:
     """List batches, the newest first."""
-    carry_out(_list(status, limit, json_))
+    run_async(_list(status, limit, json_))
 
 
 async def _list(status: StatusFilter | None, limit: int, as_json: bool) -> None:
@@ -127,11 +127,11 @@ async def _list(status: StatusFilter | None, limit: int, as_json: bool) -> None:
     async with session() as opened:
         records = [record async for record in opened.client.list(status.value if status else None, limit=limit)]
     if as_json:
-        put_json({"batches": [record.model_dump(mode="json") for record in records]})
+        print_json({"batches": [record.model_dump(mode="json") for record in records]})
     elif not records:
-        say("There are no batches." if status is None else f"There are no batches that are {status.value}.")
+        print_message("There are no batches." if status is None else f"There are no batches that are {status.value}.")
     else:
-        put(_table(records))
+        print_output(_table(records))
 
 
 def _table(records: list[BatchRecord]) -> str:
@@ -152,7 +152,7 @@ def cancel(
     json_: Json = False,
 ) -> None:
     """End a batch now, at the provider too. It keeps the rows that are finished and ends as canceled."""
-    carry_out(_cancel(id, reason, requested_by, json_))
+    run_async(_cancel(id, reason, requested_by, json_))
 
 
 async def _cancel(id: str, reason: str | None, requested_by: str | None, as_json: bool) -> None:
@@ -162,8 +162,8 @@ async def _cancel(id: str, reason: str | None, requested_by: str | None, as_json
     async with session() as opened:
         asked = await opened.client.cancel(id, reason=reason, requested_by=requested_by)
         if as_json:
-            put_json({"batch_id": id, "cancel_requested": asked})
+            print_json({"batch_id": id, "cancel_requested": asked})
         else:
-            put(f"Batch {id} is being cancelled." if asked else f"Batch {id} has ended already.")
+            print_output(f"Batch {id} is being cancelled." if asked else f"Batch {id} has ended already.")
         if asked:
             await warn_without_worker(opened)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import carry_out, put, put_json
+from .terminal import print_json, print_output, run_async
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +22,7 @@ def doctor(
     Python, configuration, Temporal, worker, store, keys, providers and clock; it says how to fix what is wrong.
     Keys are never printed. Exit code: 1 if anything fails.
     """
-    raise typer.Exit(carry_out(_doctor(json_)))
+    raise typer.Exit(run_async(_doctor(json_)))
 
 
 async def _doctor(as_json: bool) -> int:
@@ -31,11 +31,11 @@ async def _doctor(as_json: bool) -> int:
     findings = await examine()
     failed = any(finding.level is Level.FAIL for finding in findings)
     if as_json:
-        put_json({"ok": not failed, "checks": [finding.facts() for finding in findings]})
+        print_json({"ok": not failed, "checks": [finding.facts() for finding in findings]})
         return int(failed)
     width = max(len(finding.name) for finding in findings) + 2
     for finding in findings:
-        put(f"{finding.level.value:<6}{finding.name:<{width}}{finding.fact}")
+        print_output(f"{finding.level.value:<6}{finding.name:<{width}}{finding.fact}")
         if finding.fix:
-            put(f"{'':<{6 + width}}→ {finding.fix}")
+            print_output(f"{'':<{6 + width}}→ {finding.fix}")
     return int(failed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .terminal import carry_out, put, put_json, say
+from .terminal import print_json, print_message, print_output, run_async
 
 if TYPE_CHECKING:
     from ..activities.providers.settings import ProviderSettings
@@ -48,7 +48,7 @@ def gc(
     """
     if cancel_orphans and not delete:
         raise typer.BadParameter("needs --delete", param_hint="--cancel-orphans")
-    raise typer.Exit(carry_out(_gc(_duration(older_than), delete, results, provider, cancel_orphans, json_)))
+    raise typer.Exit(run_async(_gc(_duration(older_than), delete, results, provider, cancel_orphans, json_)))
 
 
 async def _gc(
@@ -61,15 +61,17 @@ async def _gc(
     async with session() as opened:
         settings = stand_in.beside(opened.settings) if opened.embedded else opened.settings
         asked, not_asked = _providers(settings, provider)
-        clearing = Sweep(opened.connection.client, opened.client.store, asked, rest=rest, results=results, say=say)
+        clearing = Sweep(
+            opened.connection.client, opened.client.store, asked, rest=rest, results=results, say=print_message
+        )
         found = await clearing.look()
         removed = await clearing.remove(found, orphans=cancel_orphans) if delete else None
     if as_json:
-        put_json(facts(found, removed, rest, results, not_asked))
+        print_json(facts(found, removed, rest, results, not_asked))
     else:
-        put(text(found, removed, rest, results, not_asked))
+        print_output(text(found, removed, rest, results, not_asked))
     for message in found.failures.values():
-        say(f"error: {message}")
+        print_message(f"error: {message}")
     return int(bool(found.failures))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .terminal import carry_out, put, put_json, say
+from .terminal import print_json, print_message, print_output, run_async
 from .terminal import settings as read_settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def providers(
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Show the configured providers, and how full their queues are as far as Durabatch fills them."""
-    carry_out(_providers(name, json_))
+    run_async(_providers(name, json_))
 
 
 async def _providers(name: str | None, as_json: bool) -> None:
@@ -49,12 +49,12 @@ async def _providers(name: str | None, as_json: bool) -> None:
         accounts, others = [account for account in accounts if account.settings.name == name], []
         silent = [one for one in silent if any(account.settings.owns(one.account) for account in accounts)]
     if as_json:
-        put_json(facts(accounts, others, note, silent))
+        print_json(facts(accounts, others, note, silent))
         return
     shown = [table(accounts, others)] if name is None else [full(account, silent) for account in accounts]
-    put("\n".join([*shown, *(one.problem for one in silent)]))
+    print_output("\n".join([*shown, *(one.problem for one in silent)]))
     if note:
-        say(note)
+        print_message(note)
 
 
 async def _ledgers(settings: Settings) -> tuple[list[LedgerView], list[SilentLedger], str | None, Settings]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .spec_options import SpecOptions, with_spec_options
-from .terminal import carry_out, put, put_json, say
+from .terminal import print_json, print_message, print_output, run_async
 from .terminal import settings as read_settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run(input: Input, options: SpecOptions, output: Output = None, json_: Json =
     """
     _check_output(output)
     with _local(input) as requests:
-        raise typer.Exit(carry_out(_run(requests, options, output, json_)))
+        raise typer.Exit(run_async(_run(requests, options, output, json_)))
 
 
 @with_spec_options()
@@ -63,7 +63,7 @@ def submit(input: Input, options: SpecOptions, json_: Json = False) -> None:
     It needs a Temporal that goes on when this command ends: a configured one, or `durabatch dev` in this folder.
     """
     with _local(input) as requests:
-        carry_out(_submit(requests, options, json_))
+        run_async(_submit(requests, options, json_))
 
 
 async def _run(requests: str | Path, options: SpecOptions, output: Path | None, as_json: bool) -> int:
@@ -99,11 +99,11 @@ async def _run(requests: str | Path, options: SpecOptions, output: Path | None, 
             if known is None or not known.ended:
                 raise unusable
         if opened.connection.embedded:
-            say(f"Embedded Temporal is running; its Web UI is at {opened.connection.embedded.ui_url}")
+            print_message(f"Embedded Temporal is running; its Web UI is at {opened.connection.embedded.ui_url}")
         if sandbox:
-            say("The provider is the sandbox: a stand-in that invents its answers and costs nothing.")
+            print_message("The provider is the sandbox: a stand-in that invents its answers and costs nothing.")
         started = await opened.client.start(requests, provider=provider, id=id, **fields)
-        say(_greeting(started))
+        print_message(_greeting(started))
         async with contextlib.AsyncExitStack() as stack:
             if not started.ended:
                 if opened.embedded:
@@ -150,10 +150,10 @@ async def _submit(requests: str | Path, options: SpecOptions, as_json: bool) -> 
     async with session(Embed.RUNNING, settings) as opened:
         started = await opened.client.start(requests, provider=options.provider, id=options.id, **options.fields())
         if as_json:
-            put_json({"batch_id": started.id, "created": started.created})
+            print_json({"batch_id": started.id, "created": started.created})
         else:
-            put(started.id)
-            say(_greeting(started))
+            print_output(started.id)
+            print_message(_greeting(started))
         await warn_without_worker(opened)
 
 
@@ -165,7 +165,9 @@ async def warn_without_worker(opened: Session) -> None:
     if await worker_polls(opened.connection.client, queue):
         return
     start = "`durabatch dev` in this folder" if opened.embedded else "`durabatch worker`"
-    say(f"No worker polls task queue {queue!r} at {opened.connection.address}, so the batch waits; {start} runs one.")
+    print_message(
+        f"No worker polls task queue {queue!r} at {opened.connection.address}, so the batch waits; {start} runs one."
+    )
 
 
 def _greeting(started: Started) -> str:

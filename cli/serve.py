@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import carry_out, put, put_json, say
+from .terminal import print_json, print_message, print_output, run_async
 from .terminal import settings as read_settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -39,7 +39,7 @@ def worker(
 
     It then lets the steps under way end, or hands them on to other workers.
     """
-    carry_out(_worker(task_queue))
+    run_async(_worker(task_queue))
 
 
 async def _worker(task_queue: str | None) -> None:
@@ -51,7 +51,7 @@ async def _worker(task_queue: str | None) -> None:
     settings = read_settings()
     log_to_stderr(settings.worker.log_format)
     queue = task_queue or settings.worker.task_queue
-    say(f"Configuration: {_compact(settings.redacted())}")
+    print_message(f"Configuration: {_compact(settings.redacted())}")
     waited = False
     while True:
         try:
@@ -59,13 +59,13 @@ async def _worker(task_queue: str | None) -> None:
                 if opened.embedded:
                     settings = stand_in.known(settings)
                 async with open_worker(opened.connection.client, settings, task_queue=queue):
-                    say(f"Worker polls task queue {queue!r} at {opened.connection.address}.")
+                    print_message(f"Worker polls task queue {queue!r} at {opened.connection.address}.")
                     await _until_stopped()
             return
         except TemporalUnavailable as error:
             # Whoever starts everything at once should not have to know in which order.
             if not waited:
-                say(f"{error.message} Trying on.")
+                print_message(f"{error.message} Trying on.")
             waited = True
             await asyncio.sleep(_PAUSE)
 
@@ -81,7 +81,7 @@ def dev(
 
     They serve `submit`, `watch` and the Python client in this folder, until Ctrl-C.
     """
-    carry_out(_stop(json_) if stop else _dev(sandbox, json_))
+    run_async(_stop(json_) if stop else _dev(sandbox, json_))
 
 
 async def _stop(as_json: bool) -> None:
@@ -90,11 +90,13 @@ async def _stop(as_json: bool) -> None:
 
     stopped = [server.name for server in (temporal_server(), stand_in.process()) if await server.stop()]
     if as_json:
-        put_json({"stopped": stopped})
+        print_json({"stopped": stopped})
     elif stopped:
-        put(f"Stopped: {', '.join(stopped)}. Batches that are under way are kept, and go on with the next command.")
+        print_output(
+            f"Stopped: {', '.join(stopped)}. Batches that are under way are kept, and go on with the next command."
+        )
     else:
-        put("No embedded Temporal runs in this folder, so there is nothing to stop.")
+        print_output("No embedded Temporal runs in this folder, so there is nothing to stop.")
 
 
 async def _dev(sandbox: bool, as_json: bool) -> None:
@@ -113,11 +115,11 @@ async def _dev(sandbox: bool, as_json: bool) -> None:
         server = opened.connection.embedded
         assert server is not None
         if as_json:
-            put_json({"address": server.address, "ui_url": server.ui_url, "store": opened.client.store.url})
+            print_json({"address": server.address, "ui_url": server.ui_url, "store": opened.client.store.url})
         else:
-            put(f"Temporal  {server.address}\nWeb UI    {server.ui_url}\nStore     {opened.client.store.url}")
+            print_output(f"Temporal  {server.address}\nWeb UI    {server.ui_url}\nStore     {opened.client.store.url}")
         sys.stdout.flush()
-        say("A worker runs. Ctrl-C ends both; batches that are under way are kept.")
+        print_message("A worker runs. Ctrl-C ends both; batches that are under way are kept.")
         await _until_stopped()
 
 
@@ -126,7 +128,7 @@ async def _until_stopped() -> None:
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
-        say("Stopping.")
+        print_message("Stopping.")
         task = asyncio.current_task()
         assert task is not None
         task.uncancel()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import BatchProgress, BatchResult, BatchStatus, Counts, DurabatchError, InvalidInput, Unpriced
-from .terminal import CANCELED, SOME_ROWS_FAILED, plain_path, put, put_json
+from .terminal import CANCELED, SOME_ROWS_FAILED, plain_path, print_json, print_output
 
 #: Provider batches that are listed before a count stands for the rest.
 _SHOWN = 5
@@ -23,9 +23,9 @@ def print_result(
         DurabatchError: it failed before it had rows; that is told as an error, not as a result.
     """
     if as_json:
-        put_json(result_facts(result, failure, copied))
+        print_json(result_facts(result, failure, copied))
     elif failure is None or result.results:
-        put(result_text(result, failure, copied))
+        print_output(result_text(result, failure, copied))
     if failure is not None and not result.results:
         raise failure
     return exit_code(result)

@@ -1,4 +1,4 @@
-"""What the command says, and where: facts to stdout, everything else to stderr; one sentence for an error."""
+"""What the command prints, and where: facts to stdout, everything else to stderr; one sentence for an error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PROBLEMS = 20
 
 
 class State:
-    """The options that stand before the subcommand."""
+    """The options before the subcommand."""
 
     config: str | None = None
     debug: bool = False
@@ -41,24 +41,24 @@ def settings() -> Settings:
     return Settings.load(State.config)
 
 
-def say(text: str) -> None:
-    """Tell the person at the terminal something that is no fact for a program."""
+def print_message(text: str) -> None:
+    """Print something for the person at the terminal, which is no fact for a program, to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
-def put(text: str) -> None:
-    """Write a fact."""
+def print_output(text: str) -> None:
+    """Print a fact to stdout."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-def put_json(facts: Mapping[str, Any]) -> None:
-    """Write facts as one JSON object."""
-    put(json.dumps(facts, ensure_ascii=False, indent=2))
+def print_json(facts: Mapping[str, Any]) -> None:
+    """Print facts to stdout as one JSON object."""
+    print_output(json.dumps(facts, ensure_ascii=False, indent=2))
 
 
-def carry_out(work: Coroutine[Any, Any, T]) -> T:
+def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a subcommand's work. Ctrl-C and SIGTERM cancel it, and it cleans up before it ends."""
 
     async def main() -> T:
@@ -74,28 +74,28 @@ def carry_out(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def report(error: BaseException) -> None:
-    """Tell an error in one sentence, with what to do about it."""
+def print_error(error: BaseException) -> None:
+    """Print an error in one sentence, with what to do about it."""
     from ..contract import DurabatchError, InvalidInput
 
     if isinstance(error, DurabatchError):
-        say(f"error: {error.message}")
+        print_message(f"error: {error.message}")
         if isinstance(error, InvalidInput):
-            say_problems(error.problems, error.total)
+            print_problems(error.problems, error.total)
         if (hint := _hint(error)) is not None:
-            say(f"hint: {hint}")
+            print_message(f"hint: {hint}")
         return
     said = str(error).strip().splitlines()
-    say(f"error: {type(error).__name__}{f': {said[0]}' if said else ''}")
-    say("hint: `durabatch --debug …` shows where it comes from.")
+    print_message(f"error: {type(error).__name__}{f': {said[0]}' if said else ''}")
+    print_message("hint: `durabatch --debug …` shows where it comes from.")
 
 
-def say_problems(problems: Sequence[object], total: int) -> None:
-    """Tell the rows that are wrong: the first of them, then how many more there are."""
+def print_problems(problems: Sequence[object], total: int) -> None:
+    """Print which rows are wrong: the first of them, then how many more there are."""
     for problem in problems[:_PROBLEMS]:
-        say(f"  {problem}")
+        print_message(f"  {problem}")
     if (more := total - min(len(problems), _PROBLEMS)) > 0:
-        say(f"  … and {more:,} more")
+        print_message(f"  … and {more:,} more")
 
 
 #: What is wrong with every row of a file whose command lacks an option, and that option.
@@ -131,7 +131,7 @@ def _hint(error: BaseException) -> str | None:
 
 
 def interactive() -> bool:
-    """Whether somebody looks at stderr."""
+    """Return whether somebody is looking at stderr."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 

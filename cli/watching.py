@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from ..clients.client import BatchClient
 from ..contract import BatchProgress, BatchResult
 from .summary import duration, progress_line, seconds_until
-from .terminal import interactive, say
+from .terminal import interactive, print_message
 
 
 async def follow(client: BatchClient, id: str, farewell: str) -> BatchResult:
@@ -27,7 +27,7 @@ async def follow(client: BatchClient, id: str, farewell: str) -> BatchResult:
                 async for progress in progresses:
                     show(progress)
     except asyncio.CancelledError:
-        say(farewell)
+        print_message(farewell)
         raise
     assert progress.result is not None
     return progress.result
@@ -45,7 +45,7 @@ def _display() -> Iterator[Callable[[BatchProgress], None]]:
         nonlocal last
         line = progress_line(progress)
         if line != last:
-            say(line)
+            print_message(line)
             last = line
 
     yield show
