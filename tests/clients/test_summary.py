@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from durabatch.cli.run import _fields
 from durabatch.cli.summary import duration, exit_code, money, progress_line, progress_text, result_facts, result_text
 from durabatch.contract import (
     BatchProgress,
     BatchResult,
-    BatchSpec,
     BatchStatus,
     Counts,
     InvalidInput,
-    OnInvalidRow,
     Phase,
     ProviderBatch,
     ProviderStatus,
@@ -193,31 +189,3 @@ def test_progress_tells_why_nothing_moves() -> None:
     done = progress.model_copy(update={"result": result(counts=Counts(total=1, succeeded=1))})
     assert "openai does not answer" not in progress_line(done)
     assert "completed" in progress_text(done)
-
-
-def test_every_option_reaches_the_spec() -> None:
-    fields = _fields(
-        "/v1/responses",
-        "m",
-        ["n=1", "stop=END", 'x={"y":[1]}'],
-        ["team=a=b"],
-        True,
-        "1h30m",
-        3,
-        100,
-        0.1,
-        1,
-        "tenant-a",
-        "2s",
-    )
-    spec = BatchSpec(provider="p", input="x", **fields)
-    assert (spec.endpoint, spec.model) == ("/v1/responses", "m")
-    assert spec.params == {"n": 1, "stop": "END", "x": {"y": [1]}}
-    assert spec.metadata == {"team": "a=b"}
-    assert spec.on_invalid_row is OnInvalidRow.FAIL_ROW
-    assert spec.deadline == timedelta(minutes=90)
-    assert (spec.retry.max_attempts, spec.limits.max_rows, spec.max_cost_usd) == (3, 100, Decimal("0.1"))
-    assert (spec.priority, spec.fairness_key) == (1, "tenant-a")
-    assert spec.poll.first == timedelta(seconds=2)
-    # What was not given is left to the spec, whose defaults may change.
-    assert _fields(None, None, None, None, False, None, None, None, None, None, None, None) == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any, get_type_hints
 
 import pytest
@@ -9,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from durabatch.cli.spec_options import SpecOptions
 from durabatch.clients.spec_fields import LimitsFields, OnCompleteFields, PollFields, RetryFields, SpecFields
-from durabatch.contract import BatchSpec, Limits, OnComplete, PollPolicy, RetryPolicy
+from durabatch.contract import BatchSpec, Limits, OnComplete, OnInvalidRow, PollPolicy, RetryPolicy
 
 #: The client's own arguments say these.
 NAMED = {"provider", "input", "requests"}
@@ -42,26 +44,32 @@ def test_none_may_be_given_where_the_spec_takes_it() -> None:
         assert (type(None) in getattr(hint, "__args__", ())) == optional, name
 
 
-def test_every_option_of_the_command_is_a_field_that_the_spec_takes() -> None:
+def test_every_option_reaches_the_spec() -> None:
     options = SpecOptions(
-        provider="openai",
-        id="b",
+        provider="p",
         model="m",
         endpoint="/v1/responses",
-        param=["temperature=0.5", "user=me"],
-        label=["team=a"],
+        param=["n=1", "stop=END", 'x={"y":[1]}'],
+        label=["team=a=b"],
         skip_invalid=True,
-        deadline="1h",
+        deadline="1h30m",
         max_attempts=3,
-        max_rows_per_shard=10,
+        max_rows_per_shard=100,
         max_cost_usd=0.1,
         priority=1,
-        fairness_key="k",
+        fairness_key="tenant-a",
         poll_first="2s",
     )
     fields = options.fields()
     assert set(fields) < set(get_type_hints(SpecFields))
     spec = BatchSpec.model_validate({"provider": options.provider, "input": "x", **fields})
-    assert spec.params == {"temperature": 0.5, "user": "me"}
-    assert (str(spec.max_cost_usd), spec.limits.max_rows, spec.retry.max_attempts) == ("0.1", 10, 3)
-    assert SpecOptions(provider="openai").fields() == {}
+    assert (spec.endpoint, spec.model) == ("/v1/responses", "m")
+    assert spec.params == {"n": 1, "stop": "END", "x": {"y": [1]}}
+    assert spec.metadata == {"team": "a=b"}
+    assert spec.on_invalid_row is OnInvalidRow.FAIL_ROW
+    assert spec.deadline == timedelta(minutes=90)
+    assert (spec.retry.max_attempts, spec.limits.max_rows, spec.max_cost_usd) == (3, 100, Decimal("0.1"))
+    assert (spec.priority, spec.fairness_key) == (1, "tenant-a")
+    assert spec.poll.first == timedelta(seconds=2)
+    # What was not given is left to the spec, whose defaults may change.
+    assert SpecOptions(provider="p").fields() == {}
