@@ -61,7 +61,7 @@ async def _status(id: str, as_json: bool) -> None:
 
 
 def watch(id: Id, json_: Json = False) -> None:
-    """Follow a batch to its end and print what it came to.
+    """Follow a batch to its end and print its result.
 
     Exit code: 0 if every row succeeded, 3 if some did not, 4 if it was cancelled, 1 on an error.
     """

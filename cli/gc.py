@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..clients.gc.sweep import Findings, Removed
     from ..workers.settings import Settings
 
-#: Batches that are named before a count stands for the rest.
+#: Batches that are named; the others are counted.
 _NAMED = 3
 
 

@@ -58,7 +58,7 @@ async def _providers(name: str | None, as_json: bool) -> None:
 
 
 async def _ledgers(settings: Settings) -> tuple[list[LedgerView], list[SilentLedger], str | None, Settings]:
-    """Return what the ledgers tell and which are silent, or why none is known; and settings with the stand-in too."""
+    """Return what the ledgers report and which are silent, or why none is known; and settings with the stand-in too."""
     from ..clients.connection import Embed, translated
     from ..clients.ledgers import answers
     from ..contract import DurabatchError

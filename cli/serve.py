@@ -63,7 +63,7 @@ async def _worker(task_queue: str | None) -> None:
                     await _until_stopped()
             return
         except TemporalUnavailable as error:
-            # Whoever starts everything at once should not have to know in which order.
+            # Workers and Temporal may be started at the same time, in any order.
             if not waited:
                 print_message(f"{error.message} Trying on.")
             waited = True

@@ -1,4 +1,4 @@
-"""A batch in a few lines: what it came to, or where it is."""
+"""A batch in a few lines: its result, or where it is."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from ..contract import BatchProgress, BatchResult, BatchStatus, Counts, DurabatchError, InvalidInput, Unpriced
 from .terminal import CANCELED, SOME_ROWS_FAILED, plain_path, print_json, print_output
 
-#: Provider batches that are listed before a count stands for the rest.
+#: Provider batches that are listed; the others are counted.
 _SHOWN = 5
 
 
 def print_result(
     result: BatchResult, failure: DurabatchError | None, copied: Path | None = None, *, as_json: bool
 ) -> int:
-    """Print what a batch came to and return the exit code that says the same.
+    """Print a batch's result and return the exit code that says the same.
 
     Raises:
-        DurabatchError: it failed before it had rows; that is told as an error, not as a result.
+        DurabatchError: it failed before it had rows; that is printed as an error, not as a result.
     """
     if as_json:
         print_json(result_facts(result, failure, copied))
@@ -32,7 +32,7 @@ def print_result(
 
 
 def exit_code(result: BatchResult) -> int:
-    """Return what the process says of a batch that has ended."""
+    """Return the exit code for a batch that has ended."""
     if result.status is BatchStatus.FAILED:
         return 1
     if result.status is BatchStatus.CANCELED:
@@ -185,8 +185,8 @@ def _cost(result: BatchResult) -> str:
     if result.cost_usd is None:
         return f"unknown: {unpriced or 'the price of a model is not known'}"
     listed = f"{money(result.list_cost_usd)} without the batch discount" if result.list_cost_usd else ""
-    told = ", ".join(filter(None, [listed, f"not counted: {unpriced}" if unpriced else ""]))
-    return f"{_least(result)}{money(result.cost_usd)}" + (f" ({told})" if told else "")
+    notes = ", ".join(filter(None, [listed, f"not counted: {unpriced}" if unpriced else ""]))
+    return f"{_least(result)}{money(result.cost_usd)}" + (f" ({notes})" if notes else "")
 
 
 def _least(result: BatchResult | None) -> str:

@@ -23,7 +23,7 @@ CANCELED = 4
 #: What shells report for a process that Ctrl-C ended.
 INTERRUPTED = 128 + signal.SIGINT
 
-#: Lines of wrong input that are printed before a count stands for the rest.
+#: Lines of wrong input that are printed; the others are counted.
 _PROBLEMS = 20
 
 

@@ -1,4 +1,4 @@
-"""What the children of a batch tell of its shards: each has a progress, and theirs make the batch's whole."""
+"""The progress of a batch's child workflows, added to the batch's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..contract import BatchProgress, Phase, ShardCounts
 from ..contract.names import SHARD_WORKFLOW
 from .concurrency import concurrently
 
-#: One that does not answer at once is left out: its shards count as under way.
+#: A child that does not answer in time is left out: its shards count as under way.
 _QUERY = timedelta(seconds=2)
 _PARALLEL = 16
 
@@ -21,7 +21,7 @@ _PARALLEL = 16
 async def with_children(
     client: Client, description: WorkflowExecutionDescription, batch: BatchProgress
 ) -> BatchProgress:
-    """Return a batch's progress with what its running children know better."""
+    """Return a batch's progress, with what its running children know better than it does."""
     pending = [
         child.workflow_id
         for child in description.raw_description.pending_children
@@ -38,7 +38,7 @@ async def with_children(
             return None
 
     answers = await concurrently(ask, pending, _PARALLEL)
-    # One that has ended meanwhile is in the batch's own counts, or will be the next time.
+    # A child that has ended in the meantime is in the batch's own counts, or will be next time.
     return joined(batch, [answer for answer in answers if answer is not None and answer.phase is not Phase.ENDED])
 
 

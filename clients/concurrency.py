@@ -1,4 +1,4 @@
-"""Some at a time: the same question to many, without asking all of them at once."""
+"""Doing the same with many items, a bounded number at a time."""
 
 from __future__ import annotations
 

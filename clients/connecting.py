@@ -1,4 +1,4 @@
-"""A client on its way to its connection."""
+"""The connection of a client that has not been opened yet: awaited, or entered as a context manager."""
 
 from __future__ import annotations
 

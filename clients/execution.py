@@ -1,4 +1,4 @@
-"""How a batch's workflow ended, told apart from what Temporal says of it."""
+"""How a batch's workflow ended: what Temporal, or the store, says of it in the terms of the contract."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def failed(failure: WorkflowFailureError) -> Ending:
 
 
 def _cause(failure: ApplicationError) -> dict[str, Any]:
-    """Return what a failed batch tells beside its result: the code of the step's error, and which rows are wrong."""
+    """Return what a failed batch reports beside its result: the code of the step's error, and which rows are wrong."""
     detail = failure.details[1] if len(failure.details) > 1 else None
     return detail if isinstance(detail, dict) else {}
 

@@ -1,4 +1,4 @@
-"""The ledgers of the providers' queues, as they tell it themselves: each is a workflow of one account and model."""
+"""The ledgers of the providers' queues, as they report themselves: each is a workflow of one account and model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _PARALLEL = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SilentLedger:
-    """A ledger that runs and does not say what it holds."""
+    """A ledger that runs but does not answer."""
 
     id: str  #: The workflow's.
-    account: str  #: As its id tells it; empty if that tells none.
+    account: str  #: Taken from its id; empty if the id names none.
     model: str
     task_queue: str
     problem: str  #: What is wrong, and what to do about it.
@@ -50,9 +50,9 @@ async def answers(client: Client) -> tuple[list[LedgerView], list[SilentLedger]]
     """
     query = f"WorkflowType = '{LEDGER_WORKFLOW}' AND ExecutionStatus = 'Running'"
     running = [execution async for execution in client.list_workflows(query)]
-    told = await concurrently(lambda execution: _answer(client, execution), running, _PARALLEL)
-    views = [one for one in told if isinstance(one, LedgerView)]
-    silent = [one for one in told if isinstance(one, SilentLedger)]
+    found = await concurrently(lambda execution: _answer(client, execution), running, _PARALLEL)
+    views = [one for one in found if isinstance(one, LedgerView)]
+    silent = [one for one in found if isinstance(one, SilentLedger)]
     return (
         sorted(views, key=lambda view: (view.provider, view.account, view.model)),
         sorted(silent, key=lambda one: one.id),

@@ -37,7 +37,7 @@ def local_path(requests: str | Path) -> Path:
     path = Path(requests)
     try:
         return path if os.path.lexists(path) else path.expanduser()
-    except (RuntimeError, ValueError):  # no such user; a name that no file can have, of which opening it tells
+    except (RuntimeError, ValueError):  # no such user, or a name that no file can have: opening it reports that
         return path
 
 

@@ -103,7 +103,7 @@ _TOUCHED = 5
 
 
 def _phase(description: WorkflowExecutionDescription) -> Phase:
-    """Guess the phase from what the server knows, for want of a worker that could tell."""
+    """Guess the phase from what the server knows, where no worker answers."""
     if description.history_length < _TOUCHED:
         return Phase.PLANNING
     pending = [activity.activity_type.name for activity in description.raw_description.pending_activities]

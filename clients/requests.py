@@ -214,7 +214,7 @@ def _joint_digest(names: list[str], found: Sequence[Measured | _Recorded]) -> st
 
 def _stored_name(name: str, suffix: str) -> str:
     """Return what a file of a folder is called in the store, behind its number."""
-    # The tilde is free for the slashes, so that the plan can tell rows by the name that the user knows.
+    # The tilde is free for the slashes, so that the plan can name rows as the user knows them.
     safe = "~".join(_UNSTORED.sub("-", part) for part in name.split("/"))
     kept = safe.encode()[-_MAX_NAME:].decode(errors="ignore")
     return kept if is_jsonl(kept) else kept + suffix  # a pattern takes files of any name
@@ -266,7 +266,7 @@ def _line(row: object, what: str) -> bytes:
     try:
         return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
-        # The cause may quote the row (promise G8), so only its kind is told.
+        # The cause may quote the row (promise G8), so only its kind is reported.
         kind = "text that is no Unicode" if isinstance(error, UnicodeError) else "a value that JSON does not have"
         raise InvalidInput(f"{what[0].upper()}{what[1:]} holds {kind}.") from None
 
@@ -296,7 +296,7 @@ def _local(requests: str | Path) -> Path:
 
 
 def _stem(name: str) -> str:
-    """Return the name of a file or folder, without its suffix, as it may stand in a batch id."""
+    """Return the name of a file or folder, without its suffix, as a batch id may contain it."""
     for part in reversed(name.split("/")):
         # Where a pattern's last part is all wildcards, the folder's name says more.
         if stem := _UNSAFE.sub("-", part.split(".")[0]).strip("-._")[:80].rstrip("-._"):

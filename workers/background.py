@@ -1,8 +1,8 @@
 """A server process that the commands in one folder share, such as the embedded Temporal.
 
 The first command that needs such a server starts it, the last one that leaves stops it. Each user holds a shared lock
-on `<name>.lock` for as long as it lives, so the operating system itself drops the claim of one that was killed: its
-server goes on as an orphan until the next command adopts it, or the `reaper` beside it ends it for want of users. A
+on `<name>.lock` for as long as it lives, so the operating system itself releases the lock of one that was killed: its
+server runs on as an orphan until the next command adopts it, or the `reaper` beside it ends it once nobody uses it. A
 second lock, `<name>.start.lock`, is held for the moments of starting and stopping, so that two commands never start two
 servers on one database.
 """
@@ -31,14 +31,14 @@ try:
 except ImportError:  # Windows has no flock.
     fcntl = None  # type: ignore[assignment]
 
-#: How long a server that nobody uses goes on after the last command was killed.
+#: How long a server without users keeps running after its last command was killed.
 IDLE = timedelta(minutes=10)
 #: A laptop under load takes some seconds to start Temporal; one that needs longer than this has a fault.
 _START_SECONDS = 30.0
 #: Temporal's dev server and the sandbox end within a second of a SIGTERM; both survive a SIGKILL without loss.
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-#: How often a user looks whether the server still lives.
+#: How often a user checks that the server still runs.
 _WATCH_SECONDS = 1.0
 
 
@@ -49,15 +49,16 @@ class BackgroundProcess:
     folder: Path
     #: Names its files: <name>.json (ports and process id), <name>.log, <name>.lock.
     name: str
-    #: What its command line surely holds: it tells the server from a stranger that was given the same process id.
+    #: Text that only its command line contains, so that another process with the same id is not taken for it.
     mark: str
     #: Names of the ports it needs. The same numbers are taken again whenever they are free.
     ports: tuple[str, ...]
     command: Callable[[Mapping[str, int]], Sequence[str]]
     ready: Callable[[Mapping[str, int]], Awaitable[bool]]
-    #: Called before a start, as long as no start has ever come to an end: clears away what a killed one left half made.
+    #: Called before a start while none has ever succeeded: clears away what a killed start left unfinished.
     clear: Callable[[], None] = lambda: None
-    idle: timedelta = IDLE  #: After this long without a user it ends; it never has none but after a kill.
+    #: It is ended after this long without a user, which happens only when the last one was killed.
+    idle: timedelta = IDLE
     _children: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict, repr=False)
 
     @asynccontextmanager
@@ -168,7 +169,7 @@ class BackgroundProcess:
             for child in self._children.values():
                 child.poll()  # one that has ended is let go
             if not self.alive():
-                # A start that fails is tried again at the next look; whoever waits sees that nothing answers.
+                # A start that fails is tried again at the next check; clients see that nothing answers.
                 with contextlib.suppress(DurabatchError, OSError):
                     await self._ensure(keep_ports=True)
 
@@ -193,7 +194,7 @@ class BackgroundProcess:
         return True
 
     def _start_reaper(self) -> None:
-        """Have the server watched by a process that is there when we are killed; one that is there already stays."""
+        """Start the process that ends the server if we are killed; one that runs already stays."""
         # -I -S: nothing of the user's or of the environment's is loaded.
         command = [sys.executable, "-I", "-S", reaper.__file__]
         facts = [str(self.folder), self.name, self.mark, str(self.idle.total_seconds())]
@@ -265,15 +266,15 @@ async def accepts(port: int) -> bool:
     return True
 
 
-def _free(names: Sequence[str], wished: Mapping[str, int]) -> dict[str, int]:
-    """Return a free port for each name: the wished one if it is free."""
+def _free(names: Sequence[str], preferred: Mapping[str, int]) -> dict[str, int]:
+    """Return a free port for each name: the preferred one if it is free."""
     with contextlib.ExitStack() as held:
         ports: dict[str, int] = {}
         for name in names:
             listener = held.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                listener.bind(("127.0.0.1", wished.get(name, 0)))
+                listener.bind(("127.0.0.1", preferred.get(name, 0)))
             except OSError:
                 listener.bind(("127.0.0.1", 0))
             ports[name] = listener.getsockname()[1]

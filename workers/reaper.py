@@ -20,10 +20,10 @@ try:
 except ImportError:  # Windows has no flock, and no server is shared there.
     fcntl = None  # type: ignore[assignment]
 
-#: How often it looks. Nobody waits for it.
-_LOOK_SECONDS = 1.0
+#: Seconds between two checks. Nobody waits for it.
+_CHECK_SECONDS = 1.0
 #: How long one reaper waits for another one to go, and a server may take to end.
-_PATIENCE_SECONDS = 5.0
+_WAIT_SECONDS = 5.0
 
 
 def main(folder: Path, name: str, mark: str, idle: float) -> None:
@@ -32,7 +32,7 @@ def main(folder: Path, name: str, mark: str, idle: float) -> None:
     Args:
         folder: where the server's files are.
         name: what they begin with.
-        mark: what its command line surely holds.
+        mark: text that only its command line contains.
         idle: seconds without any user after which it is ended.
     """
     with contextlib.ExitStack() as stack:
@@ -40,20 +40,20 @@ def main(folder: Path, name: str, mark: str, idle: float) -> None:
             stack.enter_context((folder / f"{name}.{kind}").open("ab")).fileno()
             for kind in ("reaper.lock", "lock", "start.lock")
         )
-        give_up = time.monotonic() + _PATIENCE_SECONDS
-        while not _taken(own):
+        give_up = time.monotonic() + _WAIT_SECONDS
+        while not _try_lock(own):
             if time.monotonic() > give_up:
                 return  # another one watches it
-            time.sleep(_LOOK_SECONDS / 10)
+            time.sleep(_CHECK_SECONDS / 10)
         used_at = time.monotonic()
         while True:
-            time.sleep(min(_LOOK_SECONDS, max(idle / 4, 0.05)))
-            # Under this lock nobody comes, goes, or starts a server. Whoever holds it uses the server, or is about to.
-            if not _taken(start):
+            time.sleep(min(_CHECK_SECONDS, max(idle / 4, 0.05)))
+            # While we hold this lock nobody starts, joins or leaves the server. Another holder is about to use it.
+            if not _try_lock(start):
                 used_at = time.monotonic()
                 continue
             try:
-                if not _taken(users):
+                if not _try_lock(users):
                     used_at = time.monotonic()
                     continue
                 pid = _recorded(folder / f"{name}.json")
@@ -67,7 +67,7 @@ def main(folder: Path, name: str, mark: str, idle: float) -> None:
                 fcntl.flock(start, fcntl.LOCK_UN)
 
 
-def _taken(lock: int) -> bool:
+def _try_lock(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -87,9 +87,9 @@ def _end(pid: int, mark: str) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        give_up = time.monotonic() + _PATIENCE_SECONDS
+        give_up = time.monotonic() + _WAIT_SECONDS
         while mark in command_line(pid) and time.monotonic() < give_up:
-            time.sleep(_LOOK_SECONDS / 10)
+            time.sleep(_CHECK_SECONDS / 10)
 
 
 def command_line(pid: int) -> str:

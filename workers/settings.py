@@ -170,7 +170,7 @@ class Settings(_Section):
                     f"environment variable and name that by {where}.api_key_env."
                 )
             if not _VARIABLE.fullmatch(str(fields.get("api_key_env", ""))):
-                # Not repeated here: what stands there may well be the key itself.
+                # Not repeated here: the value may well be the key itself.
                 raise ConfigurationError(
                     f"{shown}: {where}.api_key_env must be the name of an environment variable (letters, digits, _)."
                 )

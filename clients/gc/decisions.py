@@ -17,8 +17,8 @@ from ...contract import InvalidSpec
 from ...contract.layout import Kind, Name, bought_in, claim_owner, is_record, parse_claim, parse_name
 from ...contract.names import check_batch_id, marker, parse_upload, scoped
 
-#: A folder that tells of no end is left for this long at least: longer than a batch lives with its default deadline, as
-#: it may belong to a batch of another Temporal that shares the store, or to one that is just being started.
+#: A folder without a result is left alone for at least this long, which is longer than a batch lives with its default
+#: deadline: it may belong to a batch of another Temporal that shares the store, or to one that is just being started.
 LOST_REST = timedelta(days=10)
 #: In which order what a batch's folder holds goes: records last, so that a removal that is broken off leaves a folder
 #: that still says whose it is.
@@ -298,7 +298,7 @@ def upload(
         state: of the batch, None where this store has none of that id.
         has_result: whether the store has its result.json.
         at_work: whether a provider batch of it is under way.
-        written: when it was uploaded, where the provider tells.
+        written: when it was uploaded, where the provider says so.
     """
     if state is None:
         return Upload.ELSEWHERE

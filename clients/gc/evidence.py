@@ -37,7 +37,7 @@ class Evidence:
         self._reporter = reporter
 
     async def records(self, root: str) -> FolderRecords | None:
-        """Return what a folder's records tell, None where they are not Durabatch's."""
+        """Return what a folder's records say, None where they are not Durabatch's."""
         try:
             plan_id, planned_in = await self._planned(root)
             result = BatchResult.model_validate_json(await self._store.read(result_path(root)))
