@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,10 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         try:
             shown = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")
             assert shown["ui_url"].startswith("http://127.0.0.1:")
-            yield dataclasses.replace(here, environ={"TEMPORAL_ADDRESS": shown["address"]})
+            there = dataclasses.replace(here, environ={"TEMPORAL_ADDRESS": shown["address"]})
+            while "no worker polls" in there.call("doctor").out:  # Temporal learns of a worker by its first poll
+                time.sleep(0.1)
+            yield there
         finally:
             server.send_signal(signal.SIGINT)
             ended = finish(server)
