@@ -33,8 +33,8 @@ async def durabatch(lab: Lab, source: Path, rows: int, poll: float) -> tuple[Run
     wrong += wrong_rows(lab.store / run.result.batch_id / "results.jsonl", rows)
     if wrong:
         raise SystemExit("\n".join(wrong))
-    told = await histories(lab.client, run.result.batch_id)
-    return run, step_seconds(told), waited(told)
+    history = await histories(lab.client, run.result.batch_id)
+    return run, step_seconds(history), waited(history)
 
 
 async def bare(lab: Lab, source: Path, poll: float) -> dict[str, Any]:

@@ -42,7 +42,7 @@ async def histories(client: Client, workflow_id: str, run_id: str | None = None)
 def step_seconds(runs: list[list[HistoryEvent]]) -> dict[str, dict[str, float]]:
     """Return for each kind of step how often it ran, and for how long: added up, and until the last one ended.
 
-    The two differ where shards run side by side. Of a step that was tried again only the last try is told.
+    The two differ where shards run side by side. Of a step that was tried again only the last try is reported.
     """
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for events in runs:

@@ -49,7 +49,7 @@ async def measure(rows: int, polls: int) -> dict[str, Any]:
                 result = await environment.client.execute_workflow(
                     BATCH_WORKFLOW, spec, id="day", task_queue=settings.worker.task_queue, result_type=BatchResult
                 )
-            told = size(await histories(environment.client, "day"))
+            found = size(await histories(environment.client, "day"))
     assert result.started_at is not None
     assert result.ended_at is not None
     hours = (result.ended_at - result.started_at).total_seconds() / 3600
@@ -63,11 +63,11 @@ async def measure(rows: int, polls: int) -> dict[str, Any]:
             "events_at_most": 2_000,
             "billable_actions_at_most": 350,
             "payload_bytes_at_most": 65_536,
-            "met": told["events"] <= 2_000
-            and told["billable_actions"] <= 350
-            and told["largest_payload_bytes"] <= 65_536,
+            "met": found["events"] <= 2_000
+            and found["billable_actions"] <= 350
+            and found["largest_payload_bytes"] <= 65_536,
         },
-        "history": told,
+        "history": found,
     }
 
 

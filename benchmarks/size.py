@@ -41,22 +41,22 @@ async def one(
     if wrong or run.result.counts.succeeded != rows:
         raise SystemExit("\n".join([f"{run.result.counts.succeeded} of {rows} rows succeeded", *wrong]))
     shutil.rmtree(folder)
-    told = await histories(lab.client, run.result.batch_id)
+    history = await histories(lab.client, run.result.batch_id)
     return run, {
         "shards": len(ledger["batches"]),
-        "steps": step_seconds(told),
-        "history": size(told),
+        "steps": step_seconds(history),
+        "history": size(history),
         "sandbox_peak": sandbox_peak,
     }
 
 
 def facts(rows: int, found: list[tuple[Run, dict[str, Any]]]) -> dict[str, Any]:
-    """Return what is told of one size."""
+    """Return the figures of one size."""
     runs = [run for run, _ in found]
-    told = found[-1][1]
+    history = found[-1][1]
     return {
         "rows": rows,
-        "shards": told["shards"],
+        "shards": history["shards"],
         "seconds": spread([run.seconds for run in runs]),
         "microseconds_per_row": spread([run.seconds / rows * 1e6 for run in runs], 1),
         "worker_cpu_microseconds_per_row": spread([run.worker_cpu / rows * 1e6 for run in runs], 1),
@@ -64,9 +64,9 @@ def facts(rows: int, found: list[tuple[Run, dict[str, Any]]]) -> dict[str, Any]:
         "temporal_cpu_seconds": spread([run.server_cpu for run in runs]),
         "worker_peak_mib": spread([run.peak / MIB for run in runs], 1),
         "worker_idle_mib": spread([run.idle / MIB for run in runs], 1),
-        "sandbox_peak_mib": round(told["sandbox_peak"] / MIB, 1),
-        "steps": told["steps"],
-        "history": told["history"],
+        "sandbox_peak_mib": round(history["sandbox_peak"] / MIB, 1),
+        "steps": history["steps"],
+        "history": history["history"],
     }
 
 
@@ -80,15 +80,15 @@ async def measure(
             for rows in sizes:
                 found[rows].append(await one(lab, rows, row_bytes, limits))
         if kills:
-            run, told = await one(lab, sizes[-1], row_bytes, limits, kills)
+            run, history = await one(lab, sizes[-1], row_bytes, limits, kills)
             killed = {
                 "rows": sizes[-1],
                 "kills": run.kills,
                 "seconds": round(run.seconds, 3),
                 "worker_peak_mib": round(run.peak / MIB, 1),
-                "history": told["history"],
+                "history": history["history"],
                 "results": "one for each row, in order",
-                "provider_batches": told["shards"],
+                "provider_batches": history["shards"],
                 "adopted": sum(batch.adopted for batch in run.result.provider_batches),
                 "bought_twice": 0,  # looked up in the sandbox's ledger; anything else ends the benchmark
             }

@@ -39,7 +39,7 @@ from durabatch.contract import (
 )
 from durabatch.workers.settings import StoreSettings, WorkerSettings
 
-#: What users write; its defaults are told.
+#: What users write; its defaults are shown.
 ASKED: tuple[type[BaseModel], ...] = (
     *(BatchSpec, PollPolicy, RetryPolicy, Limits, OnComplete),
     *(StoreSettings, WorkerSettings, ProviderSettings),
