@@ -79,6 +79,7 @@ async def test_the_server_of_a_killed_command_is_adopted_and_then_stopped(tmp_pa
     assert not temporal_server(tmp_path).alive()
 
 
+@pytest.mark.slow
 async def test_the_server_of_a_killed_command_ends_by_itself_and_one_that_is_used_does_not(tmp_path: Path) -> None:
     used, address = other(tmp_path / "used", idle=0.2)
     adopted, _ = other(tmp_path / "adopted", idle=2)

@@ -103,6 +103,7 @@ async def test_with_results_the_whole_folder_goes_and_what_is_not_ours_stays(des
     assert not (folder(desk) / other).exists()
 
 
+@pytest.mark.slow
 async def test_a_batch_that_was_cleared_and_forgotten_is_not_bought_again(desk: Desk) -> None:
     id = await ended(desk)
     await cleared(desk)
@@ -113,6 +114,7 @@ async def test_a_batch_that_was_cleared_and_forgotten_is_not_bought_again(desk: 
     assert await desk.bought() == 1
 
 
+@pytest.mark.slow
 async def test_where_only_a_note_tells_what_was_bought_it_is_not_bought_again(idle: Desk, tmp_path: Path) -> None:
     config = tmp_path / "claude.toml"
     config.write_text(
@@ -211,6 +213,7 @@ async def test_rows_of_a_start_that_never_came_go_when_they_are_old(idle: Desk) 
     assert await names(idle) == [f"{young}/{COPY}"]
 
 
+@pytest.mark.slow
 async def test_a_batch_that_was_terminated_and_forgotten_keeps_all_that_it_needs_to_go_on(desk: Desk) -> None:
     await desk.sandbox.settings(batch_seconds=3600)
     id = await desk.start(id=unique("terminated"))
@@ -234,6 +237,7 @@ async def test_a_batch_that_was_terminated_and_forgotten_keeps_all_that_it_needs
     assert await desk.bought() == 1
 
 
+@pytest.mark.slow
 async def test_what_a_terminated_batch_bought_goes_by_the_users_word(desk: Desk) -> None:
     await desk.sandbox.settings(batch_seconds=3600)
     id = await desk.start(id=unique("terminated"))

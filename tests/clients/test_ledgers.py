@@ -136,6 +136,7 @@ async def test_a_ledger_whose_worker_does_not_know_the_question_hides_no_other(i
     assert one.problem.endswith("the worker's version may be older than this client's; update the worker.")
 
 
+@pytest.mark.slow
 async def test_the_command_shows_the_ledgers_that_answer_and_names_the_others(idle: Desk, tmp_path: Path) -> None:
     mine = idle.settings.provider("stand_in").fingerprint
     told, silent = view(mine), view(mine, "gpt-4o")

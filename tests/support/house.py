@@ -65,6 +65,7 @@ def dev_server(**dynamic: int | str) -> Iterator[str]:
             while time.monotonic() < deadline:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                     break
+                time.sleep(0.05)
             yield f"127.0.0.1:{port}"
         finally:
             server.terminate()

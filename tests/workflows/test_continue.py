@@ -146,6 +146,7 @@ async def test_temporals_own_cancel_is_not_lost_between_two_runs(moving: House) 
     assert {batch["status"] for batch in await moving.batches()} == {"cancelled"}
 
 
+@pytest.mark.slow
 async def test_shards_continue_and_their_batch_does_not_notice(moving: House) -> None:
     await moving.admin.settings(finish_after_polls=2)
     texts: list[Any] = [f"row {n}" for n in range(9)]

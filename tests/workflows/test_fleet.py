@@ -169,6 +169,7 @@ async def test_a_batch_that_is_reset_while_a_create_is_on_its_way_buys_once(
     assert await billed(house) == Counter({1: 6})
 
 
+@pytest.mark.slow
 async def test_a_shard_that_is_terminated_while_its_create_is_on_its_way_is_bought_once(house: House) -> None:
     await house.admin.fault("batches.create", "hold_before", times=1)
     async with house.worker():

@@ -287,6 +287,7 @@ async def test_what_a_ledger_held_is_read_from_its_history_in_any_order_of_event
         await house.client.get_workflow_handle(name).terminate()
 
 
+@pytest.mark.slow
 async def test_two_thousand_who_wait_have_their_turns_and_the_ledger_answers_all_the_while(house: House) -> None:
     waiting = [
         Claim(holder=f"b{n:04d}/0/1", workflow_id=f"b{n:04d}", tokens=1000, since=NOON + timedelta(seconds=n))

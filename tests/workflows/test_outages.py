@@ -155,6 +155,7 @@ async def test_at_the_deadline_finished_rows_are_kept_and_the_others_expire(fast
     assert [batch["status"] for batch in await fast_house.batches()] == ["cancelled"]
 
 
+@pytest.mark.slow
 async def test_at_the_deadline_rows_are_submitted_again_where_the_spec_says_so(fast_house: House) -> None:
     await fast_house.admin.settings(finish_after_polls=300, cancel_fraction=0.5)
     async with fast_house.worker():
@@ -168,6 +169,7 @@ async def test_at_the_deadline_rows_are_submitted_again_where_the_spec_says_so(f
     assert [batch.rows for batch in result.provider_batches] == [10, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["files.create", "batches.create"])
 async def test_rows_that_could_not_be_submitted_before_the_deadline_are_bought_once_where_it_is_renewed(
     house: House, op: str

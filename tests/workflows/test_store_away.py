@@ -101,6 +101,7 @@ async def elsewhere(house: House, tmp_path: Path) -> House:
     return replace(house, client=client, settings=Settings.load(other, {"KEY": KEY}))
 
 
+@pytest.mark.slow
 async def test_a_worker_with_another_stores_url_neither_fails_the_batch_nor_keeps_the_right_one_from_it(
     house: House, tmp_path: Path
 ) -> None:

@@ -323,6 +323,7 @@ async def test_a_strangers_batch_that_was_adopted_is_let_go_and_neither_cancelle
     assert set(ledger["rows"].values()) == {1}
 
 
+@pytest.mark.slow
 async def test_a_stranger_that_outlasts_the_deadline_keeps_no_cancel_from_what_is_bought_after_it(house: House) -> None:
     stranger = Anthropic(api_key=KEY, base_url=house.sandbox.url, max_retries=0)
     await house.admin.settings(finish_after_polls=100_000)
