@@ -106,6 +106,8 @@ class Plan:
         if plan is None or old is None or not bought:
             files = await self._input(request, root)
             inputs = plan_inputs(asked, files, provider, spec.endpoint)
+            if plan is not None:  # a create of the run before a reset may have been noted since
+                old = await self._known_of(plan, root, request.execution)
             if plan is not None and old is not None and judge(old, match(plan, inputs)) is not Verdict.FALLS:
                 _check(plan, spec, self._resources.prices(spec.provider))
             elif recall:

@@ -65,13 +65,15 @@ def step(
     ) -> Callable[[Self, Request], Awaitable[Answer]]:
         async def run(self: Self, request: Request) -> Answer:
             lease, begun = Lease(resume_from=resume_point()), time.monotonic()
-            log_start(of.name, request)
+            with contextlib.suppress(Exception):  # a user's logging filter, for example: no step fails for its log
+                log_start(of.name, request)
             try:
                 holds = long(request) if callable(long) else long
                 with self._resources.long_steps.one() if holds else contextlib.nullcontext():
                     async with heartbeats(lease):
                         answer = await method(self, request, lease)
-                log_answer(of.name, request, answer, time.monotonic() - begun)
+                with contextlib.suppress(Exception):
+                    log_answer(of.name, request, answer, time.monotonic() - begun)
                 return answer
             except DurabatchError as error:
                 log_failure(of.name, request, error)

@@ -84,7 +84,7 @@ def scope_of(marker: str) -> str:
 
 #: How the name of every file that Durabatch uploads to a provider begins.
 UPLOADS = "durabatch~"
-_UPLOAD = re.compile(r"durabatch~([^~/]+(?:~[0-9a-f]{8})?)~(\d+)~(\d+)~([^~]*)~g(\d+)\.jsonl")
+_UPLOAD = re.compile(r"durabatch~([^~/]+(?:~[0-9a-fA-F]{8})?)~(\d+)~(\d+)~([^~]*)~g(\d+)\.jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)

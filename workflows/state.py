@@ -168,7 +168,8 @@ class Carried(CarriedModel):
 
     def conclude(self, result: BatchResult) -> BatchResult:
         """Note what the batch ends with; what became of its shards is in it, but for what is still to be deleted."""
-        self.result, self.untidy = result, self.outcome.untidy if self.outcome else ()
+        left = tuple(Untidy(shard=self.shard.shard, number=number) for number in self.shard.untidy)
+        self.result, self.untidy = result, self.outcome.untidy if self.outcome else left
         self.outcome = None
         return result
 

@@ -107,9 +107,9 @@ class Submission:
                 self._changed(Phase.SUBMITTING)
                 if self._steering.stop():  # it came too late to interrupt the upload
                     raise Stopped
-                if not self._state.rows:  # every row of it was refused by the plan, so there is nothing to buy
-                    return
                 await self._steering.checkpoint()
+            if not self._state.rows:  # every row of it was refused by the plan, so there is nothing to buy
+                return
             await self._slot.take()  # where a file was there already
             created = await self._create()
             if created.answer is CreateAnswer.CREATED and created.batch is not None:
