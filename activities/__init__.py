@@ -1,4 +1,5 @@
-"""Every side effect: one module a step, `providers/` with an adapter each, `store/`.
+"""Every side effect: the steps that workflows run, `providers/` with a folder for each kind, and `store/`.
 
-Activities do one thing and report what came of it; what happens next is decided in `workflows/`. `steps.py` lists them.
+Activities do one thing and report what came of it; what happens next is decided in `workflows/`. `registry.py` lists
+them.
 """

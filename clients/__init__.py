@@ -1,4 +1,4 @@
-"""What starts, steers and watches batches: the Python client and the `durabatch` command."""
+"""What starts, steers and watches batches: the Python client, and the clean-up of what batches leave behind."""
 
 from __future__ import annotations
 

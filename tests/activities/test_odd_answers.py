@@ -36,7 +36,7 @@ WANTED = Wanted(marker=MARKER, digest=DIGEST, rows=1, since=SINCE)
 CREATION = Creation(marker=MARKER, digest=DIGEST, endpoint="/v1/chat/completions", completion_window="24h")
 ROW = {"model": "gpt-4o-mini", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
 #: What is put in the place of a field, or of a whole answer.
-#: (All of them for every field of a batch are in tests/unit/test_reading.py, which needs no server.)
+#: (All of them for every field of a batch are in tests/unit/test_parsing.py, which needs no server.)
 VALUES: tuple[Any, ...] = (None, 37.5, "text", [None, 1, {}], {"a": 1}, "x" * 100_000)
 
 
