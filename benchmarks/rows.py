@@ -94,17 +94,17 @@ def _wrong(number: int, row: _Result) -> str | None:
     return None if row.usage and row.cost_usd else "it has no usage or no cost"
 
 
-def wrong_bill(ledger: dict[str, Any], rows: int) -> list[str]:
-    """Read the sandbox's ledger: every marker was bought once, and every row billed once; return what is wrong."""
+def wrong_bill(books: dict[str, Any], rows: int) -> list[str]:
+    """Read the sandbox's books: every marker was bought once, and every row billed once; return what is wrong."""
     wrong = []
-    markers = [batch["marker"] for batch in ledger["batches"]]
+    markers = [batch["marker"] for batch in books["batches"]]
     if len(markers) != len(set(markers)):
         wrong.append(f"{len(markers)} provider batches have {len(set(markers))} markers")
-    billed = sum(batch["rows_billed"] for batch in ledger["batches"])
+    billed = sum(batch["rows_billed"] for batch in books["batches"])
     if billed != rows:
         wrong.append(f"{billed} rows are billed, of {rows}")
-    if "rows" in ledger:
-        often = sum(times != 1 for times in ledger["rows"].values())
-        if often or len(ledger["rows"]) != rows:
-            wrong.append(f"{len(ledger['rows'])} different rows are billed, {often} of them more than once")
+    if "rows" in books:
+        often = sum(times != 1 for times in books["rows"].values())
+        if often or len(books["rows"]) != rows:
+            wrong.append(f"{len(books['rows'])} different rows are billed, {often} of them more than once")
     return wrong

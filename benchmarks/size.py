@@ -3,7 +3,7 @@
     python benchmarks/size.py 10000 100000 1000000 --kill 2
     python benchmarks/size.py 2000 --shard-rows 1 --row-bytes 200    # what a shard costs, without its rows
 
-Every result is checked, in order, and the sandbox's ledger: each provider batch was bought once, each row billed once.
+Every result is checked, in order, and the sandbox's books: each provider batch was bought once, each row billed once.
 With --kill, the largest size runs once more, and its worker is killed so many times on the way.
 """
 
@@ -33,8 +33,8 @@ async def one(
     async with sandbox(lab.folder) as (provider, process):
         run = await run_batch(lab, provider, process, source, kills, poll=POLL, limits=limits)
         say(f"{rows:,} rows{f', {kills} kills' if kills else ''}: {run.seconds:.1f} s, {run.peak / MIB:.0f} MiB")
-        ledger = await provider.books()
-        wrong = wrong_bill(ledger, rows)
+        books = await provider.books()
+        wrong = wrong_bill(books, rows)
         sandbox_peak = process.peak
     folder = lab.store / run.result.batch_id
     wrong += wrong_rows(folder / "results.jsonl", rows)
@@ -43,7 +43,7 @@ async def one(
     shutil.rmtree(folder)
     history = await histories(lab.client, run.result.batch_id)
     return run, {
-        "shards": len(ledger["batches"]),
+        "shards": len(books["batches"]),
         "steps": step_seconds(history),
         "history": size(history),
         "sandbox_peak": sandbox_peak,
@@ -90,7 +90,7 @@ async def measure(
                 "results": "one for each row, in order",
                 "provider_batches": history["shards"],
                 "adopted": sum(batch.adopted for batch in run.result.provider_batches),
-                "bought_twice": 0,  # looked up in the sandbox's ledger; anything else ends the benchmark
+                "bought_twice": 0,  # looked up in the sandbox's books; anything else ends the benchmark
             }
     told_of = [facts(rows, found[rows]) for rows in sizes]
     smallest, largest = told_of[0], told_of[-1]

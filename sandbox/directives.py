@@ -1,4 +1,4 @@
-"""The markers in a row's text, such as `[[sandbox:rate_limited times=1]]`, and the errors they stand for."""
+"""The directives in a row's text, such as `[[sandbox:rate_limited times=1]]`, and the errors they ask for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import re
 from typing import NamedTuple
 
 _OPENING = "[[sandbox:"
-_MARKER = re.compile(r"\[\[sandbox:([a-z_]+)(?:=([\w.-]+))?((?: [a-z_]+=\d+(?:\.\d+)?)*)\]\]")
+_DIRECTIVE = re.compile(r"\[\[sandbox:([a-z_]+)(?:=([\w.-]+))?((?: [a-z_]+=\d+(?:\.\d+)?)*)\]\]")
 
 #: Rows that are answered, and whose lines come out wrong.
 LINE_FAULTS = frozenset({"missing", "duplicate", "malformed", "unknown"})
-
 
 #: Rows that fail, and the provider's sentence; status, type and code are the protocol's.
 FAILURES = {
@@ -22,12 +21,12 @@ FAILURES = {
     "overloaded": "The model is overloaded.",
 }
 
-#: Every class that a marker may name.
+#: Every misbehaviour that a directive may name.
 CLASSES = LINE_FAULTS | set(FAILURES) | {"empty", "content_filtered", "batch_expired", "skipped"}
 
 
-class Directions(NamedTuple):
-    """What a text's markers ask for."""
+class Directives(NamedTuple):
+    """What a text's directives ask for."""
 
     misbehaviour: str | None = None  # one of CLASSES
     times: int | None = None  # only the first so many submissions misbehave; None: all
@@ -35,33 +34,33 @@ class Directions(NamedTuple):
     output_tokens: int | None = None
     billed_as: str | None = None  # the name under which the books count the row, instead of its id
 
-    def without_misbehaviour(self) -> Directions:
+    def without_misbehaviour(self) -> Directives:
         """What is left for a submission that behaves."""
         return self._replace(misbehaviour=None, times=None)
 
 
-NO_DIRECTIONS = Directions()
+NO_DIRECTIVES = Directives()
 
 
-def read_directives(text: str) -> Directions:
-    """What the markers in a text ask for; unknown markers are plain text."""
+def read_directives(text: str) -> Directives:
+    """What the directives in a text ask for; unknown ones are plain text."""
     if _OPENING not in text:
-        return NO_DIRECTIONS
-    directions = NO_DIRECTIONS
-    for name, value, options in _MARKER.findall(text):
+        return NO_DIRECTIVES
+    directives = NO_DIRECTIVES
+    for name, value, options in _DIRECTIVE.findall(text):
         given = dict(option.split("=") for option in options.split())
         if name in CLASSES:
             times = int(float(given["times"])) if "times" in given else None
-            directions = directions._replace(misbehaviour=name, times=times)
+            directives = directives._replace(misbehaviour=name, times=times)
         elif name == "slow":
-            directions = directions._replace(delay_seconds=float(given.get("seconds", "1")))
+            directives = directives._replace(delay_seconds=float(given.get("seconds", "1")))
         elif name == "billed_as" and value:
-            directions = directions._replace(billed_as=value)
+            directives = directives._replace(billed_as=value)
         elif name == "tokens" and value.isdecimal():
-            directions = directions._replace(output_tokens=int(value))
-    return directions
+            directives = directives._replace(output_tokens=int(value))
+    return directives
 
 
 def without_directives(text: str) -> str:
     """The text as a model would read it."""
-    return _MARKER.sub("", text).strip() if _OPENING in text else text
+    return _DIRECTIVE.sub("", text).strip() if _OPENING in text else text

@@ -7,7 +7,7 @@ import time
 
 from aiohttp import web
 
-from .directives import FAILURES, Directions, read_directives
+from .directives import FAILURES, Directives, read_directives
 from .errors import Refusal
 from .prompt import Prompt, check_model
 from .protocol import Endpoint, Handler, Protocol
@@ -25,22 +25,22 @@ def live(endpoint: Endpoint, protocol: Protocol) -> Handler:
             prompt = _prompt(endpoint, body)
         except Refusal as refusal:
             raise protocol.reworded(refusal) from None
-        directions = read_directives(prompt.text)
-        if directions.times is not None:
+        directives = read_directives(prompt.text)
+        if directives.times is not None:
             submission = provider.state.submit(account, f"live {prompt.digest}", new_id("call_"))
-            if submission > directions.times:
-                directions = directions.without_misbehaviour()
-        if directions.delay_seconds:
-            await asyncio.sleep(directions.delay_seconds)
-        if directions.misbehaviour in FAILURES:
-            raise protocol.failure(directions.misbehaviour)
-        done = endpoint.reply(Call(body, prompt, directions, int(time.time()), protocol.live_tier))
+            if submission > directives.times:
+                directives = directives.without_misbehaviour()
+        if directives.delay_seconds:
+            await asyncio.sleep(directives.delay_seconds)
+        if directives.misbehaviour in FAILURES:
+            raise protocol.failure(directives.misbehaviour)
+        done = endpoint.reply(Call(body, prompt, directives, int(time.time()), protocol.live_tier))
         provider.counts.add(LIVE, endpoint.op)
         provider.counts.add(LIVE, "input_tokens", done.input_tokens)
         provider.counts.add(LIVE, "output_tokens", done.output_tokens)
         provider.counts.add(LIVE_ROWS, f"{account}/{prompt.digest}")
         await provider.counts.written()
-        return _spoilt(answer(done.body), directions)
+        return _spoilt(answer(done.body), directives)
 
     return call
 
@@ -53,7 +53,7 @@ def _prompt(endpoint: Endpoint, body: dict[str, object]) -> Prompt:
     return prompt
 
 
-def _spoilt(response: web.Response, directions: Directions) -> web.Response:
-    if directions.misbehaviour == "malformed" and isinstance(response.body, bytes):
+def _spoilt(response: web.Response, directives: Directives) -> web.Response:
+    if directives.misbehaviour == "malformed" and isinstance(response.body, bytes):
         response.body = response.body[: len(response.body) // 2]
     return response

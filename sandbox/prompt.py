@@ -23,7 +23,7 @@ class Prompt(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The last text of the user's: what the reply is about, and where markers are read."""
+        """The user's last text: what the reply is about, and where directives are read."""
         return self.texts[-1]
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .directives import Directions, without_directives
+from .directives import Directives, without_directives
 from .prompt import Body, Prompt
 
 _MAX_EXTRACT = 160  # characters of the user's first sentence that come back
@@ -24,7 +24,7 @@ class Call(NamedTuple):
 
     body: Body
     prompt: Prompt
-    directions: Directions  #: What the prompt's markers ask for.
+    directives: Directives  #: What the prompt's directives ask for.
     created: int  #: Unix seconds to put into the answer.
     tier: str  #: The service tier to put into the answer.
 
@@ -40,16 +40,16 @@ class Text(NamedTuple):
 
 
 def text_of(call: Call) -> Text:
-    """What a model says to a request: something about its first sentence, or what its markers ask for."""
-    body, prompt, directions, digest = call.body, call.prompt, call.directions, call.prompt.digest
+    """What a model says to a request: something about its first sentence, or what its directives ask for."""
+    body, prompt, directives, digest = call.body, call.prompt, call.directives, call.prompt.digest
     reasoning = 64 + int(digest[:2], 16) % 64 if prompt.model.startswith("o") else 0
-    filtered = directions.misbehaviour == "content_filtered"
-    if filtered or directions.misbehaviour == "empty":
+    filtered = directives.misbehaviour == "content_filtered"
+    if filtered or directives.misbehaviour == "empty":
         return Text("", max(1, reasoning), reasoning, False, filtered)
     said = without_directives(prompt.text)
     first = said[: _MAX_EXTRACT + 1].split("\n", 1)[0].split(". ", 1)[0][:_MAX_EXTRACT].rstrip(". ")
     text = f"You said: {first}. [{digest[:8]}]"
-    tokens = max(1, len(text) // 4) if directions.output_tokens is None else directions.output_tokens
+    tokens = max(1, len(text) // 4) if directives.output_tokens is None else directives.output_tokens
     tokens += reasoning
     limit = body.get("max_completion_tokens") or body.get("max_output_tokens") or body.get("max_tokens")
     if isinstance(limit, int) and 0 < limit < tokens:

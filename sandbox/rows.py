@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .batch import RowName
-from .directives import FAILURES, LINE_FAULTS, Directions, read_directives
+from .directives import FAILURES, LINE_FAULTS, Directives, read_directives
 from .errors import Refusal
 from .protocol import Fate, Protocol, RowRef
 from .replies import Call, Reply
@@ -63,17 +63,17 @@ class Rows:
             return Answer(custom_id, Fate.ERRORED, [_encode(protocol.errored(ref, protocol.reworded(refusal)))])
         # Where ids are the client's to make up they may be other ones each time; the prompt is not.
         same = custom_id if protocol.keeps_ids else prompt.digest
-        directions = self._directions(same, read_directives(prompt.text))
-        wanted = directions.misbehaviour
+        directives = self._directives(same, read_directives(prompt.text))
+        wanted = directives.misbehaviour
         if wanted == "batch_expired":
             return self.leftover(line, Fate.EXPIRED)
         if wanted == "skipped":
             return Answer(custom_id, Fate.SKIPPED, [])
         if wanted in FAILURES:
             return Answer(custom_id, Fate.ERRORED, [_encode(protocol.failed(ref, wanted))])
-        reply = self._endpoint.reply(Call(body, prompt, directions, self._created, protocol.batch_tier))
+        reply = self._endpoint.reply(Call(body, prompt, directives, self._created, protocol.batch_tier))
         lines = self._lines(ref, _encode(protocol.succeeded(ref, reply.body)), wanted)
-        return Answer(custom_id, Fate.SUCCEEDED, lines, reply, directions.billed_as)
+        return Answer(custom_id, Fate.SUCCEEDED, lines, reply, directives.billed_as)
 
     def name(self, line: bytes) -> RowName:
         """A row's id, and the name under which it is billed."""
@@ -94,10 +94,10 @@ class Rows:
             return Answer(custom_id, fate, [_encode(self._protocol.errored(ref, refusal))])
         return Answer(custom_id, fate, [_encode(self._protocol.overtaken(ref, fate))])
 
-    def _directions(self, row: str, directions: Directions) -> Directions:
-        if directions.times is not None and self._submissions(row) > directions.times:
-            return directions.without_misbehaviour()
-        return directions
+    def _directives(self, row: str, directives: Directives) -> Directives:
+        if directives.times is not None and self._submissions(row) > directives.times:
+            return directives.without_misbehaviour()
+        return directives
 
     def _lines(self, ref: RowRef, line: bytes, wanted: str | None) -> list[bytes]:
         if wanted not in LINE_FAULTS:

@@ -173,10 +173,10 @@ def _responses(call: Call) -> Reply:
 
 
 def _embeddings(call: Call) -> Reply:
-    body, prompt, directions = call.body, call.prompt, call.directions
+    body, prompt, directives = call.body, call.prompt, call.directives
     given = body.get("dimensions")
     dimensions = given if isinstance(given, int) and given > 0 else DEFAULT_DIMENSIONS
-    texts = [] if directions.misbehaviour == "empty" else prompt.texts
+    texts = [] if directives.misbehaviour == "empty" else prompt.texts
     vectors = [_vector(text, dimensions) for text in texts]
     encoded = body.get("encoding_format") == "base64"  # the openai client's default
     answer = {
@@ -203,14 +203,14 @@ def _vector(text: str, dimensions: int) -> array[float]:
 
 
 def _moderations(call: Call) -> Reply:
-    prompt, directions = call.prompt, call.directions
+    prompt, directives = call.prompt, call.directives
     result = {
         "flagged": False,
         "categories": dict.fromkeys(_CATEGORIES, False),
         "category_scores": dict.fromkeys(_CATEGORIES, 0.0001),
         "category_applied_input_types": {category: ["text"] for category in _CATEGORIES},
     }
-    texts = [] if directions.misbehaviour == "empty" else prompt.texts
+    texts = [] if directives.misbehaviour == "empty" else prompt.texts
     answer = {"id": f"modr-{prompt.digest}", "model": prompt.model, "results": [result for _ in texts]}
     return Reply(answer, 0)  # the moderation endpoint is free
 

@@ -217,8 +217,8 @@ class Desk:
 
     async def files(self) -> list[str]:
         """Names of the files that are at the provider now."""
-        ledger = await self.sandbox.books()
-        return [file["filename"] for file in ledger["files"] if not file["deleted"]]
+        books = await self.sandbox.books()
+        return [file["filename"] for file in books["files"] if not file["deleted"]]
 
     async def uploaded_bytes(self, file_id: str | None) -> bytes:
         """A file as the provider has it."""

@@ -52,8 +52,8 @@ async def create_crash_with_the_answer_on_its_way(lab: Lab) -> Ended:
 async def zombie_create_arrives_after_its_heir_has_paid(lab: Lab) -> Ended:
     """The late create names a file that is gone: it is taken, fails, and runs nothing."""
     found = await killed_while_held(lab, "batches.create", "hold_before")
-    ledger = await lab.books()
-    assert len(ledger["batches"]) == 2
+    books = await lab.books()
+    assert len(books["batches"]) == 2
     return found
 
 

@@ -1,4 +1,4 @@
-"""What must be true once a batch has ended, whatever was killed on its way: read from the sandbox's ledger, the store
+"""What must be true once a batch has ended, whatever was killed on its way: read from the sandbox's books, the store
 and Temporal's history, never from what the worker says of itself."""
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Tally:
 async def audit(lab: Lab, ended: dict[Order, BatchResult]) -> Tally:
     """Check batches that have ended."""
     tally = Tally()
-    ledger = await _settled_ledger(lab, ended)
+    books = await _settled_books(lab, ended)
     for order, result in ended.items():
-        book = _Book(order, result, ledger, tally)
+        book = _Book(order, result, books, tally)
         book.provider()
         book.results(lab)
         await _history(lab, order, tally)
@@ -55,41 +55,41 @@ async def audit(lab: Lab, ended: dict[Order, BatchResult]) -> Tally:
     return tally
 
 
-async def _settled_ledger(lab: Lab, ended: Iterable[Order]) -> dict[str, Any]:
-    """Return the ledger once the provider has looked at all of these: a late create may only just have come."""
+async def _settled_books(lab: Lab, ended: Iterable[Order]) -> dict[str, Any]:
+    """Return the books once the provider has looked at all of these: a late create may only just have come."""
     names = {order.batch_id for order in ended}
     accounts = {_account(order) for order in ended}
     for _ in range(100):
-        ledger = await lab.books()
+        books = await lab.books()
         mine = [
             batch
-            for batch in ledger["batches"]
+            for batch in books["batches"]
             if batch_of(str(batch["marker"])) in names
             or (batch["protocol"] == "anthropic" and batch["account"] in accounts)
         ]
         if all(batch["status"] in _ENDED for batch in mine):
             break
         await asyncio.sleep(0.1)
-    return ledger
+    return books
 
 
 def _account(order: Order) -> str:
-    """Return what the sandbox's ledger calls the account that pays for an order."""
+    """Return what the sandbox's books calls the account that pays for an order."""
     return hashlib.sha256(order.key.encode()).hexdigest()[:8]
 
 
 class _Book:
-    """One batch against the ledger and the store."""
+    """One batch against the books and the store."""
 
-    def __init__(self, order: Order, result: BatchResult, ledger: dict[str, Any], tally: Tally) -> None:
+    def __init__(self, order: Order, result: BatchResult, books: dict[str, Any], tally: Tally) -> None:
         self.order = order
         self.result = result
         self.tally = tally
         self.account = _account(order)
-        self.ledger = ledger
+        self.books = books
         self.uploads = order.provider != "claude"
         self.mine = [
-            {**batch, "marker": marker} for batch in ledger["batches"] if (marker := self._marker(batch)) is not None
+            {**batch, "marker": marker} for batch in books["batches"] if (marker := self._marker(batch)) is not None
         ]
         self.by_marker: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for batch in self.mine:
@@ -113,7 +113,7 @@ class _Book:
         self.tally.violations.append(f"{self.order.batch_id}: {words}")
 
     def billed(self, custom_id: str) -> int:
-        return int(self.ledger["rows"].get(f"{self.account}/{custom_id}", 0))
+        return int(self.books["rows"].get(f"{self.account}/{custom_id}", 0))
 
     def provider(self) -> None:
         """One provider batch for each marker, no row billed twice within one, nothing under way, no file left."""
@@ -131,7 +131,7 @@ class _Book:
                     self.wrong(f"{marker}: {batch['rows']} rows, {batch['rows_billed']} billed")
         told = {batch.id for batch in self.result.provider_batches}
         if unknown := told - {batch["id"] for batch in self.mine}:
-            self.wrong(f"the result names provider batches that are not in the ledger: {unknown}")
+            self.wrong(f"the result names provider batches that are not in the books: {unknown}")
         for row in self.order.rows:
             times = self.billed(row.custom_id)
             if times > 1:
@@ -140,7 +140,7 @@ class _Book:
         if not self.uploads:
             return
         mine = f"durabatch~{self.order.batch_id}~"
-        left = [f for f in self.ledger["files"] if f["filename"].startswith(mine) and not f["deleted"]]
+        left = [f for f in self.books["files"] if f["filename"].startswith(mine) and not f["deleted"]]
         left = [f for f in left if f["purpose"] == "batch"]
         if left:
             self.tally.orphans += len(left)

@@ -1,4 +1,4 @@
-"""Markers in a row's text, in batches of both protocols."""
+"""Directives in a row's text, in batches of both protocols."""
 
 import pytest
 

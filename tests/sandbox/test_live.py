@@ -1,4 +1,4 @@
-"""The ordinary endpoints and the markers in live calls."""
+"""The ordinary endpoints, and directives in live calls."""
 
 import openai
 import pytest
