@@ -18,7 +18,7 @@ from .store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptRows:
-    """Which rows an attempt takes, and what tells them from all others."""
+    """Which rows an attempt takes, and the digests that identify them."""
 
     attempt: Attempt
     shard: ShardRecord
@@ -49,14 +49,14 @@ class AttemptRows:
 
     @cached_property
     def digest(self) -> str:
-        """Tells these rows, as they are sent, from all others: 16 hexadecimal digits."""
+        """Identifies these rows, as they are sent: 16 hexadecimal digits."""
         if self.picked is None:
             return self.shard.digest
         return hashlib.sha256(f"{self.shard.digest}\n{self.picked}".encode()).hexdigest()[:16]
 
     @property
     def seal(self) -> str:
-        """Tells the attempt and its rows from all others: what ids at a provider without markers are made of."""
+        """Identifies the attempt and its rows: the ids at a provider without markers are made of it."""
         return sealed(self.attempt.marker, self.digest)
 
     @property

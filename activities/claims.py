@@ -1,20 +1,20 @@
-"""What we write down about provider batches beside Temporal's history, for runs that have not seen it.
+"""What is recorded in the store about creates and provider batches, for runs that have not seen the history.
 
 **Notes.** Before a create is sent a note of it is written into the attempt's folder: when, to which account, and the
 digest of its rows. A later run of the same batch that works for another account finds out by it, instead of buying the
 batch a second time there; and one that would choose other rows for the attempt keeps those that it was bought with. And
-where nothing can be searched exactly (Anthropic's batches carry no marker until they end) a search needs not look at
-all without a note.
+where nothing can be searched exactly (Anthropic's batches carry no marker until they end) a search without a note need
+not look at all.
 
 Notes are numbered from 1, and each number is given out once. A create carries the number that was the newest before the
 provider was last searched, and is sent only if it gets the next one. So no other create can have been sent between a
 search and the create that relies on it, whoever started that one: a workflow that was reset, or Temporal itself, where
-an operator paused or reset the step. The note of a create that the provider refused is *withdrawn*: it no longer stands
-for a purchase, and its number stays used.
+an operator paused or reset the step. The note of a create that the provider refused is *withdrawn*: it no longer counts
+as a purchase, and its number stays used.
 
 **Claims.** Where nothing can be searched exactly, a batch whose create was answered is also *claimed* for its marker,
 so that a search by another batch of the same account, from the same store, does not take it for its own. A claim is
-deleted when its batch is done with: by then the ids in its results say whose it is.
+deleted once its batch has been dealt with: from then on the ids in its results say whose it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Poll, cancel and fetch: the steps that follow a provider batch to its end and bring home what it finished."""
+"""Poll, cancel and fetch: the steps that follow a provider batch to its end and download what it finished."""
 
 from __future__ import annotations
 

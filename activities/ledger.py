@@ -1,4 +1,4 @@
-"""LedgerSteps: ask an account's ledger for room, give it back, and report to it which of its holders are gone.
+"""The steps of an account's queue: ask its ledger for room, give it back, and report which of its holders are gone.
 
 The ledger is a workflow (see `contract.ledger`), and these steps speak to it through the worker's own client: only a
 client can start a workflow with a signal, and so nobody has to start a ledger beforehand.

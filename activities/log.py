@@ -52,7 +52,7 @@ class Action(StrEnum):
     """What a record is about."""
 
     STARTED = "started"  #: A step began.
-    PLANNED = "planned"  #: The input was checked and cut, or an earlier plan stands.
+    PLANNED = "planned"  #: The input was checked and cut, or an earlier plan was kept.
     RECALLED = "recalled"  #: It was looked up whether an earlier run left a plan.
     UPLOADED = "uploaded"  #: An attempt's rows are at the provider as a file.
     LOOKED = "looked"  #: The provider was searched for the attempt's batch, and shows none.

@@ -1,8 +1,8 @@
-"""Whether the plan that an earlier run left still stands. Pure: a table.
+"""Whether the plan that an earlier run left is kept. Pure: a table.
 
-Of a new plan other shards would be looked for at the provider, and bought again. So a plan by which something may have
-been bought stands whatever the input, the provider's limits and the prices are now. A plan by which nothing was
-bought stands while it still describes the rows and how they are to be cut.
+A new plan would have other shards: they would be looked for at the provider, not found, and bought again. So a plan
+that may have bought something is kept, whatever the input, the provider's limits and the prices are now. A plan that
+bought nothing is kept while it still describes the rows and how they are to be cut.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Match(IntEnum):
 class Verdict(Enum):
     """What becomes of the plan that is there."""
 
-    BOUGHT = "bought"  #: It stands: something may have been bought by it.
-    HOLDS = "holds"  #: It stands, and is checked as a new one would be: nothing of it was bought.
-    FALLS = "falls"  #: The input is read, and cut anew.
+    BOUGHT = "bought"  #: It is kept: something may have been bought by it.
+    HOLDS = "holds"  #: It is kept, and checked as a new one would be: nothing of it was bought.
+    FALLS = "falls"  #: It is replaced: the input is read, and cut again.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def match(plan: PlanRecord, now: PlanInputs) -> Match:
 
 
 def judge(old: OldPlan, match: Match) -> Verdict:
-    """Decide whether an old plan stands."""
+    """Decide whether an old plan is kept."""
     if old.may_have_bought and match >= Match.REQUEST:
         return Verdict.BOUGHT
     # Cut by other limits than today's, shards that were bought once are still found by their markers.

@@ -1,4 +1,4 @@
-"""Rows to measure with, and the check of what comes back. Both stream: a million rows never stand in memory."""
+"""Rows to measure with, and the check of what comes back. Both stream: a million rows are never in memory at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ into than them could time people my made over did down only way find use may wat
 words called just where most know river engine letter market garden window history science number country
 question answer
 """
-#: Sentences that rows are made of, as they stand in JSON.
+#: Sentences that rows are made of, as they are written in JSON.
 _SENTENCES = 1009
 #: A row's frame without its text, in bytes; the first line has the row's number.
 _FRAME = 190

@@ -3,7 +3,7 @@
     python benchmarks/start.py --times 5
 
 `durabatch run` of one row starts an embedded Temporal and the sandbox, waits a second before its first poll, and stops
-both again. Told are the time until it prints the result, and until it has ended. One run before the others, which is
+both again. It reports the time until it prints the result, and until it has ended. One run before the others, which is
 not counted, warms the disk.
 """
 

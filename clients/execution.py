@@ -173,7 +173,7 @@ def _result(error: ApplicationError) -> BatchResult | None:
 
 
 def _error(failure: ApplicationError, result: BatchResult) -> DurabatchError:
-    """Return the error that the workflow's failure stands for, of the contract's own class where it names one."""
+    """Return the error that the workflow's failure represents, of the contract's own class where it names one."""
     message = result.error or _sentence(failure)
     cause = _cause(failure)
     if "problems" in cause:

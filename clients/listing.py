@@ -67,7 +67,7 @@ async def listing(client: Client, status: Status | None, limit: int) -> AsyncGen
 
 
 async def _newest(client: Client, listed: WorkflowExecution, status: Status | None) -> WorkflowExecution | None:
-    """Return the run that an id stands for; None where a listing by status shows a run that a newer one has followed.
+    """Return the newest run of an id; None where a listing by status shows a run that a newer one has followed.
 
     A batch that failed may have been started again under its id, and one that was reset goes on in another run. A
     listing by status does not show that, and any listing may be a moment late.
@@ -111,7 +111,7 @@ async def _status(client: Client, execution: WorkflowExecution) -> Status:
         return "canceled"
     if execution.status is not WorkflowExecutionStatus.COMPLETED:
         return "failed"
-    # Temporal's "completed" stands for three of ours; the result tells them apart.
+    # Temporal's "completed" covers three of our statuses; the result says which.
     handle = client.get_workflow_handle(execution.id, run_id=execution.run_id, result_type=BatchResult)
     result: BatchResult = await handle.result()
     return result.status.value

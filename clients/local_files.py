@@ -80,7 +80,7 @@ def local_files(path: Path) -> tuple[list[tuple[Path, str]], bool]:
             raise InvalidInput(f"The folder {path} is empty: it holds no files of requests.")
     elif has_wildcard(str(path)) and not os.path.exists(path):
         selection = Selection(path.as_posix())
-        # In a pattern only * and ? stand for others.
+        # In a pattern only * and ? are wildcards.
         matching = [Path(name) for name in glob.glob(str(path).replace("[", "[[]"))]
         found = [(file, selection.name(file.as_posix())) for file in matching if not file.is_dir()]
         if not found:

@@ -1,6 +1,6 @@
 """Writes the tables of fields in docs/*.md from the models: python docs/make_tables.py [FOLDER].
 
-A table stands between `<!-- fields: NAME -->` and `<!-- end -->`, where NAME is one of MODELS.
+A table is between `<!-- fields: NAME -->` and `<!-- end -->`, where NAME is one of MODELS.
 """
 
 from __future__ import annotations

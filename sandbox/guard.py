@@ -1,4 +1,4 @@
-"""What stands before every route: counting, faults, keys and the error envelopes."""
+"""What comes before every route: counting, faults, keys and the error envelopes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to a batch by a request, whatever the protocol: it is taken in, polled, and told to end."""
+"""What happens to a batch by a request, whatever the protocol: it is accepted, polled, and cancelled."""
 
 from __future__ import annotations
 

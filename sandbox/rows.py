@@ -18,7 +18,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Answer(NamedTuple):
-    """A row's fate, the lines that tell of it (usually one), and what it cost; `reply` is None for free rows."""
+    """What became of a row, the lines that say so (usually one), and what it cost; `reply` is None for free rows."""
 
     custom_id: str
     fate: Fate

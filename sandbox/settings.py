@@ -1,4 +1,4 @@
-"""What can be set: how long a batch takes, how late listings are, and where the limits stand."""
+"""What can be set: how long a batch takes, how late listings are, and what the limits are."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ class State:
     # -- submissions and counts -----------------------------------------------------------------------------
 
     def submit(self, account: str, custom_id: str, submission: str) -> int:
-        """Count a row's submission once, however often it is told; says which of its id's it is, from 1."""
+        """Count a row's submission once, however often it is reported; return its number among its id's, from 1."""
         key = (account, custom_id, submission)
         with self.transaction() as db:
             db.execute("INSERT OR IGNORE INTO submissions VALUES (?, ?, ?)", key)
@@ -283,7 +283,7 @@ class State:
     # -- faults ---------------------------------------------------------------------------------------------
 
     def save_fault(self, fault_id: int, data: bytes) -> None:
-        """Remember a fault as it stands now."""
+        """Remember a fault as it is now."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO faults VALUES (?, ?)", (fault_id, data))
 

@@ -12,7 +12,7 @@ SLOW = ("workflows", "chaos", "e2e", "clients", "replay")
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the SDK interrupt a workflow task wherever it stands.
+    """Let the SDK interrupt a workflow task wherever it is.
 
     It does so after two seconds, which a busy machine needs for a task that does nothing wrong, and the server gives
     the task again. Where the interrupt lands in a destructor Python can only report it, and that would fail a test.

@@ -116,7 +116,7 @@ class Queue:
         return granted
 
     def place(self, holder: str) -> Place:
-        """Return where a holder stands."""
+        """Return a holder's place."""
         return Place(
             granted=holder in self._holding,
             ahead=self._line.ahead(holder),

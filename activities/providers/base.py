@@ -150,7 +150,7 @@ class RowFormat(Protocol):
         ...
 
     def owns(self, line: bytes, seal: str) -> bool | None:
-        """Return whether a line of results comes from the provider batch with this seal; None if it does not tell."""
+        """Return whether a line of results comes from the provider batch with this seal; None if it does not say."""
         ...
 
 

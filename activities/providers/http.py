@@ -147,7 +147,7 @@ class Http:
         range goes to another origin: neither a key, by whatever name, nor what the configuration adds.
 
         Raises:
-            ProviderUnavailable: the download cannot be had now, or broke off.
+            ProviderUnavailable: the download is not available now, or broke off.
             ProviderError: one of the others: the provider refuses it.
         """
         # A range counts the bytes that are sent, and `start` those of the content: they must be the same ones.

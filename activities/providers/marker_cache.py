@@ -32,7 +32,7 @@ class _Known:
         """Take in what was read from one moment to another; others may have read as well meanwhile."""
         if first <= self.last and self.first <= last:
             self.first, self.last = min(self.first, first), max(self.last, last)
-        else:  # between the two lies what nobody has read for good
+        else:  # nobody has read what lies between the two
             self.first, self.last = first, last
 
 
@@ -53,10 +53,10 @@ class MarkerCache:
         self._known = _Known()
 
     async def shows(self, marker: str, since: datetime) -> bool:
-        """Return whether a batch that was created since then carries this marker, as a listing of now tells.
+        """Return whether a batch that was created since then carries this marker, according to the listing now.
 
         Raises:
-            ListingIncomplete: nobody can tell: the listing has no end, and what could be seen does not carry it.
+            ListingIncomplete: unknown: the listing has no end, and what could be seen does not carry it.
         """
         if len(self._known.markers) > _MOST:
             self._known = _Known()

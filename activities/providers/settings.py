@@ -40,7 +40,7 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
 class ProviderSettings(BaseModel):
     """One named connection. The key itself is read from the environment, once, when the worker starts."""
 
-    # Not even an error repeats what stands there: a key may have been put into the wrong place.
+    # Not even an error repeats the value: a key may have been put into the wrong place.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: Annotated[str, Field(min_length=1, description="The name that specs use.")]

@@ -122,7 +122,7 @@ class Bucket(Backend):
             yield writer
             writer.flush()
         except BaseException as error:
-            # Told of an error, obstore aborts the upload. Should that fail too, the first error is the one to see.
+            # obstore is given the error and aborts the upload. Should that fail too, the first error is the one to see.
             with suppress(Exception):
                 upload.__exit__(type(error), error, error.__traceback__)
             raise

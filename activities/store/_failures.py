@@ -1,7 +1,7 @@
-"""LedgerSteps what the operating system and obstore raise into a StoreError: one sentence, no credentials.
+"""Turns what the operating system and obstore raise into a StoreError: one sentence, no credentials.
 
 The messages of object stores quote the whole answer (S3's names the access key and what was signed), so a StoreError
-takes only the status and the error code from them. The original stays chained, for who debugs the process itself.
+takes only the status and the error code from them. The original stays chained, for whoever debugs the process itself.
 """
 
 from __future__ import annotations

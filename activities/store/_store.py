@@ -95,7 +95,7 @@ class Store:
         return cls(file_uri(root), Folder(root))
 
     def uri(self, path: str) -> str:
-        """Return the full URI of a path; path() turns it back. "" stands for the store itself."""
+        """Return the full URI of a path; path() turns it back. "" is the store itself."""
         if not path:
             return self.url
         _check(path)

@@ -24,7 +24,7 @@ from ..start import spec_of
 from .decisions import Execution, FolderRecords, TemporalState
 from .reporter import Reporter
 
-#: Where an input that stands for several files stops being a plain path.
+#: Where an input that names several files stops being a plain path.
 _PATTERN = re.compile(r"[*?]")
 
 

@@ -113,7 +113,7 @@ async def results(request: web.Request) -> web.StreamResponse:
     batch = _batch(request)
     if not batch.status.ended:
         raise Refusal(400, f"Batch {batch.id} has no results yet: it is {_status(batch)}.")
-    if batch.output_file_id is None:  # every row was told to be missing
+    if batch.output_file_id is None:  # every row has the directive `missing`
         return web.Response(body=b"", content_type="application/x-jsonl")
     path = provider_of(request).state.file_path(batch.output_file_id)
     return await download(request, "batches.results", path, "application/x-jsonl")

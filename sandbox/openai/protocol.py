@@ -25,7 +25,7 @@ _FAILURES = {
     "context_length": (400, "invalid_request_error", "context_length_exceeded"),
     "overloaded": (503, "server_error", "overloaded"),
 }
-#: Types of refusals by status; the others' is told by the status alone.
+#: Types of refusals by status; the type of the others follows from the status alone.
 _TYPES = {429: "rate_limit_error"}
 #: Code and message of rows that the batch's end overtook.
 _OVERTAKEN = {

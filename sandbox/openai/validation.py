@@ -47,7 +47,7 @@ def check_file(lines: Lines, size: int, endpoint: str, settings: Settings, keep_
         lines: The file's lines.
         size: The file's bytes.
         endpoint: The batch's endpoint, which every line must name.
-        settings: Where the limits stand.
+        settings: The limits.
         keep_on: Called now and then; raises when the sandbox stops.
     """
     whole = _check_whole(lines, size, settings)

@@ -62,7 +62,7 @@ def chat(custom_id: str, text: str = "Say hi.", model: str | None = "gpt-4o-mini
 
 
 def jsonl(*rows: Any) -> bytes:
-    """Rows as one program would write them; bytes stand for lines that are somehow special."""
+    """Rows as one program would write them; bytes are lines that are special in some way."""
     return b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
 
 
@@ -86,7 +86,7 @@ class Desk:
         self.summary: PlanSummary
         self.shard, self.number = 0, 1
         self.tries = 1  #: What Temporal says of the next steps.
-        self.sent: list[AttemptRecord] = []  #: What settle is told of.
+        self.sent: list[AttemptRecord] = []  #: The attempts that settle is given.
 
     def _settings(self, name: str) -> ProviderSettings:
         kinds = {"gpt": ("openai", f"{self.sandbox.url}/v1"), "claude": ("anthropic", self.sandbox.url)}

@@ -251,7 +251,7 @@ async def test_results_tell_whose_they_are(account: Account) -> None:
     rows = account.provider.rows
     for line in await account.lines(batch):
         assert rows.owns(line, SEAL) is True
-        # Where users' ids are kept nothing in a line tells, and the marker has told before.
+        # Where users' ids are kept nothing in a line says whose it is: the marker has already decided.
         assert rows.owns(line, sealed("b-2/0/1", DIGEST)) is rows.keeps_ids
 
 

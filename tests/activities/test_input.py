@@ -242,7 +242,7 @@ def test_lines_of_several_files_have_their_own_numbers_and_the_offsets_of_one(tm
         assert list(source.lines(20, line.offset + line.length, line.number - 1)) == found[number + 1 :]
 
 
-# --- what is told of rows ---
+# --- what is reported of rows ---
 
 
 async def test_bad_rows_are_told_by_file_and_line(desk: Any) -> None:
@@ -396,7 +396,7 @@ async def test_a_shard_of_an_older_version_is_sent(desk: Any) -> None:
     rows = [desk.chat(f"r-{n}") for n in range(3)]
     first = await desk.plan(*rows)
     plan = json.loads((desk.folder / "b-1/plan.json").read_bytes())
-    # What a shard was before it told more.
+    # What a shard's record was before it said more.
     put(desk, "b-1/plan.json", json.dumps(plan).encode())
     record = {name: value for name, value in desk.record().items() if name not in ("model", "several", "cut", "models")}
     put(desk, "b-1/shards/00000/shard.json", json.dumps(record).encode())
@@ -867,7 +867,7 @@ async def test_a_cut_that_was_given_away_ends_before_it_writes_again(desk: Any) 
             await bench.cut(place, given_away_at=0)
     assert bench.written() == read_once
     found, _, _ = await bench.cut()
-    assert found.invalid == 1  # a second reading tells of the id that stands twice
+    assert found.invalid == 1  # a second reading finds the duplicate id
 
 
 def request(desk: Any) -> PlanRequest:
@@ -1033,7 +1033,7 @@ async def test_a_second_row_of_an_id_is_found_over_a_death(desk: Any) -> None:
     _, _, lease = await bench.cut(last=25)
     found, others, after = await bench.cut(lease.resume_from)
     assert [str(problem) for problem in found.problems] == ["line 31, custom_id: is the same as on line 4"]
-    # Ten rows, and the one with the id that stood twice; then all once more, now knowing which it is.
+    # Ten rows, and the one with the duplicate id; then all once more, now knowing which it is.
     assert len(others.prepared) == 11 + 30
     assert after.rows == 31
 

@@ -280,7 +280,7 @@ async def test_the_model_of_a_line_is_not_told(desk: Any) -> None:
     assert SECRET not in error.message + "".join(problems(error))
 
 
-# --- ids that stand twice ---
+# --- duplicate ids ---
 
 
 async def test_two_rows_of_one_id_are_told_with_both_lines(desk: Any) -> None:
@@ -587,7 +587,7 @@ async def test_a_limit_on_costs_holds_for_a_provider_that_takes_several_models(d
 
 
 async def bytes_a_row(desk: Any, often: int) -> float:
-    """Return how much each row adds to a plan's peak of memory, where every id stands so often in the input."""
+    """Return how much each row adds to a plan's peak of memory, where every id occurs so often in the input."""
     sizes = (4_000, 24_000)
     text = b"Hi. " * 100  # so that the buffers, which hold whole pieces of the input, are full in both sizes
     peaks = []

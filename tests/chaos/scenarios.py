@@ -128,7 +128,7 @@ async def worker_crash_strands_job(lab: Lab) -> Ended:
 
 @scenario
 async def cancel_event_lost(lab: Lab) -> Ended:
-    """A cancel that is sent while no worker lives is heeded by the next one."""
+    """A cancel that is sent while no worker lives is obeyed by the next one."""
     crew = lab.crew()
     order = await crew.start(4, poll=RARELY)
     await crew.until(order, lambda progress: progress.provider_batch_id)

@@ -1,4 +1,4 @@
-"""Compressed files: told by their first bytes, expanded piece by piece, and refused where they are not whole."""
+"""Compressed files: recognized by their first bytes, expanded piece by piece, and refused where they are not whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the plan of an earlier run still stand? A table of all that can be known of it."""
+"""Is the plan of an earlier run kept? A table of all that can be known of it."""
 
 from __future__ import annotations
 

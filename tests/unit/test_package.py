@@ -46,7 +46,7 @@ def packed(wheel: Path) -> list[str]:
 
 def test_every_module_of_the_wheel_imports_from_the_wheel(wheel: Path, packed: list[str], tmp_path: Path) -> None:
     # A line of a .pth file only adds a folder to the path; .pth files in that folder are not obeyed. So the new
-    # environment sees the installed dependencies, and not the editable install of this tree that stands beside them.
+    # environment sees the installed dependencies, and not the editable install of this tree beside them.
     run(sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv"))
     python = str(tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python")
     run(sys.executable, "-m", "pip", f"--python={python}", "install", "--no-deps", "--no-index", str(wheel))
@@ -133,7 +133,7 @@ def test_the_constraints_are_versions_only() -> None:
 
 
 def sources() -> Iterator[Path]:
-    """Yield every module of the package as it stands in the tree."""
+    """Yield every module of the package as it is in the tree."""
     for file in ROOT.rglob("*.py"):
         parts = file.relative_to(ROOT).parts
         if parts[0] not in OUTSIDE and not any(part.startswith(".") for part in parts):

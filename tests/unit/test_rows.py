@@ -16,7 +16,7 @@ import pytest
 from durabatch.activities.rows import MAX_DEPTH, MAX_ID_CHARACTERS, Line, Row, RowRefused, lines, parse
 
 BOM = b"\xef\xbb\xbf"
-#: Stands in every row below, and must stand in no reason.
+#: Occurs in every row below, and must occur in no reason.
 SECRET = "Sesame"
 BODY = {"model": "m", "messages": [{"role": "user", "content": SECRET}]}
 
@@ -292,7 +292,7 @@ def test_a_refused_row_keeps_its_id_so_that_its_result_can_have_it() -> None:
     assert refused(row(custom_id="a\n" + "y" * 300)).custom_id == "a\\n" + "y" * 38 + "…"
 
 
-# --- names that stand twice ---
+# --- duplicate names ---
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ CASES = [
 
 @dataclass
 class Double:
-    """Stands for one step, and fails until it is told not to."""
+    """Takes the place of one step, and fails until it is asked not to."""
 
     step: str
     code: str

@@ -13,7 +13,7 @@ from durabatch.contract import BatchResult, BatchStatus
 from durabatch.workflows.decisions import BRIEF, GONE, LATE
 from support.house import House
 
-#: By provider: what hides its results from a batch that has ended, and where they are had from.
+#: By provider: what hides its results from a batch that has ended, and where they are fetched from.
 HIDDEN = {
     "sandbox": ({"/output_file_id": None, "/error_file_id": None}, "files.content"),
     "claude": ({"/results_url": None}, "batches.results"),

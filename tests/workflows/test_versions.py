@@ -34,7 +34,7 @@ from durabatch.workflows import BatchWorkflow, attempt_state, shard_workflow, st
 from durabatch.workflows.state import Carried
 from support.house import House, connect, dev_server, open_house
 
-#: What a later version has added: file, what stands there now, and what stands there then.
+#: What a later version has added: file, what is there now, and what is there then.
 LATER = [
     ("contract/spec.py", "    provider: Annotated[", '    hue: str = "blue"\n    provider: Annotated['),
     ("contract/spec.py", "    first: Annotated[Duration", "    grain: float = 0.5\n    first: Annotated[Duration"),

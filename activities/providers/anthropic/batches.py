@@ -2,7 +2,7 @@
 
 There are no files and no metadata, so the ids of the rows are the only place for a marker, and they are seen again only
 in the results. A batch whose create was lost is therefore found provisionally: as one of the right time and size, until
-the ids in its results tell.
+the ids in its results decide.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class AnthropicBatches:
         return listed(self._http, BATCHES, "after_id", {"limit": 100})
 
     async def _name_in(self, batch: Snapshot) -> str | None:
-        """Return the name that a batch's rows carry, None as long as nobody can tell."""
+        """Return the name that a batch's rows carry, None while that cannot be known."""
         if batch.id not in self._known and batch.output:
             name = await self._read_name(batch.id)
             if name is None:

@@ -77,7 +77,7 @@ def name_on(line: bytes) -> str | None:
 
 
 def owns(line: bytes, seal: str) -> bool | None:
-    """Return whether a result belongs to the batch with this marker, None where it does not tell."""
+    """Return whether a result belongs to the batch with this seal, None where its id does not say."""
     name = name_on(line)
     return None if name is None else name == name_of(seal)
 
