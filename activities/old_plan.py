@@ -27,8 +27,8 @@ class Verdict(Enum):
     """What becomes of the plan that is there."""
 
     BOUGHT = "bought"  #: It is kept: something may have been bought by it.
-    HOLDS = "holds"  #: It is kept, and checked as a new one would be: nothing of it was bought.
-    FALLS = "falls"  #: It is replaced: the input is read, and cut again.
+    KEPT = "kept"  #: It is kept, and checked as a new one would be: nothing of it was bought.
+    REPLACED = "replaced"  #: It is replaced: the input is read, and cut again.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,5 +65,5 @@ def judge(old: OldPlan, match: Match) -> Verdict:
         return Verdict.BOUGHT
     # Cut by other limits than today's, shards that were bought once are still found by their markers.
     if match is Match.ALL or (match is Match.FILES and old.whole and old.noted):
-        return Verdict.HOLDS
-    return Verdict.FALLS
+        return Verdict.KEPT
+    return Verdict.REPLACED

@@ -108,7 +108,7 @@ class Plan:
             inputs = plan_inputs(asked, files, provider, spec.endpoint)
             if plan is not None:  # a create of the run before a reset may have been noted since
                 old = await self._known_of(plan, root, request.execution)
-            if plan is not None and old is not None and judge(old, match(plan, inputs)) is not Verdict.FALLS:
+            if plan is not None and old is not None and judge(old, match(plan, inputs)) is not Verdict.REPLACED:
                 _check(plan, spec, self._resources.prices(spec.provider))
             elif recall:
                 return None

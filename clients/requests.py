@@ -37,7 +37,7 @@ Body = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
 Requests = Mapping[str, Body] | Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | str | Path
 
 #: Rows after which others on the event loop get their turn; about 5 ms.
-_BREATH = 1000
+_ROWS_A_TURN = 1000
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 #: What a file's name in the store is free of: what a path must not hold, and what is hard to type.
 _UNSTORED = re.compile(r"[^\w.,+=@() -]")
@@ -150,7 +150,7 @@ async def gathered(requests: Requests, store: Store) -> AsyncIterator[Rows]:
             async for line in _lines(requests):
                 out.write(line)
                 written += 1
-                if written % _BREATH == 0:
+                if written % _ROWS_A_TURN == 0:
                     await asyncio.sleep(0)
         yield _filled(await asyncio.to_thread(_on_disk, file), "The collection")
 

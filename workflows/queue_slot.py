@@ -14,8 +14,9 @@ from .failures import StepFailed, Stopped
 #: this is for a signal that was lost, a ledger that was terminated, and claims beyond what a ledger carries.
 RENEW = timedelta(minutes=5)
 RENEW_LONGEST = timedelta(hours=1)
-#: How long it is tried to note room or to give it back; the ledger finds out by itself when the workflow has ended.
-PATIENCE = timedelta(minutes=30)
+#: How long an attempt keeps trying to report room that it holds or gives back; once the workflow has ended, the ledger
+#: finds out by itself.
+_LEDGER_PATIENCE = timedelta(minutes=30)
 
 
 class QueueSlot:
@@ -73,7 +74,7 @@ class QueueSlot:
                 RELEASE,
                 request,
                 summary="give the room in the queue back",
-                give_up_at=workflow.now() + PATIENCE,
+                give_up_at=workflow.now() + _LEDGER_PATIENCE,
             )
         except StepFailed as error:
             self._steering.report(error.message)
@@ -103,7 +104,7 @@ class QueueSlot:
             summary="ask for room in the account's queue",
             submitted=held,
             stops=not held,
-            give_up_at=workflow.now() + PATIENCE if held else None,
+            give_up_at=workflow.now() + _LEDGER_PATIENCE if held else None,
         )
         self._state.ledger = reserved.ledger
         return reserved

@@ -71,10 +71,6 @@ class Held:
         self._send(signal.SIGKILL)
         await self.gone()
 
-    def kill_now(self) -> None:
-        """The same without waiting for it."""
-        self._send(signal.SIGKILL)
-
     def stop(self) -> None:
         """SIGTERM: it is asked to end, and says goodbye."""
         self._send(signal.SIGTERM)

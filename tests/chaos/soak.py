@@ -88,7 +88,7 @@ WEIGHTS = {
     "network_fault": 12,
 }
 #: Batches under way at a time, and workers.
-ABREAST = 8
+BATCHES_AT_ONCE = 8
 WORKERS = 3
 #: Tokens that the account may have enqueued: about half of what is ordered concurrently, so that some always wait.
 TOKENS = 6_000
@@ -152,7 +152,7 @@ class Soak:
     async def _buy(self) -> None:
         """Keep batches under way for as long as they are disturbed, and until there were enough."""
         while self.disturbed < self.wanted or self.started < self.least:
-            if len(self.under_way) < ABREAST:
+            if len(self.under_way) < BATCHES_AT_ONCE:
                 await self._order()
             await asyncio.sleep(0.1)
 

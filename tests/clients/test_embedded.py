@@ -157,7 +157,7 @@ async def test_a_broken_record_is_as_good_as_none(tmp_path: Path, record: str) -
     assert not temporal_server(tmp_path).alive()
 
 
-def companion(folder: Path, code: str) -> BackgroundProcess:
+def background(folder: Path, code: str) -> BackgroundProcess:
     async def never(ports: Mapping[str, int]) -> bool:
         return False
 
@@ -172,7 +172,7 @@ def companion(folder: Path, code: str) -> BackgroundProcess:
 
 
 async def test_a_server_that_does_not_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
-    thing = companion(tmp_path, "print('one'); print('the disk is on fire'); raise SystemExit(3)")
+    thing = background(tmp_path, "print('one'); print('the disk is on fire'); raise SystemExit(3)")
     with pytest.raises(
         DurabatchError, match=r"The thing server ended at once; its log ends: one / the disk is on fire"
     ):

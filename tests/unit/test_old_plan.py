@@ -10,15 +10,15 @@ from durabatch.activities.old_plan import Match, OldPlan, Verdict, judge, match
 from durabatch.activities.plan_inputs import PlanInputs
 from durabatch.activities.records import PlanRecord
 
-BOUGHT, HOLDS, FALLS = Verdict
+BOUGHT, KEPT, REPLACED = Verdict
 
 #: whole, same start, accounted, noted: the verdict for each of the four matches, from nothing to all. "-": either.
 TABLE = {
-    "yes -   -   no ": (FALLS, FALLS, FALLS, HOLDS),  # nothing was ever bought by it
-    "yes -   no  yes": (FALLS, BOUGHT, BOUGHT, BOUGHT),  # a batch on its way, or one that gave up
-    "yes yes yes yes": (FALLS, BOUGHT, BOUGHT, BOUGHT),  # a reset of one that has ended
-    "yes no  yes yes": (FALLS, FALLS, HOLDS, HOLDS),  # the id is started again after its end
-    "no  -   -   -  ": (FALLS, FALLS, FALLS, HOLDS),  # its shards are being replaced
+    "yes -   -   no ": (REPLACED, REPLACED, REPLACED, KEPT),  # nothing was ever bought by it
+    "yes -   no  yes": (REPLACED, BOUGHT, BOUGHT, BOUGHT),  # a batch on its way, or one that gave up
+    "yes yes yes yes": (REPLACED, BOUGHT, BOUGHT, BOUGHT),  # a reset of one that has ended
+    "yes no  yes yes": (REPLACED, REPLACED, KEPT, KEPT),  # the id is started again after its end
+    "no  -   -   -  ": (REPLACED, REPLACED, REPLACED, KEPT),  # its shards are being replaced
 }
 
 
