@@ -16,7 +16,7 @@ class Answers:
     """Reads the lines of one file.
 
     Args:
-        outcome: what a line says; raises ValueError where it is no result.
+        outcome: what a line says; raises ValueError where it is not a result.
         set_aside: takes each line that cannot be read.
     """
 

@@ -53,7 +53,7 @@ async def find_folder(store: Store, root: str, identity: str) -> str:
         ) from None
     except msgspec.MsgspecError:
         raise StoreMismatch(
-            f"The object {store.uri(plan_path(path))} is no plan: bring the batch's own back."
+            f"The object {store.uri(plan_path(path))} is not a plan: bring the batch's own back."
         ) from None
     if identity and planned_in != identity:
         raise mismatch(store)

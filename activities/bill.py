@@ -9,7 +9,7 @@ from .prices import Prices, dollars
 from .providers import Outcome
 from .providers.outcome import RowTokens
 
-#: More tokens than any row has; what a provider counts above that is no count.
+#: More tokens than any row has; what a provider counts above that is not a count.
 _MAX_TOKENS = 10**9
 #: Models without a known price that are named, and characters of a name.
 _MAX_MODELS = 20

@@ -212,7 +212,7 @@ async def open_input(store: Store, root: str, files: tuple[File, ...], lease: Le
     """Return the files as one input, compressed ones by their expanded copies, which are made where they are missing.
 
     Raises:
-        InvalidInput: compressed data is cut off or damaged, or a file is no JSONL at all.
+        InvalidInput: compressed data is cut off or damaged, or a file is not JSONL at all.
     """
     several = len(files) > 1
     names = _names(files)

@@ -4,7 +4,7 @@ Each record has an `action`, and where they are known `batch_id`, `shard` and `a
 `bytes` and `provider_batch_id`: counts, ids and our own sentences, never a row's text, a prompt or a key. They are
 attributes of the record (`extra`), so any formatter can use them; `workers/logs.py` has ours.
 
-At INFO is what happens once or seldom in a batch's life; what is repeated (polls, looks) and each step's start is at
+INFO has what happens once or rarely in a batch's life; what is repeated (polls, looks) and each step's start are at
 DEBUG. What fails, or is refused, is at WARNING with its code; a fault of our own is at ERROR.
 """
 
@@ -187,7 +187,7 @@ _ANSWERS: dict[type[Any], Callable[[Any], Described]] = {
     Applied: _applied,
     Reserved: _reserved,
 }
-#: Steps whose answers say nothing that a batch's reader would miss.
+#: Steps whose answers are not worth recording.
 _SILENT = {TIDY.name: Action.TIDIED, RELEASE.name: Action.RELEASED, CENSUS.name: Action.COUNTED}
 
 

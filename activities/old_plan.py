@@ -36,16 +36,16 @@ class OldPlan:
     """What is known of the plan that an earlier run left."""
 
     whole: bool  #: Its shards are there: they are not being replaced, and it was not refused.
-    same_start: bool  #: This run is a reset of the start that went by it last, and means the rows of that one.
-    accounted: bool  #: A result lies there that accounts for every row.
-    noted: bool  #: Notes of creates lie there (see `claims`).
+    same_start: bool  #: This run is a reset of the start that used it last, and means that one's rows.
+    accounted: bool  #: Its folder holds a result that accounts for every row.
+    noted: bool  #: Its folder holds notes of creates (see `claims`).
 
     @property
     def may_have_bought(self) -> bool:
         """Whether something may have been bought by it that is not accounted for.
 
-        Once all is accounted for, another start of the id means what lies there now; a reset still means what was
-        bought, whatever lies there.
+        Once all is accounted for, another start of the id means the input as it is now; a reset still means what was
+        bought, however the input has changed.
         """
         return self.whole and self.noted and (self.same_start or not self.accounted)
 

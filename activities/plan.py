@@ -239,7 +239,7 @@ class Plan:
         return root
 
     async def _known_of(self, plan: PlanRecord, root: str, execution: str) -> OldPlan:
-        """Look at what lies beside a plan that an earlier run left."""
+        """Return what is known of a plan that an earlier run left, and of what is beside it."""
         whole = plan.spec_digest != ""
         return OldPlan(
             whole=whole,
@@ -249,7 +249,7 @@ class Plan:
         )
 
     async def _accounted(self, root: str) -> bool:
-        """Return whether a result lies there that accounts for every row; that of a batch that gave up does not."""
+        """Return whether a result there accounts for every row; that of a batch that gave up does not."""
         try:
             result = json.loads(await self._resources.store.read(result_path(root)))
         except ObjectNotFound:
@@ -281,7 +281,7 @@ class Plan:
             found = decode_plan(data)
         except msgspec.MsgspecError:
             raise InvalidSpec(
-                f"The plan.json in the output folder is no plan: give {request.batch_id} a folder of its own."
+                f"The plan.json in the output folder is not a plan: give {request.batch_id} a folder of its own."
             ) from None
         if batch_of(found.batch_id) != request.batch_id:
             raise InvalidSpec(

@@ -82,7 +82,7 @@ def objects(line: bytes) -> Iterator[bytes]:
     """Yield the objects on a line, repaired: one, or several without line breaks between them.
 
     Raises:
-        ValueError: what follows is none.
+        ValueError: what follows is not an object.
     """
     text = repaired(line).decode()
     at = 0

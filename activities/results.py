@@ -50,7 +50,7 @@ def result_line(row: ResultRow) -> bytes:
 
 
 def unread(place: str) -> RowFailure:
-    """Return why a row failed of whose result no more than the id can be read.
+    """Return why a row failed whose result cannot be read, but for its id.
 
     Args:
         place: where its line is kept, in the batch's folder.

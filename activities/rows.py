@@ -26,8 +26,8 @@ _BOM = b"\xef\xbb\xbf"
 class Problem(StrEnum):
     """Why a row cannot be sent, in a word for programs."""
 
-    JSON = "invalid_json_line"  #: The line is no JSON object that can be passed on.
-    ROW = "invalid_row"  #: It is one, and no request.
+    JSON = "invalid_json_line"  #: The line is not a JSON object that can be passed on.
+    ROW = "invalid_row"  #: It is a JSON object, and not a request.
     FIELD = "invalid_field"  #: A field is missing, or has a value that it cannot have.
     DUPLICATE_ID = "duplicate_custom_id"
     DUPLICATE_FIELD = "duplicate_field"
@@ -180,7 +180,7 @@ def parse(data: bytes) -> Row:
     """Return the request on a line.
 
     Raises:
-        RowRefused: it is none; says which field and why.
+        RowRefused: there is none; says which field and why.
     """
     if not data.isascii():
         try:

@@ -63,7 +63,7 @@ class Settle:
 async def _bought(store: Store, attempt: Attempt, shard: ShardRecord) -> list[int] | None:
     """Return the rows with which an attempt may have been bought, by any run of its batch; None if it was not.
 
-    Rows of another plan, of an input that has changed since for example, are none of these.
+    Rows of another plan, of an input that has changed since for example, do not count.
     """
     if digests := await noted_digests(store, attempt):
         with contextlib.suppress(ObjectNotFound, msgspec.MsgspecError):

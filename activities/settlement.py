@@ -124,7 +124,7 @@ class Settlement:
                     self._absent[number] = past
                     self._classes[number] = None
         seen = bytearray(len(self._ids))
-        unread: dict[int, str] = {}  # rows of whose lines no more than the id can be read, and the file they are in
+        unread: dict[int, str] = {}  # rows whose lines cannot be read but for the id, and the file they are in
 
         def set_aside(line: bytes) -> None:
             self._stray("unreadable", line)

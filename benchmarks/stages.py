@@ -5,7 +5,7 @@
 Each step runs in this process as a worker runs it, one after another, in a real store and against the sandbox in a
 process of its own. It reports microseconds per row: wall time, and this process's processor time. Upload and fetch
 wait for the sandbox, the others for the disk. With --hot, a profiler shows in which functions plan, settle and a
-rewriting upload spend their time; it makes small functions look dearer than they are.
+rewriting upload spend their time; it makes small functions look more expensive than they are.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from .terminal import settings as read_settings
 
 #: How long a provider may take to answer a listing of its models.
 _PROVIDER_PATIENCE = timedelta(seconds=10)
-#: Signatures, Retry-After and deadlines bear a clock that is this wrong; beyond it they begin to lie.
+#: Signatures, Retry-After and deadlines tolerate a clock that is this far off; beyond it they become wrong.
 _CLOCK_SECONDS = 30.0
 #: How a base URL ends that names a version of the API.
 _VERSION = re.compile(r"/v\d\w*$")
@@ -112,7 +112,7 @@ async def _worker(opened: Session) -> Finding:
     try:
         polled = await worker_polls(opened.connection.client, queue)
     except RPCError as error:
-        return Finding(Level.WARN, "worker", f"Temporal does not tell who polls {queue!r}: {error.message}")
+        return Finding(Level.WARN, "worker", f"Temporal does not say who polls {queue!r}: {error.message}")
     if polled:
         return Finding(Level.OK, "worker", f"a worker polls task queue {queue!r}")
     return Finding(Level.WARN, "worker", f"no worker polls task queue {queue!r}", "Start one: `durabatch worker`.")
@@ -198,7 +198,7 @@ async def _reach(provider: ProviderSettings) -> tuple[Finding, float | None]:
         if (better := await _better(provider)) is not None:
             fix = f'Write base_url = "{better}" in [providers.{provider.name}].'
             return Finding(Level.FAIL, name, f"{provider.url}: {error.message} It answers at {better}.", fix), None
-        # Some servers have no list of models; what is no JSON, or moved, is not the API.
+        # Some servers have no list of models; an answer that is not JSON, or has moved, is not the API.
         level = Level.WARN if isinstance(error, ProviderNotFound) else Level.FAIL
         fix = f"Correct the base_url of [providers.{provider.name}], unless batches run all the same."
         return Finding(level, name, f"{provider.url}: {error.message}", fix), None

@@ -55,10 +55,10 @@ class SpecOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no NAME=VALUE before anything is read.
+        """Refuse what is not NAME=VALUE before anything is read.
 
         Raises:
-            typer.BadParameter: a --param or a --label is none.
+            typer.BadParameter: a --param or a --label is not.
         """
         self.fields()
 

@@ -35,7 +35,7 @@ from .connection import TemporalUnavailable, translated
 _PAUSE = 1.0
 #: The failure type of a batch that ended as `failed`; its first detail is the BatchResult.
 _BATCH_FAILED = "BatchFailed"
-#: Failure types of a start whose input is no spec: such a batch never began.
+#: Failure types of a start whose input is not a spec: such a batch never began.
 _NO_SPEC = frozenset({"ValidationError", InvalidSpec.code})
 
 
@@ -52,7 +52,7 @@ async def describe(client: Client, batch_id: str) -> WorkflowExecutionDescriptio
     """Return what Temporal knows of a batch.
 
     Raises:
-        BatchNotFound: the id belongs to a workflow that is no batch.
+        BatchNotFound: the id belongs to a workflow that is not a batch.
         RPCError: Temporal does not know the id, or does not answer.
     """
     description = await client.get_workflow_handle(batch_id).describe()

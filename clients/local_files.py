@@ -48,7 +48,7 @@ def check_files(requests: str | Path) -> None:
         requests: the path of a file, a folder or a pattern.
 
     Raises:
-        InvalidInput: they cannot, they are empty, or a file is no JSONL at all.
+        InvalidInput: they cannot, they are empty, or a file is not JSONL at all.
     """
     path = local_path(requests)
     files, folder = local_files(path)
@@ -99,7 +99,7 @@ def opened(file: Path) -> Iterator[BinaryIO]:
     """Open a local file to read.
 
     Raises:
-        InvalidInput: it cannot be read, or is no regular file.
+        InvalidInput: it cannot be read, or is not a regular file.
     """
     if file.exists() and not file.is_file():
         # What comes through a pipe can be read once only, and a file is looked at, measured and copied.
@@ -119,7 +119,7 @@ def measure_file(file: Path) -> Measured:
     """Read a local file.
 
     Raises:
-        InvalidInput: it cannot be read, its compressed data is cut off or damaged, or it is no JSONL at all.
+        InvalidInput: it cannot be read, its compressed data is cut off or damaged, or it is not JSONL at all.
     """
     with opened(file) as source:
         return measure(iter(lambda: source.read(PIECE), b""), f"The file {file}")
@@ -129,7 +129,7 @@ def measure(pieces: Iterable[bytes], what: str) -> Measured:
     """Read a file, expanding it where it is compressed.
 
     Raises:
-        InvalidInput: compressed data is cut off or damaged, or it is no JSONL at all.
+        InvalidInput: compressed data is cut off or damaged, or it is not JSONL at all.
     """
     digest, inner, count, size = hashlib.sha256(), hashlib.sha256(), 0, 0
     head = b""

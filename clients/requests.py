@@ -174,7 +174,7 @@ async def _stored(uri: str, store: Store) -> Rows:
 
 async def _measured(store: Store, file: File) -> _Recorded:
     """Return what is in a file of the store: as it was recorded when a client brought it, or else by reading it."""
-    if parse_brought(file.path):  # such an object is named by its content, and is never written anew with another
+    if parse_brought(file.path):  # such an object is named by its content, so it never gets another one
         with contextlib.suppress(ObjectNotFound, msgspec.MsgspecError):
             recorded = _decode(await store.read(measured_path(file.path)))
             if recorded.size == file.size:

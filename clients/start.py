@@ -226,7 +226,7 @@ async def spec_of(client: Client, found: WorkflowExecution) -> BatchSpec | None:
         try:
             return TypeAdapter(PassedSpec).validate_python((await client.data_converter.decode(payloads[:1]))[0])
         except (ValidationError, ValueError, TypeError, RuntimeError, IndexError):
-            return None  # Started by hand, with something that is no spec.
+            return None  # Started by hand, with something that is not a spec.
     return None
 
 

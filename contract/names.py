@@ -66,7 +66,7 @@ def marker(batch: str, shard: int, attempt: int) -> str:
 
 
 def parse_marker(marker: str) -> tuple[str, int, int] | None:
-    """Return the batch's name at providers, the shard and the attempt of a marker; None if it is none."""
+    """Return the batch's name at providers, the shard and the attempt of a marker; None if it is not one."""
     batch, _, rest = marker.partition("/")
     shard, _, attempt = rest.partition("/")
     return (batch, int(shard), int(attempt)) if shard.isdecimal() and attempt.isdecimal() else None

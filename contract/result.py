@@ -48,7 +48,7 @@ class Strays(LenientModel):
 
     unknown: Annotated[Count, Field(description="Rows with an id that was never sent.")] = 0
     duplicate: Annotated[Count, Field(description="Second and later rows for one id.")] = 0
-    unreadable: Annotated[Count, Field(description="Lines that are no result, or cannot be read.")] = 0
+    unreadable: Annotated[Count, Field(description="Lines that are not results, or cannot be read.")] = 0
 
     def __add__(self, other: Strays) -> Strays:
         return Strays(**{name: getattr(self, name) + getattr(other, name) for name in Strays.model_fields})

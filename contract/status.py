@@ -24,7 +24,7 @@ class BatchStatus(Word):
 class RowStatus(StrEnum):
     """How a row ended: each row of the input has exactly one. No version adds to these four (promise G2)."""
 
-    SUCCEEDED = "succeeded"  #: The provider answered it, with a 2xx that is no error within.
+    SUCCEEDED = "succeeded"  #: The provider answered it, with a 2xx that holds no error.
     FAILED = "failed"  #: The provider, or the plan, refused it, or the provider never returned it.
     CANCELED = "canceled"  #: A cancel came before the provider had finished it.
     EXPIRED = "expired"  #: The deadline came before the provider had finished it.

@@ -225,7 +225,7 @@ class AttemptRecord(LenientModel):
     absent: ErrorClass = ErrorClass.MISSING  #: What is the matter with rows that it did not return.
     message: str = ""  #: The same in words.
     lines: int | None = None  #: Lines of its results that were fetched, where that was noted.
-    fetched: bool = True  #: Whether there are results of it; what else lies in its folder is of another run.
+    fetched: bool = True  #: Whether there are results of it; anything else in its folder is of another run.
     #: Rows that the provider says it answered, and so bills. If fewer came back, no row that did not is tried again.
     answered: int = 0
     counted: bool = True  #: Whether its rows had a chance to run, and so used up one of their attempts.

@@ -175,7 +175,7 @@ def int_param(request: web.Request, name: str, default: int, low: int, high: int
     """A whole number from the query.
 
     Raises:
-        Refusal: 400 when it is no number or out of range.
+        Refusal: 400 when it is not a number or is out of range.
     """
     given = request.query.get(name)
     if given is None:

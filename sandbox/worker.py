@@ -156,7 +156,7 @@ class Worker:
         with self._state.transaction():
             batch = self._state.batch(batch_id)
             now = time.time()
-            # Looked at again under the lock: a cancel may have come in between, and then it is staged anew.
+            # Looked at again under the lock: a cancel may have come in between, and then it is staged again.
             if batch is None or not batch.staged or batch.status.ended or not batch.due(self._settings(), now):
                 return
             staged = stage_of(self._state.folder, batch.id)

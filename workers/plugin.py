@@ -17,14 +17,14 @@ from ..contract import ConfigurationError
 from ..workflows import WORKFLOWS
 from .settings import Settings
 
-#: Our workflows' own modules. To load them anew for each run took 60 ms of CPU, 12 s for a batch of 200 children, and
+#: Our workflows' own modules. Reloading them for each run took 60 ms of CPU, 12 s for a batch of 200 children, and
 #: on a busy machine more than the two seconds that a workflow task has. They hold no state, and call nothing that
 #: Temporal's sandbox would refuse: `tests/replay` loads them there, for each history.
 WORKFLOW_MODULES = "durabatch.workflows"
-#: Modules that workflows share with the worker instead of loading them anew for each run.
+#: Modules that workflows share with the worker instead of reloading them for each run.
 PASSED_THROUGH = (
     WORKFLOW_MODULES,
-    "durabatch.contract",  # models and constants only; loading them anew would make classes that are not equal
+    "durabatch.contract",  # models and constants only; reloading them would make classes that are not equal
     # Reached by `from durabatch import …` in a user's workflow file. They do I/O, and no workflow of ours imports them.
     "durabatch.activities",
     "durabatch.clients",

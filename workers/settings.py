@@ -133,7 +133,7 @@ class Settings(_Section):
 
         Raises:
             ConfigurationError: the file is missing, is no TOML, or has a field that is unknown or of the wrong type. A
-                key that is missing is no error before its provider is used (see `provider`).
+                key that is missing is not an error before its provider is used (see `provider`).
         """
         environ = os.environ if environ is None else environ
         named = path or environ.get(CONFIG_VARIABLE) or None

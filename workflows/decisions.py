@@ -22,7 +22,7 @@ LATE = timedelta(hours=1)
 BRIEF = timedelta(minutes=10)
 #: For this long, answers of 404 where a batch's results should be do not mean that they are gone: they are paid for.
 GONE = timedelta(hours=24)
-#: Between two answers of one streak lies the longest pause, and the time that a slow step takes.
+#: Two answers of one streak are at most this far apart: the longest pause, and the time that a slow step takes.
 STREAK_GAP = timedelta(minutes=30)
 #: Failures of Durabatch or of a store are worth waiting out; these are not, as they never get better by themselves.
 HOPELESS = frozenset({"invalid_input", "accounting_error", "durabatch_error"})

@@ -56,7 +56,7 @@ class LedgerWorkflow:
         try:
             asked = Claim.model_validate(claim)
         except ValidationError:
-            return  # sent by hand, and no claim: it must not leave the ledger stuck
+            return  # sent by hand, and not a claim: it must not leave the ledger stuck
         if self._queue.reserve(asked) and not asked.held:
             self._again.append(asked)
         if isinstance(limit, int) and limit > 0:

@@ -198,7 +198,7 @@ class Steering:
     ) -> Answer:
         """Run a step until it succeeds.
 
-        A step with neither `stops` nor `give_up_at` works on what lies in our own store, and nothing of it is lost by
+        A step with neither `stops` nor `give_up_at` works on what is in our own store, and nothing of it is lost by
         waiting. So it is tried until it succeeds, or until an operator ends it: by a cancel, `PATIENCE` past the
         deadline; by one that is repeated while the step waits, after one more try.
 

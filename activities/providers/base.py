@@ -145,7 +145,7 @@ class RowFormat(Protocol):
         """Return what a line of the provider's results says.
 
         Raises:
-            ValueError: the line is no result.
+            ValueError: the line is not a result.
         """
         ...
 

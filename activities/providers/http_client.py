@@ -104,7 +104,7 @@ def check_key(settings: ProviderSettings) -> None:
 
 
 def _check_url(settings: ProviderSettings) -> None:
-    """Check the base URL by itself: an environment's proxy that is no URL raises the same error."""
+    """Check the base URL by itself: an environment's proxy that is not a URL raises the same error."""
     try:
         httpx2.URL(settings.url)
     except httpx2.InvalidURL:  # its message quotes the URL

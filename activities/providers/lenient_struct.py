@@ -27,7 +27,7 @@ def lenient(data: bytes | msgspec.Raw, shape: type[Shape]) -> Shape:
     with a true `__whole__` is left out as a whole where one of its numbers does not fit.
 
     Raises:
-        msgspec.DecodeError: it is no object, or a field without a default does not fit.
+        msgspec.DecodeError: it is not an object, or a field without a default does not fit.
     """
     try:
         return _struct(msgspec.Raw(data), shape)

@@ -39,7 +39,7 @@ class _Known:
 class MarkerCache:
     """Which markers an account's batches carry, kept up to date by the newest part of the provider's listing.
 
-    A batch's marker never changes, and once `lag` has passed since its creation every listing shows it. So what lies
+    A batch's marker never changes, and once `lag` has passed since its creation every listing shows it. So what is
     further back than that needs no second look.
 
     Args:

@@ -36,7 +36,7 @@ def decode(content: bytes) -> Any:
     """Return the JSON of an answer; a stray byte, half a surrogate pair or NaN in it costs itself only.
 
     Raises:
-        Unreadable: it is no JSON.
+        Unreadable: it is not JSON.
     """
     try:
         return msgspec.json.decode(content)
@@ -93,7 +93,7 @@ def required(answer: Mapping[str, Any], name: str) -> str:
 
 
 def text(value: Any) -> str | None:
-    """Return an id, a status or a name; None if it is none."""
+    """Return an id, a status or a name; None if it is none of these."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value or len(value) > MAX_WORD:

@@ -47,7 +47,7 @@ def refusal(content: bytes) -> ReportedError:
 
 
 def _text(content: bytes) -> str:
-    """Return a body that is no JSON as text; empty if it is no text either."""
+    """Return a body that is not JSON as text; empty if it is not text either."""
     text = content[: 100 * MAX_CHARS].decode("utf-8", "replace")
     return "" if "\ufffd" in text or any(char < " " and char not in "\r\n\t" for char in text) else text
 

@@ -97,7 +97,7 @@ class ProviderSettings(BaseModel):
             parts = urlsplit(value)
             host, port = parts.hostname, parts.port
             (host or "").encode("idna")
-        except ValueError:  # a port that is no number up to 65535, half an IPv6 address, or a name that is too long
+        except ValueError:  # a port that is not a number up to 65535, half an IPv6 address, or a name that is too long
             raise ValueError(
                 "must be a URL such as https://api.openai.com/v1: its host or its port (1 to 65535) is wrong"
             ) from None

@@ -31,7 +31,7 @@ class Execution(StrEnum):
     RUNNING = "running"
     ENDED = "ended"
     UNKNOWN = "unknown"  #: It does not know it, or not any more.
-    ANOTHER = "another"  #: The id belongs to a workflow that is no batch.
+    ANOTHER = "another"  #: The id belongs to a workflow that is not a batch.
 
 
 class TemporalState(NamedTuple):
@@ -93,7 +93,7 @@ class Fate(StrEnum):
     """What is to become of a batch's leftovers."""
 
     RUNS = "their batch runs"
-    ANOTHERS = "their id belongs to a workflow that is no batch"
+    ANOTHERS = "their id belongs to a workflow that is not a batch"
     LATELY = "their batch has ended lately"
     OVER = "their batch ended long ago"
     LOST_LATELY = "their batch left no result, and they are young"
@@ -215,7 +215,7 @@ def _ranked(folder: Folder, everything: bool, needed: Collection[str]) -> Iterat
     """Yield the objects of a folder that go, each with when it goes."""
     names = [parse_name(folder.name(entry)) for entry in folder.entries]
     parts = not everything and any(name.kind is Kind.RESULTS and name.manifest for name in names if name)
-    # Few of those that are needed lie near this folder, and each object is compared with all that are left.
+    # Few of those that are needed are near this folder, and each object is compared with all that are left.
     here = f"{folder.root}/"
     begins = tuple(
         begin

@@ -83,7 +83,7 @@ class Evidence:
             return {batch_of(execution.id) async for execution in running}
 
     async def needed(self) -> set[str]:
-        """Return the paths that batches under way read their rows from: they may lie in the folder of another one."""
+        """Return the paths that batches under way read their rows from: they may be in the folder of another one."""
         with translated(self._client):
             query = f"WorkflowType = '{BATCH_WORKFLOW}' AND ExecutionStatus = 'Running'"
             running = [execution async for execution in self._client.list_workflows(query)]

@@ -234,7 +234,7 @@ class Sweep:
         await self._store.delete(entry.path)
 
     async def _unplan(self, root: str) -> None:
-        """Have the plan made anew if the batch ever comes again; what stays of it says since when to search."""
+        """Have the batch planned again if it is started again; what stays of the plan says since when to search."""
         try:
             plan = decode_plan(await self._store.read(plan_path(root)))
         except ObjectNotFound:

@@ -44,7 +44,7 @@ ENVIRONMENTS = {
         "ftp://me:secret@x:9",
         ("proxy that HTTPS_PROXY names", "http://host:port"),
     ),
-    "a proxy that is no URL": ("HTTPS_PROXY", "secret:word", ("proxy that HTTPS_PROXY names", "http://host:port")),
+    "a proxy that is not a URL": ("HTTPS_PROXY", "secret:word", ("proxy that HTTPS_PROXY names", "http://host:port")),
     "a certificate file that is gone": (
         "SSL_CERT_FILE",
         "/nonexistent/ca.pem",

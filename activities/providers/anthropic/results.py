@@ -71,7 +71,7 @@ def outcome(line: bytes) -> Outcome:
     """Return what a line of the results says; a field of an odd type costs only itself.
 
     Raises:
-        ValueError: the line is no result (msgspec's errors are ValueErrors).
+        ValueError: the line is not a result (msgspec's errors are ValueErrors).
     """
     try:
         found = _result(line)

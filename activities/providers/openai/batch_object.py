@@ -28,7 +28,7 @@ def snapshot(answer: Any) -> Snapshot:
     """Return a batch object in the contract's words; only its id is needed.
 
     Raises:
-        parsing.Unreadable: it is no object, or has no id.
+        parsing.Unreadable: it is not an object, or has no id.
     """
     item = parsing.fields(answer)
     counts = parsing.mapping(item.get("request_counts"))

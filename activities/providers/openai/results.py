@@ -99,7 +99,7 @@ def outcome(line: bytes) -> Outcome:
     """Return what a line of an output or error file says; a field of an odd type costs only itself.
 
     Raises:
-        ValueError: the line is no result (msgspec's errors are ValueErrors).
+        ValueError: the line is not a result (msgspec's errors are ValueErrors).
     """
     try:
         found = _result(line)
@@ -220,7 +220,7 @@ def _broken(choice: _Choice) -> RowFailure | None:
 
 
 def _unfinished(answer: _Answer) -> RowFailure | None:
-    """Return why a Responses body is none that has been completed; None where it holds what there is to have."""
+    """Return why a Responses body is not a completed one; None where it holds all that there is."""
     status = (answer.status or "").lower()
     reason = answer.incomplete_details.reason if answer.incomplete_details else None
     if reason == "content_filter":
