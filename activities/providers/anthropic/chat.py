@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ...rows import RowRefused
+from ..raw_json import first_byte, is_null, value_of
 
 #: Fields that mean the same at both.
 _SAME = {"model", "max_tokens", "temperature", "top_p", "top_k"}
@@ -131,18 +132,3 @@ def _joined(system: list[msgspec.Raw]) -> Any:
 def _place(place: str, name: str) -> str:
     """Return where a field is, by its own name if it may be reported."""
     return f"{place}.{name}" if _NAME.fullmatch(name) else place
-
-
-def first_byte(value: msgspec.Raw) -> bytes:
-    """Return the first byte of a JSON value, which tells its type."""
-    return bytes(memoryview(value)[:1])
-
-
-def is_null(fields: dict[str, msgspec.Raw], name: str) -> bool:
-    """Return whether a field that is there is null."""
-    return first_byte(fields[name]) == b"n"
-
-
-def value_of(fields: dict[str, msgspec.Raw], name: str) -> Any:
-    """Return a field's value, None where it is not there."""
-    return _decode(fields[name]) if name in fields else None

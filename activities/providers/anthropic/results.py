@@ -13,7 +13,7 @@ from ....contract import ErrorClass, RowStatus
 from ..error_details import error_details, no_reason
 from ..lenient_struct import lenient, parsed
 from ..outcome import CacheWrites, Outcome, RowFailure, RowResponse, RowTokens
-from .chat import first_byte
+from ..raw_json import first_byte
 
 _NULL = msgspec.Raw(b"null")
 

@@ -19,7 +19,8 @@ import msgspec
 
 from ....contract import BatchSpec
 from ...rows import Row, RowRefused
-from .chat import first_byte, is_null, translate, value_of
+from ..raw_json import first_byte, is_null, value_of
+from .chat import translate
 from .results import outcome
 
 CHAT = "/v1/chat/completions"

@@ -10,6 +10,7 @@ import msgspec
 
 from ....contract import BatchSpec
 from ...rows import Row, RowRefused
+from ..raw_json import first_byte
 from .results import outcome
 
 #: The paths that a batch may ask, and the field that each cannot do without.
@@ -122,11 +123,6 @@ def _short(row: Row, spec: BatchSpec) -> msgspec.Raw:
     body = _merged({field: msgspec.Raw(_encode(content))}, spec)
     _complete(_checked(body, row.custom_id), row.custom_id, spec)
     return body
-
-
-def first_byte(value: msgspec.Raw) -> bytes:
-    """Return the first byte of a JSON value, which tells its type."""
-    return bytes(memoryview(value)[:1])
 
 
 def _merged(fields: dict[str, msgspec.Raw], spec: BatchSpec) -> msgspec.Raw:
