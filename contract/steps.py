@@ -14,7 +14,7 @@ from typing import Generic, Self, TypeVar
 from pydantic import BaseModel
 
 from ._base import LenientModel, Word
-from .layout import attempt_folder, shard_folder
+from .layout import attempt_folder
 from .ledger import Place
 from .names import marker, scoped
 from .result import BatchResult, Counts, Strays, Unpriced, Usage
@@ -104,11 +104,6 @@ class Attempt(LenientModel):
     def folder(self) -> str:
         """Folder of the attempt, relative to the root."""
         return attempt_folder(self.shard, self.number)
-
-    @property
-    def shard_folder(self) -> str:
-        """Folder of the shard, relative to the root."""
-        return shard_folder(self.shard)
 
 
 class UploadRequest(LenientModel):
