@@ -116,6 +116,7 @@ async def test_a_server_that_nobody_uses_can_be_stopped_and_one_that_is_used_can
     assert not await temporal_server(tmp_path).stop()
 
 
+@pytest.mark.slow
 async def test_a_server_that_died_is_started_again_on_its_database_and_ports(tmp_path: Path) -> None:
     id = f"kept-{uuid.uuid4().hex}"
     async with embedded(tmp_path) as server:

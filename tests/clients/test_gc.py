@@ -372,6 +372,7 @@ async def test_a_result_of_a_later_version_is_not_touched(desk: Desk) -> None:
         assert await names(desk) == before
 
 
+@pytest.mark.slow
 async def test_nothing_is_removed_when_temporal_does_not_answer(desk: Desk, tmp_path: Path) -> None:
     await ended(desk)
     before = await names(desk)

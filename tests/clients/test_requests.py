@@ -205,6 +205,7 @@ async def test_a_local_file_that_is_no_jsonl_is_named_before_anything_is_started
         await idle.start(f"{idle.client.store.url}/mine/")
 
 
+@pytest.mark.slow
 async def test_a_file_whose_name_begins_with_a_tilde_is_that_file(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

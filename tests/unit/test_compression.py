@@ -82,6 +82,7 @@ def test_zstd_that_needs_too_much_memory_is_told_apart() -> None:
         list(expanded([made.compress(TEXT) + made.flush()], "The file f"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compress", [lambda data: gzip.compress(data, 9), zstandard.ZstdCompressor(level=19).compress])
 def test_a_file_that_grows_a_thousandfold_takes_little_memory(compress: Callable[[bytes], bytes]) -> None:
     data = compress(bytes(300 << 20))

@@ -12,6 +12,8 @@ import pytest
 from durabatch.contract import BatchStatus, Phase
 from support.house import connect, open_house
 
+pytestmark = pytest.mark.slow
+
 SLOTS = 8
 BATCHES = 12
 
@@ -21,9 +23,7 @@ BATCHES = 12
     [
         pytest.param({"provider": "sandbox", "model": "gpt-4o-mini"}, "files.create", id="uploads"),
         # Whose rows go inline.
-        pytest.param(
-            {"provider": "claude", "model": "claude-haiku-4-5"}, "batches.create", id="creates", marks=pytest.mark.slow
-        ),
+        pytest.param({"provider": "claude", "model": "claude-haiku-4-5"}, "batches.create", id="creates"),
     ],
 )
 async def test_a_poll_and_a_cancel_go_through_while_the_long_steps_of_many_batches_wait(

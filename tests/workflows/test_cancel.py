@@ -253,6 +253,7 @@ async def test_a_cancel_after_the_end_changes_nothing(house: House) -> None:
     assert result.status is BatchStatus.COMPLETED
 
 
+@pytest.mark.slow
 async def test_the_first_cancel_gives_the_reason_and_later_ones_do_no_harm(house: House) -> None:
     await polled_forever(house, "")
     await house.admin.settings(cancel_polls=5)

@@ -116,6 +116,7 @@ async def test_an_outage_goes_through_many_runs(moving: House) -> None:
     assert len(await moving.batches()) == 1
 
 
+@pytest.mark.slow
 async def test_no_signal_is_lost_between_two_runs(moving: House) -> None:
     await moving.admin.settings(finish_after_polls=100_000, cancel_fraction=0.5)
     async with moving.worker():

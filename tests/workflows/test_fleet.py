@@ -51,6 +51,7 @@ async def test_more_shards_than_children_share_them_and_come_back_in_order(house
     assert max(event.ByteSize() for event in history.events) < 64 * 1024
 
 
+@pytest.mark.slow
 async def test_shards_are_spread_over_all_workers_of_the_queue(house: House, server: str) -> None:
     second = replace(house, client=await connect(server))
     async with (
@@ -68,6 +69,7 @@ async def test_shards_are_spread_over_all_workers_of_the_queue(house: House, ser
     assert len(await house.batches()) == 12
 
 
+@pytest.mark.slow
 async def test_a_shard_whose_workflow_is_terminated_is_taken_up_and_nothing_is_bought_twice(house: House) -> None:
     await house.admin.settings(finish_after_polls=100_000)
     async with house.worker():

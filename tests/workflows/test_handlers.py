@@ -67,6 +67,7 @@ async def test_labels_of_the_users_come_back_with_the_result(house: House) -> No
     assert result.metadata == {"team": "search"}
 
 
+@pytest.mark.slow
 async def test_a_shard_whose_workflow_was_terminated_is_finished_by_its_batch(house: House) -> None:
     await house.admin.settings(finish_after_polls=1000)
     async with house.worker():

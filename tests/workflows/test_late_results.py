@@ -13,6 +13,8 @@ from durabatch.contract import BatchResult, BatchStatus
 from durabatch.workflows.decisions import BRIEF, GONE, LATE
 from support.house import House
 
+pytestmark = pytest.mark.slow
+
 #: By provider: what hides its results from a batch that has ended, and where they are fetched from.
 HIDDEN = {
     "sandbox": ({"/output_file_id": None, "/error_file_id": None}, "files.content"),

@@ -91,6 +91,7 @@ async def test_shards_of_one_batch_wait_for_each_other(bounded: House) -> None:
     assert [batch["status"] for batch in await bounded.batches()] == ["completed"] * 4
 
 
+@pytest.mark.slow
 async def test_a_batch_is_cut_so_that_each_shard_has_room(bounded: House) -> None:
     async with bounded.worker():
         result = await (await bounded.start([TEXT] * 10)).result()
@@ -157,6 +158,7 @@ async def test_those_who_share_a_fairness_key_share_one_turn(bounded: House) -> 
         await asyncio.gather(*(handle.result() for handle in (again, other, holder)))
 
 
+@pytest.mark.slow
 async def test_the_queue_outlives_its_worker(bounded: House) -> None:
     await bounded.admin.settings(**SLOW)
     async with bounded.worker():

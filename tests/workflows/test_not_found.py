@@ -13,6 +13,8 @@ from durabatch.contract import BatchResult, BatchStatus
 from durabatch.workflows.decisions import LATE
 from support.house import House
 
+pytestmark = pytest.mark.slow
+
 #: What the default page of an ingress looks like to a client.
 PAGE: dict[str, Any] = {"status": 404, "message": "default backend - 404"}
 PROVIDERS = ["sandbox", "claude"]

@@ -31,6 +31,7 @@ async def test_an_outage_of_six_hours_is_only_a_wait(fast_house: House) -> None:
     assert len(await fast_house.batches()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["batches.retrieve", pytest.param("files.content", marks=pytest.mark.slow)])
 async def test_every_kind_of_failure_on_the_way_home_is_outlived(house: House, op: str) -> None:
     for status in (500, 502, 503, 429):
@@ -142,6 +143,7 @@ async def test_a_batch_that_the_provider_refuses_whole_says_why(house: House) ->
     assert all("refused the batch" in row["error"]["message"] for row in house.results(handle.id))
 
 
+@pytest.mark.slow
 async def test_at_the_deadline_finished_rows_are_kept_and_the_others_expire(fast_house: House) -> None:
     await fast_house.admin.settings(finish_after_polls=100_000, cancel_fraction=0.5, cancel_polls=3)
     async with fast_house.worker():

@@ -27,6 +27,8 @@ from durabatch.workflows.shard_workflow import ShardRequest
 from durabatch.workflows.state import ShardOutcome
 from support.house import House, asked, connect
 
+pytestmark = pytest.mark.slow
+
 REFUSED = "refuses the key"
 
 
@@ -65,11 +67,11 @@ async def nudged(house: House, handle: WorkflowHandle[Any, BatchResult]) -> Batc
     ("op", "status", "words"),
     [
         ("batches.create", 401, "refuses the key"),
-        pytest.param("batches.create", 402, "Add credit", marks=pytest.mark.slow),
-        pytest.param("batches.list", 401, "refuses the key", marks=pytest.mark.slow),
-        pytest.param("batches.create", 403, "with the key", marks=pytest.mark.slow),
-        pytest.param("files.list", 403, "with the key", marks=pytest.mark.slow),
-        pytest.param("files.create", 401, "refuses the key", marks=pytest.mark.slow),
+        pytest.param("batches.create", 402, "Add credit"),
+        pytest.param("batches.list", 401, "refuses the key"),
+        pytest.param("batches.create", 403, "with the key"),
+        pytest.param("files.list", 403, "with the key"),
+        pytest.param("files.create", 401, "refuses the key"),
     ],
 )
 async def test_a_key_or_an_account_that_fails_in_mid_fleet_loses_no_shard(
@@ -104,7 +106,6 @@ async def test_a_shard_that_was_refused_is_tried_again_as_soon_as_another_one_is
     assert len(await house.batches()) == 2
 
 
-@pytest.mark.slow
 async def test_a_worker_without_the_key_beside_one_that_has_it_loses_no_shard(
     house: House, server: str, tmp_path: Path
 ) -> None:
@@ -228,7 +229,6 @@ async def run_of_shards(house: House, skip: int, times: int) -> tuple[str, Workf
     return batch.id, child
 
 
-@pytest.mark.slow
 async def test_a_run_of_shards_waits_for_a_key_once_one_of_its_own_is_bought(house: House) -> None:
     async with house.worker():
         batch_id, child = await run_of_shards(house, skip=1, times=2)

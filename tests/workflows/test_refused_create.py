@@ -11,6 +11,8 @@ from temporalio.client import WorkflowHandle
 from durabatch.contract import BatchResult, BatchStatus
 from support.house import KEY, House
 
+pytestmark = pytest.mark.slow
+
 #: Two rows that succeed at once, and one that a second attempt is bought for.
 ROWS = ["One.", "Two.", "[[sandbox:server_error times=1]]"]
 
@@ -66,7 +68,6 @@ async def test_a_create_that_waits_for_an_operator_can_be_cancelled_and_keeps_wh
     assert [row["status"] for row in house.results(handle.id)] == ["succeeded", "succeeded", "failed"]  # as it was told
 
 
-@pytest.mark.slow
 async def test_a_create_that_waits_for_an_operator_ends_at_the_deadline(house: House) -> None:
     await house.admin.fault("batches.create", "status", status=401, skip=1)
     async with house.worker():
@@ -127,7 +128,6 @@ async def test_a_file_that_the_provider_has_not_read_yet_is_waited_for(house: Ho
     assert len([file for file in ledger["files"] if file["purpose"] == "batch"]) == 1
 
 
-@pytest.mark.slow
 async def test_a_file_that_the_provider_never_reads_is_waited_for_until_the_deadline(house: House) -> None:
     message = "File file-1 is not ready: its status is pending."
     await house.admin.fault("batches.create", "status", status=400, message=message)

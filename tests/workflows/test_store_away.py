@@ -17,6 +17,8 @@ from durabatch.contract import BatchStatus, ObjectNotFound, StoreMismatch
 from durabatch.workers import Settings
 from support.house import KEY, House, connect, free_port
 
+pytestmark = pytest.mark.slow
+
 HELD, LET_GO = {"finish_after_polls": 100_000}, {"finish_after_polls": 0}
 ROWS = [{"custom_id": f"r{n}", "input": f"Row {n}. Say something."} for n in range(3)]
 FIELDS: dict[str, Any] = {
@@ -101,7 +103,6 @@ async def elsewhere(house: House, tmp_path: Path) -> House:
     return replace(house, client=client, settings=Settings.load(other, {"KEY": KEY}))
 
 
-@pytest.mark.slow
 async def test_a_worker_with_another_stores_url_neither_fails_the_batch_nor_keeps_the_right_one_from_it(
     house: House, tmp_path: Path
 ) -> None:

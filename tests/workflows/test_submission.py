@@ -154,6 +154,7 @@ async def test_a_second_run_of_the_same_id_pays_nothing(house: House) -> None:
     await billed_once(house)
 
 
+@pytest.mark.slow
 async def test_the_same_id_with_other_rows_is_another_batch(house: House) -> None:
     # Temporal forgets closed workflows after their retention; an id that comes again with new rows must not be given
     # the old ones' results.
@@ -302,6 +303,7 @@ async def test_another_batch_of_the_same_size_is_not_taken_for_ours(house: House
     assert len(await house.batches()) == 2
 
 
+@pytest.mark.slow
 async def test_a_strangers_batch_that_was_adopted_is_let_go_and_neither_cancelled_nor_kept(house: House) -> None:
     # Somebody else's create arrives in the moment of ours that is lost, with as many rows.
     stranger = Anthropic(api_key=KEY, base_url=house.sandbox.url, max_retries=0)

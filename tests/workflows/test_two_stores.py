@@ -24,6 +24,8 @@ from durabatch.contract import BatchStatus
 from durabatch.workers import Settings
 from support.house import KEY, House
 
+pytestmark = pytest.mark.slow
+
 #: The provider works on, for as long as the test wants; or ends at once.
 HELD, LET_GO = {"finish_after_polls": 100_000}, {"finish_after_polls": 0}
 both = pytest.mark.parametrize("provider", ["sandbox", "claude"])
