@@ -44,6 +44,7 @@ class Notes:
     """The creates of an attempt that were about to be sent."""
 
     newest: int = 0  #: The highest number that was given out; 0 if none was.
+    standing: int = 0  #: The highest number of those that may have bought something; 0 if there are none.
     at: datetime | None = None  #: When the earliest of those that may have bought something was noted.
     account: str | None = None  #: Digest of the account that it was for.
 
@@ -128,7 +129,8 @@ class Claims:
                 noted = await _read(self._store, entry.path)
             except ObjectNotFound:  # withdrawn just now
                 continue
-            return Notes(newest, noted.at, noted.account) if noted else Notes(newest, entry.modified, self._account)
+            at, account = (noted.at, noted.account) if noted else (entry.modified, self._account)
+            return Notes(newest, max(standing), at, account)
         return Notes(newest)
 
     async def note(self, now: datetime, known: int | None, digest: str = "") -> int:

@@ -106,13 +106,15 @@ class Plan:
         if plan is None or old is None or not bought:
             files = await self._input(request, root)
             inputs = plan_inputs(asked, files, provider, spec.endpoint)
-            if plan is not None:  # a create of the run before a reset may have been noted since
-                old = await self._known_of(plan, root, request.execution)
-            if plan is not None and old is not None and judge(old, match(plan, inputs)) is not Verdict.REPLACED:
+            verdict = Verdict.REPLACED
+            if plan is not None:  # looked at again: a create of the run before a reset may have been noted since
+                verdict = judge(await self._known_of(plan, root, request.execution), match(plan, inputs))
+            bought = verdict is Verdict.BOUGHT
+            if plan is not None and verdict is Verdict.KEPT:
                 _check(plan, spec, self._resources.prices(spec.provider))
-            elif recall:
-                return None
-            else:
+            elif plan is None or verdict is Verdict.REPLACED:
+                if recall:
+                    return None
                 plan = await self._cut(request, plan, provider, root, files, inputs, lease)
         await self._note_start(plan, request, root, lease)
         return PlanSummary(

@@ -124,7 +124,13 @@ class Submit:
                 sent=request.sent or notes.newest > 0,
             )
         )
-        return Found(batch=batch, provisional=provisional, intended=notes.may_have_bought, noted=notes.newest)
+        return Found(
+            batch=batch,
+            provisional=provisional,
+            intended=notes.may_have_bought,
+            noted=notes.newest,
+            standing=notes.standing,
+        )
 
     @step(CREATE)
     async def create(self, request: CreateRequest, lease: Lease) -> Created:

@@ -157,6 +157,7 @@ class Found(LenientModel):
     intended: bool = False
     #: Number of the newest create of this attempt that was noted before the provider was asked; 0: there was none.
     noted: int | None = None
+    standing: int | None = None  #: The same of those that the provider did not refuse.
 
 
 class CreateAnswer(Word):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -17,6 +18,10 @@ def pytest_configure(config: pytest.Config) -> None:
     It does so after two seconds, which a busy machine needs for a task that does nothing wrong, and the server gives
     the task again. Where the interrupt lands in a destructor Python can only report it, and that would fail a test.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # In the background of a shell Ctrl-C is ignored, and every process that a test starts would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
     report = sys.unraisablehook
 
     def unless_interrupted(unraisable: sys.UnraisableHookArgs) -> None:

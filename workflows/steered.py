@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ class _LongHistory(Exception):
     """The history has grown long: go on in a new run."""
 
 
-class SteeredWorkflow:
+class SteeredWorkflow(ABC):
     """A workflow that people steer and watch, and that outlives its history.
 
     Whatever it knows is in `Carried`, which a new run begins with.
@@ -81,29 +82,29 @@ class SteeredWorkflow:
             result=self._result,
         )
 
+    @abstractmethod
     def _provider(self) -> str:
         """Return the provider's name in the configuration."""
-        raise NotImplementedError
 
     def _planned(self) -> bool:
         """Return whether there is a plan."""
         return True
 
+    @abstractmethod
     def _counts(self) -> Counts:
         """Return the rows: as settled, or as the provider counts them until then."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _shard_counts(self) -> ShardCounts:
         """Return the shards by phase."""
-        raise NotImplementedError
 
     def _shards_wait_for(self) -> str | None:
         """Return what workflows wait for that this one has started."""
         return None
 
+    @abstractmethod
     def _successor(self) -> list[Any]:
         """Return the arguments of the run that follows this one."""
-        raise NotImplementedError
 
     async def _follow(self, life: Coroutine[Any, Any, T]) -> T:
         """Live to the end; where the history grows long before it, go on in a new run."""

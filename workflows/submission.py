@@ -191,7 +191,7 @@ class Submission:
         self._intended = found.intended
         self._noted = found.noted
         # A worker that does not count them says only whether there is one.
-        self._newest = int(found.intended) if found.noted is None else found.noted
+        self._newest = found.standing if found.standing is not None else found.noted or int(found.intended)
         if found.batch is None:
             return False
         self._state.adopt(found.batch, provisional=found.provisional)

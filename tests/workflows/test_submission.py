@@ -68,6 +68,22 @@ async def test_a_create_that_never_arrived_is_made_again_with_another_file(house
     assert sorted(name.rpartition("~")[2] for name in names) == ["g1.jsonl", "g2.jsonl"]
 
 
+async def test_a_create_that_is_refused_for_now_after_one_that_never_arrived_uploads_no_more(house: House) -> None:
+    await house.admin.fault("batches.create", "reset", times=1)
+    await house.admin.fault("batches.create", "status", status=429, times=3)
+    async with house.worker():
+        handle = await house.start(3)
+        while (await house.admin.books(summary=True))["requests"].get("batches.create", 0) < 5:
+            if not (await house.progress(handle)).result:
+                await handle.signal("poll_now")
+            await asyncio.sleep(0.2)
+        result = await handle.result()
+    assert result.counts.succeeded == 3
+    await billed_once(house)
+    names = [file["filename"] for file in (await house.admin.books())["files"] if file["purpose"] == "batch"]
+    assert sorted(name.rpartition("~")[2] for name in names) == ["g1.jsonl", "g2.jsonl"]
+
+
 async def test_a_batch_that_a_listing_shows_late_is_still_found(house: House) -> None:
     await house.admin.settings(list_lag_seconds=0.6)  # the house's listing_lag is 1 s
     await house.admin.fault("batches.create", "lost_answer", times=1)
