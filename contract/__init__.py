@@ -44,7 +44,7 @@ from .result import (
     Usage,
 )
 from .spec import BatchSpec, CancelRequest, Limits, OnComplete, OnInvalidRow, PollPolicy, RetryPolicy
-from .status import BatchStatus, ErrorClass, Phase, ProviderStatus, RowStatus
+from .status import BatchStatus, ErrorClass, Mode, Phase, ProviderStatus, RowStatus
 
 __all__ = [
     "BATCH_WORKFLOW",
@@ -71,6 +71,7 @@ __all__ = [
     "LedgerView",
     "Limits",
     "MissingKey",
+    "Mode",
     "ObjectNotFound",
     "OnComplete",
     "OnInvalidRow",

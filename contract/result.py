@@ -135,6 +135,13 @@ class BatchResult(LenientModel):
         Field(description="Every provider batch; the first 100 where there are more."),
     ] = ()
     strays: Annotated[Strays, Field(description="Rows from the provider that belong to nothing.")] = Strays()
+    repeated: Annotated[
+        Count,
+        Field(
+            description="Calls of direct mode that were sent again because the worker that had sent them first was "
+            "lost before it had kept the answer; the provider may have billed both."
+        ),
+    ] = 0
     started_at: Annotated[datetime | None, Field(description="When the workflow began, UTC.")] = None
     ended_at: Annotated[datetime | None, Field(description="When the results were complete, UTC.")] = None
     error: Annotated[str | None, Field(description="Why it did not complete, in a sentence.")] = None

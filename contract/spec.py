@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from ._base import Duration, StrictModel, passed
-from .status import RETRYABLE_CLASSES, ErrorClass
+from .status import RETRYABLE_CLASSES, ErrorClass, Mode
 
 #: Rows given inline travel in Temporal's history, so they are for a handful started by hand (promise G6).
 MAX_INLINE_ROWS = 100
@@ -156,6 +156,13 @@ class BatchSpec(StrictModel):
     output: Annotated[
         str | None,
         Field(description="URI of a folder in the store for this batch; <store>/<batch id>/ by default."),
+    ] = None
+    mode: Annotated[
+        Mode | None,
+        Field(
+            description="How rows are run: by the provider's batch API, or by its ordinary endpoint, row by row and at "
+            "the list price; as the worker's configuration says by default."
+        ),
     ] = None
     completion_window: Annotated[
         str,

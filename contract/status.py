@@ -30,6 +30,17 @@ class RowStatus(StrEnum):
     EXPIRED = "expired"  #: The deadline came before the provider had finished it.
 
 
+class Mode(Word):
+    """How a provider runs the rows of a batch."""
+
+    BATCH = "batch"  #: By its batch API: at the batch price, within a day.
+    DIRECT = "direct"  #: By its ordinary endpoint: row by row, at once, at the list price.
+
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls.BATCH
+
+
 class ProviderStatus(Word):
     """The states of providers' batches, in one vocabulary; the provider's own word is kept beside it."""
 
@@ -62,6 +73,7 @@ class Phase(Word):
     UPLOADING = "uploading"  #: Sending a shard's rows to the provider.
     SUBMITTING = "submitting"  #: Looking for the marker, creating the provider batch.
     POLLING = "polling"  #: Waiting for the provider.
+    RUNNING = "running"  #: Sending rows one by one to the provider's ordinary endpoint (direct mode).
     FETCHING = "fetching"  #: Downloading what the provider finished.
     SETTLING = "settling"  #: Accounting for every row of a shard.
     APPLYING = "applying"  #: Merging the shards into one results file in input order.

@@ -19,7 +19,7 @@ from .ledger import Place
 from .names import marker, scoped
 from .result import BatchResult, Counts, Strays, Unpriced, Usage
 from .spec import PassedRetry, PassedSpec
-from .status import ErrorClass, ProviderStatus, RowStatus
+from .status import ErrorClass, Mode, ProviderStatus, RowStatus
 
 Request = TypeVar("Request", bound=BaseModel)
 Answer = TypeVar("Answer", bound=BaseModel | None)
@@ -48,6 +48,7 @@ class ProviderFacts(LenientModel):
     heartbeat: timedelta  #: How long a silent worker is believed to be alive.
     max_parallel_shards: int  #: Shards of one batch under way at a time.
     max_enqueued_tokens: int | None = None  #: What the account may have enqueued for one model; null: no ledger.
+    mode: Mode = Mode.BATCH  #: How the first attempt of each shard is run: as the spec says, or the configuration.
 
 
 class PlanRequest(LenientModel):
@@ -212,6 +213,37 @@ class Fetched(LenientModel):
     stranger: bool = False  #: The candidate's results hold ids that were never ours: it is somebody else's batch.
 
 
+class RunRequest(LenientModel):
+    """Sends an attempt's rows to the provider's ordinary endpoint, one by one (direct mode)."""
+
+    attempt: Attempt
+    account: str
+    spec: PassedSpec
+
+
+class Ran(LenientModel):
+    """How far the rows of an attempt have come in direct mode."""
+
+    rows: int  #: Rows that the attempt sends.
+    kept: int  #: Of those, the ones whose answers, good or bad, are in the store.
+    reason: str | None = None  #: Why it stopped before it had an answer for each row; null once it has.
+    retry_after: timedelta | None = None  #: When to go on, as far as the provider says.
+
+
+class CollectRequest(LenientModel):
+    """Joins what an attempt in direct mode has kept into its output, as a provider's batch would have left it."""
+
+    attempt: Attempt
+    account: str
+
+
+class Collected(LenientModel):
+    lines: int  #: Lines of the output: one for each row that was answered.
+    succeeded: int = 0  #: Of those, the ones with a 2xx.
+    #: Calls that were sent again because nobody knew whether the first one was answered: its worker was gone.
+    repeated: int = 0
+
+
 class AttemptRecord(LenientModel):
     """What became of one attempt, for settling its shard."""
 
@@ -225,6 +257,8 @@ class AttemptRecord(LenientModel):
     #: Rows that the provider says it answered, and so bills. If fewer came back, no row that did not is tried again.
     answered: int = 0
     counted: bool = True  #: Whether its rows had a chance to run, and so used up one of their attempts.
+    mode: Mode = Mode.BATCH  #: How it was run. In direct mode its answers cost the list price.
+    repeated: int = 0  #: Calls of it that were sent again after a worker was lost (direct mode).
 
 
 class SettleRequest(LenientModel):
@@ -245,6 +279,7 @@ class Settled(LenientModel):
     list_cost_usd: str | None = None
     unpriced: Unpriced = Unpriced()
     strays: Strays = Strays()
+    repeated: int = 0  #: Calls that were sent again after a worker was lost (direct mode).
     retry_rows: int = 0  #: Rows that the next attempt takes; when 0, the shard's results are written.
     only_if_bought: bool = False  #: Whether that attempt counts only where another run has bought it already.
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
@@ -276,6 +311,7 @@ class Applied(LenientModel):
     list_cost_usd: str | None = None
     unpriced: Unpriced = Unpriced()
     strays: Strays = Strays()
+    repeated: int = 0  #: As in Settled.
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
 
 
@@ -337,6 +373,8 @@ CREATE = Step("durabatch.create", CreateRequest, Created)
 POLL = Step("durabatch.poll", BatchRequest, Snapshot)
 CANCEL = Step("durabatch.cancel", BatchRequest, Snapshot)
 FETCH = Step("durabatch.fetch", FetchRequest, Fetched)
+RUN_ROWS = Step("durabatch.run_rows", RunRequest, Ran)
+COLLECT = Step("durabatch.collect", CollectRequest, Collected)
 SETTLE = Step("durabatch.settle", SettleRequest, Settled)
 TIDY = Step("durabatch.tidy", TidyRequest, type(None))
 APPLY = Step("durabatch.apply", ApplyRequest, Applied)

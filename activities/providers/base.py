@@ -219,6 +219,59 @@ class MarkerListing(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LimitNews:
+    """What the headers of an answer say about the account's rate limits; None where they do not say."""
+
+    retry_after: float | None = None  #: Seconds until the next call may be sent.
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    remaining_requests: int | None = None
+    remaining_tokens: int | None = None
+
+
+class LiveCalls(Protocol):
+    """A provider's ordinary endpoint, which answers one row at a time. Pure functions: who sends them is elsewhere."""
+
+    @property
+    def endpoints(self) -> frozenset[str]:
+        """The paths that can be called, as specs name them."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What every call carries, the key included."""
+        ...
+
+    def url(self, endpoint: str) -> str:
+        """Return where the rows of a spec with this endpoint are posted, a query included."""
+        ...
+
+    def body(self, prepared: bytes) -> bytes:
+        """Return what is posted for a prepared row (`RowFormat.prepare`)."""
+        ...
+
+    def line(self, sent_id: str, status: int, request_id: str | None, body: bytes) -> bytes:
+        """Return an answer as the line of results that a provider batch would have had, without a line break."""
+        ...
+
+    def failed_line(self, sent_id: str, code: str, message: str) -> bytes:
+        """Return the line of a row that nobody answered: a timeout, or a connection that broke each time."""
+        ...
+
+    def output_cap(self, body: bytes) -> int | None:
+        """Return the output tokens that a call asks for at most; None where it does not say."""
+        ...
+
+    def used_tokens(self, body: bytes) -> int | None:
+        """Return the tokens that an answer says it used and that count against the limit; None if it does not say."""
+        ...
+
+    def limit_news(self, status: int, headers: Mapping[str, str]) -> LimitNews:
+        """Return what an answer's headers say about rate limits."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provider:
     """One adapter, bound to one account. What its provider does not have is None, so no adapter writes stubs."""
 
@@ -228,6 +281,7 @@ class Provider:
     batch_api: BatchApi | None = None
     files: FileApi | None = None  #: None: the rows of a batch go inline with its create.
     markers: MarkerListing | None = None
+    live: LiveCalls | None = None  #: None: it answers batches only, and there is no direct mode.
     #: Makes the cheapest call that needs the key; returns the provider's clock, where the answer has it.
     probe: Callable[[], Awaitable[datetime | None]]
     close: Callable[[], Awaitable[None]]  #: Closes the connections.

@@ -6,12 +6,12 @@ import hashlib
 import re
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from ...contract import Duration
+from ...contract import Duration, Mode
 from .kinds import KINDS
 
 #: What a server without keys is sent as its key: the wire protocols have no way to send none.
@@ -71,6 +71,26 @@ class ProviderSettings(BaseModel):
     max_enqueued_tokens: Annotated[
         int | None, Field(ge=1, description="Input tokens that the account may have enqueued for one model.")
     ] = None
+    mode: Annotated[
+        Mode | None,
+        Field(description="How rows are run unless a spec says otherwise; by the batch API where the kind has one."),
+    ] = None
+    requests_per_minute: Annotated[
+        int | None, Field(ge=1, description="Calls a minute, for the account and a model, over all workers.")
+    ] = None
+    tokens_per_minute: Annotated[
+        int | None, Field(ge=1, description="Tokens a minute, for the account and a model, over all workers.")
+    ] = None
+    max_concurrent_requests: Annotated[
+        int, Field(ge=1, le=100_000, description="Calls in flight, for the account and a model, over all workers.")
+    ] = 256
+    counts: Annotated[
+        Literal["reserved", "used"],
+        Field(
+            description="What the server counts against the tokens a minute: what a call may use at most, when it "
+            "arrives, or what it has used."
+        ),
+    ] = "reserved"
     max_parallel_shards: Annotated[int, Field(ge=1, le=200, description="Shards of one batch under way.")] = 8
     batch_discount: Annotated[float, Field(ge=0, le=1, description="Share of the list price that a batch saves.")] = 0.5
     price_provider: Annotated[
