@@ -28,13 +28,13 @@ CHUNK = 1 << 18
 
 def file_prefix(attempt: Attempt) -> str:
     """Return how the names of an attempt's files begin."""
-    return upload_prefix(attempt.batch_id, attempt.shard, attempt.number)
+    return upload_prefix(attempt.scoped_id, attempt.shard, attempt.number)
 
 
 def file_name(attempt: Attempt, digest: str, generation: int) -> str:
     """Return the deterministic name of an upload."""
     name = UploadName(
-        batch=attempt.batch_id, shard=attempt.shard, attempt=attempt.number, digest=digest, generation=generation
+        batch=attempt.scoped_id, shard=attempt.shard, attempt=attempt.number, digest=digest, generation=generation
     )
     return str(name)
 

@@ -212,7 +212,7 @@ def _subject(request: BaseModel) -> dict[str, Any]:
     """Return whose step it is."""
     attempt = getattr(request, "attempt", None)
     if isinstance(attempt, Attempt):
-        return {"batch_id": batch_of(attempt.batch_id), "shard": attempt.shard, "attempt": attempt.number}
+        return {"batch_id": batch_of(attempt.scoped_id), "shard": attempt.shard, "attempt": attempt.number}
     if isinstance(request, PlanRequest | ApplyRequest):
         return {"batch_id": request.batch_id}
     return {"batch_id": request.result.batch_id} if isinstance(request, FinishRequest) else {}

@@ -167,7 +167,7 @@ class Plan:
         async with self._resources.row_work:
             found = await in_thread(lease, cut.run)
         plan = PlanRecord(
-            batch_id=scoped(request.batch_id, scope),
+            scoped_id=scoped(request.batch_id, scope),
             spec_digest=inputs.digest,
             planned_at=old.planned_at if old else request.now.isoformat(),
             rows=found.rows,
@@ -188,7 +188,7 @@ class Plan:
             # Those notes stay, and so does what they were made for: that plan may be asked for again.
             kept = old or plan
             nothing = msgspec.structs.replace(
-                plan, spec_digest="", asked=kept.asked, batch_id=kept.batch_id, store=kept.store
+                plan, spec_digest="", asked=kept.asked, scoped_id=kept.scoped_id, store=kept.store
             )
             await store.write(plan_path(root), _encode(nothing))
             raise
@@ -285,9 +285,9 @@ class Plan:
             raise InvalidSpec(
                 f"The plan.json in the output folder is not a plan: give {request.batch_id} a folder of its own."
             ) from None
-        if batch_of(found.batch_id) != request.batch_id:
+        if batch_of(found.scoped_id) != request.batch_id:
             raise InvalidSpec(
-                f"The output folder belongs to batch {batch_of(found.batch_id)}: give {request.batch_id} a "
+                f"The output folder belongs to batch {batch_of(found.scoped_id)}: give {request.batch_id} a "
                 "folder of its own."
             )
         return found

@@ -90,9 +90,8 @@ class ShardRecord(msgspec.Struct, frozen=True, kw_only=True):
 class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A whole plan."""
 
-    #: The batch's name at providers (`contract.names.scoped`): older versions do not take it for the id, so none of
-    #: them looks for what was bought by this plan under names without the scope, finds nothing and buys it again.
-    batch_id: str
+    #: The batch's id and the store that it was planned in (`contract.names.scoped`), as names at providers begin.
+    scoped_id: str
     spec_digest: str
     planned_at: str
     rows: int

@@ -102,7 +102,7 @@ async def through(folder: Path, url: str, rows: int, row_bytes: int, short: bool
         plan = await watch.run("plan", Plan(resources).plan, PlanRequest(batch_id="b", spec=spec, now=now))
         if plan.shards != 1:
             raise SystemExit("Take fewer rows: the stages are measured on one shard.")
-        here = Attempt(batch_id="b", provider="sandbox", root=plan.root, shard=0, number=1)
+        here = Attempt(scoped_id="b", provider="sandbox", root=plan.root, shard=0, number=1)
         where: dict[str, Any] = {"attempt": here, "account": plan.provider.account}
         upload = UploadRequest(**where, generation=1, since=now, spec=spec)
         uploaded = await watch.run("upload", submit.upload, upload)

@@ -36,7 +36,7 @@ async def progress(store: Store, batch_id: str) -> BatchProgress | None:
         plan = decode_plan(await store.read(plan_path(batch_id)))
     except (InvalidSpec, ObjectNotFound, msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if batch_of(plan.batch_id) != batch_id:
+    if batch_of(plan.scoped_id) != batch_id:
         return None
     return BatchProgress(
         batch_id=batch_id,

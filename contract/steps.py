@@ -74,7 +74,7 @@ class PlanSummary(LenientModel):
     def attempt(self, batch_id: str, shard: int, number: int) -> Attempt:
         """Return an attempt of one of its shards."""
         return Attempt(
-            batch_id=scoped(batch_id, self.store),
+            scoped_id=scoped(batch_id, self.store),
             provider=self.provider.name,
             root=self.root,
             shard=shard,
@@ -90,7 +90,8 @@ class Recalled(LenientModel):
 class Attempt(LenientModel):
     """One submission of one shard: enough for any step to find its place in the store and at the provider."""
 
-    batch_id: str  #: The batch's name at providers (`contract.names.scoped`), made by the workflow for all its steps.
+    #: The batch's id and the store that it was planned in (`contract.names.scoped`), as names at providers begin.
+    scoped_id: str
     provider: str
     root: str  #: URI of the batch's folder.
     shard: int
@@ -99,7 +100,7 @@ class Attempt(LenientModel):
 
     @property
     def marker(self) -> str:
-        return marker(self.batch_id, self.shard, self.number)
+        return marker(self.scoped_id, self.shard, self.number)
 
     @property
     def folder(self) -> str:

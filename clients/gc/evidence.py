@@ -62,7 +62,7 @@ class Evidence:
             plan = decode_plan(await self._store.read(plan_path(root)))
         except ObjectNotFound:
             return None, ""
-        return check_batch_id(batch_of(plan.batch_id)), plan.store
+        return check_batch_id(batch_of(plan.scoped_id)), plan.store
 
     async def state(self, batch_id: str) -> TemporalState:
         try:
@@ -103,7 +103,7 @@ class Evidence:
         if named is None:
             return False
         batch, shard, number = named
-        attempt = Attempt(batch_id=batch, provider=provider, root=self._store.uri(root), shard=shard, number=number)
+        attempt = Attempt(scoped_id=batch, provider=provider, root=self._store.uri(root), shard=shard, number=number)
         try:
             return (await AttemptRows.read(self._store, attempt)).digest == found.digest
         except (ObjectNotFound, msgspec.DecodeError):

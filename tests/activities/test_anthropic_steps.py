@@ -76,7 +76,7 @@ class Shard:
     @property
     def attempt(self) -> Attempt:
         return Attempt(
-            batch_id=self.batch_id, provider="claude", root=self.summary.root, shard=self.shard, number=self.number
+            scoped_id=self.batch_id, provider="claude", root=self.summary.root, shard=self.shard, number=self.number
         )
 
     @property

@@ -135,8 +135,7 @@ async def test_a_new_plan_names_what_it_leaves_at_providers_after_its_store(scop
     assert desk.attempt.marker == f"b-1~{identity[:8]}/0/1"
     await desk.upload()
     assert await desk.files() == [f"durabatch~b-1~{identity[:8]}~0~1~{desk.record()['digest']}~g1.jsonl"]
-    # Older versions do not take it for the batch's, so they never look for its purchases under other names.
-    assert json.loads((desk.folder / "b-1/plan.json").read_text())["batch_id"] == scoped("b-1", identity)
+    assert json.loads((desk.folder / "b-1/plan.json").read_text())["scoped_id"] == scoped("b-1", identity)
     await desk.plan()
     assert desk.summary.store == identity
 

@@ -43,7 +43,7 @@ from durabatch.contract.steps import (
     Uploaded,
 )
 
-ATTEMPT = Attempt(batch_id="nightly~1f0a93c2", provider="p", root="file:///s/nightly", shard=3, number=2)
+ATTEMPT = Attempt(scoped_id="nightly~1f0a93c2", provider="p", root="file:///s/nightly", shard=3, number=2)
 RUNNING = Snapshot(id="batch_1", status=ProviderStatus.IN_PROGRESS, raw_status="in_progress", total=9)
 ENDED = Snapshot(id="batch_1", status=ProviderStatus.COMPLETED, raw_status="completed", total=9, completed=9)
 RESULT = BatchResult(

@@ -17,7 +17,7 @@ from durabatch.activities.records import read_index, read_shard
 from durabatch.contract import OnInvalidRow, ProviderStatus
 from durabatch.contract.steps import Attempt, CreateAnswer
 
-ATTEMPT = Attempt(batch_id="b-1", provider="gpt", root="file:///b-1", shard=0, number=1)
+ATTEMPT = Attempt(scoped_id="b-1", provider="gpt", root="file:///b-1", shard=0, number=1)
 
 
 async def requests(sandbox: Any) -> dict[str, int]:

@@ -47,7 +47,7 @@ def fits(row: str, facts: tuple[bool, ...]) -> bool:
 )
 def test_what_a_plan_depends_on_is_compared_step_by_step(asked: str, input: str, digest: str, expected: Match) -> None:
     plan = PlanRecord(
-        batch_id="b",
+        scoped_id="b",
         spec_digest=digest,
         planned_at="2026-01-01T00:00:00+00:00",
         rows=1,

@@ -190,7 +190,7 @@ def test_what_another_version_adds_is_left_out_between_workflow_and_steps() -> N
         BatchSpec.model_validate(spec)
     settle = SettleRequest.model_validate(
         {
-            "attempt": {"batch_id": "b", "provider": "p", "root": "r", "shard": 0, "number": 1},
+            "attempt": {"scoped_id": "b", "provider": "p", "root": "r", "shard": 0, "number": 1},
             "attempts": [{"number": 1, "provider_batch_id": "x", "absent": "throttled"}],
             "retry": {"classes": ["throttled"], "patience": 3},
         }
