@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from ..contract import AccountingError, Counts, ObjectNotFound, StoreError, Usage
+from ..contract import AccountingError, Counts, StoreError, Usage
 from ..contract.layout import (
     ERRORS,
     RESULTS,
@@ -43,7 +43,6 @@ class Apply:
         """
         await self._resources.batch_folder(request)
         total = Applied(results="", errors="", counts=Counts(), usage=Usage(), cost_usd="0", list_cost_usd="0")
-        known = True
         results: list[Part] = []
         errors: list[Part] = []
         for first in range(0, request.shards, _AT_ONCE):
@@ -51,8 +50,6 @@ class Apply:
             found = await asyncio.gather(*(self._shard(request.root, number) for number in numbers))
             for settled, rows, failed in found:
                 total = _add(total, settled)
-                # Older versions wrote no amount where a single answer had none.
-                known = known and (settled.cost_usd is not None or settled.unpriced.total > 0)
                 results.append(rows)
                 errors.append(failed)
             lease.rows = total.counts.total
@@ -61,7 +58,9 @@ class Apply:
                 f"The plan has {request.rows:,} rows, the shards {total.counts.total:,}, and "
                 f"{total.counts.settled:,} of them have ended."
             )
-        if not known or (total.unpriced.total and total.list_cost_usd == "0"):
+        if (
+            total.unpriced.total and total.list_cost_usd == "0"
+        ):  # nothing is known, which is not to say that it was free
             total = total.model_copy(update={"cost_usd": None, "list_cost_usd": None})
         await self._resources.batch_folder(request)  # again, as reading many shards takes a while
         joins = sum(part.bytes for part in results) <= self._resources.results_file_bytes
@@ -80,17 +79,9 @@ class Apply:
         rows = settled.counts.total
         return (
             settled,
-            await self._part(path, part_name(number, RESULTS), rows, settled.results_bytes),
-            await self._part(path, part_name(number, ERRORS), rows - settled.counts.succeeded, settled.errors_bytes),
+            Part(part_name(number, RESULTS), rows, settled.results_bytes),
+            Part(part_name(number, ERRORS), rows - settled.counts.succeeded, settled.errors_bytes),
         )
-
-    async def _part(self, root: str, path: str, rows: int, size: int | None) -> Part:
-        store = self._resources.store
-        if size is None:
-            size = await store.size(f"{root}/{path}")
-        if size is None:
-            raise ObjectNotFound(f"The store has no object {store.uri(f'{root}/{path}')}.")
-        return Part(path, rows, size)
 
     async def _join(self, root: str, name: str, parts: list[Part], lease: Lease) -> str:
         """Join the parts into one file, and return its URI."""

@@ -77,14 +77,14 @@ async def noted_account(store: Store, path: str) -> str | None:
 class _Noted(NamedTuple):
     at: datetime
     account: str
-    digest: str  #: "" in what older versions wrote.
+    digest: str  #: Of the rows that it was to send.
 
 
 async def _read(store: Store, path: str) -> _Noted | None:
     """Return what a note says; None for one whose writer was killed, so sent nothing."""
     words = (await store.read(path)).decode(errors="replace").split()
     try:
-        return _Noted(datetime.fromisoformat(words[0]), words[1], words[2] if len(words) > 2 else "")
+        return _Noted(datetime.fromisoformat(words[0]), words[1], words[2])
     except (ValueError, IndexError):
         return None
 
@@ -96,7 +96,7 @@ async def noted_digests(store: Store, attempt: Attempt) -> set[str]:
         with contextlib.suppress(ObjectNotFound):  # withdrawn just now
             noted = await _read(store, path)
             found |= {noted.digest} if noted else set()
-    return found - {""}
+    return found
 
 
 async def withdraw(store: Store, path: str) -> None:
@@ -133,12 +133,12 @@ class Claims:
             return Notes(newest, max(standing), at, account)
         return Notes(newest)
 
-    async def note(self, now: datetime, known: int | None, digest: str = "") -> int:
+    async def note(self, now: datetime, known: int, digest: str) -> int:
         """Note, durably, that a create is about to be sent, and return its number.
 
         Args:
+            known: the newest number before the provider was searched; 0 if there was none.
             digest: of the rows that it sends.
-            known: the newest number before the provider was searched; None where a version that did not count asks.
 
         Raises:
             AnswerLost: another create was noted since. It may have been sent, so this one must not be.
@@ -146,9 +146,9 @@ class Claims:
         """
         standing, withdrawn = await self._listed()
         newest = max([*standing, *withdrawn], default=0)
-        number = 1 + (newest if known is None else known)
+        number = known + 1
         path = self._path(number)
-        note = f"{now.isoformat()} {self._account} {digest}".strip()
+        note = f"{now.isoformat()} {self._account} {digest}"
         if newest >= number or not await self._store.create(path, note.encode()):
             raise _overtaken()
         # Since the first look others may have gone further, and have left the number free: withdrawn, and cleared away.

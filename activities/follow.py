@@ -7,8 +7,6 @@ import tempfile
 from functools import partial
 from typing import BinaryIO
 
-from temporalio import activity
-
 from ..contract import ProviderNotFound, ProviderUnavailable
 from ..contract.layout import ERROR, OUTPUT, answers_path
 from ..contract.steps import CANCEL, FETCH, POLL, Attempt, BatchRequest, Fetched, FetchRequest, Snapshot
@@ -18,10 +16,6 @@ from .providers import Provider, ResultFile
 from .resources import Resources
 from .step import in_thread, step
 from .store import Store
-
-#: A download with fewer rows than the provider counted is repeated this often before it is believed, where the workflow
-#: is of a version that does not ask again by itself.
-TRUST_AFTER = 3
 
 
 class Follow:
@@ -42,14 +36,12 @@ class Follow:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         return await provider.batches.cancel(request.provider_batch_id)
 
-    # Where tries are counted here, none is used up by a worker that had no room.
-    @step(FETCH, long=lambda request: request.patient)
+    @step(FETCH, long=True)
     async def fetch(self, request: FetchRequest, lease: Lease) -> Fetched:
         """Download what a provider batch ended with, as the provider sent it, into the attempt's folder.
 
         Raises:
-            ProviderUnavailable: the download broke off; or less came than the provider counts, and whoever asks is not
-                patient.
+            ProviderUnavailable: the download broke off.
             ProviderNotFound: a file is not there, and whoever asks is not lenient; the other one is in the store.
         """
         provider = self._resources.at_account(request.attempt.provider, request.account)
@@ -81,11 +73,6 @@ class Follow:
         root = self._resources.store.path(request.attempt.root)
         for name in {OUTPUT, ERROR} - stored:
             await self._resources.store.delete(_answers(root, request.attempt, name))
-        counted = request.batch.completed + request.batch.failed
-        if rows < counted and not request.patient and activity.info().attempt < TRUST_AFTER:
-            raise ProviderUnavailable(
-                f"Provider {request.attempt.provider} counts {counted:,} finished rows and sent {rows:,}; asking again."
-            )
         return Fetched(rows=rows, bytes=size, gone=tuple(error.message for error in gone))
 
     async def _ours(self, provider: Provider, files: list[ResultFile], request: FetchRequest) -> bool:

@@ -9,7 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from ..contract import BatchSpec, ConfigurationError, InvalidInput, InvalidSpec, OnInvalidRow
-from ..contract.errors import ObjectNotFound, RowProblem, StoreError
+from ..contract.errors import ObjectNotFound, StoreError
 from ..contract.layout import SHARDS, WRITTEN, file_list_path, inline_path, is_written, plan_path, result_path
 from ..contract.names import batch_of, check_batch_id, scoped
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
@@ -321,7 +321,7 @@ def _check(plan: PlanRecord, spec: BatchSpec, prices: Prices) -> None:
         more = f"; and {plan.invalid_rows - 20:,} more" if plan.invalid_rows > 20 else ""
         raise InvalidInput(
             f"{what} of {plan.rows:,} cannot be sent, and nothing was submitted: {shown}{more}. To go on, {hint}.",
-            [RowProblem(message=one) if isinstance(one, str) else one.problem() for one in plan.problems],
+            [one.problem() for one in plan.problems],
             plan.invalid_rows,
         )
     if spec.max_cost_usd is not None:

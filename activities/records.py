@@ -98,18 +98,18 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     invalid_rows: int
     shards: int
     tokens: dict[str, int]  #: Estimated input tokens by model.
-    problems: list[Refusal | str]  #: The first rows that cannot be sent; sentences in what older versions wrote.
-    asked: str = ""  #: Digest of what was asked for, whatever the input and the provider's limits were then.
-    input: str = ""  #: Digest of that and of the files that were found; "" in what older versions wrote.
-    execution: str = ""  #: The run that was started and last went by this plan; "" in what older versions wrote.
+    problems: list[Refusal]  #: The first rows that cannot be sent.
+    asked: str  #: Digest of what was asked for, whatever the input and the provider's limits were then.
+    input: str  #: Digest of that and of the files that were found.
+    execution: str  #: The run that was started and last went by this plan.
     store: str = ""  #: The identity of the store that it was planned in; "" in what older versions wrote.
 
 
 class SettledRecord(Settled):
     """The accounts of a shard whose results are written, and how large those are; settled.json."""
 
-    results_bytes: int | None = None  #: None in what older versions wrote.
-    errors_bytes: int | None = None
+    results_bytes: int
+    errors_bytes: int
 
 
 # Made once, here: two threads that decode a type for the first time at once crash msgspec 0.22.

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 def step(
-    of: Step[Request, Answer], *, long: bool | Callable[[Request], bool] = False
+    of: Step[Request, Answer], *, long: bool = False
 ) -> Callable[[Callable[[Self, Request, Lease], Awaitable[Answer]]], Callable[[Self, Request], Awaitable[Answer]]]:
     """Make a method an activity: it heartbeats by itself, and its errors carry the contract's codes.
 
@@ -56,8 +56,7 @@ def step(
 
     Args:
         of: its name, and the models of its request and its answer.
-        long: whether it may take minutes or hours, so that it holds one of the places for such (see `LongSteps`); or
-            a function that decides it for a request.
+        long: whether it may take minutes or hours, so that it holds one of the places for such (see `LongSteps`).
     """
 
     def wrap(
@@ -68,8 +67,7 @@ def step(
             with contextlib.suppress(Exception):  # a user's logging filter, for example: no step fails for its log
                 log_start(of.name, request)
             try:
-                holds = long(request) if callable(long) else long
-                with self._resources.long_steps.one() if holds else contextlib.nullcontext():
+                with self._resources.long_steps.one() if long else contextlib.nullcontext():
                     async with heartbeats(lease):
                         answer = await method(self, request, lease)
                 with contextlib.suppress(Exception):

@@ -127,7 +127,6 @@ class Submit:
         return Found(
             batch=batch,
             provisional=provisional,
-            intended=notes.may_have_bought,
             noted=notes.newest,
             standing=notes.standing,
         )

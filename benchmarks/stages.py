@@ -106,7 +106,7 @@ async def through(folder: Path, url: str, rows: int, row_bytes: int, short: bool
         where: dict[str, Any] = {"attempt": here, "account": plan.provider.account}
         upload = UploadRequest(**where, generation=1, since=now, spec=spec)
         uploaded = await watch.run("upload", submit.upload, upload)
-        create = CreateRequest(**where, file_id=uploaded.file_id, rows=rows, spec=spec)
+        create = CreateRequest(**where, file_id=uploaded.file_id, rows=rows, spec=spec, noted=0)
         batch = (await watch.run("create", submit.create, create)).batch
         assert batch is not None
         while not batch.status.ended:

@@ -213,7 +213,7 @@ def answers_path(root: str, shard: int, attempt: int, which: str) -> str:
 
 
 def note_path(root: str, shard: int, attempt: int, number: int) -> str:
-    """Return the path of the note that a create is about to be sent; the first one's is as older versions write it."""
+    """Return the path of the note that a create is about to be sent; the first one's has no number."""
     return f"{root}/{attempt_folder(shard, attempt)}/{'intent' if number == 1 else f'intent-{number}'}"
 
 

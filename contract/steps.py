@@ -155,11 +155,11 @@ class Snapshot(LenientModel):
 class Found(LenientModel):
     batch: Snapshot | None
     provisional: bool = False  #: The batch may be a stranger's until its results are seen.
-    #: A create of this attempt was about to be sent at some time, by this run or an earlier one, and may be on its way.
-    intended: bool = False
-    #: Number of the newest create of this attempt that was noted before the provider was asked; 0: there was none.
-    noted: int | None = None
-    standing: int | None = None  #: The same of those that the provider did not refuse.
+    #: Number of the newest create of this attempt that was noted before the provider was asked, by this run or an
+    #: earlier one; 0: there was none.
+    noted: int
+    #: The same of those that the provider did not refuse: they may be on their way, or may have bought something.
+    standing: int = 0
 
 
 class CreateAnswer(Word):
@@ -179,7 +179,7 @@ class CreateRequest(LenientModel):
     file_id: str | None
     rows: int
     spec: PassedSpec
-    noted: int | None = None  #: As the look before it reported; with a newer one the create is not sent.
+    noted: int  #: As the look before it reported; with a newer one the create is not sent.
 
 
 class Created(LenientModel):
@@ -203,7 +203,6 @@ class FetchRequest(LenientModel):
     account: str
     batch: Snapshot
     provisional: bool = False
-    patient: bool = False  #: The caller decides what it means if fewer rows come than the provider counts.
     lenient: bool = False  #: Results that are not found are left out, and named in the answer.
 
 
@@ -253,7 +252,7 @@ class AttemptRecord(LenientModel):
     provider_batch_id: str | None = None
     absent: ErrorClass = ErrorClass.MISSING  #: What is the matter with rows that it did not return.
     message: str = ""  #: The same in words.
-    lines: int | None = None  #: Lines of its results that were fetched, where that was noted.
+    lines: int | None = None  #: Lines of its results that were fetched; null where none were.
     fetched: bool = True  #: Whether there are results of it; anything else in its folder is of another run.
     #: Rows that the provider says it answered, and so bills. If fewer came back, no row that did not is tried again.
     answered: int = 0

@@ -70,7 +70,6 @@ class Fetching:
             account=self._context.provider.account,
             batch=batch,
             provisional=self._state.provisional,
-            patient=True,
             lenient=lenient,
         )
         return await self._steering.call(

@@ -64,9 +64,8 @@ class Submission:
         self._state = context.state
         self._steering = context.steering
         self._changed = context.changed
-        self._intended = False
-        self._noted: int | None = None
-        self._newest = 0
+        self._noted = 0  #: Number of the newest create that was noted before the last look.
+        self._standing = 0  #: The same of those that were not refused.
         self._slot = QueueSlot(context)
         self._paid = context.paid  #: Whether what an operator can fix is waited out.
 
@@ -88,7 +87,7 @@ class Submission:
         """Look, and create what is not there; a stop ends it, but never before it has looked."""
         deferrals = not_found = 0
         while not await self._find():
-            if self._intended and self._newest > self._state.cleared and not self._state.doubt:
+            if self._standing > self._state.cleared and not self._state.doubt:
                 # By a run before this one, or a workflow that was terminated: as if our own answer had been lost.
                 self._doubt()
                 await self._wait_for_listing("A create of an earlier run may be on its way.", timedelta(0))
@@ -98,7 +97,7 @@ class Submission:
             if self._state.doubt:
                 await self._fence()
                 await self._wait_for_listing("A create may still be on its way to the provider.", timedelta(0))
-                self._state.clear_doubt(self._newest)
+                self._state.clear_doubt(self._standing)
                 continue
             if self._state.stage is not Stage.UPLOADED:
                 await self._slot.take()
@@ -188,10 +187,7 @@ class Submission:
             submitted=self._paid,
             give_up_at=self._steering.deadline_at + PATIENCE,
         )
-        self._intended = found.intended
-        self._noted = found.noted
-        # A worker that does not count them says only whether there is one.
-        self._newest = found.standing if found.standing is not None else found.noted or int(found.intended)
+        self._noted, self._standing = found.noted, found.standing
         if found.batch is None:
             return False
         self._state.adopt(found.batch, provisional=found.provisional)

@@ -16,6 +16,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from durabatch.activities.apply import Apply
+from durabatch.activities.claims import Claims
 from durabatch.activities.follow import Follow
 from durabatch.activities.plan import Plan
 from durabatch.activities.providers import ProviderSettings
@@ -85,7 +86,6 @@ class Desk:
         self.scoped = False  #: Whether the workflow makes names that hold the store.
         self.summary: PlanSummary
         self.shard, self.number = 0, 1
-        self.tries = 1  #: What Temporal says of the next steps.
         self.sent: list[AttemptRecord] = []  #: The attempts that settle is given.
 
     def _settings(self, name: str) -> ProviderSettings:
@@ -103,8 +103,7 @@ class Desk:
 
     async def step(self, step: Callable[[Request], Awaitable[Answer]], request: Request, **info: Any) -> Answer:
         environment = ActivityEnvironment()
-        facts = {"attempt": self.tries, "heartbeat_timeout": timedelta(minutes=1), **info}
-        environment.info = replace(environment.info, **facts)
+        environment.info = replace(environment.info, **{"heartbeat_timeout": timedelta(minutes=1), **info})
         answer: Answer = await environment.run(step, request)
         return answer
 
@@ -138,6 +137,9 @@ class Desk:
         return await self.step(Submit(self.resources).find, request)
 
     async def create(self, uploaded: Uploaded, *, noted: int | None = None, **info: Any) -> Created:
+        """Create the provider batch, as after a look just now; `noted` is what an earlier one found."""
+        if noted is None:
+            noted = (await Claims(self.store, self.attempt, self.summary.provider.account).notes()).newest
         sent = {"file_id": uploaded.file_id, "rows": uploaded.rows, "noted": noted}
         request = CreateRequest(**self._where, **sent, spec=self.spec)
         return await self.step(Submit(self.resources).create, request, **info)

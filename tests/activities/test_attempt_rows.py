@@ -49,7 +49,7 @@ async def test_digest_and_seal_tell_an_attempt_and_its_rows_from_all_others(desk
     ]
     assert len({rows.digest for rows in found}) == 3
     assert len({rows.seal for rows in found}) == 4
-    # Batches that older versions bought are known by it.
+    # Batches under way are known by it, so no later version may compute another one.
     fixed = AttemptRows(attempt=second, shard=type(record)(**{**_facts(record), "digest": "0" * 16}), picked=[0, 2])
     assert fixed.digest == "a27a766fa49db329"
 

@@ -60,8 +60,8 @@ class Asked(BaseModel):
     [
         (UPLOAD, Uploaded(file_id="f", rows=9, bytes=70), "INFO", Action.UPLOADED, {"rows": 9, "bytes": 70}),
         (UPLOAD, Uploaded(file_id=None, rows=9, bytes=70), "DEBUG", Action.UPLOADED, {"rows": 9}),
-        (FIND, Found(batch=None), "DEBUG", Action.LOOKED, {}),
-        (FIND, Found(batch=RUNNING), "INFO", Action.ADOPTED, {"provider_batch_id": "batch_1"}),
+        (FIND, Found(batch=None, noted=0), "DEBUG", Action.LOOKED, {}),
+        (FIND, Found(batch=RUNNING, noted=0), "INFO", Action.ADOPTED, {"provider_batch_id": "batch_1"}),
         (CREATE, Created(answer=CreateAnswer.CREATED, batch=RUNNING), "INFO", Action.CREATED, {"rows": 9}),
         (CREATE, Created(answer=CreateAnswer.DEFERRED, code="c"), "INFO", Action.DEFERRED, {"code": "c"}),
         (CREATE, Created(answer=CreateAnswer.REFUSED, code="c"), "WARNING", Action.REFUSED, {"code": "c"}),

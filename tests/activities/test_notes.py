@@ -69,7 +69,7 @@ async def names(store: Store) -> list[str]:
 async def test_a_create_that_knows_of_all_others_gets_the_next_number(claims: Claims, store: Store) -> None:
     assert (await claims.notes()).newest == 0
     assert not (await claims.notes()).may_have_bought
-    assert [await claims.note(FIRST + timedelta(hours=n), known=n) for n in range(3)] == [1, 2, 3]
+    assert [await claims.note(FIRST + timedelta(hours=n), known=n, digest="d") for n in range(3)] == [1, 2, 3]
     found = await claims.notes()
     assert (found.newest, found.at, found.account, found.may_have_bought) == (3, FIRST, "acc", True)
     assert await names(store) == ["intent", "intent-2", "intent-3"]
@@ -77,24 +77,26 @@ async def test_a_create_that_knows_of_all_others_gets_the_next_number(claims: Cl
 
 @pytest.mark.parametrize("known", [0, 1])
 async def test_a_create_that_does_not_know_of_another_is_not_sent(claims: Claims, store: Store, known: int) -> None:
-    await claims.note(FIRST, known=0)
-    await claims.note(FIRST, known=1)
+    await claims.note(FIRST, 0, "d")
+    await claims.note(FIRST, 1, "d")
     before = await names(store)
     with pytest.raises(AnswerLost, match="was begun since it was last looked for; this one was not sent"):
-        await claims.note(FIRST, known=known)
+        await claims.note(FIRST, known, "d")
     assert await names(store) == before
 
 
-async def test_a_note_of_an_older_version_counts_as_the_first(claims: Claims, store: Store) -> None:
-    await store.write("b/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 another")
+async def test_a_note_of_another_account_counts_as_one_of_this(claims: Claims, store: Store) -> None:
+    await store.write("b/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 another d")
     found = await claims.notes()
     assert (found.newest, found.at, found.account) == (1, FIRST, "another")
     with pytest.raises(AnswerLost):
-        await claims.note(FIRST, known=0)
-    assert await claims.note(FIRST, known=None) == 2  # an older workflow, which does not count
+        await claims.note(FIRST, 0, "d")
+    assert await claims.note(FIRST, 1, "d") == 2
 
 
-@pytest.mark.parametrize("text", [b"", b"2026-01", b"2026-01-01T00:00:00+00:00", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "text", [b"", b"2026-01", b"2026-01-01T00:00:00+00:00", b"2026-01-01T00:00:00+00:00 acc", b"\xff\xfe"]
+)
 async def test_a_note_that_was_cut_off_is_a_note_of_that_time(claims: Claims, store: Store, text: bytes) -> None:
     began = datetime.now(UTC) - timedelta(seconds=2)
     await store.write("b/shards/00000/attempt-1/intent", text)
@@ -116,18 +118,18 @@ async def test_what_else_lies_in_the_folder_is_no_note(claims: Claims, store: St
 
 
 async def test_a_note_that_is_withdrawn_tells_of_no_purchase_and_keeps_its_number(claims: Claims, store: Store) -> None:
-    await claims.withdraw(await claims.note(FIRST, known=0))
+    await claims.withdraw(await claims.note(FIRST, 0, "d"))
     found = await claims.notes()
     assert (found.newest, found.may_have_bought) == (1, False)
     with pytest.raises(AnswerLost):
-        await claims.note(FIRST, known=0)  # it comes late, and by now another may be on its way
-    assert await claims.note(FIRST, known=1) == 2
+        await claims.note(FIRST, 0, "d")  # it comes late, and by now another may be on its way
+    assert await claims.note(FIRST, 1, "d") == 2
     assert await names(store) == ["intent-2"]
 
 
 async def test_the_earliest_note_that_stands_tells_since_when_to_search(claims: Claims) -> None:
     for n in range(3):
-        await claims.note(FIRST + timedelta(hours=n), known=n)
+        await claims.note(FIRST + timedelta(hours=n), known=n, digest="d")
     await claims.withdraw(1)
     assert (await claims.notes()).at == FIRST + timedelta(hours=1)
     await claims.withdraw(3)
@@ -137,7 +139,7 @@ async def test_the_earliest_note_that_stands_tells_since_when_to_search(claims: 
 async def test_an_outage_leaves_no_pile_of_notes_and_every_create_gets_through(claims: Claims, store: Store) -> None:
     for _ in range(20):
         known = (await claims.notes()).newest
-        await claims.withdraw(await claims.note(FIRST, known=known))
+        await claims.withdraw(await claims.note(FIRST, known, "d"))
     assert (await claims.notes()).newest == 20
     assert await names(store) == ["withdrawn-20"]
 
@@ -160,14 +162,14 @@ async def test_a_number_that_is_free_again_is_given_to_nobody(tmp_path: Path, fu
     mine, others = Overtaken.open(str(tmp_path)), claims_in(Store.open(str(tmp_path)))
 
     async def overtake() -> None:
-        await others.withdraw(await others.note(FIRST, known=0))
+        await others.withdraw(await others.note(FIRST, 0, "d"))
         if further:  # which clears away what is left of the first
-            await others.note(FIRST, known=1)
+            await others.note(FIRST, 1, "d")
 
     assert isinstance(mine, Overtaken)
     mine.meanwhile = overtake
     with pytest.raises(AnswerLost):
-        await claims_in(mine).note(FIRST, known=0)
+        await claims_in(mine).note(FIRST, 0, "d")
     assert (await others.notes()).newest == (2 if further else 1)
     assert (await others.notes()).may_have_bought is further
 
@@ -176,7 +178,7 @@ async def test_a_note_that_cannot_be_written_lets_no_create_through(tmp_path: Pa
     store = Store.open(str(tmp_path / "store"))
     (tmp_path / "store" / "b").write_text("A file is where the batch's folder should be.")
     with pytest.raises(StoreError):
-        await claims_in(store).note(FIRST, known=0)
+        await claims_in(store).note(FIRST, 0, "d")
 
 
 RACER = """
@@ -195,7 +197,7 @@ async def race():
         claims = Claims(store, Attempt(scoped_id="b", provider="p", root=store.uri("b"), shard=shard, number=1), "acc")
         for known in range(3):
             try:
-                print(shard, await claims.note(datetime.now(UTC), known))
+                print(shard, await claims.note(datetime.now(UTC), known, "d"))
             except AnswerLost:
                 pass
 
@@ -228,7 +230,7 @@ async def test_whatever_others_do_meanwhile_two_creates_never_rely_on_the_same_s
             known = (await claims.notes()).newest
             await asyncio.sleep((seed * 7 + turn * 3) % 5 / 1000)
             try:
-                number = await claims.note(FIRST, known)
+                number = await claims.note(FIRST, known, "d")
             except AnswerLost:
                 continue
             # Nobody who searched before this note may send after it.
@@ -275,7 +277,7 @@ async def test_a_create_that_is_started_again_after_its_search_is_not_sent(plann
     assert "this one was not sent" in (again.reason or "")
     assert await creates(planned) == 1
     found = await planned.find()
-    assert (found.noted, found.intended) == (1, True)
+    assert (found.noted, found.standing) == (1, 1)
     assert found.batch is not None and found.batch.id == created.batch.id
 
 
@@ -309,7 +311,7 @@ async def test_a_create_that_was_refused_may_be_tried_again_and_one_that_comes_l
     refused = await planned.create(uploaded, noted=0)
     assert refused.answer in (CreateAnswer.REFUSED, CreateAnswer.DEFERRED)
     found = await planned.find()
-    assert (found.batch, found.intended, found.noted) == (None, False, 1)
+    assert (found.batch, found.standing, found.noted) == (None, 0, 1)
     assert (await planned.create(uploaded, noted=found.noted)).answer is CreateAnswer.CREATED
     assert (await planned.create(uploaded, noted=0)).answer is CreateAnswer.LOST
     assert len((await planned.sandbox.books())["batches"]) == 1
@@ -320,4 +322,4 @@ async def test_a_worker_that_stood_still_leaves_no_note_of_a_purchase(planned: A
     created = await planned.create(uploaded, noted=0, heartbeat_timeout=timedelta(0))
     assert (created.answer, created.code) == (CreateAnswer.DEFERRED, "provider_unavailable")
     found = await planned.find()
-    assert (found.intended, await creates(planned)) == (False, 0)
+    assert (found.standing, await creates(planned)) == (0, 0)

@@ -124,7 +124,6 @@ MARKED = {
 async def test_every_way_a_row_can_fail_has_its_class(desk: Any, sandbox: Any) -> None:
     kinds = [*MARKED, "duplicate", "unknown", "empty", "tokens=500"]
     await desk.plan(*(desk.chat(f"r-{kind}", f"Hi. [[sandbox:{kind}]]") for kind in kinds))
-    desk.tries = 3
     await desk.through()
 
     settled = await desk.settle(retry=NO_RETRY, unfinished=FAILED)
@@ -569,7 +568,6 @@ async def test_just_the_rows_worth_it_go_into_the_next_attempt(desk: Any) -> Non
     kinds = ["rate_limited", "invalid_request", "server_error", "missing", "context_length", "timeout", "malformed"]
     kinds += ["content_filtered", "batch_expired", "empty"]
     await desk.plan(*(desk.chat(f"r-{kind}", f"Hi. [[sandbox:{kind}]]") for kind in kinds))
-    desk.tries = 3
     await desk.through()
 
     settled = await desk.settle()
@@ -649,7 +647,6 @@ async def test_the_last_word_on_each_row_wins_and_every_attempt_is_counted(desk:
         "wrong": "Hi. [[sandbox:invalid_request]]",
     }
     await desk.plan(*(desk.chat(name, text) for name, text in texts.items()))
-    desk.tries = 3
     first = await desk.through()
     assert (await desk.settle()).retry_rows == 3
     desk.number = 2

@@ -434,7 +434,7 @@ async def test_a_worker_that_stood_still_creates_nothing(planned: Any, sandbox: 
         time.sleep(0.3)  # noqa: ASYNC251 - the event loop stands still, as under SIGSTOP
 
     stall = asyncio.create_task(stand_still())
-    created = await planned.create(uploaded, heartbeat_timeout=timedelta(seconds=0.5))
+    created = await planned.create(uploaded, noted=0, heartbeat_timeout=timedelta(seconds=0.5))
     await stall
     assert (created.answer, created.code) == (CreateAnswer.DEFERRED, "provider_unavailable")
     assert created.reason == "The worker stood still before it could submit; nothing was sent."
