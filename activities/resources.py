@@ -10,6 +10,7 @@ from datetime import timedelta
 from ..contract import AccountMismatch, ConfigurationError, StoreError, WorkerBusy
 from ..contract.steps import ApplyRequest, Attempt, FinishRequest
 from .batch_folder import find_folder
+from .direct.governors import Governors
 from .log import logger
 from .prices import Prices
 from .providers import Provider, ProviderSettings, open_provider
@@ -73,6 +74,7 @@ class Resources:
         self.heartbeat = heartbeat
         self.results_file_bytes = results_file_bytes
         self.long_steps = LongSteps(long_steps)
+        self.governors = Governors(heartbeat)
         self._settings_of = settings_of
         self._open: dict[str, Provider] = {}
         self._users = 0
@@ -155,7 +157,8 @@ class Resources:
         return Prices(settings.prices, settings.batch_discount)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and give the shares of rates back."""
+        await self.governors.close()
         for provider in self._open.values():
             await provider.close()
         self._open.clear()

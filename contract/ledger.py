@@ -31,10 +31,15 @@ _NAME = 200
 
 def ledger_id(account: str, model: str) -> str:
     """Return the workflow id of the ledger of an account and a model. No batch id has a slash."""
+    return f"durabatch-ledger/{account}/{name_in_id(model)}"
+
+
+def name_in_id(model: str) -> str:
+    """Return a model's name as workflow ids hold it: cut where it is too long, with a digest of all of it."""
     name = model or MIXED
     if len(name) > _NAME:
         name = f"{name[:_NAME]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    return f"durabatch-ledger/{account}/{name}"
+    return name
 
 
 class LedgerStart(LenientModel):

@@ -2,7 +2,8 @@
 
 from .batch import BatchWorkflow
 from .ledger import LedgerWorkflow
+from .rate_ledger import RatesWorkflow
 from .shard_workflow import ShardWorkflow
 from .versioned import WORKFLOWS
 
-__all__ = ["WORKFLOWS", "BatchWorkflow", "LedgerWorkflow", "ShardWorkflow"]
+__all__ = ["WORKFLOWS", "BatchWorkflow", "LedgerWorkflow", "RatesWorkflow", "ShardWorkflow"]

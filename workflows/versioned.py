@@ -17,8 +17,10 @@ from temporalio.common import VersioningBehavior
 from ..contract import BATCH_WORKFLOW, BatchResult
 from ..contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart
 from ..contract.names import SHARD_WORKFLOW
+from ..contract.rates import RATES_WORKFLOW, RatesCarried, RatesStart
 from .batch import BatchWorkflow
 from .ledger import LedgerWorkflow
+from .rate_ledger import RatesWorkflow
 from .shard_workflow import ShardRequest, ShardWorkflow
 from .state import ShardOutcome
 
@@ -75,9 +77,27 @@ class VersionedLedgerWorkflow(LedgerWorkflow):
         await super().run(start, holding, waiting)
 
 
+@workflow.defn(
+    name=RATES_WORKFLOW,
+    failure_exception_types=[ValidationError],
+    versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
+)
+class VersionedRatesWorkflow(RatesWorkflow):
+    """RatesWorkflow."""
+
+    @workflow.init
+    def __init__(self, start: RatesStart | None = None, carried: RatesCarried | None = None) -> None:
+        super().__init__(start, carried)
+
+    @workflow.run
+    async def run(self, start: RatesStart | None = None, carried: RatesCarried | None = None) -> None:
+        await super().run(start, carried)
+
+
 #: What a worker runs; and, by it, what one with Worker Versioning runs instead.
 WORKFLOWS: dict[type, type] = {
     BatchWorkflow: VersionedBatchWorkflow,
     ShardWorkflow: VersionedShardWorkflow,
     LedgerWorkflow: VersionedLedgerWorkflow,
+    RatesWorkflow: VersionedRatesWorkflow,
 }

@@ -1,0 +1,446 @@
+"""What one worker process may send to an account and a model: its share of the rate, and the turns of its batches.
+
+The share is leased from the account's rate ledger (`rate_lease`) and renewed while it lasts. While there is none,
+nothing is sent: when Temporal is away for longer than a lease, when the ledger was lost, while others have everything.
+All of that passes by itself. Calls in flight are never touched.
+
+Within the worker each running attempt has a lane. A call takes a slot in flight and its part of the rate at the same
+moment, so that no paid token waits for a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import uuid
+from collections import deque
+from contextlib import suppress
+
+from ...contract.rates import SHOWN, RateAsk, RateLease, RateLimits, RunningBatch, Shares
+from ..providers.base import LimitNews
+from .pace import Charge, Costs, Pace
+from .rate_lease import NoLease, RateLedger
+from .turns import Turn, Turns
+
+logger = logging.getLogger("durabatch")
+
+#: Calls that are let go in one turn of the event loop, so that thousands that have waited do not stop it.
+_A_TICK = 100
+#: Seconds between two looks whether there is room again, at least: with a high rate, several calls go at each.
+_TICK = 0.002
+#: Seconds that a worker pauses after a 429 that does not say how long, doubled for each pause without a success.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+#: Asked for beyond what was used of late.
+_MARGIN = 1.5
+
+
+class Ticket:
+    """A call that may be sent."""
+
+    __slots__ = ("charge", "lane")
+
+    def __init__(self, lane: Lane, charge: Charge | None) -> None:
+        self.lane: Lane | None = lane  #: None once it is settled.
+        self.charge = charge
+
+
+class Lane:
+    """One running attempt's way to its turns; see `Governors.lane`."""
+
+    def __init__(self, governor: Governor, turn: Turn, costs: Costs, batch: str) -> None:
+        self.turn = turn
+        self.costs = costs
+        self.batch = batch
+        self.open = 0  #: Calls in flight.
+        self.closed = False
+        self.waiters: deque[tuple[asyncio.Future[Ticket], float, float]] = deque()  #: With tokens, and since when.
+        self._governor = governor
+
+    async def take(self, tokens: float) -> Ticket:
+        """Return when a call may be sent. Each ticket has its `done` or `rejected`.
+
+        Args:
+            tokens: what the call may use at most, input and output together.
+        """
+        governor = self._governor
+        if governor.may_send(self):
+            return governor.send(self, tokens)
+        return await governor.wait(self, tokens)
+
+    def done(self, ticket: Ticket, used: int | None = None, news: LimitNews | None = None) -> None:
+        """Give a call's slot back: it was answered, it failed, or it was not sent after all.
+
+        Args:
+            used: the tokens that the answer says it used; None if it does not say, or there is none.
+            news: what its headers say.
+        """
+        self._governor.done(ticket, used, news)
+
+    def rejected(self, ticket: Ticket, news: LimitNews) -> None:
+        """Give the slot of a call back that was refused with 429; this worker pauses."""
+        self._governor.rejected(ticket, news)
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens that a call may need at most: one that needs more can never be sent. None: no limit."""
+        return self._governor.most_tokens
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Why nothing may be sent at present, in words; None if it may, or only waits for its turn."""
+        return self._governor.waiting_for()
+
+    @property
+    def resumes_in(self) -> float | None:
+        """Seconds until a pause that the provider asked for is over; None if there is none."""
+        return self._governor.pause_left()
+
+
+class Governor:
+    """One worker process's share of an account's rate for one model.
+
+    Args:
+        ledger: who leases it.
+        limits: as the configuration has them.
+        used: whether the server counts the tokens that calls have used, and not those that they may use.
+        ttl: seconds that a lease is to last.
+        label: what people know the process by.
+        what: what the rate is of, as sentences name it.
+    """
+
+    def __init__(
+        self, ledger: RateLedger, limits: RateLimits, *, used: bool, ttl: float, label: str, what: str
+    ) -> None:
+        self._ledger = ledger
+        self._limits = limits
+        self._used = used
+        self._ttl = ttl
+        self._label = label
+        self._what = what
+        self._name = uuid.uuid4().hex[:16]
+        self._loop = asyncio.get_running_loop()
+        self._pace = Pace(used)
+        self._turns = Turns()
+        self._costs: dict[str, Costs] = {}  # by batch
+        self._lanes: list[Lane] = []
+        self._waiting: dict[Lane, None] = {}
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._slots = 0.0
+        self._in_flight = 0
+        self._lease: RateLease | None = None
+        self._until = 0.0
+        self._problem: str | None = None
+        self._paused_until = 0.0
+        self._pause = _FIRST_PAUSE
+        self._seen = RateLimits()
+        self._rejections = 0
+        # Since the last ask, and before it:
+        self._asked_at = self._loop.time()
+        self._sent, self._tokens, self._most = 0, 0.0, 0
+        self._using = Shares(requests=0.0, tokens=0.0, slots=0.0)
+        self._short: set[str] = {"requests", "tokens", "slots"}  # what there was too little of
+        self._wanted: set[str] = set()  # of what it asked for as much as it can get
+        self._hurry = asyncio.Event()
+        self._joined = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    # Calls
+
+    def may_send(self, lane: Lane) -> bool:
+        """Whether a call of this lane may be sent at this moment."""
+        if self._in_flight >= self._slots or (self._waiting and not self._first(lane)):
+            return False
+        now = self._loop.time()
+        if now >= self._until or now < self._paused_until:
+            return False
+        self._pace.fill(now)
+        return self._pace.delays() == (0.0, 0.0)
+
+    def send(self, lane: Lane, tokens: float) -> Ticket:
+        """Take a slot and a part of the rate."""
+        self._in_flight += 1
+        if self._in_flight > self._most:
+            self._most = self._in_flight
+        lane.open += 1
+        self._sent += 1
+        charge = self._pace.spend(tokens, lane.costs)
+        if charge is None:
+            lane.turn.serve(1.0)
+        else:
+            self._tokens += charge.tokens
+            lane.turn.serve(charge.tokens)
+        return Ticket(lane, charge)
+
+    async def wait(self, lane: Lane, tokens: float) -> Ticket:
+        """Return when it is this call's turn."""
+        future: asyncio.Future[Ticket] = self._loop.create_future()
+        lane.waiters.append((future, tokens, self._loop.time()))
+        self._waiting[lane] = None
+        self._dispatch()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.done(future.result(), None, None)  # it was let go, and nobody will send it
+            else:
+                self._dispatch()  # which forgets it
+            raise
+
+    def done(self, ticket: Ticket, used: int | None, news: LimitNews | None) -> None:
+        lane, ticket.lane = ticket.lane, None
+        if lane is None or lane.closed:
+            return
+        self._in_flight -= 1
+        lane.open -= 1
+        if used is not None:
+            self._pause = _FIRST_PAUSE
+            if self._used and ticket.charge is not None:
+                self._pace.settle(ticket.charge, used)
+                lane.costs.learn(used)
+        if news is not None:
+            self._hear(news)
+            if news.retry_after:
+                self._rest(news.retry_after)
+        if self._waiting:
+            self._dispatch()
+
+    def rejected(self, ticket: Ticket, news: LimitNews) -> None:
+        if ticket.lane is None:
+            return
+        now = self._loop.time()
+        if news.retry_after is not None:
+            self._rest(news.retry_after)
+        elif now >= self._paused_until:  # others that were in flight by then are part of the same refusal
+            self._rest(self._pause * random.uniform(0.8, 1.2))
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._rejections += 1
+        self._hurry.set()
+        self.done(ticket, None, None)
+        self._hear(news)
+
+    def _rest(self, seconds: float) -> None:
+        self._paused_until = max(self._paused_until, self._loop.time() + seconds)
+
+    def _hear(self, news: LimitNews) -> None:
+        requests, tokens = news.requests_per_minute, news.tokens_per_minute
+        if requests and requests != self._seen.requests_per_minute:
+            self._seen = self._seen.model_copy(update={"requests_per_minute": float(requests)})
+            self._hurry.set()
+        if tokens and tokens != self._seen.tokens_per_minute:
+            self._seen = self._seen.model_copy(update={"tokens_per_minute": float(tokens)})
+            self._hurry.set()
+
+    def _first(self, lane: Lane) -> bool:
+        rank = lane.turn.rank
+        return all(rank <= other.turn.rank for other in self._waiting if other is not lane) and not lane.waiters
+
+    def _dispatch(self) -> None:
+        """Let calls go whose turn it is, while there is room; come back when there may be."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for _ in range(_A_TICK):
+            for lane in [lane for lane in self._waiting if not _forget_cancelled(lane)]:
+                del self._waiting[lane]
+            if not self._waiting:
+                return
+            delay = self._delay()
+            if delay:
+                if delay < math.inf:
+                    self._timer = self._loop.call_later(max(delay, _TICK), self._dispatch)
+                return
+            lane = min(self._waiting, key=lambda lane: lane.turn.rank)
+            future, tokens, _ = lane.waiters.popleft()
+            future.set_result(self.send(lane, tokens))
+            if not lane.waiters:
+                del self._waiting[lane]
+                break  # a lane that asks for its calls one by one comes back before the others have their turn
+        if self._waiting:
+            self._timer = self._loop.call_soon(self._dispatch)
+
+    def _delay(self) -> float:
+        """Return the seconds until the next call may be sent; infinite where something else than time has to pass."""
+        now = self._loop.time()
+        if now >= self._until:
+            return math.inf  # until the ledger answers
+        if now < self._paused_until:
+            return self._paused_until - now
+        if self._in_flight >= self._slots:
+            self._lack("slots")
+            return math.inf  # until a call is done
+        self._pace.fill(now)
+        requests, tokens = self._pace.delays()
+        if requests:
+            self._lack("requests")
+        if tokens:
+            self._lack("tokens")
+        return max(requests, tokens)
+
+    def _lack(self, what: str) -> None:
+        if what not in self._short:
+            self._short.add(what)
+            if what not in self._wanted:
+                self._hurry.set()
+
+    # Lanes
+
+    def join(self, priority: int, fairness_key: str, batch: str) -> Lane:
+        """Open a lane; the first one begins to ask for a share."""
+        costs = self._costs.setdefault(batch, Costs())
+        lane = Lane(self, self._turns.join(priority, fairness_key, batch), costs, batch)
+        self._lanes.append(lane)
+        self._short = {"requests", "tokens", "slots"}  # nobody knows yet how much it will send
+        self._joined.set()
+        if self._keeper is None:
+            self._keeper = self._loop.create_task(self._keep())
+        elif self._wanted != self._short:
+            self._hurry.set()
+        return lane
+
+    def leave(self, lane: Lane) -> None:
+        """Close a lane; calls of it that nobody has settled count as done."""
+        self._lanes.remove(lane)
+        self._turns.leave(lane.turn)
+        self._in_flight -= lane.open
+        lane.closed = True
+        self._waiting.pop(lane, None)
+        for future, _, _ in lane.waiters:
+            future.cancel()
+        if len(self._costs) > 100:
+            self._costs = {one.batch: one.costs for one in self._lanes}
+        if not self._lanes:
+            self._joined.clear()
+            self._hurry.set()
+        self._dispatch()
+
+    async def close(self) -> None:
+        """Stop asking, and give the share back."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeper
+        await self._release()
+
+    # The lease
+
+    async def _keep(self) -> None:
+        """Renew the lease while there are lanes; give it back soon after the last one has left."""
+        failures = 0
+        while True:
+            if not self._lanes:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._joined.wait(), self._ttl / 6)
+                if not self._lanes:
+                    await self._release()
+                    await self._joined.wait()
+            self._hurry.clear()
+            asked_at = self._loop.time()
+            try:
+                lease = await self._ledger.lease(self._ask(asked_at))
+            except Exception as error:
+                # Whatever it is, the next ask may succeed, and without this task nothing would ever be sent again.
+                if not isinstance(error, NoLease):
+                    logger.error("A rate ledger could not be asked: %s.", type(error).__name__)
+                self._problem = str(error) if isinstance(error, NoLease) else "it could not be asked; see the log"
+                failures = min(failures + 1, 8)
+                await self._nap(min(self._ttl / 30 * 2**failures, self._ttl / 6) * random.uniform(0.8, 1.2))
+            else:
+                failures = 0
+                self._apply(lease, asked_at)
+                await self._nap(lease.renew_in * random.uniform(0.9, 1.1))
+
+    async def _nap(self, seconds: float) -> None:
+        """Wait until it is time to ask again, or until there is a reason to; never less than a moment."""
+        least = min(seconds, self._ttl / 15 * random.uniform(0.9, 1.1))
+        await asyncio.sleep(least)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), seconds - least)
+
+    def _ask(self, now: float) -> RateAsk:
+        passed = max(now - self._asked_at, 1e-3)
+        using = Shares(requests=self._sent / passed, tokens=self._tokens / passed, slots=float(self._most))
+        before = self._using
+        self._wanted = set(self._short)
+        ask = RateAsk(
+            worker=self._name,
+            label=self._label[:200],
+            obeys=self._lease.seq if self._lease else 0,
+            ttl=self._ttl,
+            limits=self._limits,
+            seen=self._seen,
+            wants=Shares(
+                requests=self._want("requests", using.requests, before.requests, 0.1),
+                tokens=self._want("tokens", using.tokens, before.tokens, 1.0),
+                slots=self._want("slots", using.slots, before.slots, 1.0),
+            ),
+            weight=4.0 ** (3 - min((lane.turn.priority for lane in self._lanes), default=3)),
+            in_flight=self._in_flight,
+            using=using,
+            rejections=self._rejections,
+            batches=self._batches(now),
+        )
+        self._using, self._asked_at = using, now
+        self._sent, self._tokens, self._most = 0, 0.0, self._in_flight
+        self._rejections = 0
+        self._short = set()
+        if self._waiting:
+            self._delay()  # what is short at this moment stays so
+        return ask
+
+    def _want(self, what: str, now: float | None, before: float | None, least: float) -> float | None:
+        return None if what in self._short else max(now or 0.0, before or 0.0) * _MARGIN + least
+
+    def _batches(self, now: float) -> tuple[RunningBatch, ...]:
+        found: dict[str, RunningBatch] = {}
+        for lane in sorted(self._lanes, key=lambda lane: lane.turn.rank):
+            waits = round(now - lane.waiters[0][2], 1) if lane.waiters else 0.0
+            known = found.get(lane.batch)
+            if known is None or known.waits < waits:
+                found[lane.batch] = RunningBatch(batch=lane.batch, priority=lane.turn.priority, waits=waits)
+        return tuple(found.values())[:SHOWN]
+
+    def _apply(self, lease: RateLease, asked_at: float) -> None:
+        # Counted from the moment of the ask, so that it ends here before it ends at the ledger.
+        self._lease, self._until, self._problem = lease, asked_at + lease.ttl, None
+        self._slots = math.inf if lease.amounts.slots is None else lease.amounts.slots
+        self._pace.lease(lease.amounts.requests, lease.amounts.tokens, self._loop.time(), self._until)
+        self._dispatch()
+
+    async def _release(self) -> None:
+        if self._lease is not None and self._loop.time() < self._until:
+            self._until = 0.0  # before anybody else may have it
+            await self._ledger.release(self._name)
+
+    # What it says
+
+    @property
+    def most_tokens(self) -> int | None:
+        if self._used:  # what a call will have used, nobody knows beforehand
+            return None
+        most = self._lease.most_tokens if self._lease else self._limits.tokens_per_minute
+        return None if most is None else int(most)
+
+    def pause_left(self) -> float | None:
+        left = self._paused_until - self._loop.time()
+        return left if left > 0 else None
+
+    def waiting_for(self) -> str | None:
+        now = self._loop.time()
+        if now >= self._until:
+            return f"a share of the rate of {self._what}: {self._problem or 'its ledger has not answered yet'}"
+        if now < self._paused_until:
+            return f"the end of a pause that {self._what} asked for, in {self._paused_until - now:.0f} s"
+        nothing = self._slots < 1 or any(
+            bucket is not None and bucket.rate <= 0 for bucket in (self._pace.requests, self._pace.tokens)
+        )
+        return f"a share of the rate of {self._what}: other workers have all of it at present" if nothing else None
+
+
+def _forget_cancelled(lane: Lane) -> bool:
+    """Drop calls that nobody waits for any more; return whether others are left."""
+    while lane.waiters and lane.waiters[0][0].done():
+        lane.waiters.popleft()
+    return bool(lane.waiters)

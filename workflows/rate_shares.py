@@ -1,0 +1,325 @@
+"""Who may use how much of an account's rate: decisions over values, with the time as an argument.
+
+Requests a second, tokens a second and calls in flight are divided in the same way. What counts is that the sum of
+everything that anybody may be using never exceeds the limit, whatever is lost, late or dead:
+
+- A worker that is given less than before may not know it yet. What it had counts until its next ask says that it obeys
+  the smaller lease, or until the old one has ended.
+- A worker counts the seconds of its lease from the moment it sent its ask, this side from when the ask is handled,
+  which is later. So a lease always ends there before it ends here, and no clocks are compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ..contract.rates import (
+    MAX_WORKERS,
+    Given,
+    RateAsk,
+    RateLease,
+    RateLimits,
+    RatesCarried,
+    RateWorker,
+    Shares,
+    WorkerView,
+)
+
+#: The order of the three in a vector; math.inf where there is no limit.
+Amounts = tuple[float, float, float]
+NOTHING: Amounts = (0.0, 0.0, 0.0)
+SLOTS = 2
+#: After a 429 the limits are taken times this, at most once in so many seconds, in which this much of them grows back.
+CUT, SECONDS_BETWEEN_CUTS, BACK = 0.9, 10.0, 0.01
+#: However often it is refused, an account keeps this share of its limits.
+LEAST = 0.05
+#: Asks a second that a ledger serves with ease: with many workers, each asks more rarely, and its lease lasts longer.
+ASKS_PER_SECOND = 4.0
+#: Where there are fewer slots than workers, they go round among them at this pace, in seconds.
+TURN = 60.0
+#: Leases of one worker that are told apart; what is older than these is taken together.
+_KEPT = 3
+
+
+def water_fill(total: float, wants: Sequence[tuple[float, float]]) -> list[float]:
+    """Divide a total among those who want some of it: by weight, and what one does not want goes on to the others.
+
+    Of what nobody wants, half is given out in the same way, so that nobody has to ask before it may use a little more;
+    the other half stays there for whoever comes next.
+
+    Args:
+        total: what there is; not infinite.
+        wants: for each what it wants, perhaps infinite, and its weight.
+    """
+    shares = [0.0] * len(wants)
+    left, weight = total, math.fsum(weight for _, weight in wants)
+    for index in sorted(range(len(wants)), key=lambda index: wants[index][0] / wants[index][1]):
+        want, mine = wants[index]
+        shares[index] = min(want, left * mine / weight) if weight > 0 else 0.0
+        left, weight = max(0.0, left - shares[index]), weight - mine
+    weight = math.fsum(weight for _, weight in wants)
+    return [share + left / 2 * mine / weight for share, (_, mine) in zip(shares, wants, strict=True)]
+
+
+def whole(shares: Sequence[float], turn: int) -> list[int]:
+    """Return shares as whole numbers with the same sum, rounded down; what is over goes round from turn to turn.
+
+    Those whose share is less than one come first, and only among them does the turn matter: the others keep what they
+    have.
+    """
+    found = [math.floor(share + 1e-9) for share in shares]
+    over = math.floor(math.fsum(shares) + 1e-9) - sum(found)
+    some = [index for index, share in enumerate(shares) if share > found[index] + 1e-9]
+    none = [index for index in some if not found[index]]
+    shift = turn * max(1, over) % len(none) if none else 0
+    for index in [*none[shift:], *none[:shift], *(index for index in some if found[index])][:over]:
+        found[index] += 1
+    return found
+
+
+@dataclass
+class _Worker:
+    ask: RateAsk
+    heard_at: float
+    given: list[Given] = field(default_factory=list)
+
+    def hear(self, ask: RateAsk, now: float) -> None:
+        """Take a new ask into account: leases before the one that it obeys are used no more."""
+        # An ask that was overtaken by a later one of the same worker knows less.
+        obeys = max(ask.obeys, self.ask.obeys)
+        self.ask, self.heard_at = ask.model_copy(update={"obeys": obeys}), now
+        self.given = [one for one in self.given if one.seq >= obeys]
+
+    def held(self, which: int, now: float) -> float:
+        """Return the most that it may be using."""
+        most = max((_of(one.amounts)[which] for one in self.given if self._held_until(one, which) > now), default=0.0)
+        # Calls in flight end when they end, also those that were sent under a larger lease.
+        return max(most, self.ask.in_flight) if which == SLOTS and self.given else most
+
+    def obeyed(self, now: float) -> Amounts:
+        """Return what it surely may use at this moment by what it says itself."""
+        mine = (_of(one.amounts) for one in self.given if one.seq == self.ask.obeys and one.until > now)
+        return next(mine, NOTHING)
+
+    def latest(self, now: float) -> Amounts:
+        last = self.given[-1] if self.given else None
+        return _of(last.amounts) if last and last.until > now else NOTHING
+
+    def alive(self, now: float) -> bool:
+        return any(one.until > now for one in self.given)
+
+    def gone(self, now: float) -> bool:
+        return all(self._held_until(one, SLOTS) <= now for one in self.given)
+
+    def add(self, given: Given) -> None:
+        self.given.append(given)
+        if len(self.given) > _KEPT:
+            self.given[:2] = [_together(*self.given[:2])]
+
+    def _held_until(self, given: Given, which: int) -> float:
+        # While Temporal is away, leases end and calls go on: their slots are kept until the worker is sure to have
+        # asked again, if it lives.
+        return given.until + (self.ask.ttl if which == SLOTS else 0.0)
+
+
+class RateShares:
+    """An account's rate for one model, and who may use how much of it."""
+
+    def __init__(self, carried: RatesCarried | None = None) -> None:
+        carried = carried or RatesCarried()
+        self._workers = {one.ask.worker: _Worker(one.ask, one.heard_at, list(one.given)) for one in carried.workers}
+        self._seen = carried.seen
+        self._factor, self._cut_at = carried.factor, carried.cut_at
+        self._quiet_until = carried.quiet_until
+
+    def lease(self, ask: RateAsk, now: float) -> RateLease:
+        """Return what a worker may use.
+
+        Args:
+            now: seconds by this side's clock, which must not go backwards.
+        """
+        self._workers = {name: one for name, one in self._workers.items() if name == ask.worker or not one.gone(now)}
+        known = self._workers.get(ask.worker)
+        if known is None and len(self._workers) >= MAX_WORKERS:
+            return RateLease(
+                seq=ask.obeys + 1,
+                amounts=Shares(requests=0.0, tokens=0.0, slots=0.0),
+                ttl=ask.ttl,
+                renew_in=ask.ttl / 3,
+                limits=self.limits(now),
+                most_tokens=self._lowest().tokens_per_minute,
+                workers=len(self._workers),
+            )
+        worker = self._workers.setdefault(ask.worker, _Worker(ask, now))
+        worker.hear(ask, now)
+        self._learn(ask, now)
+        before = worker.latest(now)
+        share, amounts = self._share(worker, now), self._amounts(worker, now)
+        seq = max((ask.obeys, *(one.seq for one in worker.given))) + 1
+        ttl, renew_in, soon = self._times(ask, now)
+        worker.add(Given(seq=seq, until=now + ttl, amounts=_shares(amounts)))
+        short = any(mine < due - 1e-9 for mine, due in zip(amounts, share, strict=True))
+        cut = any(mine < had - 1e-9 for mine, had in zip(amounts, before, strict=True))
+        return RateLease(
+            seq=seq,
+            amounts=_shares(amounts),
+            ttl=ttl,
+            renew_in=soon if short or cut else renew_in,
+            limits=self.limits(now),
+            most_tokens=self._lowest().tokens_per_minute,
+            workers=sum(one.alive(now) for one in self._workers.values()),
+        )
+
+    def release(self, worker: str) -> None:
+        """Take back what a worker has, which uses nothing of it any more."""
+        self._workers.pop(worker, None)
+
+    def idle(self, now: float) -> bool:
+        """Whether nobody has anything."""
+        return all(one.gone(now) for one in self._workers.values())
+
+    def configured(self) -> RateLimits:
+        """Return the lowest limits among the workers' configurations."""
+        return _lowest(one.ask.limits for one in self._workers.values())
+
+    def limits(self, now: float) -> RateLimits:
+        """Return what may be given out at present, over all workers."""
+        lowest, factor = self._lowest(), self.factor(now)
+        return RateLimits(
+            requests_per_minute=_times(lowest.requests_per_minute, factor),
+            tokens_per_minute=_times(lowest.tokens_per_minute, factor),
+            slots=None if lowest.slots is None else max(1, math.floor(lowest.slots * factor)),
+        )
+
+    def _lowest(self) -> RateLimits:
+        return _lowest((self.configured(), self._seen))
+
+    def factor(self, now: float) -> float:
+        """Return the share of the limits that is given out since the last 429."""
+        return min(1.0, self._factor + BACK * max(0.0, now - self._cut_at) / SECONDS_BETWEEN_CUTS)
+
+    def views(self, now: float) -> tuple[WorkerView, ...]:
+        """Return the workers that have a lease, by label."""
+        alive = [one for one in self._workers.values() if one.alive(now)]
+        return tuple(
+            WorkerView(
+                label=one.ask.label or one.ask.worker,
+                amounts=_shares(one.latest(now)),
+                using=one.ask.using,
+                in_flight=one.ask.in_flight,
+                batches=one.ask.batches,
+                asked_at=datetime.fromtimestamp(one.heard_at, UTC),
+                until=datetime.fromtimestamp(max(given.until for given in one.given), UTC),
+            )
+            for one in sorted(alive, key=lambda one: (one.ask.label, one.ask.worker))
+        )
+
+    def carried(self, now: float) -> RatesCarried:
+        """Return all of this for the next run, without what is only shown."""
+        return RatesCarried(
+            workers=tuple(
+                RateWorker(
+                    ask=one.ask.model_copy(
+                        update={"batches": (), "using": Shares(), "seen": RateLimits(), "label": one.ask.label[:60]}
+                    ),
+                    heard_at=one.heard_at,
+                    given=tuple(one.given),
+                )
+                for one in self._workers.values()
+                if not one.gone(now)
+            ),
+            seen=self._seen,
+            factor=self._factor,
+            cut_at=self._cut_at,
+            quiet_until=self._quiet_until,
+        )
+
+    def _learn(self, ask: RateAsk, now: float) -> None:
+        """Take over what the provider has said to a worker."""
+        # The newest holds, so that a limit that the provider has raised is used.
+        newest = {name: value for name, value in ask.seen if value is not None}
+        self._seen = self._seen.model_copy(update=newest)
+        if ask.rejections and now - self._cut_at >= SECONDS_BETWEEN_CUTS:
+            self._factor, self._cut_at = max(LEAST, self.factor(now) * CUT), now
+
+    def _share(self, worker: _Worker, now: float) -> Amounts:
+        """Return what a worker would have if all knew at once what is due to them."""
+        among = [one for one in self._workers.values() if one is worker or one.alive(now)]
+        mine = among.index(worker)
+        found = []
+        for which, limit in enumerate(self._limit(now)):
+            if limit == math.inf:
+                found.append(math.inf)
+                continue
+            shares = water_fill(limit, [(_of(one.ask.wants)[which], one.ask.weight) for one in among])
+            found.append(whole(shares, int(now // TURN))[mine] if which == SLOTS else shares[mine])
+        return found[0], found[1], found[2]
+
+    def _amounts(self, worker: _Worker, now: float) -> Amounts:
+        """Return what may be given to a worker at this moment, so that all together never have more than there is."""
+        if now < self._quiet_until:
+            return NOTHING
+        others = [one for one in self._workers.values() if one is not worker]
+        share, own, found = self._share(worker, now), worker.obeyed(now), []
+        for which, limit in enumerate(self._limit(now)):
+            free = limit - math.fsum(one.held(which, now) for one in others) if limit < math.inf else math.inf
+            # What it has already adds nothing to the sum: where a limit has become lower, all go down side by side.
+            amount = min(share[which], max(free, own[which]))
+            found.append(max(0.0, math.floor(amount + 1e-9) if which == SLOTS and amount < math.inf else amount))
+        return found[0], found[1], found[2]
+
+    def _limit(self, now: float) -> Amounts:
+        limits = self.limits(now)
+        return (
+            math.inf if limits.requests_per_minute is None else limits.requests_per_minute / 60,
+            math.inf if limits.tokens_per_minute is None else limits.tokens_per_minute / 60,
+            math.inf if limits.slots is None else float(limits.slots),
+        )
+
+    def _times(self, ask: RateAsk, now: float) -> tuple[float, float, float]:
+        """Return how long a lease lasts, and in how many seconds it is renewed: usually, and where it is to change."""
+        workers = sum(one.alive(now) for one in self._workers.values())
+        renew_in = max(ask.ttl / 3, workers / ASKS_PER_SECOND)
+        soon = max(ask.ttl / 15, workers / ASKS_PER_SECOND / 5)
+        return max(ask.ttl, 3 * renew_in), renew_in, soon
+
+
+def quiet(until: float) -> RatesCarried:
+    """Return what a ledger begins with whose predecessor may have leases that are still in use."""
+    return RatesCarried(quiet_until=until)
+
+
+def _of(shares: Shares) -> Amounts:
+    return tuple(math.inf if one is None else one for one in (shares.requests, shares.tokens, shares.slots))  # type: ignore[return-value]
+
+
+def _shares(amounts: Amounts) -> Shares:
+    requests, tokens, slots = (None if one == math.inf else one for one in amounts)
+    return Shares(requests=requests, tokens=tokens, slots=slots)
+
+
+def _together(older: Given, newer: Given) -> Given:
+    both = zip(_of(older.amounts), _of(newer.amounts), strict=True)
+    most = tuple(max(pair) for pair in both)
+    return Given(seq=newer.seq, until=max(older.until, newer.until), amounts=_shares((most[0], most[1], most[2])))
+
+
+def _lowest(limits: Iterable[RateLimits]) -> RateLimits:
+    every = list(limits)
+
+    def least(values: Iterable[float | None]) -> float | None:
+        return min((value for value in values if value is not None), default=None)
+
+    slots = least(one.slots for one in every)
+    return RateLimits(
+        requests_per_minute=least(one.requests_per_minute for one in every),
+        tokens_per_minute=least(one.tokens_per_minute for one in every),
+        slots=None if slots is None else int(slots),
+    )
+
+
+def _times(limit: float | None, factor: float) -> float | None:
+    return None if limit is None else limit * factor
