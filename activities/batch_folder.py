@@ -36,7 +36,7 @@ async def find_folder(store: Store, root: str, identity: str) -> str:
 
     Args:
         root: URI of the folder.
-        identity: of the store that the batch was planned in; "" where its plan knows none.
+        identity: of the store that the batch was planned in.
 
     Raises:
         StoreMismatch: this is another store, it is not mounted, or the batch's folder is not in it.
@@ -45,7 +45,7 @@ async def find_folder(store: Store, root: str, identity: str) -> str:
     try:
         planned_in = decode_plan(await store.read(plan_path(path))).store
     except ObjectNotFound:
-        if identity and await identity_of(store) != identity:
+        if await identity_of(store) != identity:
             raise mismatch(store) from None
         raise StoreMismatch(
             f"The store has no object {store.uri(plan_path(path))}: the batch's folder is not there. Bring it back, or "
@@ -55,7 +55,7 @@ async def find_folder(store: Store, root: str, identity: str) -> str:
         raise StoreMismatch(
             f"The object {store.uri(plan_path(path))} is not a plan: bring the batch's own back."
         ) from None
-    if identity and planned_in != identity:
+    if planned_in != identity:
         raise mismatch(store)
     return path
 
@@ -76,17 +76,11 @@ def check_store(plan: PlanRecord | None, identity: str | None, request: PlanRequ
 
     Raises:
         StoreMismatch: it is not.
-        InvalidSpec: the workflow is of a version that would not find what was bought by the plan.
     """
     if plan is None:
         # A store without an identity may not be mounted, and the batch's folder may be in the one that should be. A
         # reset can wait for it; a new plan would buy again what was bought by the old one.
-        if request.reset and request.scoped and identity is None:
+        if request.reset and identity is None:
             raise mismatch(store)
-    elif plan.store and plan.store != identity:
+    elif plan.store != identity:
         raise mismatch(store)
-    elif plan.store and not request.scoped:
-        raise InvalidSpec(
-            f"The batch {request.batch_id} was planned by a newer version of Durabatch, and the worker that runs its "
-            "workflow is older: upgrade that worker, and start the batch again."
-        )

@@ -130,7 +130,7 @@ class Plan:
 
     async def _note_start(self, plan: PlanRecord, request: PlanRequest, root: str, lease: Lease) -> None:
         """Write into the plan which start uses it, and remove the result of an earlier one."""
-        store, known = self._resources.store, request.execution in ("", plan.execution)
+        store, known = self._resources.store, request.execution == plan.execution
         if known and await store.size(result_path(root)) is None:
             return
         await lease.hold()
@@ -154,7 +154,7 @@ class Plan:
     ) -> PlanRecord:
         """Read the input, and write how it is cut into the store."""
         store = self._resources.store
-        scope = await self._scope(request, old, root, inputs)
+        identity = await identify(store)  # before anything of the batch is written
         source = await open_input(store, root, files, lease)
         await lease.hold()  # another worker may have finished the plan, and the batch may be under way by it
         if old is not None:
@@ -167,7 +167,7 @@ class Plan:
         async with self._resources.row_work:
             found = await in_thread(lease, cut.run)
         plan = PlanRecord(
-            scoped_id=scoped(request.batch_id, scope),
+            scoped_id=scoped(request.batch_id, identity),
             spec_digest=inputs.digest,
             planned_at=old.planned_at if old else request.now.isoformat(),
             rows=found.rows,
@@ -178,7 +178,7 @@ class Plan:
             asked=inputs.asked,
             input=inputs.input,
             execution=request.execution,
-            store=scope,
+            store=identity,
         )
         await lease.hold()
         try:
@@ -186,10 +186,7 @@ class Plan:
         except InvalidInput:
             # Nothing may ever be bought by it, not even when it is planned again beside the notes of an earlier plan.
             # Those notes stay, and so does what they were made for: that plan may be asked for again.
-            kept = old or plan
-            nothing = msgspec.structs.replace(
-                plan, spec_digest="", asked=kept.asked, scoped_id=kept.scoped_id, store=kept.store
-            )
+            nothing = msgspec.structs.replace(plan, spec_digest="", asked=(old or plan).asked)
             await store.write(plan_path(root), _encode(nothing))
             raise
         if old is not None and old.asked != plan.asked:
@@ -200,24 +197,11 @@ class Plan:
         await store.write(plan_path(root), _encode(plan))
         return plan
 
-    async def _scope(self, request: PlanRequest, old: PlanRecord | None, root: str, inputs: PlanInputs) -> str:
-        """Return the identity of the store, which tells a new plan's names at the provider from those of other stores.
-
-        "" where names are as they were before there were any: the workflow makes them so, or something may have been
-        bought under them that this plan would look for.
-        """
-        if not request.scoped:
-            return ""
-        if old is not None and not old.store and old.asked == inputs.asked and await self._notes(root):
-            return ""
-        return await identify(self._resources.store)
-
     async def _input(self, request: PlanRequest, root: str) -> tuple[File, ...]:
         """Return the files of the input; rows given inline are put into the store first."""
         store, spec = self._resources.store, request.spec
         if spec.requests is not None:
-            if request.scoped:
-                await identify(store)
+            await identify(store)
             path = inline_path(root)
             # Numbers of any size stay what they are; NaN and infinity are written so that they are refused below.
             data = b"".join(json.dumps(row).encode() + b"\n" for row in spec.requests)
@@ -245,7 +229,7 @@ class Plan:
         whole = plan.spec_digest != ""
         return OldPlan(
             whole=whole,
-            same_start=plan.execution == execution != "",
+            same_start=plan.execution == execution,
             accounted=whole and await self._accounted(root),
             noted=whole and bool(await self._notes(root)),
         )

@@ -102,7 +102,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     asked: str  #: Digest of what was asked for, whatever the input and the provider's limits were then.
     input: str  #: Digest of that and of the files that were found.
     execution: str  #: The run that was started and last went by this plan.
-    store: str = ""  #: The identity of the store that it was planned in; "" in what older versions wrote.
+    store: str  #: The identity of the store that it was planned in.
 
 
 class SettledRecord(Settled):

@@ -42,7 +42,6 @@ from durabatch.activities.submit import Submit
 from durabatch.contract import BatchSpec, RetryPolicy
 from durabatch.contract.steps import (
     ApplyRequest,
-    Attempt,
     AttemptRecord,
     BatchRequest,
     CreateRequest,
@@ -99,10 +98,12 @@ async def through(folder: Path, url: str, rows: int, row_bytes: int, short: bool
     spec = BatchSpec(provider="sandbox", input=store.uri("input.jsonl"), model=MODEL)
     try:
         submit, follow = Submit(resources), Follow(resources)
-        plan = await watch.run("plan", Plan(resources).plan, PlanRequest(batch_id="b", spec=spec, now=now))
+        plan = await watch.run(
+            "plan", Plan(resources).plan, PlanRequest(batch_id="b", spec=spec, now=now, execution="run")
+        )
         if plan.shards != 1:
             raise SystemExit("Take fewer rows: the stages are measured on one shard.")
-        here = Attempt(scoped_id="b", provider="sandbox", root=plan.root, shard=0, number=1)
+        here = plan.attempt("b", 0, 1)
         where: dict[str, Any] = {"attempt": here, "account": plan.provider.account}
         upload = UploadRequest(**where, generation=1, since=now, spec=spec)
         uploaded = await watch.run("upload", submit.upload, upload)
@@ -116,7 +117,7 @@ async def through(folder: Path, url: str, rows: int, row_bytes: int, short: bool
         past = AttemptRecord(number=1, provider_batch_id=batch.id, lines=fetched.rows)
         settle = SettleRequest(attempt=here, attempts=(past,), retry=RetryPolicy())
         await watch.run("settle", Settle(resources).settle, settle)
-        apply = ApplyRequest(batch_id="b", root=plan.root, shards=1, rows=rows)
+        apply = ApplyRequest(batch_id="b", root=plan.root, shards=1, rows=rows, store=plan.store)
         await watch.run("apply", Apply(resources).apply, apply)
     finally:
         await resources.close()

@@ -55,8 +55,7 @@ class PlanRequest(LenientModel):
     batch_id: str
     spec: PassedSpec
     now: datetime  #: The workflow's time, UTC.
-    execution: str = ""  #: The run that the workflow was started as: a reset keeps it, a new start of the id does not.
-    scoped: bool = False  #: Whether the workflow knows of scopes (`contract.names.scoped`); older versions do not.
+    execution: str  #: The run that the workflow was started as: a reset keeps it, a new start of the id does not.
     store: str = ""  #: The identity of the store that the client used; "" if unknown.
     reset: bool = False  #: Whether this run goes on after a reset, so that something of it should be in the store.
 
@@ -68,8 +67,8 @@ class PlanSummary(LenientModel):
     shards: int
     planned_at: datetime  #: When this batch id was first planned; no provider batch of it is older.
     provider: ProviderFacts
+    store: str  #: The identity of the store that it was planned in (`contract.names.scoped`).
     bought: bool = False  #: A run before this one may have bought something by the plan.
-    store: str = ""  #: The identity of the store that it was planned in (`contract.names.scoped`).
 
     def attempt(self, batch_id: str, shard: int, number: int) -> Attempt:
         """Return an attempt of one of its shards."""
@@ -96,7 +95,7 @@ class Attempt(LenientModel):
     root: str  #: URI of the batch's folder.
     shard: int
     number: int  #: From 1.
-    store: str = ""  #: The identity of the store, as in the plan.
+    store: str  #: The identity of the store, as in the plan.
 
     @property
     def marker(self) -> str:
@@ -299,7 +298,7 @@ class ApplyRequest(LenientModel):
     root: str
     shards: int
     rows: int
-    store: str = ""  #: As in Attempt.
+    store: str  #: As in Attempt.
 
 
 class Applied(LenientModel):
@@ -318,7 +317,7 @@ class Applied(LenientModel):
 class FinishRequest(LenientModel):
     root: str
     result: BatchResult
-    store: str = ""  #: As in Attempt.
+    store: str  #: As in Attempt.
 
 
 class ReserveRequest(LenientModel):

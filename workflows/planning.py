@@ -98,7 +98,6 @@ class Planning:
             spec=self._spec,
             now=self._carried.started_at,
             execution=self._carried.execution,
-            scoped=True,
             store=used if isinstance(used, str) else "",
             reset=info.original_execution_run_id not in ("", info.run_id),
         )

@@ -103,7 +103,8 @@ class Evidence:
         if named is None:
             return False
         batch, shard, number = named
-        attempt = Attempt(scoped_id=batch, provider=provider, root=self._store.uri(root), shard=shard, number=number)
+        where = self._store.uri(root)
+        attempt = Attempt(scoped_id=batch, provider=provider, root=where, shard=shard, number=number, store="")
         try:
             return (await AttemptRows.read(self._store, attempt)).digest == found.digest
         except (ObjectNotFound, msgspec.DecodeError):

@@ -83,7 +83,6 @@ class Desk:
         self.spec = BatchSpec(provider="gpt", input=self.store.uri("input.jsonl"))
         self.now = datetime.now(UTC)
         self.execution = "run-1"
-        self.scoped = False  #: Whether the workflow makes names that hold the store.
         self.summary: PlanSummary
         self.shard, self.number = 0, 1
         self.sent: list[AttemptRecord] = []  #: The attempts that settle is given.
@@ -114,9 +113,7 @@ class Desk:
         if rows or source is not None:
             (self.folder / "input.jsonl").write_bytes(jsonl(*rows) if source is None else source)
         self.spec = BatchSpec(**{**self.spec.model_dump(exclude_unset=True), **fields})
-        request = PlanRequest(
-            batch_id=self.batch_id, spec=self.spec, now=self.now, execution=self.execution, scoped=self.scoped
-        )
+        request = PlanRequest(batch_id=self.batch_id, spec=self.spec, now=self.now, execution=self.execution)
         self.summary = await self.step(Plan(self.resources).plan, request)
         return self.summary
 

@@ -67,15 +67,13 @@ class Shard:
     async def plan(self, *rows: dict[str, Any], **fields: Any) -> PlanSummary:
         (self.folder / "input.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.spec = self.spec.model_copy(update=fields)
-        request = PlanRequest(batch_id=self.batch_id, spec=self.spec, now=datetime.now(UTC))
+        request = PlanRequest(batch_id=self.batch_id, spec=self.spec, now=datetime.now(UTC), execution="run-1")
         self.summary = await self.step(Plan(self.resources).plan, request)
         return self.summary
 
     @property
     def attempt(self) -> Attempt:
-        return Attempt(
-            scoped_id=self.batch_id, provider="claude", root=self.summary.root, shard=self.shard, number=self.number
-        )
+        return self.summary.attempt(self.batch_id, self.shard, self.number)
 
     @property
     def where(self) -> dict[str, Any]:

@@ -284,7 +284,7 @@ async def test_a_cancelled_apply_stops_in_the_middle_of_joining(desk: Any) -> No
     os.mkfifo(pipe)
     environment = ActivityEnvironment()
     environment.info = replace(environment.info, heartbeat_timeout=timedelta(minutes=1))
-    request = ApplyRequest(batch_id="b-1", root=desk.summary.root, shards=2, rows=4)
+    request = ApplyRequest(batch_id="b-1", root=desk.summary.root, shards=2, rows=4, store=desk.summary.store)
     task = asyncio.ensure_future(environment.run(Apply(desk.resources).apply, request))
     with await asyncio.to_thread(pipe.open, "wb", buffering=0) as end:
         end.write(b"first\n")
@@ -336,7 +336,7 @@ async def test_the_result_is_written_as_the_contract_says(desk: Any) -> None:
         metadata={"team": "ü"},
     )
     for again in (result, result.model_copy(update={"error": "second"})):
-        request = FinishRequest(root=desk.summary.root, result=again)
+        request = FinishRequest(root=desk.summary.root, result=again, store=desk.summary.store)
         await desk.step(Apply(desk.resources).finish, request)
         assert BatchResult.model_validate_json(file(desk, "result.json")) == again
 

@@ -20,13 +20,6 @@ from durabatch.contract.steps import AttemptRecord, FinishRequest, PlanRequest, 
 INLINE: Any = [{"custom_id": "a", "input": "Say hi."}]
 
 
-@pytest.fixture
-def scoped_desk(desk: Any) -> Any:
-    """A desk whose workflow is of this version."""
-    desk.scoped = True
-    return desk
-
-
 def away(desk: Any, how: str) -> Callable[[], None]:
     """Take the batch's folder away; return what brings it back, and checks that nothing took its place."""
     moved = desk.folder if how != "folder" else desk.folder / desk.batch_id
@@ -65,9 +58,8 @@ async def finish(desk: Any) -> None:
 
 @pytest.mark.parametrize("how", ["folder", "mount", "another"])
 async def test_every_step_fails_while_the_batchs_folder_is_away_and_writes_nothing_in_its_place(
-    scoped_desk: Any, how: str
+    desk: Any, how: str
 ) -> None:
-    desk = scoped_desk
     await desk.plan(desk.chat("a"))
     uploaded = await desk.upload()
     back = away(desk, how)
@@ -95,23 +87,9 @@ async def _waits(desk: Any, step: Callable[[], Awaitable[Any]]) -> None:
     assert str(desk.folder) in error.message
 
 
-@pytest.mark.parametrize("how", ["folder", "mount"])
-async def test_a_batch_that_was_planned_before_stores_had_identities_waits_for_its_folder_too(
-    desk: Any, how: str
-) -> None:
-    await desk.plan(desk.chat("a"))
-    assert (desk.summary.store, await identity_of(desk.store)) == ("", None)
-    back = away(desk, how)
-    for step in (desk.upload, desk.find, desk.settle, desk.apply, desk.tidy):
-        await _waits(desk, step)
-    back()
-    await desk.upload()
-
-
 async def test_a_worker_with_another_stores_url_fails_a_step_so_that_the_next_one_takes_it(
-    scoped_desk: Any, tmp_path: Any
+    desk: Any, tmp_path: Any
 ) -> None:
-    desk = scoped_desk
     await desk.plan(desk.chat("a"))
     here = desk.resources.store
     desk.resources.store = Store.open(str(tmp_path / "elsewhere"))
@@ -127,8 +105,7 @@ async def test_a_worker_with_another_stores_url_fails_a_step_so_that_the_next_on
 # --- plans, and the names that they give
 
 
-async def test_a_new_plan_names_what_it_leaves_at_providers_after_its_store(scoped_desk: Any) -> None:
-    desk = scoped_desk
+async def test_a_new_plan_names_what_it_leaves_at_providers_after_its_store(desk: Any) -> None:
     await desk.plan(desk.chat("a"))
     identity = await identity_of(desk.store)
     assert desk.summary.store == identity
@@ -140,20 +117,7 @@ async def test_a_new_plan_names_what_it_leaves_at_providers_after_its_store(scop
     assert desk.summary.store == identity
 
 
-@pytest.mark.parametrize("bought", [True, False])
-async def test_an_old_plan_keeps_its_names_where_something_may_have_been_bought_by_it(desk: Any, bought: bool) -> None:
-    await desk.plan(desk.chat("a"), desk.chat("b"))
-    if bought:
-        await desk.create(await desk.upload(), noted=0)
-    plan = desk.folder / "b-1/plan.json"
-    plan.write_text(json.dumps({**json.loads(plan.read_text()), "spec_digest": ""}))  # as a clean-up leaves it
-    desk.scoped = True
-    await desk.plan()
-    assert desk.attempt.marker.startswith("b-1/" if bought else "b-1~")
-
-
-async def test_a_plan_of_another_store_is_not_gone_on_with(scoped_desk: Any) -> None:
-    desk = scoped_desk
+async def test_a_plan_of_another_store_is_not_gone_on_with(desk: Any) -> None:
     await desk.plan(desk.chat("a"))
     plan = (desk.folder / "b-1/plan.json").read_bytes()
     (desk.folder / IDENTITY).unlink()  # a copy of a store, which is to be another deployment's
@@ -163,18 +127,9 @@ async def test_a_plan_of_another_store_is_not_gone_on_with(scoped_desk: Any) -> 
     assert (desk.folder / "b-1/plan.json").read_bytes() == plan
 
 
-async def test_a_workflow_of_an_older_version_does_not_go_on_with_a_plan_whose_names_it_does_not_know(
-    scoped_desk: Any,
-) -> None:
-    desk = scoped_desk
-    await desk.plan(desk.chat("a"))
-    desk.scoped = False
-    assert "upgrade" in (await desk.refused(desk.plan())).message
-
-
 def request(desk: Any, **fields: Any) -> PlanRequest:
     spec = BatchSpec(provider="gpt", model="gpt-4o-mini", requests=INLINE)
-    return PlanRequest(batch_id=desk.batch_id, spec=spec, now=desk.now, execution="run-1", scoped=True, **fields)
+    return PlanRequest(batch_id=desk.batch_id, spec=spec, now=desk.now, execution="run-1", **fields)
 
 
 @pytest.mark.parametrize("step", ["plan", "recall"])
@@ -199,8 +154,7 @@ async def test_a_look_for_an_earlier_plan_writes_nothing(desk: Any) -> None:
 
 
 @pytest.mark.parametrize("gave_up", [True, False])
-async def test_what_a_batch_bought_that_gave_up_on_its_store_is_gone_on_with(scoped_desk: Any, gave_up: bool) -> None:
-    desk = scoped_desk
+async def test_what_a_batch_bought_that_gave_up_on_its_store_is_gone_on_with(desk: Any, gave_up: bool) -> None:
     await desk.reopen(max_rows=1)
     await desk.plan(desk.chat("a"), desk.chat("b"))
     await desk.create(await desk.upload(), noted=0)

@@ -727,19 +727,6 @@ async def test_a_batch_that_has_ended_and_is_reset_keeps_its_plan_whatever_lies_
     assert (await desk.plan()).rows == 3
 
 
-@pytest.mark.parametrize("told", [("", ""), ("run-1", ""), ("", "run-2")])
-async def test_a_start_that_older_versions_tell_nothing_of_is_taken_for_another_one(
-    desk: Any, told: tuple[str, str]
-) -> None:
-    await desk.reopen(max_rows=1)
-    desk.execution, after = told
-    await desk.plan(desk.chat("a"), desk.chat("b"))
-    intend(desk, 1)
-    put(desk, "b-1/result.json", b"{}")
-    desk.execution = after
-    assert (await desk.plan(desk.chat("c"))).rows == 1
-
-
 async def test_another_spec_replaces_a_plan_even_where_something_may_be_bought(desk: Any) -> None:
     await desk.reopen(max_rows=3)
     await desk.plan(*(desk.chat(f"r-{n}") for n in range(9)))
@@ -844,7 +831,7 @@ async def test_a_step_that_was_given_away_replaces_no_plan(desk: Any) -> None:
     error = await desk.refused(
         desk.step(
             Plan(stalling).plan,
-            PlanRequest(batch_id=desk.batch_id, spec=spec, now=desk.now),
+            PlanRequest(batch_id=desk.batch_id, spec=spec, now=desk.now, execution=desk.execution),
             heartbeat_timeout=timedelta(seconds=0.5),
         )
     )

@@ -43,7 +43,7 @@ from durabatch.contract.steps import (
     Uploaded,
 )
 
-ATTEMPT = Attempt(scoped_id="nightly~1f0a93c2", provider="p", root="file:///s/nightly", shard=3, number=2)
+ATTEMPT = Attempt(scoped_id="nightly~1f0a93c2", provider="p", root="file:///s/nightly", shard=3, number=2, store="1f")
 RUNNING = Snapshot(id="batch_1", status=ProviderStatus.IN_PROGRESS, raw_status="in_progress", total=9)
 ENDED = Snapshot(id="batch_1", status=ProviderStatus.COMPLETED, raw_status="completed", total=9, completed=9)
 RESULT = BatchResult(
@@ -86,7 +86,9 @@ def test_an_answer_is_recorded_at_a_level_of_its_own(
 
 
 def test_the_end_of_a_batch_is_recorded_with_its_status() -> None:
-    level, action, facts = outcome(FINISH.name, FinishRequest(root="file:///s/nightly", result=RESULT), None)
+    level, action, facts = outcome(
+        FINISH.name, FinishRequest(root="file:///s/nightly", result=RESULT, store="1f"), None
+    )
     assert (level, action, facts["status"]) == (logging.INFO, Action.FINISHED, "completed")
 
 

@@ -51,7 +51,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def claims_in(store: Store, account: str = "acc") -> Claims:
-    return Claims(store, Attempt(scoped_id="b", provider="p", root=store.uri("b"), shard=0, number=1), account)
+    return Claims(
+        store, Attempt(scoped_id="b", provider="p", root=store.uri("b"), shard=0, number=1, store="s"), account
+    )
 
 
 @pytest.fixture
@@ -194,7 +196,8 @@ async def race():
     store = Store.open(sys.argv[1])
     sys.stdin.readline()
     for shard in range(30):
-        claims = Claims(store, Attempt(scoped_id="b", provider="p", root=store.uri("b"), shard=shard, number=1), "acc")
+        attempt = Attempt(scoped_id="b", provider="p", root=store.uri("b"), shard=shard, number=1, store="s")
+        claims = Claims(store, attempt, "acc")
         for known in range(3):
             try:
                 print(shard, await claims.note(datetime.now(UTC), known, "d"))

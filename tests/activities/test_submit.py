@@ -17,7 +17,7 @@ from durabatch.activities.records import read_index, read_shard
 from durabatch.contract import OnInvalidRow, ProviderStatus
 from durabatch.contract.steps import Attempt, CreateAnswer
 
-ATTEMPT = Attempt(scoped_id="b-1", provider="gpt", root="file:///b-1", shard=0, number=1)
+ATTEMPT = Attempt(scoped_id="b-1", provider="gpt", root="file:///b-1", shard=0, number=1, store="s")
 
 
 async def requests(sandbox: Any) -> dict[str, int]:
@@ -43,7 +43,7 @@ async def planned(desk: Any) -> Any:
 async def test_rows_go_up_under_a_name_that_is_the_attempts_own(planned: Any) -> None:
     uploaded = await planned.upload()
     assert uploaded.rows == 3
-    assert await planned.files() == [f"durabatch~b-1~0~1~{planned.record()['digest']}~g1.jsonl"]
+    assert await planned.files() == [f"durabatch~{planned.attempt.scoped_id}~0~1~{planned.record()['digest']}~g1.jsonl"]
     assert await planned.uploaded_bytes(uploaded.file_id) == (planned.folder / "input.jsonl").read_bytes().rstrip()
 
 
@@ -80,7 +80,7 @@ async def test_a_new_generation_takes_the_files_of_earlier_ones_away(planned: An
     first = await planned.upload(generation=1)
     third = await planned.upload(generation=3)
     assert third.file_id != first.file_id
-    assert await planned.files() == [f"durabatch~b-1~0~1~{planned.record()['digest']}~g3.jsonl"]
+    assert await planned.files() == [f"durabatch~{planned.attempt.scoped_id}~0~1~{planned.record()['digest']}~g3.jsonl"]
 
 
 async def test_an_upload_that_comes_late_leaves_later_generations_alone(planned: Any) -> None:
@@ -97,7 +97,7 @@ async def test_files_of_other_rows_under_the_same_marker_are_taken_away(desk: An
     await desk.upload(generation=5)
     await desk.plan(desk.chat("b", "Something else."))
     await desk.upload()
-    assert await desk.files() == [f"durabatch~b-1~0~1~{desk.record()['digest']}~g1.jsonl"]
+    assert await desk.files() == [f"durabatch~{desk.attempt.scoped_id}~0~1~{desk.record()['digest']}~g1.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ async def test_a_create_that_succeeds_returns_the_batch(planned: Any, sandbox: A
     assert created.answer is CreateAnswer.CREATED
     assert created.batch is not None
     (batch,) = await batches(sandbox)
-    assert (batch["id"], batch["marker"]) == (created.batch.id, "b-1/0/1")
+    assert (batch["id"], batch["marker"]) == (created.batch.id, planned.attempt.marker)
     assert batch["metadata"]["durabatch_rows"] == planned.record()["digest"]
 
 
@@ -493,18 +493,18 @@ async def test_tidying_up_removes_every_file_of_the_attempt_and_no_other(desk: A
     await desk.plan()
     desk.number = 1
     await desk.upload(generation=4)
-    digest = desk.record()["digest"]
+    name, digest = desk.attempt.scoped_id, desk.record()["digest"]
     stranger = httpx2.AsyncClient(trust_env=False)
     async with openai.AsyncOpenAI(base_url=f"{desk.sandbox.url}/v1", api_key="sk-test", http_client=stranger) as gpt:
-        for name in (f"durabatch~b-1~0~1~{digest}~g9.jsonl", "durabatch~b-1~0~11~x~g1.jsonl", "mine.jsonl"):
-            await gpt.files.create(file=(name, b"{}\n"), purpose="batch")
+        for file in (f"durabatch~{name}~0~1~{digest}~g9.jsonl", f"durabatch~{name}~0~11~x~g1.jsonl", "mine.jsonl"):
+            await gpt.files.create(file=(file, b"{}\n"), purpose="batch")
     before = set(await desk.files())
 
     await desk.tidy()
     await desk.tidy()  # twice is fine
 
     gone = before - set(await desk.files())
-    assert gone == {f"durabatch~b-1~0~1~{digest}~g{generation}.jsonl" for generation in (4, 9)}
+    assert gone == {f"durabatch~{name}~0~1~{digest}~g{generation}.jsonl" for generation in (4, 9)}
 
 
 async def test_a_file_that_the_listing_does_not_show_yet_is_removed_too(planned: Any, sandbox: Any) -> None:

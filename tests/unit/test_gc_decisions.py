@@ -314,7 +314,7 @@ def test_a_claim_goes_with_its_batch_or_when_nobody_knows_it_any_more() -> None:
 
 
 def test_an_upload_tells_its_batch_by_its_name() -> None:
-    attempt = Attempt(scoped_id="a.b:c@d+e=f-1", provider="p", root="file:///x", shard=12, number=3)
+    attempt = Attempt(scoped_id="a.b:c@d+e=f-1", provider="p", root="file:///x", shard=12, number=3, store="s")
     name = file_name(attempt, "0123456789abcdef", 2)
     assert uploader(name) == attempt.scoped_id
     assert file_prefix(attempt).startswith(UPLOADS)

@@ -56,5 +56,6 @@ def test_what_a_plan_depends_on_is_compared_step_by_step(asked: str, input: str,
         asked=asked,
         input=input,
         execution="run-1",
+        store="s",
     )
     assert match(plan, PlanInputs("a", "i", "d")) is expected

@@ -50,7 +50,13 @@ def test_what_is_carried_fits_into_a_payload_in_every_phase() -> None:
         max_parallel_shards=200,
     )
     plan = PlanSummary(
-        root=f"s3://{'b' * 63}/{'p' * 500}", rows=10**9, invalid_rows=0, shards=10_000, planned_at=NOW, provider=facts
+        root=f"s3://{'b' * 63}/{'p' * 500}",
+        rows=10**9,
+        invalid_rows=0,
+        shards=10_000,
+        planned_at=NOW,
+        provider=facts,
+        store="0" * 32,
     )
     steering = {"deadline_at": NOW, "last_error": "x" * 500}
     common = {"started_at": NOW, "steering": steering, "plan": plan}

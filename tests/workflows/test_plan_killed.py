@@ -96,7 +96,7 @@ async def test_a_plan_goes_on_where_a_killed_worker_was(tmp_path: Path) -> None:
         limits={"max_rows": each},  # type: ignore[arg-type]
         on_invalid_row=OnInvalidRow.FAIL_ROW,
     )
-    request = PlanRequest(batch_id="b-1", spec=spec, now=datetime.now(UTC))
+    request = PlanRequest(batch_id="b-1", spec=spec, now=datetime.now(UTC), execution="run-1")
     indexes = [tmp_path / f"store/b-1/shards/{shard:05d}/rows.jsonl" for shard in range(number // each)]
     queue = f"plan-{uuid.uuid4().hex[:8]}"
     binary = shutil.which("temporal")

@@ -180,7 +180,7 @@ def test_what_another_version_adds_is_left_out_between_workflow_and_steps() -> N
     spec["on_invalid_row"] = "fix_row"
     spec["params"] = {"classes": ["throttled"], "grain": {"hue": 1}}
     request = PlanRequest.model_validate_json(
-        json.dumps({"batch_id": "b", "spec": spec, "now": "2026-01-01T00:00:00Z"})
+        json.dumps({"batch_id": "b", "spec": spec, "now": "2026-01-01T00:00:00Z", "execution": "r"})
     )
     read = request.spec
     assert (read.retry, read.on_invalid_row.value) == (RetryPolicy(max_attempts=3, classes=("timeout",)), "fail_batch")
@@ -190,7 +190,7 @@ def test_what_another_version_adds_is_left_out_between_workflow_and_steps() -> N
         BatchSpec.model_validate(spec)
     settle = SettleRequest.model_validate(
         {
-            "attempt": {"scoped_id": "b", "provider": "p", "root": "r", "shard": 0, "number": 1},
+            "attempt": {"scoped_id": "b", "provider": "p", "root": "r", "shard": 0, "number": 1, "store": "s"},
             "attempts": [{"number": 1, "provider_batch_id": "x", "absent": "throttled"}],
             "retry": {"classes": ["throttled"], "patience": 3},
         }
