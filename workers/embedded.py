@@ -20,6 +20,13 @@ from .background import IDLE, BackgroundProcess, accepts
 
 #: The folder, relative to the current one, in which the embedded servers keep their state.
 FOLDER = Path(".durabatch")
+#: How the server differs from Temporal's defaults for development. A commit to a write-ahead log is one sync of the
+#: disk instead of several, and as durable; each step of a batch is some commits. Timers become due in time; by default
+#: they may be a second late, which allows for clocks that differ between the machines of a cluster.
+_TUNING = (
+    *("--sqlite-pragma", "journal_mode=wal"),
+    *("--dynamic-config-value", 'history.timerProcessorMaxTimeShift="10ms"'),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,7 @@ def temporal_server(folder: Path = FOLDER, idle: timedelta = IDLE) -> Background
             *("server", "start-dev", "--db-filename", database, "--ip", "127.0.0.1"),
             *("--port", str(ports["grpc"]), "--ui-port", str(ports["ui"]), "--ui-disable-news-fetch"),
             *("--log-level", "warn", "--disable-config-file", "--disable-config-env"),
+            *_TUNING,
         ]
 
     def clear() -> None:
