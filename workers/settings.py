@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from ..activities.providers.kinds import KINDS
 from ..activities.providers.settings import NO_KEY, ProviderSettings, is_loopback
 from ..contract import TASK_QUEUE, ConfigurationError, Duration, MissingKey, UnknownProvider
+from .gateway_settings import GatewayKey, GatewayRoute, GatewaySettings
 
 #: The environment variable that names the configuration file.
 CONFIG_VARIABLE = "DURABATCH_CONFIG"
@@ -120,6 +121,7 @@ class Settings(_Section):
 
     store: Annotated[StoreSettings, Field(description="Where inputs, plans and results are kept.")] = StoreSettings()
     worker: Annotated[WorkerSettings, Field(description="How the worker works.")] = WorkerSettings()
+    gateway: Annotated[GatewaySettings, Field(description="The HTTP door.")] = GatewaySettings()
     providers: Annotated[
         dict[str, ProviderSettings], Field(default_factory=dict, description="Connections by their names.")
     ]
@@ -232,6 +234,7 @@ class Settings(_Section):
                 "embedded_idle": f"{self.worker.embedded_idle.total_seconds():g}s",
                 "log_format": self.worker.log_format.value,
             },
+            "gateway": self.gateway.model_dump(mode="json", exclude={"keys": {"__all__": {"sha256"}}}),
             "providers": {
                 name: {**provider.redacted(), "key": "set" if provider.api_key else "missing"}
                 for name, provider in sorted(self.providers.items())
@@ -288,9 +291,13 @@ def _fields(place: tuple[int | str, ...]) -> list[str]:
     tables: dict[str, type[BaseModel]] = {
         "store": StoreSettings,
         "worker": WorkerSettings,
+        "gateway": GatewaySettings,
+        "gateway.keys": GatewayKey,
+        "gateway.routes": GatewayRoute,
         "providers": ProviderSettings,
     }
-    model = tables[str(place[0])] if place else Settings
+    name = str(place[0]) if place else ""
+    model = tables[name if name != "gateway" else ".".join(str(part) for part in place[:2])] if place else Settings
     return sorted(set(model.model_fields) - hidden)
 
 

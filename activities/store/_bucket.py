@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # obstore has these for type checkers only
 _PART = 8 * 1024 * 1024
 #: Parts on their way at a time; with _PART it bounds the memory of an upload to about 40 MiB.
 _PARALLEL = 4
+#: Names of a listing that are asked for at a time: as many as S3 sends in one answer.
+_LISTED = 1000
 #: S3's largest object for a copy in one request (CopyObject).
 _LARGEST_COPY = 5 * 1024**3
 
@@ -79,6 +81,33 @@ class Bucket(Backend):
     def delete(self, path: str) -> None:
         with suppress(ObjectNotFound), cloud("delete", self._uri(path)):
             obstore.delete(self._store, path)
+
+    def page(self, folder: str, after: str | None, limit: int, backwards: bool) -> list[str]:
+        if backwards:
+            return self._page_backwards(folder, after, limit)
+        found: list[str] = []
+        with cloud("list", self._uri(folder)):
+            for part in obstore.list(self._store, folder, offset=after, chunk_size=_LISTED):
+                found += [meta["path"] for meta in part]
+                # S3, Google and Azure list in order; a service that does not is read to its end.
+                if len(found) >= limit and found == sorted(found):
+                    break
+        return sorted(path for path in found if after is None or path > after)[:limit]
+
+    def _page_backwards(self, folder: str, after: str | None, limit: int) -> list[str]:
+        # No service lists backwards: the folders in this one are read whole, from the last one on.
+        found: list[str] = []
+        with cloud("list", self._uri(folder)):
+            level = obstore.list_with_delimiter(self._store, folder)
+            loose = [meta["path"] for meta in level["objects"]]
+            for inner in sorted(level["common_prefixes"], reverse=True):
+                if after is None or inner < after:
+                    paths = [meta["path"] for part in obstore.list(self._store, inner) for meta in part]
+                    found += sorted((path for path in paths if after is None or path < after), reverse=True)
+                if len(found) >= limit:
+                    break
+        found += [path for path in loose if after is None or path < after]
+        return sorted(found, reverse=True)[:limit]
 
     def list(self, prefix: str) -> list[Entry]:
         with cloud("list", self._uri(prefix)):

@@ -91,6 +91,29 @@ class Folder(Backend):
         with disk("delete", self._uri(path)), suppress(FileNotFoundError, NotADirectoryError):
             self._file(path).unlink()
 
+    def page(self, folder: str, after: str | None, limit: int, backwards: bool) -> list[str]:
+        found: list[str] = []
+        # Folders end in a slash here, so that their names are sorted as the paths in them are.
+        waiting = [f"{folder}/"]
+        while waiting and len(found) < limit:
+            at = waiting.pop()
+            if not at.endswith("/"):
+                found.append(at)
+                continue
+            with (
+                disk("list", self._uri(at.removesuffix("/"))),
+                suppress(FileNotFoundError, NotADirectoryError),
+                os.scandir(self._file(at)) as entries,
+            ):
+                # No stat of any file: the system tells with the name what is a folder.
+                inside = [
+                    f"{at}{entry.name}/" if entry.is_dir() else f"{at}{entry.name}"
+                    for entry in entries
+                    if not entry.name.startswith(RESERVED)
+                ]
+                waiting += sorted((path for path in inside if _follows(path, after, backwards)), reverse=not backwards)
+        return found
+
     def list(self, prefix: str) -> list[Entry]:
         found: list[Entry] = []
         waiting = [prefix]
@@ -248,6 +271,13 @@ class Folder(Backend):
                 _clear(_litter(Path(folder)))
                 with suppress(OSError):  # something is in it, or it is gone already
                     os.rmdir(folder)
+
+
+def _follows(path: str, after: str | None, backwards: bool) -> bool:
+    """Whether a path, or anything in the folder that it is, comes behind another one."""
+    if after is None or (path.endswith("/") and after.startswith(path)):
+        return True
+    return path < after if backwards else path > after
 
 
 def _write(file: FileIO, data: bytes | bytearray) -> None:

@@ -182,6 +182,21 @@ class Store:
                 raise InvalidSpec(f"The object {entry.path[:300]!r} cannot be read: its name {problem}; rename it.")
         return found
 
+    async def page(self, folder: str, *, after: str | None = None, limit: int, backwards: bool = False) -> list[str]:
+        """Return the paths below a folder that come next in the order of names, at most `limit`.
+
+        It reads no more than it has to: of a folder in a file system, those folders in it that the page is in; of a
+        bucket, a request for every thousand names.
+
+        Args:
+            after: the path that came last; it need not be there any more.
+            backwards: from the last name to the first.
+        """
+        _check(folder)
+        if after is not None:
+            _check(after)
+        return await self._run(self._backend.page, folder, after, limit, backwards)
+
     async def list(self, prefix: str = "", wanted: Callable[[str], bool] | None = None) -> list[tuple[str, int]]:
         """Return path and size in bytes of every object below the folder prefix ("" for all), as `entries`."""
         return [(entry.path, entry.size) for entry in await self.entries(prefix, wanted)]

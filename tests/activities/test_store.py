@@ -187,6 +187,28 @@ async def test_entries_tell_when_an_object_was_written(store: Store) -> None:
     assert began <= entry.modified <= datetime.now(UTC) + timedelta(seconds=2)
 
 
+async def test_a_list_is_read_a_page_at_a_time_in_the_order_of_names_or_backwards(store: Store) -> None:
+    # "a-b" comes before "a/b", and that before "a0": the slash is a character like any other.
+    paths = ["list/a-b", "list/a/b/1", "list/a/b/2", "list/a/c", "list/a0", "list/b"]
+    for path in [*paths, "list-beside", "lis/t", "list0/a"]:
+        await store.write(path, b"")
+
+    for expected, backwards in ((paths, False), (paths[::-1], True)):
+        for size in range(1, 8):
+            read: list[str] = []
+            while found := await store.page("list", after=read[-1] if read else None, limit=size, backwards=backwards):
+                assert len(found) == min(size, len(paths) - len(read))
+                read += found
+            assert read == expected
+
+    await store.delete("list/a/c")
+    assert await store.page("list", after="list/a/c", limit=2) == ["list/a0", "list/b"]
+    assert await store.page("list", after="list/a/c", limit=2, backwards=True) == ["list/a/b/2", "list/a/b/1"]
+    assert await store.page("list", after="list/a/b", limit=1) == ["list/a/b/1"]
+    assert await store.page("nothing", limit=5) == []
+    assert await store.page("nothing", limit=5, backwards=True) == []
+
+
 async def test_pruning_leaves_every_object_and_no_empty_folder(store: Store) -> None:
     for path in ("a/kept", "a/deep/er/gone", "b/kept"):
         await store.write(path, b"x")

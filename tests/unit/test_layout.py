@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 #: The packages that others import from; a leading underscore would make one private.
 PACKAGES = sorted(
     f"durabatch.{'.'.join(file.parent.relative_to(ROOT).parts)}"
-    for floor in ("contract", "activities", "workflows", "workers", "clients", "cli", "sandbox")
+    for floor in ("contract", "activities", "workflows", "workers", "clients", "gateway", "cli", "sandbox")
     for file in (ROOT / floor).rglob("__init__.py")
     if not any(part.startswith("_") for part in file.parent.relative_to(ROOT).parts)
 )

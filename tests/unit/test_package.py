@@ -83,13 +83,15 @@ def test_what_the_package_imports_is_declared() -> None:
     # The other tests run where every tool of the developers is installed, and would not miss a dependency.
     project = settings()["project"]
     core = distributions(project["dependencies"])
-    sandbox = core | distributions(project["optional-dependencies"]["sandbox"])
+    extras = {
+        folder: core | distributions(project["optional-dependencies"][folder]) for folder in ("gateway", "sandbox")
+    }
     owners = packages_distributions()
     undeclared = {
         (file.relative_to(ROOT).as_posix(), name)
         for file in sources()
         for name in imported(file) - sys.stdlib_module_names - {"durabatch"}
-        if not distributions(owners.get(name, [name])) & (sandbox if file.is_relative_to(ROOT / "sandbox") else core)
+        if not distributions(owners.get(name, [name])) & extras.get(file.relative_to(ROOT).parts[0], core)
     }
     assert undeclared == set()
 

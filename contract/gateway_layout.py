@@ -1,0 +1,110 @@
+"""Where the gateway's files and batches are in the store: their ids and paths are made and taken apart here. Pure.
+
+::
+
+    ~gateway/<tenant>/
+        files/<file id>/content             the bytes
+        files/<file id>/meta.json           what is known of them; written last, so a file is there when this is
+        index-files/<4>/<2>/<time>-<id>     an empty object for each file, for listings: newest first
+        index/<4>/<2>/<time>-<id>           the same for batches: the create request, and at the end the final object
+        idem/<sha256 of the key>            which batch an idempotency key made
+
+An id holds the millisecond in which it was made, so its path in an index follows from it and needs no look-up. The
+time in an index's path is counted down from the largest one, so that the newest comes first in the order of names; its
+first digits are folders, of three days and of 17 minutes, so that a page of a long list reads a few short ones.
+Every path is below the caller's tenant: another tenant's id names nothing there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime
+from enum import StrEnum
+
+#: No batch id has a tilde, so this is no batch's folder.
+GATEWAY = "~gateway"
+
+#: Digits of an id: milliseconds since 1970 reach beyond the year 2500.
+_TIME, _RANDOM = 11, 13
+_LAST = 16**_TIME - 1
+_ID = re.compile(r"(file-|batch_)([0-9a-f]{11})([0-9a-f]{13})")
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+_ENTRY = re.compile(r"[0-9a-f]{11}-((?:file-|batch_)[0-9a-f]{24})")
+
+#: The tenant of a gateway without keys.
+DEFAULT_TENANT = "default"
+
+
+class Listed(StrEnum):
+    """What has an index."""
+
+    FILES = "index-files"
+    BATCHES = "index"
+
+
+def is_tenant(name: str) -> bool:
+    """Return whether a tenant can have this name: small letters, digits, _ and -, 40 at most."""
+    return _TENANT.fullmatch(name) is not None
+
+
+def make_id(listed: Listed, at: datetime, random: str) -> str:
+    """Return an id, 29 or 30 characters long.
+
+    Args:
+        at: when the object was made; milliseconds count.
+        random: 13 hexadecimal digits at least, of which the first 13 are taken.
+    """
+    prefix = "file-" if listed is Listed.FILES else "batch_"
+    return f"{prefix}{int(at.timestamp() * 1000):0{_TIME}x}{random[:_RANDOM]}"
+
+
+def is_id(listed: Listed, text: str) -> bool:
+    """Return whether a text may be an id of this kind; nothing else ever becomes part of a path."""
+    found = _ID.fullmatch(text)
+    return found is not None and (found[1] == "file-") == (listed is Listed.FILES)
+
+
+def made_at_ms(id: str) -> int:
+    """Return when an id was made, in milliseconds since 1970."""
+    found = _ID.fullmatch(id)
+    if found is None:
+        raise ValueError("not an id of the gateway's")
+    return int(found[2], 16)
+
+
+def tenant_folder(tenant: str) -> str:
+    return f"{GATEWAY}/{tenant}"
+
+
+def file_folder(tenant: str, file_id: str) -> str:
+    return f"{GATEWAY}/{tenant}/files/{file_id}"
+
+
+def content_path(tenant: str, file_id: str) -> str:
+    return f"{file_folder(tenant, file_id)}/content"
+
+
+def meta_path(tenant: str, file_id: str) -> str:
+    return f"{file_folder(tenant, file_id)}/meta.json"
+
+
+def index_folder(tenant: str, listed: Listed) -> str:
+    return f"{GATEWAY}/{tenant}/{listed}"
+
+
+def index_path(tenant: str, id: str) -> str:
+    """Return the path of the entry of a file or a batch in its index."""
+    listed = Listed.FILES if id.startswith("file-") else Listed.BATCHES
+    time = f"{_LAST - made_at_ms(id):0{_TIME}x}"
+    return f"{index_folder(tenant, listed)}/{time[:4]}/{time[4:6]}/{time}-{id}"
+
+
+def parse_index_path(path: str) -> str | None:
+    """Return the id that an entry's path names; None for any other path."""
+    found = _ENTRY.fullmatch(path.rpartition("/")[2])
+    return found[1] if found else None
+
+
+def idempotency_path(tenant: str, key: str) -> str:
+    return f"{GATEWAY}/{tenant}/idem/{hashlib.sha256(key.encode()).hexdigest()}"

@@ -1,0 +1,44 @@
+"""Whose request it is, decided before anything of it is read."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .errors import ApiError, answer
+from .tenants import Tenants
+
+#: What load balancers and monitors ask, which have no key.
+OPEN = frozenset({"/healthz", "/readyz"})
+
+
+class Authentication:
+    """Middleware that puts the caller's tenant into the request's state, and refuses callers without one."""
+
+    def __init__(self, app: ASGIApp, tenants: Tenants) -> None:
+        self._app = app
+        self._tenants = tenants
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        key = given.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
+        tenant = self._tenants.of(key)
+        if tenant is None:
+            await answer(_refusal(bool(key)))(scope, receive, send)
+            return
+        scope.setdefault("state", {})["tenant"] = tenant
+        await self._app(scope, receive, send)
+
+
+def _refusal(given: bool) -> ApiError:
+    if given:
+        return ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
+    return ApiError(
+        401,
+        "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+        "(i.e. Authorization: Bearer YOUR_KEY).",
+    )

@@ -1,0 +1,98 @@
+"""Errors in OpenAI's envelope: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..clients.connection import TemporalUnavailable
+from ..contract import DurabatchError, InvalidSpec, StoreError
+
+logger = logging.getLogger("durabatch.gateway")
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+
+
+class ApiError(Exception):
+    """A request that is answered with an error.
+
+    Args:
+        status: of HTTP.
+        message: one sentence; never a key, nor what a row says.
+        param: the field that is wrong.
+        code: a word for programs.
+        type: OpenAI's kind of error.
+        headers: of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        type: str = INVALID,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.type = type
+        self.headers = headers
+
+
+def not_found(what: str, id: str, param: str) -> ApiError:
+    """Return the error of an id that names nothing of the caller's: "No such File object: file-abc"."""
+    return ApiError(404, f"No such {what} object: {id[:100]}", param=param)
+
+
+def answer(error: ApiError) -> Response:
+    """Return an error as the answer to a request."""
+    body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return JSONResponse({"error": body}, error.status, error.headers)
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Return what a caller is told of an error; what it cannot help goes into the log instead."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, InvalidSpec):
+        return ApiError(400, error.message)
+    if isinstance(error, StoreError | TemporalUnavailable):
+        logger.error("%s", error.message)
+        where = "store" if isinstance(error, StoreError) else "Temporal"
+        return ApiError(
+            503, f"The gateway's {where} does not answer: try again.", type=SERVER, headers={"Retry-After": "5"}
+        )
+    if isinstance(error, DurabatchError):
+        logger.error("%s", error.message)
+    else:
+        logger.error("A request failed: %s.", type(error).__name__, exc_info=error)
+    return ApiError(500, "The gateway had an error while it worked on the request.", type=SERVER)
+
+
+def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer what Starlette itself refuses: a path that is none, a method that a path has not."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    asked = f"{request.method} {request.url.path[:200]}"
+    if status == 404:
+        found = ApiError(404, f"Unknown request URL: {asked}. Please check the URL for typos.", code="unknown_url")
+    elif status == 405:
+        found = ApiError(
+            405, f"Not allowed to {request.method} on {request.url.path[:200]}.", code="method_not_supported"
+        )
+    else:
+        found = ApiError(status, str(getattr(error, "detail", "The request cannot be read.")))
+    return answer(found)
+
+
+def on_error(request: Request, error: Exception) -> Response:
+    """Answer what a route raised."""
+    return answer(as_api_error(error))
