@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from ..contract import AccountingError, Counts, StoreError, Usage
+from ..contract import AccountingError, Counts, DirectShare, StoreError, Usage
 from ..contract.layout import (
     ERRORS,
     RESULTS,
@@ -58,10 +58,9 @@ class Apply:
                 f"The plan has {request.rows:,} rows, the shards {total.counts.total:,}, and "
                 f"{total.counts.settled:,} of them have ended."
             )
-        if (
-            total.unpriced.total and total.list_cost_usd == "0"
-        ):  # nothing is known, which is not to say that it was free
-            total = total.model_copy(update={"cost_usd": None, "list_cost_usd": None})
+        if total.unpriced.total and total.list_cost_usd == "0":  # nothing is known, which is not to say that it was free
+            direct = total.direct and total.direct.model_copy(update={"cost_usd": None})
+            total = total.model_copy(update={"cost_usd": None, "list_cost_usd": None, "direct": direct})
         await self._resources.batch_folder(request)  # again, as reading many shards takes a while
         joins = sum(part.bytes for part in results) <= self._resources.results_file_bytes
         write = self._join if joins else self._list
@@ -129,9 +128,17 @@ def _add(total: Applied, shard: Settled) -> Applied:
             "list_cost_usd": _sum(total.list_cost_usd, shard.list_cost_usd),
             "unpriced": total.unpriced + shard.unpriced,
             "strays": total.strays + shard.strays,
+            "repeated": total.repeated + shard.repeated,
+            "direct": _direct(total.direct, shard.direct),
             "classes": classes,
         }
     )
+
+
+def _direct(one: DirectShare | None, other: DirectShare | None) -> DirectShare | None:
+    if one is None or other is None:
+        return one or other
+    return DirectShare(rows=one.rows + other.rows, cost_usd=_sum(one.cost_usd, other.cost_usd))
 
 
 def _sum(one: str | None, other: str | None) -> str:

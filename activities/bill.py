@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..contract import Unpriced, Usage
+from ..contract import Mode, Unpriced, Usage
 from .prices import Prices, dollars
 from .providers import Outcome
 from .providers.outcome import RowTokens
@@ -30,14 +30,16 @@ class Bill:
         self._usage = [0, 0, 0, 0]
         self._listed = 0  # picodollars
         self._paid = 0
+        self._direct = 0  # of that, in direct mode
         self._without_usage = 0
         self._without_price: Counter[str] = Counter()
 
-    def add(self, outcome: Outcome, tokens: RowTokens | None) -> int | None:
+    def add(self, outcome: Outcome, tokens: RowTokens | None, mode: Mode = Mode.BATCH) -> int | None:
         """Count one answer and return what it cost, in picodollars; None where that is not known.
 
         Args:
             tokens: its tokens, as far as they make sense.
+            mode: how it was asked for: the batch discount is for batches.
         """
         if tokens is None and outcome.failure and not outcome.text:
             return 0  # an error without an answer is not billed
@@ -54,9 +56,10 @@ class Bill:
             else:
                 self._without_price[(model or "")[:_MAX_NAME]] += 1
             return None
-        paid = self._prices.paid(cost)
+        paid = self._prices.paid(cost, mode)
         self._listed += cost
         self._paid += paid
+        self._direct += paid if mode is Mode.DIRECT else 0
         return paid
 
     def add_unread(self, rows: int) -> None:
@@ -81,6 +84,11 @@ class Bill:
     def cost_usd(self) -> str | None:
         """What is known to have been paid, at least; None where nothing is known."""
         return dollars(self._paid) if self._listed or not self.unpriced.total else None
+
+    @property
+    def direct_cost_usd(self) -> str:
+        """Of that, what was paid in direct mode."""
+        return dollars(self._direct)
 
     @property
     def list_cost_usd(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The cut: one reading of the input, which checks every row and cuts shards by the provider's limits.
+"""The cut: one reading of the input, which checks every row and cuts shards by their limits.
 
 A cut that was killed goes on behind the last shard it had closed: the counts are in the shards' records, and the ids in
 their indexes.
@@ -25,6 +25,7 @@ from .lease import Lease
 from .providers import Provider
 from .records import Refusal, ShardRecord, read_index, read_shard_now
 from .rows import Line, Problem, Row, RowRefused, parse, place
+from .shard_limits import ShardLimits
 from .store import Store
 
 #: How many rows that cannot be sent are reported one by one; the others are counted.
@@ -97,7 +98,15 @@ class Cut:
     """
 
     def __init__(
-        self, store: Store, provider: Provider, spec: BatchSpec, root: str, input: Input, digest: str, lease: Lease
+        self,
+        store: Store,
+        provider: Provider,
+        spec: BatchSpec,
+        limits: ShardLimits,
+        root: str,
+        input: Input,
+        digest: str,
+        lease: Lease,
     ) -> None:
         self._store = store
         self._format = provider.rows
@@ -106,13 +115,11 @@ class Cut:
         self._input = input
         self._digest = digest[:16]
         self._lease = lease
-        limits, able = spec.limits, provider.capabilities
-        self._max_rows = min(limits.max_rows or able.max_rows, able.max_rows)
-        self._max_bytes = min(limits.max_bytes or able.max_bytes, able.max_bytes)
-        caps = [cap for cap in (limits.max_tokens, able.max_tokens) if cap is not None]
-        self._max_tokens = min(caps) if caps else None
-        self._max_inputs = able.max_inputs.get(spec.endpoint)
-        self._one_model = able.one_model
+        self._provider = provider
+        self._limits = limits
+        self._max_rows, self._max_bytes = limits.max_rows, limits.max_bytes
+        self._max_tokens, self._max_inputs = limits.max_tokens, limits.max_inputs
+        self._one_model = limits.one_model
         self._models: dict[tuple[str, bytes | None], str | None] = {}
 
     def run(self) -> Found:
@@ -239,6 +246,7 @@ class Cut:
                 if inputs > self._max_inputs:
                     reason = f"has {inputs:,} inputs, more than the {self._max_inputs:,} a batch may have"
                     raise RowRefused("body.input", reason, row.custom_id, Problem.TOO_LARGE)
+            self._limits.check_rate(self._provider, prepared, row.custom_id)
             model = self._model_of(row, prepared)
             if reading.first is None:
                 reading.first = _First(line.number, line.file, model)

@@ -15,8 +15,9 @@ providers publish or users report:
 | pictures as base64 | not billed by bytes: some 1,000 for 1 MB | hundreds of times too high |
 
 One bound is firm: a token of a byte-level tokenizer is one byte at least, so but for the few that a provider adds to
-each message there are never more than 3.5 times as many as estimated. No row's fate hangs on an estimate: it cuts
-shards and bounds a price, and the provider counts for itself.
+each message there are never more than 3.5 times as many as estimated. An estimate cuts shards, bounds a price and paces
+calls, and the provider counts for itself. A row's fate hangs on it only where the row is far beyond a limit (see
+`shard_limits`).
 """
 
 from __future__ import annotations

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from decimal import Decimal
 
 import msgspec
 
-from ..contract import BatchSpec, ConfigurationError, InvalidInput, InvalidSpec, OnInvalidRow
+from ..contract import ConfigurationError, InvalidInput, InvalidSpec
 from ..contract.errors import ObjectNotFound, StoreError
 from ..contract.layout import SHARDS, WRITTEN, file_list_path, inline_path, is_written, plan_path, result_path
 from ..contract.names import batch_of, check_batch_id, scoped
@@ -18,12 +17,14 @@ from .claims import noted_account, notes_below, withdraw
 from .cut import Cut
 from .input import File, Selection, find_files, input_location, open_input
 from .lease import Lease
+from .modes import check_endpoint, choose_mode
 from .old_plan import Match, OldPlan, Verdict, judge, match
+from .plan_checks import check_params, check_plan
 from .plan_inputs import PlanInputs, plan_inputs, request_digest
-from .prices import Prices, dollars
-from .providers import Provider, RowTokens
+from .providers import Provider
 from .records import PlanRecord, decode_plan
 from .resources import Resources
+from .shard_limits import ShardLimits, shard_limits
 from .step import in_thread, step
 from .store import identify, identity_of
 
@@ -80,12 +81,7 @@ class Plan:
             if recall and not (old and old.may_have_bought):
                 return None
             raise
-        if spec.endpoint not in provider.capabilities.endpoints:
-            raise InvalidSpec(
-                f"Provider {spec.provider} cannot batch {spec.endpoint}: choose one of "
-                f"{', '.join(sorted(provider.capabilities.endpoints))}."
-            )
-        _check_params(spec)
+        check_params(spec)
         facts = ProviderFacts(
             name=spec.provider,
             kind=settings.kind,
@@ -101,21 +97,25 @@ class Plan:
         # Before the input is looked at: what was bought of it is wanted whether or not it is still there.
         so_far = Match.REQUEST if plan is not None and plan.asked == asked else Match.NOTHING
         bought = old is not None and judge(old, so_far) is Verdict.BOUGHT
+        # What was bought is gone on with in the mode that it was bought in, whatever the configuration says now.
+        mode = plan.mode if plan is not None and bought else choose_mode(spec, provider, settings)
+        check_endpoint(spec, provider, mode)
+        limits = shard_limits(mode, spec, provider, settings)
         if bought:
             await self._check_account(spec.provider, root)
         if plan is None or old is None or not bought:
             files = await self._input(request, root)
-            inputs = plan_inputs(asked, files, provider, spec.endpoint)
+            inputs = plan_inputs(asked, files, limits)
             verdict = Verdict.REPLACED
             if plan is not None:  # looked at again: a create of the run before a reset may have been noted since
                 verdict = judge(await self._known_of(plan, root, request.execution), match(plan, inputs))
             bought = verdict is Verdict.BOUGHT
             if plan is not None and verdict is Verdict.KEPT:
-                _check(plan, spec, self._resources.prices(spec.provider))
+                check_plan(plan, spec, self._resources.prices(spec.provider))
             elif plan is None or verdict is Verdict.REPLACED:
                 if recall:
                     return None
-                plan = await self._cut(request, plan, provider, root, files, inputs, lease)
+                plan = await self._cut(request, plan, provider, limits, root, files, inputs, lease)
         await self._note_start(plan, request, root, lease)
         return PlanSummary(
             root=store.uri(root),
@@ -123,7 +123,7 @@ class Plan:
             invalid_rows=plan.invalid_rows,
             shards=plan.shards,
             planned_at=datetime.fromisoformat(plan.planned_at),
-            provider=facts,
+            provider=facts.model_copy(update={"mode": plan.mode}),
             bought=bought,
             store=plan.store,
         )
@@ -147,6 +147,7 @@ class Plan:
         request: PlanRequest,
         old: PlanRecord | None,
         provider: Provider,
+        limits: ShardLimits,
         root: str,
         files: tuple[File, ...],
         inputs: PlanInputs,
@@ -163,7 +164,7 @@ class Plan:
             await store.delete(result_path(root))
         if len(source.segments) > 1:
             await store.write(file_list_path(root), _encode(source.segments))
-        cut = Cut(store, provider, request.spec, root, source, inputs.digest, lease)
+        cut = Cut(store, provider, request.spec, limits, root, source, inputs.digest, lease)
         async with self._resources.row_work:
             found = await in_thread(lease, cut.run)
         plan = PlanRecord(
@@ -179,10 +180,11 @@ class Plan:
             input=inputs.input,
             execution=request.execution,
             store=identity,
+            mode=limits.mode,
         )
         await lease.hold()
         try:
-            _check(plan, request.spec, self._resources.prices(request.spec.provider))
+            check_plan(plan, request.spec, self._resources.prices(request.spec.provider))
         except InvalidInput:
             # Nothing may ever be bought by it, not even when it is planned again beside the notes of an earlier plan.
             # Those notes stay, and so does what they were made for: that plan may be asked for again.
@@ -281,50 +283,5 @@ def _is_written(path: str, root: str) -> bool:
     """Return whether a batch with this folder writes there."""
     name = path.removeprefix(f"{root}/")
     return name != path and is_written(name)
-
-
-def _check_params(spec: BatchSpec) -> None:
-    try:
-        json.dumps(spec.params, allow_nan=False)
-    except ValueError:
-        raise InvalidSpec("The params hold a number that JSON cannot express: NaN, or an infinite one.") from None
-
-
-def _check(plan: PlanRecord, spec: BatchSpec, prices: Prices) -> None:
-    """Stop the batch here if it should not cost anything."""
-    if plan.rows == 0:
-        raise InvalidInput("The input has no rows: give it at least one request.")
-    if plan.invalid_rows and (spec.on_invalid_row is OnInvalidRow.FAIL_BATCH or plan.invalid_rows == plan.rows):
-        what = "1 row" if plan.invalid_rows == 1 else f"{plan.invalid_rows:,} rows"
-        hint = (
-            'fix them, or let them fail alone with on_invalid_row = "fail_row"'
-            if plan.invalid_rows < plan.rows
-            else "no row is left to send"
-        )
-        shown = "; ".join(str(problem) for problem in plan.problems[:20])
-        more = f"; and {plan.invalid_rows - 20:,} more" if plan.invalid_rows > 20 else ""
-        raise InvalidInput(
-            f"{what} of {plan.rows:,} cannot be sent, and nothing was submitted: {shown}{more}. To go on, {hint}.",
-            [one.problem() for one in plan.problems],
-            plan.invalid_rows,
-        )
-    if spec.max_cost_usd is not None:
-        _check_cost(plan, spec.max_cost_usd, prices)
-
-
-def _check_cost(plan: PlanRecord, limit: Decimal, prices: Prices) -> None:
-    total = 0
-    for model, tokens in plan.tokens.items():
-        # Token by token below the price tiers: the sum of many short prompts is not one long prompt.
-        cost = prices.list_cost(model or None, RowTokens(input_tokens=1000))
-        if cost is None:
-            raise InvalidInput(
-                f"The price of model {model[:100] or '(unnamed)'} is unknown, so max_cost_usd cannot be kept: leave it "
-                "out, or name a model whose price is known."
-            )
-        total += prices.paid(cost * tokens // 1000)
-    if total > limit * 10**12:
-        raise InvalidInput(
-            f"The input alone is estimated at {dollars(total)} USD, more than max_cost_usd = {limit:f}; nothing was "
-            "submitted."
-        )
+            store=identity,
+            mode=limits.mode,

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from ..contract import BatchSpec
 from .input import File
-from .providers import Provider
+from .shard_limits import ShardLimits
 
 #: The fields of a spec that its plan depends on.
-_PLANNED = {"input", "requests", "endpoint", "model", "params", "limits"}
+_PLANNED = {"input", "requests", "endpoint", "model", "params", "limits", "mode"}
 
 
 class PlanInputs(NamedTuple):
@@ -27,17 +27,13 @@ def request_digest(spec: BatchSpec, kind: str) -> str:
     return _sha256({"spec": spec.model_dump(mode="json", include=_PLANNED), "kind": kind})
 
 
-def plan_inputs(asked: str, files: tuple[File, ...], provider: Provider, endpoint: str) -> PlanInputs:
-    """Return the digests of all that a plan depends on: what was asked for, the files found, the provider's limits."""
-    able = provider.capabilities
+def plan_inputs(asked: str, files: tuple[File, ...], limits: ShardLimits) -> PlanInputs:
+    """Return the digests of all that a plan depends on: what was asked for, the files found, the limits of a shard."""
     found = [[file.path, file.size, file.modified] for file in files]
-    limits = [able.max_rows, able.max_bytes, able.max_tokens]
-    if (inputs := able.max_inputs.get(endpoint)) is not None:
-        limits.append(inputs)
     return PlanInputs(
         asked,
         _sha256({"asked": asked, "files": found}),
-        _sha256({"asked": asked, "files": found, "limits": limits}),
+        _sha256({"asked": asked, "files": found, "limits": list(limits.facts)}),
     )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import genai_prices
 from genai_prices.types import PriceCalculation, TieredPrices
 
+from ..contract import Mode
 from .providers.outcome import CacheWrites, RowTokens
 
 #: Money is counted in whole picodollars, so that a million rows add up exactly.
@@ -19,7 +20,7 @@ _PROBE = 1000
 
 
 class Prices:
-    """Prices of one provider's models at the batch price.
+    """Prices of one provider's models, at the list price and at the batch price.
 
     Args:
         provider: the provider's id in genai-prices.
@@ -66,8 +67,10 @@ class Prices:
         """Return whether the price list has a model."""
         return _rates(self._provider, model) is not None
 
-    def paid(self, list_cost: int) -> int:
-        """Return what a batch pays for something of this list price, both in picodollars."""
+    def paid(self, list_cost: int, mode: Mode = Mode.BATCH) -> int:
+        """Return what is paid for something of this list price, both in picodollars; in direct mode all of it."""
+        if mode is Mode.DIRECT:
+            return list_cost
         return list_cost * self._paid.numerator // self._paid.denominator
 
 

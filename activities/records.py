@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from ..contract import Mode
 from ..contract.errors import RowProblem
 from ..contract.layout import shard_path
 from ..contract.steps import Attempt, Settled
@@ -103,6 +104,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     input: str  #: Digest of that and of the files that were found.
     execution: str  #: The run that was started and last went by this plan.
     store: str  #: The identity of the store that it was planned in.
+    mode: Mode = Mode.BATCH  #: How its shards are run, for good: what was bought is looked for where it was bought.
 
 
 class SettledRecord(Settled):

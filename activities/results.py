@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..contract import ErrorClass, RowStatus
+from ..contract import ErrorClass, Mode, RowStatus
 from ..contract.steps import AttemptRecord, SettleRequest
 from .providers.outcome import RowFailure, RowResponse, RowTokens
 from .records import Refusal
@@ -42,6 +42,7 @@ class ResultRow(msgspec.Struct, kw_only=True):
     error: RowFailure | None = None
     attempts: int = 0
     provider_batch_id: str | None = None
+    mode: Mode | None = None
 
 
 def result_line(row: ResultRow) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ..contract import AccountingError, Counts, ErrorClass, RowStatus, StoreError, Strays
+from ..contract import AccountingError, Counts, DirectShare, ErrorClass, Mode, RowStatus, StoreError, Strays
 from ..contract.errors import ObjectNotFound
 from ..contract.layout import (
     ERROR,
@@ -80,6 +80,7 @@ class Settlement:
         self._offsets = array("q", [0]) * rows
         self._lengths = array("q", [0]) * rows  # 0: not in the spool
         self._attempts = bytearray(rows)
+        self._direct = bytearray(rows)  # 1: its last answer is one of direct mode
         self._answered = 0  # rows answered by the attempt that is being read
         self._paid_unseen = set[int]()  # attempts of which fewer rows came back than the provider answered
         self._strays = Counter[str]()
@@ -170,7 +171,7 @@ class Settlement:
             return
         tokens = sensible(outcome.tokens)
         # Whatever the provider answered it bills, so a second answer for one row is counted as well.
-        cost = self._bill.add(outcome, tokens)
+        cost = self._bill.add(outcome, tokens, past.mode)
         if seen[number]:
             self._stray("duplicate", line)
             if self._statuses[number] is RowStatus.SUCCEEDED or outcome.status is not RowStatus.SUCCEEDED:
@@ -198,6 +199,7 @@ class Settlement:
             error=failure,
             attempts=self._attempts[number],
             provider_batch_id=past.provider_batch_id,
+            mode=past.mode,
         )
         self._keep(number, row, spool)
 
@@ -212,6 +214,7 @@ class Settlement:
                 error=unread(unmatched_name(self._shard)),
                 attempts=self._attempts[number],
                 provider_batch_id=past.provider_batch_id,
+                mode=past.mode,
             )
             self._keep(number, row, spool)
 
@@ -222,6 +225,7 @@ class Settlement:
         self._lengths[number] = len(data)
         self._statuses[number] = row.status
         self._classes[number] = row.error.type if row.error else None
+        self._direct[number] = row.mode is Mode.DIRECT
 
     def _stray(self, what: str, line: bytes) -> None:
         self._strays[what] += 1
@@ -294,6 +298,7 @@ class Settlement:
             error=failure,
             attempts=self._attempts[number],
             provider_batch_id=past.provider_batch_id if past else None,
+            mode=past.mode if past else None,
         )
         return status, result_line(row)
 
@@ -301,6 +306,7 @@ class Settlement:
         classes = Counter(str(found) for found in self._classes if found is not None)
         if again:
             classes.update(str(past.absent) for past in self._absent if past)
+        direct = any(past.mode is Mode.DIRECT for past, _ in self._sent)
         return Settled(
             counts=counts,
             usage=self._bill.usage,
@@ -308,6 +314,8 @@ class Settlement:
             list_cost_usd=self._bill.list_cost_usd,
             unpriced=self._bill.unpriced,
             strays=Strays(**self._strays),
+            repeated=sum(past.repeated for past, _ in self._sent),
+            direct=DirectShare(rows=sum(self._direct), cost_usd=self._bill.direct_cost_usd) if direct else None,
             retry_rows=again,
             classes=dict(classes),
         )

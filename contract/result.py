@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from ._base import LenientModel
-from .status import BatchStatus, ErrorClass, Phase, ProviderStatus, RowStatus
+from .status import BatchStatus, ErrorClass, Mode, Phase, ProviderStatus, RowStatus
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -88,6 +88,15 @@ class Unpriced(LenientModel):
         )
 
 
+class DirectShare(LenientModel):
+    """What direct mode answered: row by row, at the list price."""
+
+    rows: Annotated[Count, Field(description="Rows whose result comes from the provider's ordinary endpoint.")] = 0
+    cost_usd: Annotated[
+        str | None, Field(description="What all of its answers cost, in USD, as far as that is known.")
+    ] = None
+
+
 class ProviderBatch(LenientModel):
     """One provider batch: one attempt of one shard."""
 
@@ -111,8 +120,8 @@ class BatchResult(LenientModel):
     cost_usd: Annotated[
         str | None,
         Field(
-            description="What it cost at the batch price, in USD: at least this much where `unpriced` counts any "
-            "answers, and null where the cost of none is known."
+            description="What it cost, in USD: at the batch price, or in direct mode at the list price. At least this "
+            "much where `unpriced` counts any answers, and null where the cost of none is known."
         ),
     ] = None
     list_cost_usd: Annotated[
@@ -142,6 +151,10 @@ class BatchResult(LenientModel):
             "lost before it had kept the answer; the provider may have billed both."
         ),
     ] = 0
+    direct: Annotated[
+        DirectShare | None,
+        Field(description="What direct mode answered, and what of the cost that is; null where no row was sent so."),
+    ] = None
     started_at: Annotated[datetime | None, Field(description="When the workflow began, UTC.")] = None
     ended_at: Annotated[datetime | None, Field(description="When the results were complete, UTC.")] = None
     error: Annotated[str | None, Field(description="Why it did not complete, in a sentence.")] = None
@@ -221,4 +234,10 @@ class ResultRow(LenientModel):
     response: Annotated[RowResponse | None, Field(description="The provider's answer.")] = None
     error: Annotated[RowError | None, Field(description="Why it did not succeed.")] = None
     attempts: Annotated[Count, Field(description="How often it was submitted.")] = 0
-    provider_batch_id: Annotated[str | None, Field(description="The provider batch that had the last word.")] = None
+    provider_batch_id: Annotated[
+        str | None, Field(description="The provider batch that had the last word; null in direct mode.")
+    ] = None
+    mode: Annotated[
+        Mode | None,
+        Field(description="How it was run, the last time; null where it never was, and in what older versions wrote."),
+    ] = None

@@ -17,7 +17,7 @@ from ._base import LenientModel, Word
 from .layout import attempt_folder
 from .ledger import Place
 from .names import marker, scoped
-from .result import BatchResult, Counts, Strays, Unpriced, Usage
+from .result import BatchResult, Counts, DirectShare, Strays, Unpriced, Usage
 from .spec import PassedRetry, PassedSpec
 from .status import ErrorClass, Mode, ProviderStatus, RowStatus
 
@@ -279,6 +279,7 @@ class Settled(LenientModel):
     unpriced: Unpriced = Unpriced()
     strays: Strays = Strays()
     repeated: int = 0  #: Calls that were sent again after a worker was lost (direct mode).
+    direct: DirectShare | None = None  #: What direct mode answered; null where no row was sent so.
     retry_rows: int = 0  #: Rows that the next attempt takes; when 0, the shard's results are written.
     only_if_bought: bool = False  #: Whether that attempt counts only where another run has bought it already.
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
@@ -311,6 +312,7 @@ class Applied(LenientModel):
     unpriced: Unpriced = Unpriced()
     strays: Strays = Strays()
     repeated: int = 0  #: As in Settled.
+    direct: DirectShare | None = None  #: As in Settled.
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
 
 

@@ -7,8 +7,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from ..contract import ProviderBatch, ProviderStatus, RowStatus
-from ..contract.steps import AttemptRecord, Snapshot, Uploaded
+from ..contract import Mode, ProviderBatch, ProviderStatus, RowStatus
+from ..contract.steps import AttemptRecord, Collected, Ran, Snapshot, Uploaded
 
 
 class CarriedModel(BaseModel):
@@ -48,6 +48,30 @@ class SlotState(CarriedModel):
     taken: bool = False  #: Whether its turn has come.
 
 
+class DirectState(CarriedModel):
+    """How far the rows of an attempt have come that Durabatch sends itself (direct mode)."""
+
+    begun: bool = False  #: Rows of it may have been sent.
+    rows: int = 0  #: Rows that it sends.
+    kept: int = 0  #: Of those, the ones whose answers are in the store.
+    answered: bool = False  #: Each of them has an answer.
+    vain: int = 0  #: Runs, one after another, that stopped early and brought nothing.
+    collected: Collected | None = None  #: What its output holds, once that is written.
+
+    def begin(self) -> None:
+        """Note that from now on rows of it may have been sent."""
+        self.begun = True
+
+    def note(self, ran: Ran) -> None:
+        """Note how far a run of its rows came."""
+        self.vain = 1 if ran.kept > self.kept else self.vain + 1
+        self.rows, self.kept, self.answered = ran.rows, ran.kept, ran.reason is None
+
+    def collect(self, collected: Collected) -> None:
+        """Note what its output holds."""
+        self.collected = collected
+
+
 class Standing(CarriedModel):
     """Where an attempt is, as the progress shows it."""
 
@@ -60,9 +84,10 @@ class Standing(CarriedModel):
 
 
 class AttemptState(CarriedModel):
-    """One attempt of one shard by the provider's batch API, as far as it has come."""
+    """One attempt of one shard, as far as it has come: by the provider's batch API, but for its part `direct`."""
 
     number: int = 1
+    mode: Mode | None = None  #: How it is run; as the plan says where it is null.
     stage: Stage = Stage.NEW
     rows: int = 0  #: Rows sent.
     #: Whether it is only looked for, because another run may have bought it: this run would not choose it.
@@ -89,26 +114,32 @@ class AttemptState(CarriedModel):
     refused: str | None = None  #: Why it goes no further.
     blocked: bool = False  #: An operator can fix that, and nothing of the batch was known to be bought.
     slot: SlotState = SlotState()
+    direct: DirectState = DirectState()
 
     @property
     def begun(self) -> bool:
         """Whether there is, or was, anything of it at the provider."""
-        return self.stage is not Stage.NEW
+        return self.stage is not Stage.NEW or self.direct.begun
 
     @property
     def sent(self) -> bool:
-        """Whether the provider took its rows."""
-        return self.batch is not None
+        """Whether the provider took its rows, or any of them in direct mode."""
+        return self.batch is not None or self.direct.kept > 0
 
     @property
     def ended(self) -> bool:
         """Whether nothing is left to do for it, but to give its place back and to clear up."""
-        return self.refused is not None or self.stage in (Stage.LOST, Stage.FETCHED)
+        done = self.stage in (Stage.LOST, Stage.FETCHED) or self.direct.collected is not None
+        return done or self.refused is not None
 
     @property
     def standing(self) -> Standing:
         """Where it is, for the progress."""
-        batch = self.batch
+        batch, direct = self.batch, self.direct
+        if direct.begun:
+            done = direct.collected
+            succeeded = done.succeeded if done else direct.kept
+            return Standing(total=direct.rows, completed=succeeded, failed=done.lines - succeeded if done else 0)
         if batch is None:
             return Standing()
         return Standing(

@@ -64,5 +64,7 @@ def batch_result(
             "results": applied.results,
             "errors": applied.errors,
             "strays": applied.strays,
+            "repeated": applied.repeated,
+            "direct": applied.direct,
         }
     )

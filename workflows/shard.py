@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..contract import BatchSpec, Phase, RowStatus
+from ..contract import BatchSpec, Mode, Phase, RowStatus
 from ..contract.steps import SETTLE, Attempt, PlanSummary, Settled, SettleRequest
 from .attempt import AttemptContext, AttemptRun
 from .attempt_state import AttemptEnd, Fate
 from .batch_mode import BatchMode
 from .decisions import outage_delay
+from .direct_mode import DirectMode
 from .state import ShardOutcome, ShardState, Untidy
 from .steering import LONG, Steering
 
@@ -69,11 +70,11 @@ class Shard:
         return end
 
     def _mode(self) -> AttemptRun:
-        """Return how the attempt is run. A mode without provider batches takes its place here."""
+        """Return how the attempt is run."""
         attempt, again = self._state.attempt, bool(self._state.records)
-        return BatchMode(
-            AttemptContext(self._here(), attempt, self._spec, self._plan, self._steering, self._changed, again)
-        )
+        context = AttemptContext(self._here(), attempt, self._spec, self._plan, self._steering, self._changed, again)
+        direct = (attempt.mode or self._plan.provider.mode) is Mode.DIRECT
+        return DirectMode(context) if direct else BatchMode(context)
 
     def _goes_on_unsent(self, end: AttemptEnd) -> bool:
         """Renew a deadline that kept the attempt from being sent, where the spec says so; return whether it did.

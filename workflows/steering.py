@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from ..contract import CancelRequest, RowStatus
@@ -195,6 +195,7 @@ class Steering:
         interrupts: bool = False,
         passes: frozenset[str] = frozenset(),
         give_up_at: datetime | None = None,
+        priority: Priority = Priority.default,
     ) -> Answer:
         """Run a step until it succeeds.
 
@@ -209,6 +210,7 @@ class Steering:
             interrupts: the same also ends a try that is under way.
             passes: codes that are the caller's to deal with.
             give_up_at: when no further try is made.
+            priority: whose turn it is where workers have more steps than room.
 
         Raises:
             Stopped: `stops` or `interrupts`, and a cancel or the deadline came.
@@ -218,7 +220,7 @@ class Steering:
         endless = give_up_at is None and not stops
         while True:
             try:
-                return await self._run(step, request, summary, timeout, interrupts)
+                return await self._run(step, request, summary, timeout, interrupts, priority)
             except (ActivityError, asyncio.CancelledError) as error:
                 # Only an interrupt of ours cancels a step: `run_cancellable` keeps Temporal's own cancel from it.
                 if not isinstance(error, ActivityError) or (interrupts and is_cancelled_exception(error)):
@@ -272,7 +274,13 @@ class Steering:
         return answered
 
     async def _run(
-        self, step: Step[Request, Answer], request: Request, summary: str, timeout: timedelta, interrupts: bool
+        self,
+        step: Step[Request, Answer],
+        request: Request,
+        summary: str,
+        timeout: timedelta,
+        interrupts: bool,
+        priority: Priority,
     ) -> Answer:
         handle = workflow.start_activity(
             step.name,
@@ -283,6 +291,7 @@ class Steering:
             retry_policy=_RETRY,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=summary,
+            priority=priority,
         )
         if interrupts:
             remaining = self.deadline_at - workflow.now()

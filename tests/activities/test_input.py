@@ -26,12 +26,14 @@ from durabatch.activities.providers import RowFormat
 from durabatch.activities.records import Segment
 from durabatch.activities.resources import Resources
 from durabatch.activities.rows import Row
+from durabatch.activities.shard_limits import shard_limits
 from durabatch.activities.store import Store
 from durabatch.contract import (
     BatchSpec,
     ConfigurationError,
     Limits,
     MissingKey,
+    Mode,
     OnInvalidRow,
     ProviderStatus,
     ProviderUnavailable,
@@ -915,7 +917,8 @@ class Bench:
         source = await open_input(self.desk.store, "b-1", files, lease)
         lease.expired = given_away_at == 0
         provider = dataclasses.replace(self.provider, rows=watched)
-        cut = Cut(self.desk.store, provider, self.spec, "b-1", source, self.digest, lease)
+        limits = shard_limits(Mode.BATCH, self.spec, provider, self.desk.resources.settings(self.spec.provider))
+        cut = Cut(self.desk.store, provider, self.spec, limits, "b-1", source, self.digest, lease)
         try:
             return await asyncio.to_thread(cut.run), watched, lease
         except Killed:

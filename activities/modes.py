@@ -1,0 +1,41 @@
+"""Which mode a batch is run in, and whether its provider has it. Pure."""
+
+from __future__ import annotations
+
+from ..contract import BatchSpec, InvalidSpec, Mode
+from .providers import Provider, ProviderSettings
+
+
+def choose_mode(spec: BatchSpec, provider: Provider, settings: ProviderSettings) -> Mode:
+    """Return the mode of a batch: the spec's, else the provider's in the configuration, else batch where it has one.
+
+    Raises:
+        InvalidSpec: the provider does not have the mode.
+    """
+    mode = spec.mode or settings.mode or (Mode.DIRECT if provider.batch_api is None else Mode.BATCH)
+    if mode is Mode.DIRECT and provider.live is None:
+        raise InvalidSpec(
+            f"Provider {spec.provider} has no direct mode: its kind {settings.kind} answers batches only. Leave mode "
+            'out, or say mode = "batch".'
+        )
+    if mode is Mode.BATCH and provider.batch_api is None:
+        raise InvalidSpec(
+            f"Provider {spec.provider} has no batch API: its kind {settings.kind} answers rows one by one only. Leave "
+            'mode out, or say mode = "direct".'
+        )
+    return mode
+
+
+def check_endpoint(spec: BatchSpec, provider: Provider, mode: Mode) -> None:
+    """Refuse an endpoint that the provider does not have in a mode.
+
+    Raises:
+        InvalidSpec: it is another one.
+    """
+    direct = mode is Mode.DIRECT and provider.live is not None
+    endpoints = provider.live.endpoints if direct and provider.live else provider.capabilities.endpoints
+    if spec.endpoint not in endpoints:
+        verb = "call" if direct else "batch"
+        raise InvalidSpec(
+            f"Provider {spec.provider} cannot {verb} {spec.endpoint}: choose one of {', '.join(sorted(endpoints))}."
+        )
