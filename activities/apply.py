@@ -58,7 +58,8 @@ class Apply:
                 f"The plan has {request.rows:,} rows, the shards {total.counts.total:,}, and "
                 f"{total.counts.settled:,} of them have ended."
             )
-        if total.unpriced.total and total.list_cost_usd == "0":  # nothing is known, which is not to say that it was free
+        if total.unpriced.total and total.list_cost_usd == "0":
+            # Nothing is known, which is not to say that it was free.
             direct = total.direct and total.direct.model_copy(update={"cost_usd": None})
             total = total.model_copy(update={"cost_usd": None, "list_cost_usd": None, "direct": direct})
         await self._resources.batch_folder(request)  # again, as reading many shards takes a while

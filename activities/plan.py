@@ -283,5 +283,3 @@ def _is_written(path: str, root: str) -> bool:
     """Return whether a batch with this folder writes there."""
     name = path.removeprefix(f"{root}/")
     return name != path and is_written(name)
-            store=identity,
-            mode=limits.mode,

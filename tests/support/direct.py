@@ -85,6 +85,7 @@ class Endpoint:
     reason: str = "The endpoint does not answer."  #: Why it stops.
     fails_with: str | None = None  #: A code that each run fails with after its rows.
     holds: bool = False  #: A run that has answered its rows goes on until it is cancelled.
+    whole_from: int = 100  #: Attempts from this number on are answered at once, whatever else is said.
     statuses: dict[int, list[int]] = field(default_factory=dict)  #: By row, what its first calls answer.
     sent: dict[str, list[int]] = field(default_factory=dict)  #: By attempt, the rows in the order they were sent.
     kept: dict[str, dict[int, bytes]] = field(default_factory=dict)
@@ -99,17 +100,17 @@ class Endpoint:
         kept = self.kept.setdefault(request.attempt.marker, {})
         sent = self.sent.setdefault(request.attempt.marker, [])
         left = [number for number in rows if number not in kept]
-        for number in left[: self.a_run]:
+        whole = request.attempt.number >= self.whole_from
+        for number in left if whole else left[: self.a_run]:
             sent.append(number)
             kept[number] = self._answer(number, rows[number])
             activity.heartbeat({"rows": len(kept)})
         if self.fails_with:
             raise ApplicationError("The key is refused.", type=self.fails_with, non_retryable=True)
-        while self.holds:
+        while self.holds and not whole:
             activity.heartbeat({"rows": len(kept)})
             await asyncio.sleep(0.1)
-        whole = len(kept) == len(rows)
-        return Ran(rows=len(rows), kept=len(kept), reason=None if whole else self.reason)
+        return Ran(rows=len(rows), kept=len(kept), reason=None if len(kept) == len(rows) else self.reason)
 
     @activity.defn(name=COLLECT.name)
     async def collect(self, request: CollectRequest) -> Collected:

@@ -97,14 +97,14 @@ async def test_the_deadline_interrupts_the_rows_and_keeps_what_is_answered(house
 
 
 async def test_a_deadline_that_is_renewed_lets_the_rows_go_on(house: House) -> None:
-    endpoint = endpoint_of(house, a_run=2, holds=True)
+    endpoint = endpoint_of(house, a_run=2, holds=True, whole_from=2)
     async with direct_worker(house, endpoint):
-        handle = await house.start(5, **DIRECT, deadline="3s", retry={"max_attempts": 2, "after_deadline": True})
-        await house.until(handle, lambda p: p.attempt == 2)
-        endpoint.holds, endpoint.a_run = False, None
+        # On a busy machine several of these deadlines may pass.
+        handle = await house.start(5, **DIRECT, deadline="3s", retry={"max_attempts": 20, "after_deadline": True})
         result = await handle.result()
     assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 5)
-    assert [len(sent) for sent in endpoint.sent.values()] == [2, 3]
+    assert sorted(number for sent in endpoint.sent.values() for number in sent) == [0, 1, 2, 3, 4]
+    assert len(endpoint.sent) > 1
 
 
 async def test_a_refused_key_fails_a_batch_at_once_of_which_nothing_is_bought(house: House) -> None:
