@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -28,16 +29,19 @@ def main() -> int:
     given = vars(parser.parse_args())
     state, port, host = given.pop("state"), given.pop("port"), given.pop("host")
     try:
-        # The words on a command line are the JSON values of the settings: 2, 0.5, null.
-        values = {name: msgspec.json.decode(value) for name, value in given.items()}
-        asyncio.run(serve(state, port, host, **values))
-    except msgspec.DecodeError:
-        sys.stderr.write("A setting must be a number or null.\n")
-        return 2
+        asyncio.run(serve(state, port, host, **{name: _value(word) for name, word in given.items()}))
     except SandboxError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _value(word: str) -> Any:
+    """The value of a setting on a command line: JSON such as 2, 0.5, true or null, or else the word itself."""
+    try:
+        return msgspec.json.decode(word)
+    except msgspec.DecodeError:
+        return word
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from .errors import Refusal, SandboxError
 from .protocol import Handler
-from .provider import LIVE, LIVE_ROWS, REQUESTS, Provider, answer, json_body, provider_of
+from .provider import REQUESTS, Provider, answer, json_body, provider_of
 from .state import State
 
 #: The metadata key under which Durabatch writes its marker.
@@ -89,12 +89,11 @@ async def books(request: web.Request) -> web.Response:
 
 
 def _books(provider: Provider, summary: bool) -> dict[str, Any]:
-    state = provider.state
-    live_rows = state.counts(LIVE_ROWS)
+    state, calls = provider.state, provider.calls
     live: dict[str, Any] = {
-        "billed": state.counts(LIVE),
-        "distinct": len(live_rows),
-        "most_times": max(live_rows.values(), default=0),
+        "billed": calls.billed,
+        "distinct": len(calls.billed_rows),
+        "most_times": calls.most_billed,
     }
     book: dict[str, Any] = {
         "files": [
@@ -110,12 +109,12 @@ def _books(provider: Provider, summary: bool) -> dict[str, Any]:
             for file in state.files()
         ],
         "batches": _batches(state),
-        "requests": state.counts(REQUESTS),
+        "requests": state.counts(REQUESTS) + calls.by_op,
         "live": live,
     }
     if not summary:
         book["rows"] = _rows(state)
-        live["rows"] = live_rows
+        live["rows"] = dict(calls.billed_rows)
     return book
 
 

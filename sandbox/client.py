@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
 
 from .errors import SandboxError
+
+#: Calls or ids of one page.
+_PAGE = 10_000
 
 
 class SandboxAdmin:
@@ -48,6 +53,40 @@ class SandboxAdmin:
         """What there ever was and what was billed; a summary has no maps of rows, which can be huge."""
         return await self._call("GET", "/admin/books?summary=1" if summary else "/admin/books")
 
+    async def live(self) -> dict[str, Any]:
+        """What became of the live calls, in numbers; cheap, however many there were.
+
+        `calls`, `open` (now), `most_open`, `how` (they ended: `answered`, `refused`, `dropped`, `reset`, `open`),
+        `status`, `ids`, `repeated` (calls of an id beyond its first), `repeated_unrefused` (refused ones aside),
+        `answered_again`, `called_again` (id and times, of the first 1,000 ids that were called more than once) and
+        `now` (the sandbox's monotonic seconds).
+        """
+        return await self._call("GET", "/admin/live")
+
+    def calls(self, *, id: str | None = None, how: str | None = None, after: int = 0) -> AsyncIterator[dict[str, Any]]:
+        """Every live call in the order of arrival, or those of an id or with an end, from a number on."""
+        given = {"id": id, "how": how}
+        return self._pages("/admin/live/calls", "calls", after, {key: value for key, value in given.items() if value})
+
+    def ids(self) -> AsyncIterator[dict[str, Any]]:
+        """Every id of a live call, with how often it was `called`, `answered` and `refused`."""
+        return self._pages("/admin/live/ids", "ids", 0, {})
+
+    async def rates(
+        self, *, period: float | None = None, since: float | None = None, until: float | None = None
+    ) -> list[dict[str, Any]]:
+        """What the sandbox measured of each account and model: the most in any sliding period, and the mean.
+
+        Args:
+            period: Seconds; the setting `rate_period_seconds` when not given.
+            since: Look at calls that arrived at this time or later, in monotonic seconds (`live()["now"]`).
+            until: Look at calls that arrived before this time.
+        """
+        given = {"period": period, "since": since, "until": until}
+        query = urlencode({key: value for key, value in given.items() if value is not None})
+        found: list[dict[str, Any]] = (await self._call("GET", f"/admin/live/rates?{query}"))["rates"]
+        return found
+
     async def reset(self) -> None:
         """Forget everything and go back to the settings given at start."""
         await self._call("POST", "/admin/reset", {})
@@ -59,6 +98,15 @@ class SandboxAdmin:
     async def restore(self, key: str) -> None:
         """Accept an API key again."""
         await self._call("POST", "/admin/keys", {"restore": key})
+
+    async def _pages(
+        self, path: str, name: str, after: int | None, query: dict[str, str]
+    ) -> AsyncIterator[dict[str, Any]]:
+        while after is not None:
+            page = await self._call("GET", f"{path}?{urlencode({**query, 'after': after, 'limit': _PAGE})}")
+            for item in page[name]:
+                yield item
+            after = page["next"]
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else msgspec.json.encode(body)

@@ -21,8 +21,11 @@ FAILURES = {
     "overloaded": "The model is overloaded.",
 }
 
+#: Live calls whose answer does not come, or not whole.
+LIVE_FAULTS = frozenset({"hang", "reset", "reset_answer"})
+
 #: Every misbehaviour that a directive may name.
-CLASSES = LINE_FAULTS | set(FAILURES) | {"empty", "content_filtered", "batch_expired", "skipped"}
+CLASSES = LINE_FAULTS | LIVE_FAULTS | set(FAILURES) | {"empty", "content_filtered", "batch_expired", "skipped"}
 
 
 class Directives(NamedTuple):
@@ -32,6 +35,7 @@ class Directives(NamedTuple):
     times: int | None = None  # only the first so many submissions misbehave; None: all
     delay_seconds: float = 0.0  # of live calls
     output_tokens: int | None = None
+    characters: int | None = None  # the length of the text
     billed_as: str | None = None  # the name under which the books count the row, instead of its id
 
     def without_misbehaviour(self) -> Directives:
@@ -58,6 +62,8 @@ def read_directives(text: str) -> Directives:
             directives = directives._replace(billed_as=value)
         elif name == "tokens" and value.isdecimal():
             directives = directives._replace(output_tokens=int(value))
+        elif name == "characters" and value.isdecimal():
+            directives = directives._replace(characters=int(value))
     return directives
 
 

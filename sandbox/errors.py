@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class SandboxError(Exception):
     """The sandbox cannot start or was asked for something it does not have; one sentence for a person."""
@@ -17,6 +19,7 @@ class Refusal(Exception):
         param: The name of the offending parameter, where the protocol says it.
         type: The error type; derived from the status by the protocol when not given.
         retry_after: Seconds for the `retry-after` header.
+        headers: Further headers.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class Refusal(Exception):
         param: str | None = None,
         type: str | None = None,
         retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -36,6 +40,7 @@ class Refusal(Exception):
         self.param = param
         self.type = type
         self.retry_after = retry_after
+        self.headers = headers or {}
 
 
 def missing(param: str) -> Refusal:

@@ -37,7 +37,7 @@ OPS = (
 #: Kinds that stop a request before it takes effect.
 BEFORE = frozenset({"status", "reset", "outage", "hold_before"})
 #: Kinds that spoil the answer of a request that took its full effect.
-AFTER = frozenset({"lost_answer", "lost_answer_status", "slow", "hold", "override"})
+AFTER = frozenset({"lost_answer", "lost_answer_status", "reset_answer", "slow", "hold", "override"})
 #: Kinds that a handler applies itself.
 TRUNCATE = frozenset({"truncate"})
 BATCH_OUTCOME = frozenset({"batch_outcome"})
@@ -57,6 +57,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         "hold_before",
         "lost_answer",
         "lost_answer_status",
+        "reset_answer",
         "slow",
         "hold",
         "truncate",
@@ -72,7 +73,9 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     type: str | None = None
     message: str | None = None
     delay_seconds: _Seconds = 0.0  # of `slow`
-    fraction: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5  # of `truncate` (bytes), `batch_outcome` (rows)
+    fraction: Annotated[float, msgspec.Meta(ge=0, le=1)] = (
+        0.5  # of `truncate`, `reset_answer` (bytes), `batch_outcome` (rows)
+    )
     outcome: Literal["expired", "failed", "cancelled"] | None = None  # of `batch_outcome`
     put: dict[str, Any] = {}  # of `override`: JSON pointers (RFC 6901; "" is all of it) and what the answer says there
     drop: list[str] = []  # of `override`: JSON pointers of what the answer leaves out

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import struct
-from typing import cast
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from aiohttp import web
 
+from .connection import abort, cut
 from .errors import Refusal
 from .faults import AFTER, BEFORE, Fault
 from .override import overridden
 from .protocol import Handler, Protocol, Route
 from .provider import REQUESTS, Provider, answer, new_id, provider_of
 
-_NO_LINGER = struct.pack("ii", 1, 0)
-
 
 def guarded(route: Route, protocol: Protocol) -> Handler:
-    """A route's handler with everything in front of it.
+    """A route's handler with everything in front of it. It goes on to its end, even if the client hangs up.
 
     Args:
         route: Its handler does the work; it may raise `Refusal`.
         protocol: Whose envelope refusals are put into.
     """
-    op, handler = route.op, route.handler
+    inner = answered(route, protocol)
 
     async def guard(request: web.Request) -> web.StreamResponse:
         provider = provider_of(request)
-        provider.counts.add(REQUESTS, op)
+        provider.counts.add(REQUESTS, route.op)
+        return await asyncio.shield(provider.task(inner(request)))
+
+    return guard
+
+
+def answered(route: Route, protocol: Protocol) -> Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]:
+    """A route's handler with latency, faults and keys in front of it, and refusals in the protocol's envelope."""
+    op, handler = route.op, route.handler
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        provider = provider_of(request)
         if provider.settings.latency_seconds:
             await asyncio.sleep(provider.settings.latency_seconds)
         fault = provider.faults.take(op, BEFORE | AFTER)
@@ -42,7 +51,7 @@ def guarded(route: Route, protocol: Protocol) -> Handler:
         response = await _handle(provider, request, protocol, handler)
         return await _after(provider, fault, request, response, protocol)
 
-    return guard
+    return answer
 
 
 async def _handle(provider: Provider, request: web.Request, protocol: Protocol, handler: Handler) -> web.StreamResponse:
@@ -66,6 +75,7 @@ def _refuse(refusal: Refusal, protocol: Protocol, request_id: str) -> web.Respon
     response = answer(protocol.envelope(refusal, request_id), refusal.status)
     if refusal.retry_after is not None:
         response.headers["retry-after"] = f"{refusal.retry_after:g}"
+    response.headers.update(refusal.headers)
     response.headers[protocol.request_id_header] = request_id
     return response
 
@@ -91,6 +101,8 @@ async def _after(
     """Apply a fault to the answer of a request that took its effect."""
     if fault.kind == "lost_answer":
         return abort(request)
+    if fault.kind == "reset_answer":
+        return response if response.prepared else await cut(request, response, fault.fraction)
     if fault.kind == "lost_answer_status":
         return _refuse(_as_refusal(fault), protocol, new_id("req_"))
     if fault.kind == "override":
@@ -110,12 +122,3 @@ def _as_refusal(fault: Fault) -> Refusal:
         type=fault.type,
         retry_after=fault.retry_after,
     )
-
-
-def abort(request: web.Request) -> web.Response:
-    """Reset the connection; the response is for aiohttp, nobody will see it."""
-    if request.transport is not None:
-        connection = cast("socket.socket", request.transport.get_extra_info("socket"))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        request.transport.abort()
-    return web.Response(status=500)

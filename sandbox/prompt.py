@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import Refusal, missing, wrong_type
 
@@ -15,11 +15,15 @@ Body = Mapping[str, Any]
 NO_SUCH_MODEL = "no-such-"
 
 
-class Prompt(NamedTuple):
+class Prompt:
     """The texts of one request; the last one is the last of the user's."""
 
-    model: str
-    texts: list[str]
+    __slots__ = ("_digest", "model", "texts")
+
+    def __init__(self, model: str, texts: list[str]) -> None:
+        self.model = model
+        self.texts = texts
+        self._digest = ""
 
     @property
     def text(self) -> str:
@@ -34,11 +38,10 @@ class Prompt(NamedTuple):
     @property
     def digest(self) -> str:
         """24 hex digits that are the same for the same model and texts."""
-        digest = blake2b(self.model.encode(), digest_size=12)
-        for text in self.texts:
-            digest.update(b"\0")
-            digest.update(text.encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
+        if not self._digest:
+            said = "\0".join((self.model, *self.texts)).encode("utf-8", "surrogatepass")
+            self._digest = blake2b(said, digest_size=12).hexdigest()
+        return self._digest
 
 
 def conversation(body: Body, field: str) -> list[str]:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from .batch import Batch, LineError
 from .errors import Refusal, missing, wrong_type
+from .limits import Shortage, Standing
 from .prompt import Body, Prompt
 from .replies import Call, Reply
 from .settings import Settings
@@ -126,6 +127,14 @@ class Protocol(ABC):
     @abstractmethod
     def failure(self, name: str) -> Refusal:
         """One of the failures that a row may ask for."""
+
+    @abstractmethod
+    def limit_headers(self, standings: Mapping[str, Standing]) -> Mapping[str, str]:
+        """The headers of a live answer that say how much is left of the served limits."""
+
+    @abstractmethod
+    def over_limit(self, model: str, shortage: Shortage) -> Refusal:
+        """The refusal of a live call that a served limit does not let pass."""
 
     @abstractmethod
     def succeeded(self, row: RowRef, body: dict[str, Any]) -> dict[str, Any]:

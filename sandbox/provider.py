@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -13,52 +13,45 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from .calls import Calls
 from .errors import Refusal
 from .faults import Faults
+from .limits import Meter, Rates
 from .protocol import Protocol
 from .settings import Settings
 from .state import State
 from .worker import Worker
 
-#: Kinds of counts.
-REQUESTS = "requests"  # by operation, whatever became of them
-LIVE = "live"  # billed live calls by operation, and their tokens
-LIVE_ROWS = "live_rows"  # billed live calls by account and prompt
+#: The kind of counts by operation, whatever became of the requests.
+REQUESTS = "requests"
 
+#: The file of live calls, in the state's folder.
+_CALLS = "calls.jsonl"
 _SETTINGS = "settings"
 _REVOKED = "revoked"
 
 
 class Counts:
-    """Counts that are written in groups, so that thousands of live calls a second can be billed durably."""
+    """Counts that are written in groups."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._new: Counter[tuple[str, str]] = Counter()
-        self._written: asyncio.Future[None] | None = None
+        self._writing = False
 
     def add(self, kind: str, key: str, n: int = 1) -> None:
         """Add to a count; it is written on the event loop's next turn."""
         self._new[kind, key] += n
-        if self._written is None:
-            loop = asyncio.get_running_loop()
-            self._written = loop.create_future()
-            loop.call_soon(self.write)
-
-    async def written(self) -> None:
-        """Wait until everything added so far is on disk."""
-        if self._written is not None:
-            await self._written
+        if not self._writing:
+            self._writing = True
+            asyncio.get_running_loop().call_soon(self.write)
 
     def write(self) -> None:
         """Write what is new."""
-        if not self._new:
-            return
-        new, self._new = self._new, Counter()
-        written, self._written = self._written, None
-        self._state.add_counts(new)
-        if written is not None and not written.done():
-            written.set_result(None)
+        self._writing = False
+        if self._new:
+            new, self._new = self._new, Counter()
+            self._state.add_counts(new)
 
 
 class Provider:
@@ -77,13 +70,37 @@ class Provider:
         self._revoked: set[str] = set(state.value(_REVOKED) or ())
         self.faults = Faults(state)
         self.counts = Counts(state)
+        self.calls = Calls(state.folder / _CALLS)
+        self.rates = Rates(self.settings)
+        self.meters: dict[tuple[str, str], Meter] = {}
+        self.stopping = False
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.worker = Worker(state, lambda: self.settings, protocols)
 
     def change(self, changes: dict[str, Any]) -> None:
         """Change settings, for now and for the next start."""
-        self.settings = self.settings.changed(changes)
+        self._apply(self.settings.changed(changes))
         self.state.set_value(_SETTINGS, msgspec.structs.asdict(self.settings))
         self.worker.wake()
+
+    def _apply(self, settings: Settings) -> None:
+        self.settings, self.rates = settings, Rates(settings)
+        for meter in self.meters.values():
+            meter.admit(settings.max_in_flight)
+
+    def meter(self, account: str, model: str) -> Meter:
+        """What counts against the served limits of an account and model."""
+        found = self.meters.get((account, model))
+        if found is None:
+            found = self.meters[account, model] = Meter()
+        return found
+
+    def task(self, work: Coroutine[Any, Any, web.StreamResponse]) -> asyncio.Task[web.StreamResponse]:
+        """Begin on what goes on until it is done, or the sandbox stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def reset(self) -> None:
         """Forget everything and go back to the settings given at start."""
@@ -91,13 +108,20 @@ class Provider:
         self.counts.write()
         await self.worker.run(self.state.wipe)
         self.faults = Faults(self.state)
-        self.settings = Settings().changed(self._given)
+        self.calls.close()
+        (self.state.folder / _CALLS).unlink()
+        self.calls, self.meters = Calls(self.state.folder / _CALLS), {}
+        self._apply(Settings().changed(self._given))
         self._revoked = set()
 
     async def stop(self) -> None:
-        """Stop the worker and write what is not written."""
+        """Stop the worker and what is under way, and write what is not written."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.worker.stop()
         self.counts.write()
+        self.calls.close()
 
     def revoke(self, key: str) -> None:
         """Refuse a key from now on."""

@@ -49,12 +49,20 @@ def text_of(call: Call) -> Text:
     said = without_directives(prompt.text)
     first = said[: _MAX_EXTRACT + 1].split("\n", 1)[0].split(". ", 1)[0][:_MAX_EXTRACT].rstrip(". ")
     text = f"You said: {first}. [{digest[:8]}]"
+    if directives.characters is not None:
+        text = (text * (directives.characters // len(text) + 1))[: directives.characters]
     tokens = max(1, len(text) // 4) if directives.output_tokens is None else directives.output_tokens
     tokens += reasoning
-    limit = body.get("max_completion_tokens") or body.get("max_output_tokens") or body.get("max_tokens")
-    if isinstance(limit, int) and 0 < limit < tokens:
+    limit = output_cap(body)
+    if 0 < limit < tokens:
         return Text(text[: max(0, limit - reasoning) * 4], limit, min(reasoning, limit), True, False)
     return Text(text, tokens, reasoning, False, False)
+
+
+def output_cap(body: Body) -> int:
+    """The most output tokens that a request asks for; 0: it does not say."""
+    limit = body.get("max_completion_tokens") or body.get("max_output_tokens") or body.get("max_tokens")
+    return limit if isinstance(limit, int) and limit > 0 else 0
 
 
 def stop(text: Text, normal: str, cut: str, filtered: str) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from . import admin
+from . import admin, live_admin
 from .errors import Refusal
 from .guard import guarded
 from .live import live
-from .protocol import Handler, Protocol, Route
+from .protocol import Handler, Protocol
 from .provider import answer
 
 _ADMIN: tuple[tuple[str, str, Handler], ...] = (
@@ -21,6 +21,10 @@ _ADMIN: tuple[tuple[str, str, Handler], ...] = (
     ("DELETE", "/admin/faults", admin.clear_faults),
     ("DELETE", r"/admin/faults/{fault_id:\d+}", admin.clear_faults),
     ("GET", "/admin/books", admin.books),
+    ("GET", "/admin/live", live_admin.summary),
+    ("GET", "/admin/live/calls", live_admin.calls),
+    ("GET", "/admin/live/ids", live_admin.ids),
+    ("GET", "/admin/live/rates", live_admin.rates),
     ("POST", "/admin/reset", admin.reset),
     ("POST", "/admin/keys", admin.change_key),
 )
@@ -30,11 +34,11 @@ def add_routes(app: web.Application, protocols: Iterable[Protocol]) -> None:
     """Give an application every route of the sandbox."""
     speakers: dict[tuple[str, str], list[tuple[Protocol, Handler]]] = {}
     for protocol in protocols:
-        ordinary = (
-            Route("POST", path, endpoint.op, live(endpoint, protocol)) for path, endpoint in protocol.endpoints.items()
-        )
-        for route in (*protocol.routes, *ordinary):
-            speakers.setdefault((route.method, route.path), []).append((protocol, guarded(route, protocol)))
+        handlers = {(route.method, route.path): guarded(route, protocol) for route in protocol.routes}
+        for path, endpoint in protocol.endpoints.items():
+            handlers["POST", path] = live(path, endpoint, protocol)
+        for place, handler in handlers.items():
+            speakers.setdefault(place, []).append((protocol, handler))
     for (method, path), found in speakers.items():
         app.router.add_route(method, path, found[0][1] if len(found) == 1 else _by_protocol(found))
     for method, path, handler in _ADMIN:

@@ -73,7 +73,10 @@ class Sandbox(SandboxAdmin):
         app = web.Application(client_max_size=_MAX_BODY)
         app[PROVIDER] = provider
         add_routes(app, PROTOCOLS.values())
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        # A client that hangs up ends its live call at once, as a model server ends its generation.
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handler_cancellation=True
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
         try:
@@ -90,6 +93,7 @@ class Sandbox(SandboxAdmin):
     async def close(self) -> None:
         """Stop; batches under way go on when a sandbox is started on the same folder."""
         if self._provider is not None:
+            self._provider.stopping = True
             self._provider.faults.release()
         if self._runner is not None:
             await self._runner.cleanup()

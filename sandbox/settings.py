@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -33,6 +33,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cancel_fraction: _Fraction | None = None
     #: Every request to a provider's route takes so many seconds longer.
     latency_seconds: _Seconds = 0.0
+    #: Every live call takes so many seconds longer.
+    live_seconds: _Seconds = 0.0
+    #: … and up to so many more, always as many for the same prompt.
+    live_spread_seconds: _Seconds = 0.0
+    #: Live requests in a period, for each account and model; null: no limit. So are the other rates.
+    rate_requests: _Count | None = None
+    #: Tokens of live calls in a period.
+    rate_tokens: _Count | None = None
+    #: Input tokens of live calls in a period.
+    rate_input_tokens: _Count | None = None
+    #: Output tokens of live calls in a period.
+    rate_output_tokens: _Count | None = None
+    #: The period of the rates; the real ones' is a minute.
+    rate_period_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    #: Output tokens count as what a call asks for when it arrives, or as what it used when it is answered.
+    rate_counts: Literal["reserved", "used"] = "reserved"
+    #: A bucket that fills continuously, as the real ones' are, or a sliding window, which lets no burst pass.
+    rate_window: Literal["bucket", "sliding"] = "bucket"
+    #: Live calls in flight, for each account and model; null: no limit.
+    max_in_flight: _Count | None = None
+    #: Whether a call that is one too many in flight waits for its turn, or is refused.
+    in_flight_waits: bool = False
     #: Input tokens that an account may have under way per model before a batch fails; null: no limit.
     enqueued_token_limit: _Count | None = None
     #: Batches that an account may have under way before a create is refused with 429; null: no limit.

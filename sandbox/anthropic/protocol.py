@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -10,11 +10,12 @@ from aiohttp import web
 from ..batch import Batch
 from ..directives import FAILURES
 from ..errors import Refusal
+from ..limits import Shortage, Standing
 from ..lines import Lines
 from ..protocol import Check, Fate, Protocol, Route, RowRef
 from ..settings import Settings
 from ..state import State
-from . import batches, models
+from . import batches, limits, models
 from .endpoints import ENDPOINTS, NAME
 
 _VERSION = "anthropic-version"
@@ -89,6 +90,12 @@ class Anthropic(Protocol):
     def failure(self, name: str) -> Refusal:
         status, kind = _FAILURES[name]
         return Refusal(status, FAILURES[name], type=kind)
+
+    def limit_headers(self, standings: Mapping[str, Standing]) -> Mapping[str, str]:
+        return limits.headers(standings)
+
+    def over_limit(self, model: str, shortage: Shortage) -> Refusal:
+        return limits.refusal(model, shortage)
 
     def succeeded(self, row: RowRef, body: dict[str, Any]) -> dict[str, Any]:
         return {"custom_id": row.custom_id, "result": {"type": "succeeded", "message": body}}

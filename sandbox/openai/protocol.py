@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -10,10 +10,11 @@ from aiohttp import web
 from ..batch import Batch
 from ..directives import FAILURES
 from ..errors import Refusal
+from ..limits import Shortage, Standing
 from ..protocol import Check, Fate, Protocol, Route, RowRef
 from ..settings import Settings
 from ..state import State
-from . import batches, files, models, validation
+from . import batches, files, limits, models, validation
 from .endpoints import ENDPOINTS, NAME
 
 #: Status, type and code of the failures that a row may ask for.
@@ -76,6 +77,12 @@ class OpenAI(Protocol):
     def failure(self, name: str) -> Refusal:
         status, kind, code = _FAILURES[name]
         return Refusal(status, FAILURES[name], code=code, type=kind)
+
+    def limit_headers(self, standings: Mapping[str, Standing]) -> Mapping[str, str]:
+        return limits.headers(standings)
+
+    def over_limit(self, model: str, shortage: Shortage) -> Refusal:
+        return limits.refusal(model, shortage)
 
     def succeeded(self, row: RowRef, body: dict[str, Any]) -> dict[str, Any]:
         return _line(row, _response(row, 200, body), None)

@@ -85,11 +85,11 @@ class Process(SandboxAdmin):
 
     def __init__(self, state: Path) -> None:
         super().__init__("")
-        self._state = state
+        self.state = state
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, *options: str) -> None:
-        command = (sys.executable, "-m", "durabatch.sandbox", "--state", str(self._state), *options)
+        command = (sys.executable, "-m", "durabatch.sandbox", "--state", str(self.state), *options)
         self._process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         assert self._process.stdout is not None
         self.url = json.loads(await self._process.stdout.readline())["url"]

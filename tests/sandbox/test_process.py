@@ -70,13 +70,34 @@ async def test_a_cancelled_batch_is_cancelled_after_a_kill(process, steps):
     assert (batch.status, batch.request_counts.completed) == ("cancelled", 2)
 
 
-async def test_live_calls_stay_billed_after_a_kill(process):
+async def test_the_books_of_live_calls_are_whole_after_a_sigterm(process):
+    ask = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
     async with process.client() as gpt:
-        messages = [{"role": "user", "content": "x"}]
-        await asyncio.gather(*(gpt.chat.completions.create(model="m", messages=messages) for _ in range(20)))
-    await process.stop(signal.SIGKILL)
+        await asyncio.gather(*(gpt.chat.completions.create(**ask) for _ in range(20)))
+    before = [call async for call in process.calls()]
+    assert await process.stop(signal.SIGTERM) == 0
     await process.start()
-    assert (await process.books())["live"]["billed"]["chat"] == 20
+    books = await process.books()
+    assert books["live"]["billed"]["chat"] == books["live"]["most_times"] == books["requests"]["chat"] == 20
+    assert [call async for call in process.calls()] == before
+    summary = await process.live()
+    assert (summary["calls"], summary["ids"], summary["repeated"], summary["how"]["answered"]) == (20, 1, 19, 20)
+
+
+async def test_a_kill_loses_only_the_last_live_calls(process):
+    async with process.client() as gpt:
+        await gpt.embeddings.create(model="m", input="written")
+        while not (calls := process.state / "calls.jsonl").exists() or not calls.read_bytes().endswith(b"\n"):
+            await asyncio.sleep(0.01)
+    await process.stop(signal.SIGKILL)
+    with calls.open("ab") as file:
+        file.write(b'{"number":1,"id":"cut')  # a line that the death of the process cut short
+    await process.start()
+    async with process.client() as gpt:
+        await gpt.embeddings.create(model="m", input="later")
+    await process.stop(signal.SIGTERM)
+    await process.start()
+    assert [call["number"] async for call in process.calls()] == [0, 1]
 
 
 async def test_a_sigterm_stops_it_cleanly_while_a_request_is_held(process):
@@ -107,7 +128,7 @@ async def test_what_hinders_the_start_is_told_in_one_sentence(process, tmp_path)
         run("--state", str(tmp_path / "third"), "--batch-seconds", "-1"),
         run("--state", str(tmp_path / "third"), "--batch-seconds", "soon"),
     )
-    words = ["already in use", "used by another sandbox", "not writable", "cannot be used", "must be a number"]
+    words = ["already in use", "used by another sandbox", "not writable", "cannot be used", "cannot be used"]
     for (status, sentence), word in zip(told, words, strict=True):
         assert status and word in sentence and sentence.count("\n") == 1
 
