@@ -126,7 +126,7 @@ async def test_what_hinders_the_start_is_told_in_one_sentence(process, tmp_path)
         run("--state", str(tmp_path / "state")),
         run("--state", str(blocked)),
         run("--state", str(tmp_path / "third"), "--batch-seconds", "-1"),
-        run("--state", str(tmp_path / "third"), "--batch-seconds", "soon"),
+        run("--state", str(tmp_path / "fourth"), "--batch-seconds", "soon"),
     )
     words = ["already in use", "used by another sandbox", "not writable", "cannot be used", "cannot be used"]
     for (status, sentence), word in zip(told, words, strict=True):
