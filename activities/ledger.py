@@ -16,7 +16,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowQ
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..contract.ledger import LEDGER_WORKFLOW, MIXED, Claim, LedgerStart, Place, ledger_id
+from ..contract.ledger import LEDGER_WORKFLOW, MIXED, LedgerStart, Place, Reservation, ledger_id
 from ..contract.steps import (
     CENSUS,
     RELEASE,
@@ -34,7 +34,7 @@ from .records import read_shard
 from .resources import Resources
 from .step import in_thread, step
 
-#: The ledger answers at once if a worker is free. Without an answer the claim still counts, and a signal grants it.
+#: The ledger answers at once if a worker is free. Without an answer the reservation counts, and a signal grants it.
 _ASK = timedelta(seconds=5)
 #: Workflows that are looked at at a time.
 _PARALLEL = 16
@@ -54,7 +54,7 @@ class LedgerSteps:
         await self._resources.batch_folder(request.attempt)
         rows = await AttemptRows.read(self._resources.store, request.attempt)
         tokens = await in_thread(lease, partial(rows.estimate_tokens, self._resources.store))
-        claim = Claim(
+        reservation = Reservation(
             holder=request.attempt.marker,
             workflow_id=request.workflow_id,
             tokens=tokens,
@@ -73,10 +73,10 @@ class LedgerSteps:
             limit=limit,
         )
         handle = activity.client().get_workflow_handle(ledger)
-        if not await _signalled(handle, "reserve", claim, limit):
-            await self._begin(handle, start, "reserve", claim, limit)
+        if not await _signalled(handle, "reserve", reservation, limit):
+            await self._begin(handle, start, "reserve", reservation, limit)
         try:
-            place: Place | None = await handle.query("place", claim.holder, result_type=Place, rpc_timeout=_ASK)
+            place: Place | None = await handle.query("place", reservation.holder, result_type=Place, rpc_timeout=_ASK)
         except (RPCError, WorkflowQueryFailedError):
             place = None
         return Reserved(ledger=ledger, place=place)
@@ -85,7 +85,7 @@ class LedgerSteps:
     async def release(self, request: ReleaseRequest, lease: Lease) -> None:
         """Give room back, or a place in the queue; a ledger that has ended by itself needs none."""
         ledger = request.ledger
-        if ledger is None:  # the answer to the claim is lost, and the ledger may have it
+        if ledger is None:  # the answer to the reservation is lost, and the ledger may have it
             await self._resources.batch_folder(request.attempt)
             ledger = ledger_id(request.account, (await read_shard(self._resources.store, request.attempt)).model)
         handle = activity.client().get_workflow_handle(ledger)

@@ -2,7 +2,7 @@
 
 A ledger that ends by itself holds nothing. One that was terminated, cancelled or failed had holders, who do not ask
 again: without them the next ledger would give the same room out a second time. Its history says all that is needed,
-even if the ledger was stuck and cannot be queried: who claimed, who was granted room, and who gave it back.
+even if the ledger was stuck and cannot be queried: who asked, who was granted room, and who gave it back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..contract.ledger import Claim, LedgerStart, page
+from ..contract.ledger import LedgerStart, Reservation, page
 
 #: Ends that a ledger does not choose by itself.
 _FROM_OUTSIDE = frozenset(
@@ -50,26 +50,26 @@ async def read_ledger_history(client: Client, ledger: str) -> LedgerHistory:
 
 
 class LedgerHistory:
-    """A ledger's claims, read from its history event by event."""
+    """A ledger's reservations, read from its history event by event."""
 
     def __init__(self, converter: DataConverter) -> None:
         self.start = LedgerStart()
         self._converter = converter
-        self._claims: dict[str, Claim] = {}  # by workflow: each has one attempt under way
+        self._reservations: dict[str, Reservation] = {}  # by workflow: each has one attempt under way
         self._workflows: dict[str, str] = {}  # by holder
         self._room: set[str] = set()
         self._grants: dict[int, str] = {}  # holders, by the event that grants them room
 
     @property
-    def holding(self) -> list[Claim]:
+    def holding(self) -> list[Reservation]:
         """Those that had room, as many as may be carried."""
-        return page(claim for claim in self._claims.values() if claim.holder in self._room)
+        return page(reservation for reservation in self._reservations.values() if reservation.holder in self._room)
 
     @property
-    def waiting(self) -> list[Claim]:
+    def waiting(self) -> list[Reservation]:
         """Those that waited, as many as may be carried; the new ledger puts them in the order of their turns."""
-        waiting = (claim for claim in self._claims.values() if claim.holder not in self._room)
-        return page(sorted(waiting, key=lambda claim: (claim.priority, claim.since)))
+        waiting = (reservation for reservation in self._reservations.values() if reservation.holder not in self._room)
+        return page(sorted(waiting, key=lambda reservation: (reservation.priority, reservation.since)))
 
     async def read(self, event: HistoryEvent) -> None:
         """Take one event into account."""
@@ -80,7 +80,7 @@ class LedgerHistory:
             signal = event.workflow_execution_signaled_event_attributes
             (argument,) = await self._arguments(signal.input.payloads, 1)
             if signal.signal_name == "reserve":
-                self._claim(argument)
+                self._reserve(argument)
             elif signal.signal_name == "release":
                 self._release(str(argument))
         elif event.HasField("signal_external_workflow_execution_initiated_event_attributes"):
@@ -105,25 +105,25 @@ class LedgerHistory:
             self.start = LedgerStart.model_validate(start or {})
         if not self.start.account:
             return  # started by hand, and failed
-        for claim in waiting if isinstance(waiting, list) else ():
-            self._claim(claim)
-        for claim in holding if isinstance(holding, list) else ():
-            self._grant(self._claim(claim))
+        for reservation in waiting if isinstance(waiting, list) else ():
+            self._reserve(reservation)
+        for reservation in holding if isinstance(holding, list) else ():
+            self._grant(self._reserve(reservation))
 
-    def _claim(self, argument: Any) -> str:
+    def _reserve(self, argument: Any) -> str:
         try:
-            claim = Claim.model_validate(argument)
+            reservation = Reservation.model_validate(argument)
         except ValidationError:
             return ""
-        before = self._claims.get(claim.workflow_id)
-        room = claim.held or claim.holder in self._room
-        for holder in (claim.holder, before.holder if before else ""):
+        before = self._reservations.get(reservation.workflow_id)
+        room = reservation.held or reservation.holder in self._room
+        for holder in (reservation.holder, before.holder if before else ""):
             self._release(holder)
-        self._claims[claim.workflow_id] = claim
-        self._workflows[claim.holder] = claim.workflow_id
+        self._reservations[reservation.workflow_id] = reservation
+        self._workflows[reservation.holder] = reservation.workflow_id
         if room:
-            self._room.add(claim.holder)
-        return claim.holder
+            self._room.add(reservation.holder)
+        return reservation.holder
 
     def _grant(self, holder: str) -> None:
         if holder in self._workflows:
@@ -132,5 +132,5 @@ class LedgerHistory:
     def _release(self, holder: str) -> None:
         workflow_id = self._workflows.pop(holder, None)
         if workflow_id is not None:
-            del self._claims[workflow_id]
+            del self._reservations[workflow_id]
             self._room.discard(holder)

@@ -200,19 +200,20 @@ def _outcome(removed: Removed) -> str:
 
 def _removable(found: Findings, rest: timedelta, results: bool, again: frozenset[str] = frozenset()) -> list[Group]:
     """Return what may go, without what is of batches that run again."""
-    from ..clients.gc.decisions import LOST_REST, Fate, Upload, uploader
+    from ..clients.gc.decisions import ABANDONED_REST, Reason, Upload, uploader
     from ..contract.names import batch_of
 
+    which, untouched = "all" if results else "all but the results", f"untouched for {_days(max(rest, ABANDONED_REST))}"
     what = {
-        Fate.OVER: f"{'all' if results else 'all but the results'} of batches that ended {_days(rest)} ago or earlier",
-        Fate.LOST: f"all of batches that left no result, untouched for {_days(max(rest, LOST_REST))}",
-        Fate.UNFINISHED: (
-            f"all of batches that left no result, and what they bought, untouched for {_days(max(rest, LOST_REST))}"
-        ),
+        Reason.OVER: f"{which} of batches that ended {_days(rest)} ago or earlier",
+        Reason.ABANDONED: f"all of batches that left no result, {untouched}",
+        Reason.UNFINISHED: f"all of batches that left no result, and what they bought, {untouched}",
     }
     groups = []
-    for fate, words in what.items():
-        piles = [pile for pile in found.piles if pile.fate is fate and pile.removable and pile.batch.id not in again]
+    for reason, words in what.items():
+        piles = [
+            pile for pile in found.piles if pile.reason is reason and pile.removable and pile.batch.id not in again
+        ]
         entries = [entry for pile in piles for entry in pile.removable]
         groups.append(_group("store", words, "object", (entry.size for entry in entries), [p.batch.id for p in piles]))
     groups.append(_group("store", "claims of batches that have ended", "object", (one.size for one in found.claims)))
@@ -223,14 +224,14 @@ def _removable(found: Findings, rest: timedelta, results: bool, again: frozenset
 
 
 def _kept(found: Findings, results: bool) -> list[Group]:
-    from ..clients.gc.decisions import Fate, Upload
+    from ..clients.gc.decisions import Reason, Upload
 
     groups = []
-    for fate in (fate for fate in Fate if not fate.ripe(results)):
-        batches = [pile.batch for pile in found.piles if pile.fate is fate]
+    for reason in (reason for reason in Reason if not reason.ripe(results)):
+        batches = [pile.batch for pile in found.piles if pile.reason is reason]
         entries = [entry for batch in batches for folder in batch.folders for entry in folder.entries]
         sizes = (entry.size for entry in entries)
-        groups.append(_group("store", fate, "object", sizes, [batch.id for batch in batches]))
+        groups.append(_group("store", reason, "object", sizes, [batch.id for batch in batches]))
     for name, uploads in found.uploads.items():
         for kind in (Upload.NEEDED, Upload.AT_WORK, Upload.YOUNG, Upload.ELSEWHERE):
             groups.append(_group(name, f"uploads: {kind}", "file", (file.bytes for file in uploads.get(kind, []))))

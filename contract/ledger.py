@@ -16,11 +16,11 @@ from pydantic import Field
 
 from ._base import LenientModel
 
-#: The workflow type of a ledger. Signals: `reserve` (a Claim), `release` (a holder). Query: `ledger` (a LedgerView).
+#: The workflow type of a ledger. Signals: `reserve` (a Reservation), `release` (holder). Query: `ledger` (LedgerView).
 LEDGER_WORKFLOW = "DurabatchLedger"
 #: The model of shards whose rows name several.
 MIXED = "*"
-#: Bytes of claims that a ledger holds, of each kind, so that they can be carried to a new run (promise G6 allows
+#: Bytes of reservations that a ledger holds, of each kind, so that they can be carried to a new run (promise G6 allows
 #: 64 KiB): some 300 that have room, and as many that wait.
 PAGE = 56 * 1024
 #: Lines of either kind that a view shows.
@@ -51,7 +51,7 @@ class LedgerStart(LenientModel):
     limit: Annotated[int, Field(description="Tokens that may be given out.")] = 0
 
 
-class Claim(LenientModel):
+class Reservation(LenientModel):
     """What a shard asks of a ledger. The same holder asking again keeps its place."""
 
     holder: Annotated[str, Field(description="The attempt's marker.")]
@@ -68,14 +68,14 @@ class Claim(LenientModel):
         return len(self.holder) + len(self.workflow_id) + 4 * len(self.fairness_key) + 150
 
 
-def page(claims: Iterable[Claim]) -> list[Claim]:
-    """Return the first claims, as many as fit into a page."""
+def page(reservations: Iterable[Reservation]) -> list[Reservation]:
+    """Return the first reservations, as many as fit into a page."""
     kept, size = [], 0
-    for claim in claims:
-        size += claim.size
+    for reservation in reservations:
+        size += reservation.size
         if size > PAGE:
             break
-        kept.append(claim)
+        kept.append(reservation)
     return kept
 
 
@@ -97,10 +97,10 @@ class Holder(LenientModel):
     since: Annotated[datetime, Field(description="When it asked, UTC.")]
 
 
-def shown(claims: Iterable[Claim]) -> tuple[Holder, ...]:
-    """Return the first claims as a view shows them."""
-    first = islice(claims, SHOWN)
-    return tuple(Holder(holder=claim.holder, tokens=claim.tokens, since=claim.since) for claim in first)
+def shown(reservations: Iterable[Reservation]) -> tuple[Holder, ...]:
+    """Return the first reservations as a view shows them."""
+    first = islice(reservations, SHOWN)
+    return tuple(Holder(holder=one.holder, tokens=one.tokens, since=one.since) for one in first)
 
 
 class LedgerView(LenientModel):

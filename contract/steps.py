@@ -336,7 +336,7 @@ class ReserveRequest(LenientModel):
 
 class Reserved(LenientModel):
     ledger: str  #: The workflow id of the ledger; where to give the room back.
-    place: Place | None  #: Null where the ledger did not answer in time; it has the claim.
+    place: Place | None  #: Null where the ledger did not answer in time; it has the reservation.
 
 
 class ReleaseRequest(LenientModel):

@@ -22,7 +22,7 @@ from .state import State
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Fate(StrEnum):
+class RowOutcome(StrEnum):
     """What became of a row."""
 
     SUCCEEDED = "succeeded"
@@ -149,7 +149,7 @@ class Protocol(ABC):
         return self.errored(row, self.failure(name))
 
     @abstractmethod
-    def overtaken(self, row: RowRef, fate: Fate) -> dict[str, Any]:
+    def overtaken(self, row: RowRef, outcome: RowOutcome) -> dict[str, Any]:
         """The line of a row that the batch's end overtook: expired or canceled."""
 
     @abstractmethod

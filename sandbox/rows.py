@@ -10,7 +10,7 @@ import msgspec
 from .batch import RowName
 from .directives import FAILURES, LINE_FAULTS, Directives, read_directives
 from .errors import Refusal
-from .protocol import Fate, Protocol, RowRef
+from .protocol import Protocol, RowOutcome, RowRef
 from .replies import Call, Reply
 
 _decode = msgspec.json.Decoder().decode
@@ -21,7 +21,7 @@ class Answer(NamedTuple):
     """What became of a row, the lines that say so (usually one), and what it cost; `reply` is None for free rows."""
 
     custom_id: str
-    fate: Fate
+    outcome: RowOutcome
     lines: list[bytes]
     reply: Reply | None = None
     billed_as: str | None = None  # None: under its id
@@ -60,20 +60,20 @@ class Rows:
         try:
             prompt = self._endpoint.read(body)
         except Refusal as refusal:
-            return Answer(custom_id, Fate.ERRORED, [_encode(protocol.errored(ref, protocol.reworded(refusal)))])
+            return Answer(custom_id, RowOutcome.ERRORED, [_encode(protocol.errored(ref, protocol.reworded(refusal)))])
         # Where ids are the client's to make up they may be other ones each time; the prompt is not.
         same = custom_id if protocol.keeps_ids else prompt.digest
         directives = self._directives(same, read_directives(prompt.text))
         wanted = directives.misbehaviour
         if wanted == "batch_expired":
-            return self.leftover(line, Fate.EXPIRED)
+            return self.leftover(line, RowOutcome.EXPIRED)
         if wanted == "skipped":
-            return Answer(custom_id, Fate.SKIPPED, [])
+            return Answer(custom_id, RowOutcome.SKIPPED, [])
         if wanted in FAILURES:
-            return Answer(custom_id, Fate.ERRORED, [_encode(protocol.failed(ref, wanted))])
+            return Answer(custom_id, RowOutcome.ERRORED, [_encode(protocol.failed(ref, wanted))])
         reply = self._endpoint.reply(Call(body, prompt, directives, self._created, protocol.batch_tier))
         lines = self._lines(ref, _encode(protocol.succeeded(ref, reply.body)), wanted)
-        return Answer(custom_id, Fate.SUCCEEDED, lines, reply, directives.billed_as)
+        return Answer(custom_id, RowOutcome.SUCCEEDED, lines, reply, directives.billed_as)
 
     def name(self, line: bytes) -> RowName:
         """A row's id, and the name under which it is billed."""
@@ -85,14 +85,14 @@ class Rows:
             return RowName(custom_id=custom_id, billed_as=custom_id)
         return RowName(custom_id=custom_id, billed_as=read_directives(text).billed_as or custom_id)
 
-    def leftover(self, line: bytes, fate: Fate) -> Answer:
+    def leftover(self, line: bytes, outcome: RowOutcome) -> Answer:
         """A row that the batch's end overtook."""
         custom_id: str = _decode(line)["custom_id"]
         ref = RowRef(self._batch_id, custom_id)
-        if fate is Fate.ERRORED:
+        if outcome is RowOutcome.ERRORED:
             refusal = Refusal(500, "The batch failed before this request was processed.")
-            return Answer(custom_id, fate, [_encode(self._protocol.errored(ref, refusal))])
-        return Answer(custom_id, fate, [_encode(self._protocol.overtaken(ref, fate))])
+            return Answer(custom_id, outcome, [_encode(self._protocol.errored(ref, refusal))])
+        return Answer(custom_id, outcome, [_encode(self._protocol.overtaken(ref, outcome))])
 
     def _directives(self, row: str, directives: Directives) -> Directives:
         if directives.times is not None and self._submissions(row) > directives.times:

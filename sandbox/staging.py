@@ -11,17 +11,17 @@ import msgspec
 
 from .batch import Batch, RowName, Status, Tally
 from .lines import Lines
-from .protocol import Fate, Protocol
+from .protocol import Protocol, RowOutcome
 from .rows import Answer, Rows, Submissions
 
 _BUFFER = 1 << 20  # bytes
 
 #: What becomes of the rows that a batch's end leaves over; a failed batch with files of its own is silent about them.
 _LEFTOVER = {
-    Status.COMPLETED: Fate.EXPIRED,
-    Status.EXPIRED: Fate.EXPIRED,
-    Status.CANCELLED: Fate.CANCELED,
-    Status.FAILED: Fate.ERRORED,
+    Status.COMPLETED: RowOutcome.EXPIRED,
+    Status.EXPIRED: RowOutcome.EXPIRED,
+    Status.CANCELLED: RowOutcome.CANCELED,
+    Status.FAILED: RowOutcome.ERRORED,
 }
 
 
@@ -86,7 +86,7 @@ def stage(
                 break
             else:
                 answer = rows.leftover(lines[index], leftover)
-            _write(answer, output if not protocol.error_file or answer.fate is Fate.SUCCEEDED else error)
+            _write(answer, output if not protocol.error_file or answer.outcome is RowOutcome.SUCCEEDED else error)
             _count(answer, tally, billed)
         tally.output_bytes, tally.error_bytes = output.tell(), error.tell()
     return tally, first
@@ -99,7 +99,7 @@ def _write(answer: Answer, file: BinaryIO) -> None:
 
 
 def _count(answer: Answer, tally: Tally, billed: BinaryIO) -> None:
-    setattr(tally, answer.fate, getattr(tally, answer.fate) + 1)
+    setattr(tally, answer.outcome, getattr(tally, answer.outcome) + 1)
     if answer.reply is not None:
         tally.input_tokens += answer.reply.input_tokens
         tally.output_tokens += answer.reply.output_tokens

@@ -36,7 +36,7 @@ class Stage(StrEnum):
     UPLOADING = "uploading"  #: There may be a file of it, whole or not.
     UPLOADED = "uploaded"  #: Its file is there, or its rows are known that go inline.
     SUBMITTED = "submitted"  #: There is a provider batch.
-    LOST = "lost"  #: There was one, and the provider does not know it any more.
+    VANISHED = "vanished"  #: There was one, and the provider does not know it any more.
     FETCHED = "fetched"  #: Whatever the provider batch answered is in the store.
 
 
@@ -44,7 +44,7 @@ class SlotState(CarriedModel):
     """An attempt's place in its account's queue. `QueueSlot` owns it."""
 
     asked_at: datetime | None = None  #: When it asked for room first.
-    ledger: str | None = None  #: The ledger that has its claim.
+    ledger: str | None = None  #: The ledger that has its reservation.
     taken: bool = False  #: Whether its turn has come.
 
 
@@ -129,7 +129,7 @@ class AttemptState(CarriedModel):
     @property
     def ended(self) -> bool:
         """Whether nothing is left to do for it, but to give its place back and to clear up."""
-        done = self.stage in (Stage.LOST, Stage.FETCHED) or self.direct.collected is not None
+        done = self.stage in (Stage.VANISHED, Stage.FETCHED) or self.direct.collected is not None
         return done or self.refused is not None
 
     @property
@@ -196,9 +196,9 @@ class AttemptState(CarriedModel):
         self.answered, self.unreturned = 0, ""
         self.stopped = None  # nothing was cancelled, and what comes in its place is not being ended
 
-    def lose(self) -> None:
+    def vanish(self) -> None:
         """Note that the provider does not know its batch any more."""
-        self.stage = Stage.LOST
+        self.stage = Stage.VANISHED
 
     def end_fetch(self) -> None:
         """Note that whatever the provider batch answered is in the store."""
@@ -220,7 +220,7 @@ class Fate(StrEnum):
 
     RAN = "ran"  #: Its rows had their chance.
     NO_ROOM = "no_room"  #: The provider's queue had no room for it, and none of its rows ran.
-    LOST = "lost"  #: The provider does not know any more what it took.
+    VANISHED = "vanished"  #: The provider does not know any more what it took.
     UNSENT = "unsent"  #: A stop or an error came before its rows were sent.
     EMPTY = "empty"  #: It had no row to send: the plan refused all of them.
 

@@ -53,7 +53,7 @@ class BatchMode:
     async def _poll_and_fetch(self) -> None:
         await Polling(self._context).to_its_end()
         await self._slot.give_back()  # before the download, so that others may go on meanwhile
-        if self._state.stage is Stage.LOST:
+        if self._state.stage is Stage.VANISHED:
             return
         await self._steering.checkpoint()
         await Fetching(self._context).run()
@@ -69,11 +69,11 @@ class BatchMode:
                 refused=state.refused,
                 blocked=state.blocked,
             )
-        full, lost = queue_was_full(batch), state.stage is Stage.LOST
-        absent = absent_class(None if lost else batch, state.stopped)
+        full, vanished = queue_was_full(batch), state.stage is Stage.VANISHED
+        absent = absent_class(None if vanished else batch, state.stopped)
         named = batch.output is not None or batch.errors is not None
         return AttemptEnd(
-            fate=Fate.NO_ROOM if full else Fate.LOST if lost else Fate.RAN,
+            fate=Fate.NO_ROOM if full else Fate.VANISHED if vanished else Fate.RAN,
             record=AttemptRecord(
                 number=state.number,
                 provider_batch_id=batch.id,
@@ -126,7 +126,7 @@ def _absent_words(absent: ErrorClass, batch: Snapshot, state: AttemptState) -> s
     """Return in words what is the matter with rows that a provider batch did not return."""
     if state.refused:
         return f"The provider's batch {batch.id} could not be followed to its end: {state.refused}"
-    if state.stage is Stage.LOST:
+    if state.stage is Stage.VANISHED:
         return f"The provider lost its batch {batch.id}: {LOST_WORDS}"
     if state.unreturned:
         return state.unreturned

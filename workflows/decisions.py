@@ -58,7 +58,7 @@ RESTARTS_FULL = 3_000
 
 
 @dataclass(frozen=True)
-class Run:
+class ShardRange:
     """Consecutive shards that one child workflow takes, one after another."""
 
     first: int
@@ -74,10 +74,10 @@ class Run:
         return f"{self.first:05d}" if self.first == self.last else f"{self.first:05d}-{self.last:05d}"
 
 
-def runs_of(shards: int) -> list[Run]:
-    """Return the runs that share so many shards: one shard each, or more where there would be too many children."""
+def shard_ranges(shards: int) -> list[ShardRange]:
+    """Return the ranges of so many shards: one shard each, or more where there would be too many children."""
     length = -(-shards // MAX_CHILDREN)
-    return [Run(first, min(first + length, shards) - 1) for first in range(0, shards, length)]
+    return [ShardRange(first, min(first + length, shards) - 1) for first in range(0, shards, length)]
 
 
 def poll_delay(policy: PollPolicy, polls: int, draw: float) -> timedelta:

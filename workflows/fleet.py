@@ -1,7 +1,7 @@
 """Several shards of one batch, as child workflows: a bounded number of them, and a bounded number at a time.
 
-A history can hold a few hundred children. So where a batch has more shards than that, each child takes a run of shards,
-one after another, and continues as new when its own history grows long, which the batch's never notices.
+A history can hold a few hundred children. So where a batch has more shards than that, each child takes a range of
+shards, one after another, and continues as new when its own history grows long, which the batch's never notices.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlread
 from ..contract import BatchSpec, Counts, ShardCounts
 from ..contract.names import SHARD_WORKFLOW
 from ..contract.steps import PlanSummary
-from .decisions import Run, restart_delay, runs_of, waits_out
+from .decisions import ShardRange, restart_delay, shard_ranges, waits_out
 from .failures import StepFailed
 from .shard_workflow import ShardRequest
 from .state import ShardOutcome
@@ -62,16 +62,16 @@ class Fleet:
         self._starts = asyncio.Semaphore(_STARTS)
         self._asking = asyncio.Lock()
         self._asked = False
-        self._runs = runs_of(plan.shards)
-        self._open = len(self._runs)  #: Runs that may still buy something by themselves.
-        self._blocked: dict[Run, ShardOutcome] = {}
-        self._failing: dict[Run, str] = {}  #: What became of a child that another one is about to follow.
-        self._outcomes: dict[Run, ShardOutcome] = {}
+        self._ranges = shard_ranges(plan.shards)
+        self._open = len(self._ranges)  #: Ranges that may still buy something by themselves.
+        self._blocked: dict[ShardRange, ShardOutcome] = {}
+        self._failing: dict[ShardRange, str] = {}  #: What became of a child that another one is about to follow.
+        self._outcomes: dict[ShardRange, ShardOutcome] = {}
 
     @property
     def counts(self) -> ShardCounts:
         """Shards by phase, as far as the batch knows: a child reports its shards when all of them have ended."""
-        total, ended = self._plan.shards, sum(run.length for run in self._outcomes)
+        total, ended = self._plan.shards, sum(one.length for one in self._outcomes)
         return ShardCounts(total=total, waiting=total - ended - self._running, running=self._running, ended=ended)
 
     @property
@@ -94,8 +94,8 @@ class Fleet:
         if self._blocked:
             refused = next(iter(self._blocked.values())).error
             words.append(
-                f"{len(self._blocked):,} runs of shards were refused ({refused}); as soon as anything of the batch is "
-                "bought they are tried again."
+                f"{len(self._blocked):,} ranges of shards were refused ({refused}); as soon as anything of the batch "
+                "is bought they are tried again."
             )
         words += list(self._failing.values())[:1]
         return " ".join(words)[:1000] or None
@@ -103,7 +103,7 @@ class Fleet:
     @property
     def outcomes(self) -> list[ShardOutcome]:
         """What became of the shards that have ended, in order."""
-        return [self._outcomes[run] for run in sorted(self._outcomes, key=lambda run: run.first)]
+        return [self._outcomes[one] for one in sorted(self._outcomes, key=lambda one: one.first)]
 
     async def run(self) -> list[ShardOutcome]:
         """Bring every shard to its end; return what became of them, in order.
@@ -112,13 +112,13 @@ class Fleet:
             StepFailed: a child was terminated, or failed, again and again.
         """
         slots = asyncio.Semaphore(self._plan.provider.max_parallel_shards)
-        ends = await asyncio.gather(*(self._one(run, slots) for run in self._runs), return_exceptions=True)
+        ends = await asyncio.gather(*(self._one(one, slots) for one in self._ranges), return_exceptions=True)
         for end in ends:
             if isinstance(end, BaseException):
                 raise end  # only now: the others have come to their end
         return self.outcomes
 
-    async def _one(self, run: Run, slots: asyncio.Semaphore) -> None:
+    async def _one(self, shards: ShardRange, slots: asyncio.Semaphore) -> None:
         again = True
         try:
             while again:
@@ -126,21 +126,21 @@ class Fleet:
                     self._running += 1
                     canceled = self._steering.cancel is not None
                     try:
-                        outcome = await self._followed(run)
+                        outcome = await self._followed(shards)
                     finally:
                         self._running -= 1
                 if outcome.bought:
                     self._steering.mark_paid()
-                again = outcome.blocked and await self._unblocked(run, outcome, canceled)
+                again = outcome.blocked and await self._unblocked(shards, outcome, canceled)
         finally:
             self._open -= 1
-        self._outcomes[run] = outcome
+        self._outcomes[shards] = outcome
         self._changed()
 
-    async def _unblocked(self, run: Run, outcome: ShardOutcome, canceled: bool) -> bool:
-        """Wait until it is known whether anything of the batch is bought; return whether to start the run again.
+    async def _unblocked(self, shards: ShardRange, outcome: ShardOutcome, canceled: bool) -> bool:
+        """Wait until it is known whether anything of the batch is bought; return whether to start the range again.
 
-        A run may be refused, for a wrong key for example, before it has bought anything. If another run of shards has
+        A range may be refused, for a wrong key for example, before it has bought anything. If another one has
         bought something, now or before a reset, it is started again, and its next child waits for an operator. If
         nothing of the batch is bought, the batch is refused, and fails at once.
 
@@ -149,7 +149,7 @@ class Fleet:
             canceled: whether its child knew of a cancel.
         """
         self._steering.report(outcome.error)
-        self._blocked[run] = outcome
+        self._blocked[shards] = outcome
         self._open -= 1
         self._changed()
         await workflow.wait_condition(
@@ -161,12 +161,12 @@ class Fleet:
                     self._steering.mark_paid()
                 self._asked = True
         self._open += 1
-        del self._blocked[run]
+        del self._blocked[shards]
         # A child that has heard of the cancel counts its rows as canceled instead of refused.
         return self._steering.paid or (self._steering.cancel is not None and not canceled)
 
-    async def _followed(self, run: Run) -> ShardOutcome:
-        """Have a child bring the run to its end, and another one if that is terminated or fails.
+    async def _followed(self, shards: ShardRange) -> ShardOutcome:
+        """Have a child bring the shards to their end, and another one if that is terminated or fails.
 
         The next child finds what the first one bought by its marker, so nothing is bought twice.
 
@@ -178,15 +178,15 @@ class Fleet:
             seen = self._steering.cancels
             code = "unknown"
             try:
-                outcome = await self._child(run)
+                outcome = await self._child(shards)
                 if not outcome.retired:
                     return outcome
                 # By an earlier run of the batch, before a reset, whose signal came late; or by hand.
-                why = f"The workflow of shard {run.name} was told to leave its rows to another one."
+                why = f"The workflow of shard {shards.name} was told to leave its rows to another one."
             except WorkflowAlreadyStartedError:
-                why = await self._retire(run)
+                why = await self._retire(shards)
             except FailureError as error:
-                why = f"The workflow of shard {run.name} ended before its rows had ({error.cause or error})."[:300]
+                why = f"The workflow of shard {shards.name} ended before its rows had ({error.cause or error})."[:300]
                 if isinstance(error.cause, ApplicationError):
                     code = error.cause.type or code
             self._steering.report(why)
@@ -196,10 +196,10 @@ class Fleet:
             over = workflow.now() >= self._steering.deadline_at + PATIENCE
             if over or hopeless >= _HOPELESS_STARTS or (failed and self._steering.insisted(seen)):
                 raise StepFailed(code, why) from None
-            await self._rest(run, number, why)
+            await self._rest(shards, number, why)
         raise AssertionError("there is always another number")
 
-    async def _rest(self, run: Run, number: int, why: str) -> None:
+    async def _rest(self, shards: ShardRange, number: int, why: str) -> None:
         """Wait before another child follows one that has ended, ever longer."""
         events = workflow.info().get_current_history_length()
         delay = restart_delay(number, events)
@@ -208,7 +208,7 @@ class Fleet:
         if delay is None:
             delay = self._steering.deadline_at + PATIENCE - workflow.now()
             words = f"{why} Send poll_now when the cause is fixed: then another one goes on with it."
-        self._failing[run] = words
+        self._failing[shards] = words
         canceled = self._steering.cancel is not None
         try:
             await self._steering.pause(
@@ -219,28 +219,28 @@ class Fleet:
                 until=lambda: not by_itself and not canceled and self._steering.cancel is not None,
             )
         finally:
-            del self._failing[run]
+            del self._failing[shards]
 
-    async def _retire(self, run: Run) -> str:
+    async def _retire(self, shards: ShardRange) -> str:
         """Have a child of an earlier run of this batch, which was reset, leave its shards as they are.
 
         Of two children at work on one shard, each would mistake the other's steps for failures.
         """
         with suppress(FailureError):  # it has ended just now
-            await self._signal(run, "retire")
-        return f"The workflow of shard {run.name} still works for an earlier run of this batch."
+            await self._signal(shards, "retire")
+        return f"The workflow of shard {shards.name} still works for an earlier run of this batch."
 
-    def _id(self, run: Run) -> str:
-        return f"{self._batch_id}/shards/{run.name}"
+    def _id(self, shards: ShardRange) -> str:
+        return f"{self._batch_id}/shards/{shards.name}"
 
-    async def _child(self, run: Run) -> ShardOutcome:
+    async def _child(self, shards: ShardRange) -> ShardOutcome:
         heard = self._steering.cancels
         request = ShardRequest(
             batch_id=self._batch_id,
             spec=self._spec,
             plan=self._plan,
-            shard=run.first,
-            last=run.last,
+            shard=shards.first,
+            last=shards.last,
             deadline_at=self._steering.deadline_at,
             cancel=self._steering.cancel,
             paid=self._steering.paid,
@@ -249,11 +249,11 @@ class Fleet:
             child = await workflow.start_child_workflow(
                 SHARD_WORKFLOW,
                 request,
-                id=self._id(run),
+                id=self._id(shards),
                 result_type=ShardOutcome,
                 # A parent that closes has its shards cancel at the provider; to terminate them orphans what is paid.
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
-                static_summary=f"{'shard' if run.length == 1 else 'shards'} {run.name} of {self._batch_id}",
+                static_summary=f"{'shard' if shards.length == 1 else 'shards'} {shards.name} of {self._batch_id}",
             )
         nudges = self._steering.nudges
         while not child.done():
@@ -264,18 +264,18 @@ class Fleet:
             with suppress(FailureError):
                 if self._steering.cancels != heard:
                     heard = self._steering.cancels
-                    await self._signal(run, "cancel", self._steering.cancel)
+                    await self._signal(shards, "cancel", self._steering.cancel)
                 elif self._steering.nudges != nudges:
                     nudges = self._steering.nudges
                     if workflow.info().get_current_history_length() < _ROOM:
-                        await self._signal(run, "poll_now")
+                        await self._signal(shards, "poll_now")
         outcome: ShardOutcome = await child
         return outcome
 
-    async def _signal(self, run: Run, name: str, *arguments: Any) -> None:
+    async def _signal(self, shards: ShardRange, name: str, *arguments: Any) -> None:
         # By its workflow id: a reset of the batch makes its children another run's, and loses what is sent to them as
         # children.
-        await workflow.get_external_workflow_handle(self._id(run)).signal(name, args=arguments)
+        await workflow.get_external_workflow_handle(self._id(shards)).signal(name, args=arguments)
 
     async def _news(self, child: Child, heard: int, nudges: int) -> None:
         """Wait for the child's end, or for a cancel or a nudge that it was not sent."""

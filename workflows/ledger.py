@@ -1,7 +1,7 @@
 """LedgerWorkflow: the queue of one account and model, kept for as long as somebody has room in it or waits for some.
 
-It begins with the first claim (a signal that starts it) and ends when it has been empty for a while. Batches of all
-workers of the account meet here, so that they wait their turn instead of being refused by the provider.
+It begins with the first reservation (a signal that starts it) and ends when it has been empty for a while. Batches of
+all workers of the account meet here, so that they wait their turn instead of being refused by the provider.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
-from ..contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart, LedgerView, Place, shown
+from ..contract.ledger import LEDGER_WORKFLOW, LedgerStart, LedgerView, Place, Reservation, shown
 from ..contract.steps import CENSUS, CensusRequest
 from .queue import Queue
 from .steering import history_is_long
@@ -39,24 +39,27 @@ class LedgerWorkflow:
     # The signal that starts it is handled before run() begins, so everything is there from the first moment.
     @workflow.init
     def __init__(
-        self, start: LedgerStart | None = None, holding: list[Claim] | None = None, waiting: list[Claim] | None = None
+        self,
+        start: LedgerStart | None = None,
+        holding: list[Reservation] | None = None,
+        waiting: list[Reservation] | None = None,
     ) -> None:
         self._start = LedgerStart.model_validate(start or {})
         self._queue = Queue(
             self._start.limit,
-            (Claim.model_validate(claim) for claim in holding or ()),
-            (Claim.model_validate(claim) for claim in waiting or ()),
+            (Reservation.model_validate(reservation) for reservation in holding or ()),
+            (Reservation.model_validate(reservation) for reservation in waiting or ()),
         )
         self._news = bool(waiting)
-        self._again: list[Claim] = []  # those that have room and ask again: perhaps the signal did not reach them
+        self._again: list[Reservation] = []  # those that have room and ask again: perhaps the signal did not reach them
         self._over = False
 
-    @workflow.signal(description="Ask for room: a claim, and the limit as the asking worker knows it")
-    def reserve(self, claim: Any = None, limit: Any = None, *ignored: Any) -> None:
+    @workflow.signal(description="Ask for room: a reservation, and the limit as the asking worker knows it")
+    def reserve(self, reservation: Any = None, limit: Any = None, *ignored: Any) -> None:
         try:
-            asked = Claim.model_validate(claim)
+            asked = Reservation.model_validate(reservation)
         except ValidationError:
-            return  # sent by hand, and not a claim: it must not leave the ledger stuck
+            return  # sent by hand, and not a reservation: it must not leave the ledger stuck
         if self._queue.reserve(asked) and not asked.held:
             self._again.append(asked)
         if isinstance(limit, int) and limit > 0:
@@ -90,7 +93,10 @@ class LedgerWorkflow:
 
     @workflow.run
     async def run(
-        self, start: LedgerStart | None = None, holding: list[Claim] | None = None, waiting: list[Claim] | None = None
+        self,
+        start: LedgerStart | None = None,
+        holding: list[Reservation] | None = None,
+        waiting: list[Reservation] | None = None,
     ) -> None:
         if not self._start.account:
             raise ApplicationError("A ledger is started by the batches that need it.", non_retryable=True)
@@ -111,26 +117,26 @@ class LedgerWorkflow:
         A workflow task gives no more than a page, because the next page waits for what became of these signals.
         """
         while granted := [*self._taken(), *self._grant()]:
-            there = await asyncio.gather(*(self._tell(claim) for claim in granted))
-            for claim, heard in zip(granted, there, strict=True):
+            there = await asyncio.gather(*(self._tell(reservation) for reservation in granted))
+            for reservation, heard in zip(granted, there, strict=True):
                 if not heard:
-                    self._queue.release(claim.holder)
+                    self._queue.release(reservation.holder)
         workflow.set_current_details(self._details())
 
-    def _grant(self) -> list[Claim]:
+    def _grant(self) -> list[Reservation]:
         # Where thousands wait who are gone, the rounds have no end: the rest is for the next run.
         if history_is_long():
             return []
         return self._queue.grant()
 
-    def _taken(self) -> list[Claim]:
+    def _taken(self) -> list[Reservation]:
         again, self._again = self._again, []
         return again
 
-    async def _tell(self, claim: Claim) -> bool:
-        handle = workflow.get_external_workflow_handle(claim.workflow_id)
+    async def _tell(self, reservation: Reservation) -> bool:
+        handle = workflow.get_external_workflow_handle(reservation.workflow_id)
         try:
-            await handle.signal("granted", claim.holder)
+            await handle.signal("granted", reservation.holder)
         except FailureError:
             return False
         return True
@@ -156,11 +162,11 @@ class LedgerWorkflow:
 
     async def _count(self) -> None:
         # And the first who wait: one that is gone would keep all others behind it.
-        claims = [*self._queue.holding, *islice(self._queue.waiting, FIRST)]
+        reservations = [*self._queue.holding, *islice(self._queue.waiting, FIRST)]
         try:
             found = await workflow.execute_activity(
                 CENSUS.name,
-                CensusRequest(workflow_ids=tuple(sorted({claim.workflow_id for claim in claims}))),
+                CensusRequest(workflow_ids=tuple(sorted({reservation.workflow_id for reservation in reservations}))),
                 result_type=CENSUS.answer,
                 start_to_close_timeout=timedelta(minutes=2),
                 retry_policy=_COUNT,

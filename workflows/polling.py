@@ -136,7 +136,7 @@ class Polling:
         if not state.provisional and await self._cancels(batch):
             self._steering.report(f"The provider did not find its batch {batch.id}, and has cancelled it.")
             return True
-        state.lose()
+        state.vanish()
         self._steering.report(f"The provider lost its batch {batch.id}: {LOST_WORDS}")
         return False
 

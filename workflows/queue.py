@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..contract.ledger import PAGE, Claim, Place, page
+from ..contract.ledger import PAGE, Place, Reservation, page
 from .waitlist import Waitlist
 
 
@@ -19,26 +19,26 @@ class Queue:
     their number, and `grant` gives room to no more than a page holds: some 350.
     """
 
-    def __init__(self, limit: int, holding: Iterable[Claim] = (), waiting: Iterable[Claim] = ()) -> None:
+    def __init__(self, limit: int, holding: Iterable[Reservation] = (), waiting: Iterable[Reservation] = ()) -> None:
         self.limit = limit
-        self._holding: dict[str, Claim] = {}
+        self._holding: dict[str, Reservation] = {}
         self._line = Waitlist()
         self._workflows: dict[str, set[str]] = {}  # the holders of each: one as a rule
         self._in_use = 0
         self._bytes = 0
-        for claim in holding:
-            self._hold(claim)
-        for claim in waiting:
-            self._wait(claim)
+        for reservation in holding:
+            self._hold(reservation)
+        for reservation in waiting:
+            self._wait(reservation)
 
     @property
-    def holding(self) -> list[Claim]:
+    def holding(self) -> list[Reservation]:
         """Those that have room."""
         return list(self._holding.values())
 
     @property
-    def waiting(self) -> Iterator[Claim]:
-        """Those that wait, in the order of their turns if no claim is added or removed."""
+    def waiting(self) -> Iterator[Reservation]:
+        """Those that wait, in the order of their turns if no reservation is added or removed."""
         return iter(self._line)
 
     @property
@@ -66,34 +66,34 @@ class Queue:
         """Whether nobody has room and nobody waits."""
         return not self._workflows
 
-    def reserve(self, claim: Claim) -> bool:
-        """Take a claim in, and return whether it has room already; the same holder keeps its place, or its room.
+    def reserve(self, reservation: Reservation) -> bool:
+        """Take a reservation in, and return whether it has room already; the same holder keeps its place, or its room.
 
-        A workflow has one attempt under way, so a claim takes the place of one for another attempt, which was never
-        given back. Not the later `since` counts: a workflow that is reset goes back to an earlier attempt.
+        A workflow has one attempt under way, so a reservation takes the place of one for another attempt, which was
+        never given back. Not the later `since` counts: a workflow that is reset goes back to an earlier attempt.
         """
-        had = claim.holder in self._holding
-        self.release(claim.holder)
-        self.release_all(claim.workflow_id)
-        if not had and not claim.held:
-            self._wait(claim)
+        had = reservation.holder in self._holding
+        self.release(reservation.holder)
+        self.release_all(reservation.workflow_id)
+        if not had and not reservation.held:
+            self._wait(reservation)
             return False
-        if had or self._bytes + claim.size <= PAGE:
-            self._hold(claim)  # beyond a page it goes uncounted: the provider has it, whatever is counted here
+        if had or self._bytes + reservation.size <= PAGE:
+            self._hold(reservation)  # beyond a page it goes uncounted: the provider has it, whatever is counted here
         return True
 
     def release(self, holder: str) -> None:
-        """Take room back, or a claim that waits; an unknown holder is fine."""
-        claim = self._line.remove(holder)
-        if claim is None:
-            claim = self._holding.pop(holder, None)
-            if claim is None:
+        """Take room back, or a reservation that waits; an unknown holder is fine."""
+        reservation = self._line.remove(holder)
+        if reservation is None:
+            reservation = self._holding.pop(holder, None)
+            if reservation is None:
                 return
-            self._count(claim, -1)
-        holders = self._workflows[claim.workflow_id]
+            self._count(reservation, -1)
+        holders = self._workflows[reservation.workflow_id]
         holders.remove(holder)
         if not holders:
-            del self._workflows[claim.workflow_id]
+            del self._workflows[reservation.workflow_id]
 
     def release_all(self, workflow_id: str) -> bool:
         """Take back whatever a workflow has or waits for; return whether there was anything."""
@@ -102,17 +102,17 @@ class Queue:
             self.release(holder)
         return bool(holders)
 
-    def grant(self) -> list[Claim]:
+    def grant(self) -> list[Reservation]:
         """Give room to those whose turn it is, and return them."""
         granted = []
         while self._line:
-            claim = self._line.first
-            over = self._in_use + claim.tokens > self.limit or self._bytes + claim.size > PAGE
+            reservation = self._line.first
+            over = self._in_use + reservation.tokens > self.limit or self._bytes + reservation.size > PAGE
             if over and self._holding:
                 break
-            self.release(claim.holder)
-            self._hold(claim)
-            granted.append(claim)
+            self.release(reservation.holder)
+            self._hold(reservation)
+            granted.append(reservation)
         return granted
 
     def place(self, holder: str) -> Place:
@@ -125,23 +125,23 @@ class Queue:
             limit=self.limit,
         )
 
-    def page(self) -> list[Claim]:
+    def page(self) -> list[Reservation]:
         """Return those that wait, as many as may be carried; the others ask again, and have their place by then."""
         return page(self._line)
 
-    def _hold(self, claim: Claim) -> None:
-        self._holding[claim.holder] = claim
-        self._count(claim, 1)
-        self._bind(claim)
+    def _hold(self, reservation: Reservation) -> None:
+        self._holding[reservation.holder] = reservation
+        self._count(reservation, 1)
+        self._bind(reservation)
 
-    def _wait(self, claim: Claim) -> None:
-        self._line.add(claim)
-        self._bind(claim)
+    def _wait(self, reservation: Reservation) -> None:
+        self._line.add(reservation)
+        self._bind(reservation)
 
-    def _bind(self, claim: Claim) -> None:
-        self._workflows.setdefault(claim.workflow_id, set()).add(claim.holder)
+    def _bind(self, reservation: Reservation) -> None:
+        self._workflows.setdefault(reservation.workflow_id, set()).add(reservation.holder)
 
-    def _count(self, claim: Claim, sign: int) -> None:
-        self._in_use += sign * claim.tokens
-        self._bytes += sign * claim.size
-        self._line.given(claim, sign * claim.tokens)
+    def _count(self, reservation: Reservation, sign: int) -> None:
+        self._in_use += sign * reservation.tokens
+        self._bytes += sign * reservation.size
+        self._line.given(reservation, sign * reservation.tokens)

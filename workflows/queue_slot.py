@@ -11,7 +11,7 @@ from .attempt import AttemptContext
 from .failures import StepFailed, Stopped
 
 #: How often a place in the queue is asked for again, ever less often. The ledger sends a signal when the turn has come;
-#: this is for a signal that was lost, a ledger that was terminated, and claims beyond what a ledger carries.
+#: this is for a signal that was lost, a ledger that was terminated, and reservations beyond what a ledger carries.
 RENEW = timedelta(minutes=5)
 RENEW_LONGEST = timedelta(hours=1)
 #: How long an attempt keeps trying to report room that it holds or gives back; once the workflow has ended, the ledger

@@ -15,7 +15,7 @@ from .state import ShardOutcome, ShardState, Untidy
 from .steering import LONG, Steering
 
 #: Provider batches that the provider may lose before a shard gives up.
-MAX_LOSSES = 3
+MAX_VANISHED = 3
 #: A whole shard's rows are refused when the provider's queue had no room for it this often in a row (10 minutes each).
 MAX_WAITS = 1000
 
@@ -118,7 +118,7 @@ class Shard:
             return False
         if end.fate is Fate.NO_ROOM:
             return state.waits < MAX_WAITS
-        if end.fate is Fate.LOST and state.losses < MAX_LOSSES:
+        if end.fate is Fate.VANISHED and state.vanished < MAX_VANISHED:
             return True
         return state.tries < self._spec.retry.max_attempts
 

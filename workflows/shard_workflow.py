@@ -1,4 +1,4 @@
-"""ShardWorkflow: one of several shards, or a run of them, as a child workflow with a history of its own."""
+"""ShardWorkflow: one of several shards, or a range of them, as a child workflow with a history of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .steered import SteeredWorkflow
 
 
 class ShardRequest(LenientModel):
-    """What a run of shards needs to know."""
+    """What a range of shards needs to know."""
 
     batch_id: str
     spec: PassedSpec
@@ -31,7 +31,7 @@ class ShardRequest(LenientModel):
     last: int | None = None  #: The last one; null where there is one only.
     deadline_at: datetime
     cancel: PassedCancel | None = None
-    paid: bool = False  #: Something of the batch may be bought, by whichever shard or run of it.
+    paid: bool = False  #: Something of the batch may be bought, by whichever shard of it.
     carried: Carried | None = None  #: How far the run before came, where this one goes on from it.
 
     @property

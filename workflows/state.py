@@ -13,7 +13,7 @@ from ..contract.spec import PassedCancel
 from ..contract.steps import AttemptRecord, PlanSummary, Settled
 from .attempt_state import AttemptEnd, AttemptState, CarriedModel, Fate
 
-#: Provider batches of a batch, of a shard or of a run of shards, that are listed; the store has the others.
+#: Provider batches of a batch, of a shard or of a range of shards, that are listed; the store has the others.
 MAX_LISTED = 100
 
 
@@ -25,7 +25,7 @@ class ShardState(CarriedModel):
     end: AttemptEnd | None = None  #: What became of that attempt, once it has ended.
     tries: int = 1  #: Attempts that count against the retry policy.
     waits: int = 0  #: Attempts that the provider's queue had no room for.
-    losses: int = 0  #: Provider batches that the provider lost.
+    vanished: int = 0  #: Provider batches that the provider lost.
     refused: str | None = None  #: Why no further attempt may follow.
     #: What refused it is for an operator to fix, and nothing of the batch was known to be bought.
     blocked: bool = False
@@ -76,8 +76,8 @@ class ShardState(CarriedModel):
         fate = self.end.fate if self.end else Fate.RAN
         if fate is Fate.NO_ROOM:
             self.waits += 1
-        elif fate is Fate.LOST:
-            self.losses += 1
+        elif fate is Fate.VANISHED:
+            self.vanished += 1
         else:
             self.tries += not only_if_bought  # that one is a try when it is found
             self.waits = 0
@@ -123,12 +123,12 @@ class SteeringState(CarriedModel):
     deadline_at: datetime  #: When it is ended whatever it does.
     cancel: PassedCancel | None = None  #: The first cancel.
     poll_now: bool = False  #: An operator asked for the next poll at once.
-    paid: bool = False  #: Something of the batch may be bought, by whichever shard or run of it.
+    paid: bool = False  #: Something of the batch may be bought, by whichever shard of it.
     last_error: str | None = None
 
 
 class Carried(CarriedModel):
-    """A whole batch, or a run of its shards in a child workflow, as far as it has come."""
+    """A whole batch, or a range of its shards in a child workflow, as far as it has come."""
 
     started_at: datetime
     steering: SteeringState

@@ -15,7 +15,7 @@ from temporalio import workflow
 from temporalio.common import VersioningBehavior
 
 from ..contract import BATCH_WORKFLOW, BatchResult
-from ..contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart
+from ..contract.ledger import LEDGER_WORKFLOW, LedgerStart, Reservation
 from ..contract.names import SHARD_WORKFLOW
 from ..contract.rates import RATES_WORKFLOW, RatesCarried, RatesStart
 from .batch import BatchWorkflow
@@ -66,13 +66,19 @@ class VersionedLedgerWorkflow(LedgerWorkflow):
 
     @workflow.init
     def __init__(
-        self, start: LedgerStart | None = None, holding: list[Claim] | None = None, waiting: list[Claim] | None = None
+        self,
+        start: LedgerStart | None = None,
+        holding: list[Reservation] | None = None,
+        waiting: list[Reservation] | None = None,
     ) -> None:
         super().__init__(start, holding, waiting)
 
     @workflow.run
     async def run(
-        self, start: LedgerStart | None = None, holding: list[Claim] | None = None, waiting: list[Claim] | None = None
+        self,
+        start: LedgerStart | None = None,
+        holding: list[Reservation] | None = None,
+        waiting: list[Reservation] | None = None,
     ) -> None:
         await super().run(start, holding, waiting)
 

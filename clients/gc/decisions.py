@@ -19,7 +19,7 @@ from ...contract.names import check_batch_id, marker, parse_upload, scoped
 
 #: A folder without a result is left alone for at least this long, which is longer than a batch lives with its default
 #: deadline: it may belong to a batch of another Temporal that shares the store, or to one that is just being started.
-LOST_REST = timedelta(days=10)
+ABANDONED_REST = timedelta(days=10)
 #: In which order what a batch's folder holds goes: records last, so that a removal that is broken off leaves a folder
 #: that still says whose it is.
 _RANKS = {Kind.RESULTS: 1, Kind.PLAN: 2, Kind.RESULT: 3}
@@ -89,20 +89,20 @@ class Batch:
         return (marker(name, shard, number) for name in self.names or (self.id,) for shard, number in sorted(found))
 
 
-class Fate(StrEnum):
-    """What is to become of a batch's leftovers."""
+class Reason(StrEnum):
+    """Why a batch's leftovers may go, or must stay."""
 
     RUNS = "their batch runs"
     ANOTHERS = "their id belongs to a workflow that is not a batch"
     LATELY = "their batch has ended lately"
     OVER = "their batch ended long ago"
-    LOST_LATELY = "their batch left no result, and they are young"
-    LOST = "their batch left no result, and they are old"
+    ABANDONED_LATELY = "their batch left no result, and they are young"
+    ABANDONED = "their batch left no result, and they are old"
     UNFINISHED = "their batch left no result, and goes on with what it bought if it is started again"
 
     def ripe(self, results: bool) -> bool:
         """Whether anything may go; `results` says whether results may."""
-        return self in (Fate.OVER, Fate.LOST) or (self is Fate.UNFINISHED and results)
+        return self in (Reason.OVER, Reason.ABANDONED) or (self is Reason.UNFINISHED and results)
 
 
 def record_folders(entries: Iterable[Entry]) -> list[str]:
@@ -175,26 +175,26 @@ def _or_never(moment: datetime | None) -> float:
     return moment.timestamp() if moment else 0.0
 
 
-def fate(batch: Batch, state: TemporalState, now: datetime, rest: timedelta) -> Fate:
-    """Decide what is to become of a batch's leftovers.
+def reason(batch: Batch, state: TemporalState, now: datetime, rest: timedelta) -> Reason:
+    """Decide whether a batch's leftovers may go, and say why.
 
     Args:
         rest: how long ago it must have ended.
     """
     if state.execution is Execution.RUNNING:
-        return Fate.RUNS
+        return Reason.RUNS
     if state.execution is Execution.ANOTHER:
-        return Fate.ANOTHERS
+        return Reason.ANOTHERS
     if batch.ended_at is None:
         since = max(batch.touched, state.ended_at or batch.touched)
-        if now - since < max(rest, LOST_REST):
-            return Fate.LOST_LATELY
-        return Fate.UNFINISHED if batch.bought else Fate.LOST
+        if now - since < max(rest, ABANDONED_REST):
+            return Reason.ABANDONED_LATELY
+        return Reason.UNFINISHED if batch.bought else Reason.ABANDONED
     since = max(batch.ended_at, state.ended_at or batch.ended_at)
-    return Fate.OVER if now - since >= rest else Fate.LATELY
+    return Reason.OVER if now - since >= rest else Reason.LATELY
 
 
-def removable(batch: Batch, fate: Fate, *, results: bool, needed: Collection[str] = ()) -> list[Entry]:
+def removable(batch: Batch, reason: Reason, *, results: bool, needed: Collection[str] = ()) -> list[Entry]:
     """Return the objects of a batch that may go, in the order in which they go.
 
     The records come last: a removal that is broken off leaves a folder that still says whose it is. Of a batch that may
@@ -204,9 +204,9 @@ def removable(batch: Batch, fate: Fate, *, results: bool, needed: Collection[str
         results: whether its results, and with them the whole folder, may go too.
         needed: paths, or beginnings of paths that end in *, which batches that run read their rows from.
     """
-    if not fate.ripe(results):
+    if not reason.ripe(results):
         return []
-    everything = results or fate is Fate.LOST
+    everything = results or reason is Reason.ABANDONED
     found = [ranked for folder in batch.folders for ranked in _ranked(folder, everything, needed)]
     return [entry for _, entry in sorted(found, key=lambda item: item[0])]
 
@@ -251,7 +251,7 @@ def claims(entries: Iterable[Entry]) -> list[Entry]:
 def stale(
     claimed: Iterable[Entry],
     batches: Iterable[Batch],
-    fates: Mapping[str, Fate],
+    reasons: Mapping[str, Reason],
     now: datetime,
     rest: timedelta,
     *,
@@ -263,8 +263,8 @@ def stale(
     for claim in claimed:
         _, named = parse_claim(claim.path) or ("", "")
         owner = owners.get(named)
-        old = now - claim.modified >= max(rest, LOST_REST)
-        if old if owner is None else fates[owner].ripe(results):
+        old = now - claim.modified >= max(rest, ABANDONED_REST)
+        if old if owner is None else reasons[owner].ripe(results):
             found.append(claim)
     return found
 
@@ -307,7 +307,7 @@ def upload(
     if at_work:
         return Upload.AT_WORK
     ended = has_result or state.execution is Execution.ENDED
-    if not ended and (written is None or now - written < LOST_REST):
+    if not ended and (written is None or now - written < ABANDONED_REST):
         return Upload.YOUNG
     return Upload.LEFT
 

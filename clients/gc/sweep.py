@@ -22,7 +22,7 @@ from ...contract.errors import ObjectNotFound
 from ...contract.layout import is_record, plan_path
 from ...contract.names import UPLOADS, batch_of, scope_of, scoped
 from . import decisions
-from .decisions import Batch, Execution, Fate, OpenBatch, TemporalState, Upload
+from .decisions import Batch, Execution, OpenBatch, Reason, TemporalState, Upload
 from .evidence import Evidence
 from .reporter import Reporter
 
@@ -47,7 +47,7 @@ class Pile:
     """The leftovers of one batch."""
 
     batch: Batch
-    fate: Fate
+    reason: Reason
     removable: list[Entry]
 
 
@@ -124,10 +124,10 @@ class Sweep:
         states = {
             id: TemporalState(Execution.RUNNING) if id in busy else state for id, state in zip(ids, asked, strict=True)
         }
-        fates = {batch.id: decisions.fate(batch, states[batch.id], now, self._rest) for batch in batches}
-        ripe = any(fate.ripe(self._results) for fate in fates.values())
+        reasons = {batch.id: decisions.reason(batch, states[batch.id], now, self._rest) for batch in batches}
+        ripe = any(reason.ripe(self._results) for reason in reasons.values())
         needed = await self._evidence.needed() if ripe else set()
-        findings = await asyncio.to_thread(self._sorted_out, entries, batches, fates, needed, now)
+        findings = await asyncio.to_thread(self._sorted_out, entries, batches, reasons, needed, now)
         ended = {batch.id for batch in batches if batch.ended_at is not None}
         homes = {facts.batch_id: root for root, facts in readable.items()} | {
             batch.id: folder.root for batch in batches for folder in batch.folders if folder.root in readable
@@ -141,7 +141,7 @@ class Sweep:
         return findings
 
     def _sorted_out(
-        self, entries: list[Entry], batches: list[Batch], fates: dict[str, Fate], needed: set[str], now: datetime
+        self, entries: list[Entry], batches: list[Batch], reasons: dict[str, Reason], needed: set[str], now: datetime
     ) -> Findings:
         """Return what may go of the store. Takes a while where there is much: call it from a thread."""
         results = self._results
@@ -149,12 +149,12 @@ class Sweep:
             piles=[
                 Pile(
                     batch=batch,
-                    fate=fates[batch.id],
-                    removable=decisions.removable(batch, fates[batch.id], results=results, needed=needed),
+                    reason=reasons[batch.id],
+                    removable=decisions.removable(batch, reasons[batch.id], results=results, needed=needed),
                 )
                 for batch in batches
             ],
-            claims=decisions.stale(decisions.claims(entries), batches, fates, now, self._rest, results=results),
+            claims=decisions.stale(decisions.claims(entries), batches, reasons, now, self._rest, results=results),
         )
 
     async def _look_at(
@@ -201,7 +201,7 @@ class Sweep:
         removed = Removed()
         total = sum(len(pile.removable) for pile in findings.piles) + len(findings.claims)
         for pile in findings.piles:
-            if not pile.removable and pile.fate is not Fate.UNFINISHED:
+            if not pile.removable and pile.reason is not Reason.UNFINISHED:
                 continue
             if (await self._evidence.state(pile.batch.id)).execution is Execution.RUNNING:
                 removed.resumed.append(pile.batch.id)

@@ -12,7 +12,7 @@ from ..directives import FAILURES
 from ..errors import Refusal
 from ..limits import Shortage, Standing
 from ..lines import Lines
-from ..protocol import Check, Fate, Protocol, Route, RowRef
+from ..protocol import Check, Protocol, Route, RowOutcome, RowRef
 from ..settings import Settings
 from ..state import State
 from . import batches, limits, models
@@ -104,8 +104,8 @@ class Anthropic(Protocol):
         error = self.envelope(refusal, row.id("req"))
         return {"custom_id": row.custom_id, "result": {"type": "errored", "error": error}}
 
-    def overtaken(self, row: RowRef, fate: Fate) -> dict[str, Any]:
-        return {"custom_id": row.custom_id, "result": {"type": fate}}
+    def overtaken(self, row: RowRef, outcome: RowOutcome) -> dict[str, Any]:
+        return {"custom_id": row.custom_id, "result": {"type": outcome}}
 
     def check(self, batch: Batch, state: State, settings: Settings, keep_on: Callable[[], None]) -> Check:
         # Checked when it came in; and no limit is by tokens, so none are counted.

@@ -11,7 +11,7 @@ from ..batch import Batch
 from ..directives import FAILURES
 from ..errors import Refusal
 from ..limits import Shortage, Standing
-from ..protocol import Check, Fate, Protocol, Route, RowRef
+from ..protocol import Check, Protocol, Route, RowOutcome, RowRef
 from ..settings import Settings
 from ..state import State
 from . import batches, files, limits, models, validation
@@ -30,8 +30,8 @@ _FAILURES = {
 _TYPES = {429: "rate_limit_error"}
 #: Code and message of rows that the batch's end overtook.
 _OVERTAKEN = {
-    Fate.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
-    Fate.CANCELED: ("batch_cancelled", "This request was not executed because the batch was cancelled."),
+    RowOutcome.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
+    RowOutcome.CANCELED: ("batch_cancelled", "This request was not executed because the batch was cancelled."),
 }
 
 
@@ -95,8 +95,8 @@ class OpenAI(Protocol):
             return _line(row, None, {"code": "request_timeout", "message": FAILURES[name]})
         return super().failed(row, name)
 
-    def overtaken(self, row: RowRef, fate: Fate) -> dict[str, Any]:
-        code, message = _OVERTAKEN[fate]
+    def overtaken(self, row: RowRef, outcome: RowOutcome) -> dict[str, Any]:
+        code, message = _OVERTAKEN[outcome]
         return _line(row, None, {"code": code, "message": message})
 
     def check(self, batch: Batch, state: State, settings: Settings, keep_on: Callable[[], None]) -> Check:

@@ -19,7 +19,7 @@ from durabatch import BatchClient
 from durabatch.activities.store import IDENTITY, identity_of
 from durabatch.cli.gc import facts, text
 from durabatch.clients import TemporalUnavailable
-from durabatch.clients.gc.decisions import LOST_REST, Fate, Upload
+from durabatch.clients.gc.decisions import ABANDONED_REST, Reason, Upload
 from durabatch.clients.gc.sweep import Findings, Removed, Sweep
 from durabatch.clients.requests import gathered
 from durabatch.contract import RowStatus
@@ -48,8 +48,8 @@ async def names(desk: Desk, id: str = "") -> list[str]:
     return [path for path, _ in await desk.client.store.list(id) if path != IDENTITY]
 
 
-def fates(found: Findings) -> dict[str, Fate]:
-    return {pile.batch.id: pile.fate for pile in found.piles}
+def reasons(found: Findings) -> dict[str, Reason]:
+    return {pile.batch.id: pile.reason for pile in found.piles}
 
 
 def folder(desk: Desk) -> Path:
@@ -75,9 +75,9 @@ async def bought(desk: Desk, count: int) -> None:
 async def test_a_look_changes_nothing_and_a_removal_leaves_the_results(desk: Desk) -> None:
     id = await ended(desk)
     before = await names(desk)
-    assert fates(await clearing(desk, timedelta(days=30)).look()) == {id: Fate.LATELY}
+    assert reasons(await clearing(desk, timedelta(days=30)).look()) == {id: Reason.LATELY}
     found = await clearing(desk).look()
-    assert fates(found) == {id: Fate.OVER}
+    assert reasons(found) == {id: Reason.OVER}
     assert await names(desk) == before
     _, removed = await cleared(desk)
     assert removed.objects == sum(len(pile.removable) for pile in found.piles) > 5
@@ -108,7 +108,7 @@ async def test_a_batch_that_was_cleared_and_forgotten_is_not_bought_again(desk: 
     id = await ended(desk)
     await cleared(desk)
     await desk.forget(id)
-    assert fates(await clearing(desk).look()) == {id: Fate.OVER}  # by result.json alone
+    assert reasons(await clearing(desk).look()) == {id: Reason.OVER}  # by result.json alone
     assert await desk.start(id=id) == id
     assert (await desk.client.result(id)).counts.succeeded == 2
     assert await desk.bought() == 1
@@ -158,7 +158,7 @@ async def test_a_batch_that_runs_is_never_touched_nor_the_rows_that_it_reads(des
         await asyncio.sleep(0.1)
     before = await names(desk, second), await names(desk, third)
     found, _ = await cleared(desk, results=True, orphans=True)
-    assert fates(found) == {first: Fate.OVER, second: Fate.RUNS, third: Fate.RUNS}
+    assert reasons(found) == {first: Reason.OVER, second: Reason.RUNS, third: Reason.RUNS}
     assert (await names(desk, second), await names(desk, third)) == before
     assert await names(desk, first) == [copy]
     assert list(found.uploads["stand_in"]) == [Upload.NEEDED] and not found.orphans
@@ -177,7 +177,7 @@ async def test_the_rows_of_a_pattern_that_a_batch_reads_stay(idle: Desk) -> None
     while not [run async for run in temporal.list_workflows(f"WorkflowId = '{reader}'")]:
         await asyncio.sleep(0.1)
     found, removed = await cleared(idle)
-    assert (fates(found)[old], removed.objects) == (Fate.LOST, 0)
+    assert (reasons(found)[old], removed.objects) == (Reason.ABANDONED, 0)
     await handle.terminate()
     while [run async for run in temporal.list_workflows(f"WorkflowId = '{reader}' AND ExecutionStatus = 'Running'")]:
         await asyncio.sleep(0.1)
@@ -190,7 +190,7 @@ async def test_a_batch_that_was_started_again_since_the_look_is_left_alone(idle:
     age(idle, f"{id}/{COPY}")
     work = clearing(idle)
     found = await work.look()
-    assert fates(found) == {id: Fate.LOST}
+    assert reasons(found) == {id: Reason.ABANDONED}
     await idle.start(id=id)
     removed = await work.remove(found, orphans=False)
     assert (removed.resumed, removed.objects) == ([id], 0)
@@ -198,7 +198,7 @@ async def test_a_batch_that_was_started_again_since_the_look_is_left_alone(idle:
 
 
 def age(desk: Desk, path: str) -> None:
-    old = (datetime.now(UTC) - LOST_REST - timedelta(minutes=1)).timestamp()
+    old = (datetime.now(UTC) - ABANDONED_REST - timedelta(minutes=1)).timestamp()
     os.utime(folder(desk) / path, (old, old))
 
 
@@ -208,7 +208,7 @@ async def test_rows_of_a_start_that_never_came_go_when_they_are_old(idle: Desk) 
         await idle.client.store.write(f"{id}/{COPY}", b"x")
     age(idle, f"{old}/{COPY}")
     found, removed = await cleared(idle)
-    assert fates(found) == {young: Fate.LOST_LATELY, old: Fate.LOST}
+    assert reasons(found) == {young: Reason.ABANDONED_LATELY, old: Reason.ABANDONED}
     assert removed.objects == 1
     assert await names(idle) == [f"{young}/{COPY}"]
 
@@ -227,7 +227,7 @@ async def test_a_batch_that_was_terminated_and_forgotten_keeps_all_that_it_needs
         age(desk, str(path))
     plan = await desk.client.store.read(f"{id}/plan.json")
     found, removed = await cleared(desk)
-    assert (fates(found), removed.objects) == ({id: Fate.UNFINISHED}, 0)
+    assert (reasons(found), removed.objects) == ({id: Reason.UNFINISHED}, 0)
     assert (await names(desk), await desk.client.store.read(f"{id}/plan.json")) == (before, plan)
     assert not litter.exists()
     assert f"goes on with what it bought if it is started again: {id}" in text(found, removed, timedelta(0), False)
@@ -279,11 +279,11 @@ async def test_a_folder_of_a_start_that_never_came_goes_when_it_is_old(idle: Des
         await rows.put(idle.client.store, id)
     assert len(await names(idle)) == 2
     found, removed = await cleared(idle)
-    assert (fates(found), removed.objects) == ({id: Fate.LOST_LATELY}, 0)
+    assert (reasons(found), removed.objects) == ({id: Reason.ABANDONED_LATELY}, 0)
     for path in await names(idle):
         age(idle, path)
     found, removed = await cleared(idle)
-    assert (fates(found), removed.objects) == ({id: Fate.LOST}, 2)
+    assert (reasons(found), removed.objects) == ({id: Reason.ABANDONED}, 2)
     assert await names(idle) == []
 
 
@@ -424,4 +424,4 @@ async def test_a_provider_that_does_not_answer_is_told_and_the_store_is_cleared(
     await desk.sandbox.revoke("sk-test")
     found, removed = await cleared(desk)
     assert "refuses the key (401)" in found.failures["stand_in"]
-    assert removed.objects > 0 and fates(found) == {id: Fate.OVER}
+    assert removed.objects > 0 and reasons(found) == {id: Reason.OVER}

@@ -73,20 +73,20 @@ def test_an_attempt_that_is_refused_or_lost_has_ended() -> None:
     refused, lost = AttemptState(), AttemptState()
     refused.refuse("No.", blocked=True)
     lost.submit(BATCH)
-    lost.lose()
+    lost.vanish()
     assert refused.ended and lost.ended
     assert (lost.standing.provider_batch_id, lost.standing.completed) == ("batch_1", 1)
 
 
 @pytest.mark.parametrize(
-    ("fate", "tries", "waits", "losses"),
-    [(Fate.RAN, 2, 0, 0), (Fate.NO_ROOM, 1, 6, 0), (Fate.LOST, 1, 5, 1)],
+    ("fate", "tries", "waits", "vanished"),
+    [(Fate.RAN, 2, 0, 0), (Fate.NO_ROOM, 1, 6, 0), (Fate.VANISHED, 1, 5, 1)],
 )
-def test_what_an_attempt_counts_as_depends_on_its_end(fate: Fate, tries: int, waits: int, losses: int) -> None:
+def test_what_an_attempt_counts_as_depends_on_its_end(fate: Fate, tries: int, waits: int, vanished: int) -> None:
     shard = ShardState(waits=5)
     shard.close(end(fate, 1))
     shard.begin_attempt(2, only_if_bought=False)
-    assert (shard.tries, shard.waits, shard.losses) == (tries, waits, losses)
+    assert (shard.tries, shard.waits, shard.vanished) == (tries, waits, vanished)
     assert (shard.attempt.number, shard.attempt.rows, shard.end) == (2, 2, None)
 
 

@@ -36,7 +36,7 @@ from durabatch.workflows.decisions import (
     queue_was_full,
     restart_delay,
     results_patience,
-    runs_of,
+    shard_ranges,
     streak_delay,
     waits_for_payment,
     waits_out,
@@ -358,20 +358,20 @@ def test_a_snapshot_knows_whether_it_is_final() -> None:
 
 @pytest.mark.parametrize("shards", [1, 2, 199, 200, 201, 399, 400, 401, 9_999, 10_000, 10_001, 90_000])
 def test_any_number_of_shards_is_shared_by_few_children(shards: int) -> None:
-    runs = runs_of(shards)
-    assert len(runs) <= MAX_CHILDREN
-    taken = [number for run in runs for number in range(run.first, run.last + 1)]
+    ranges = shard_ranges(shards)
+    assert len(ranges) <= MAX_CHILDREN
+    taken = [number for one in ranges for number in range(one.first, one.last + 1)]
     assert taken == list(range(shards))  # each once, in order
-    lengths = [run.length for run in runs]
+    lengths = [one.length for one in ranges]
     assert set(lengths[:-1]) <= {lengths[0]} and lengths[-1] <= lengths[0]
     # A start, its confirmation and the end, and three events of a workflow task after each (promise G6).
-    assert len(runs) * 3 * 4 <= 4_000
+    assert len(ranges) * 3 * 4 <= 4_000
 
 
 def test_up_to_as_many_shards_as_children_each_has_one_and_its_number_for_a_name() -> None:
-    assert [run.name for run in runs_of(3)] == ["00000", "00001", "00002"]
-    assert {run.length for run in runs_of(MAX_CHILDREN)} == {1}
-    assert [run.name for run in runs_of(MAX_CHILDREN + 1)][:2] == ["00000-00001", "00002-00003"]
+    assert [one.name for one in shard_ranges(3)] == ["00000", "00001", "00002"]
+    assert {one.length for one in shard_ranges(MAX_CHILDREN)} == {1}
+    assert [one.name for one in shard_ranges(MAX_CHILDREN + 1)][:2] == ["00000-00001", "00002-00003"]
 
 
 # --- what is waited for once something is bought ---

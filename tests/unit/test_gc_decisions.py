@@ -11,19 +11,19 @@ import pytest
 from durabatch.activities.content import file_name, file_prefix
 from durabatch.activities.store import Entry
 from durabatch.clients.gc.decisions import (
-    LOST_REST,
+    ABANDONED_REST,
     Batch,
     Execution,
-    Fate,
     Folder,
     FolderRecords,
     OpenBatch,
+    Reason,
     TemporalState,
     Upload,
     batches,
     claims,
-    fate,
     open_batch,
+    reason,
     record_folders,
     removable,
     stale,
@@ -108,53 +108,53 @@ def test_a_folder_is_a_batchs_by_what_its_records_tell_and_nothing_else_is_touch
 @pytest.mark.parametrize(
     ("recorded", "touched", "state", "expected"),
     [
-        (OLD, OLD, TemporalState(Execution.RUNNING), Fate.RUNS),
-        (None, OLD, TemporalState(Execution.RUNNING), Fate.RUNS),
-        (OLD, OLD, TemporalState(Execution.ANOTHER), Fate.ANOTHERS),
-        (OLD, OLD, TemporalState(Execution.UNKNOWN), Fate.OVER),
-        (OLD, YOUNG, TemporalState(Execution.UNKNOWN), Fate.OVER),
-        (YOUNG, YOUNG, TemporalState(Execution.UNKNOWN), Fate.LATELY),
-        (OLD, OLD, TemporalState(Execution.ENDED, OLD), Fate.OVER),
-        (OLD, OLD, TemporalState(Execution.ENDED, YOUNG), Fate.LATELY),  # it ran again
-        (None, OLD, TemporalState(Execution.UNKNOWN), Fate.LOST),
-        (None, YOUNG, TemporalState(Execution.UNKNOWN), Fate.LOST_LATELY),
-        (None, OLD, TemporalState(Execution.ENDED, OLD), Fate.LOST),
-        (None, OLD, TemporalState(Execution.ENDED, YOUNG), Fate.LOST_LATELY),
+        (OLD, OLD, TemporalState(Execution.RUNNING), Reason.RUNS),
+        (None, OLD, TemporalState(Execution.RUNNING), Reason.RUNS),
+        (OLD, OLD, TemporalState(Execution.ANOTHER), Reason.ANOTHERS),
+        (OLD, OLD, TemporalState(Execution.UNKNOWN), Reason.OVER),
+        (OLD, YOUNG, TemporalState(Execution.UNKNOWN), Reason.OVER),
+        (YOUNG, YOUNG, TemporalState(Execution.UNKNOWN), Reason.LATELY),
+        (OLD, OLD, TemporalState(Execution.ENDED, OLD), Reason.OVER),
+        (OLD, OLD, TemporalState(Execution.ENDED, YOUNG), Reason.LATELY),  # it ran again
+        (None, OLD, TemporalState(Execution.UNKNOWN), Reason.ABANDONED),
+        (None, YOUNG, TemporalState(Execution.UNKNOWN), Reason.ABANDONED_LATELY),
+        (None, OLD, TemporalState(Execution.ENDED, OLD), Reason.ABANDONED),
+        (None, OLD, TemporalState(Execution.ENDED, YOUNG), Reason.ABANDONED_LATELY),
     ],
 )
 def test_what_becomes_of_a_batchs_leftovers(
-    recorded: datetime | None, touched: datetime, state: TemporalState, expected: Fate
+    recorded: datetime | None, touched: datetime, state: TemporalState, expected: Reason
 ) -> None:
     found = batch("plan.json", ended_at=recorded, modified=touched)
-    assert fate(found, state, NOW, REST) is expected
+    assert reason(found, state, NOW, REST) is expected
 
 
 def test_a_folder_without_an_end_is_left_for_some_days_whatever_is_asked() -> None:
-    def now(age: timedelta) -> Fate:
+    def now(age: timedelta) -> Reason:
         found = batch(COPY, ended_at=None, modified=NOW - age)
-        return fate(found, TemporalState(Execution.UNKNOWN), NOW, timedelta(0))
+        return reason(found, TemporalState(Execution.UNKNOWN), NOW, timedelta(0))
 
-    assert now(LOST_REST - timedelta(seconds=1)) is Fate.LOST_LATELY
-    assert now(LOST_REST) is Fate.LOST
-    assert fate(batch(COPY, ended_at=NOW), TemporalState(Execution.UNKNOWN), NOW, timedelta(0)) is Fate.OVER
+    assert now(ABANDONED_REST - timedelta(seconds=1)) is Reason.ABANDONED_LATELY
+    assert now(ABANDONED_REST) is Reason.ABANDONED
+    assert reason(batch(COPY, ended_at=NOW), TemporalState(Execution.UNKNOWN), NOW, timedelta(0)) is Reason.OVER
 
 
 # --- what goes ---
 
 
 def test_without_results_only_what_can_be_made_again_goes() -> None:
-    assert names(removable(batch(*WHOLE), Fate.OVER, results=False)) == [COPY, EXPANDED, "input.json", *SHARD]
+    assert names(removable(batch(*WHOLE), Reason.OVER, results=False)) == [COPY, EXPANDED, "input.json", *SHARD]
 
 
 def test_the_notes_that_something_was_bought_stay_until_the_results_go() -> None:
     first, second, withdrawn = (f"shards/00000/attempt-1/{name}" for name in ("intent", "intent-3", "withdrawn-2"))
     found = batch(first, second, withdrawn, *SHARD, "results.jsonl", "plan.json", "result.json")
-    assert names(removable(found, Fate.OVER, results=False)) == [withdrawn, *SHARD]
-    assert {first, second} < set(names(removable(found, Fate.OVER, results=True)))
+    assert names(removable(found, Reason.OVER, results=False)) == [withdrawn, *SHARD]
+    assert {first, second} < set(names(removable(found, Reason.OVER, results=True)))
 
 
 def test_with_results_everything_goes_and_the_records_last() -> None:
-    assert names(removable(batch(*WHOLE), Fate.OVER, results=True)) == [
+    assert names(removable(batch(*WHOLE), Reason.OVER, results=True)) == [
         *(COPY, EXPANDED, "input.json", *SHARD, "results.jsonl", "errors.jsonl", "plan.json", "result.json")
     ]
 
@@ -163,14 +163,14 @@ def test_results_in_parts_stay_where_they_are() -> None:
     parts = ("shards/00000/results.jsonl", "shards/00001/results.jsonl", "shards/00001/errors.jsonl")
     others = ("shards/00000/attempt-1/output.jsonl", "shards/00000/attempt-1/results.jsonl", "shards/00001/rows.jsonl")
     found = batch(*parts, *others, "results.manifest.json", "errors.manifest.json", "result.json")
-    assert names(removable(found, Fate.OVER, results=False)) == list(others)
-    assert set(names(removable(found, Fate.OVER, results=True))) == {
+    assert names(removable(found, Reason.OVER, results=False)) == list(others)
+    assert set(names(removable(found, Reason.OVER, results=True))) == {
         *(*parts, *others, "results.manifest.json", "errors.manifest.json", "result.json")
     }
 
 
-@pytest.mark.parametrize("kept", [Fate.RUNS, Fate.LATELY, Fate.LOST_LATELY, Fate.ANOTHERS])
-def test_nothing_goes_of_a_batch_whose_time_has_not_come(kept: Fate) -> None:
+@pytest.mark.parametrize("kept", [Reason.RUNS, Reason.LATELY, Reason.ABANDONED_LATELY, Reason.ANOTHERS])
+def test_nothing_goes_of_a_batch_whose_time_has_not_come(kept: Reason) -> None:
     assert removable(batch(*WHOLE), kept, results=True) == []
 
 
@@ -183,7 +183,7 @@ PLANNED = (
 
 def test_of_a_lost_batch_that_bought_nothing_everything_goes() -> None:
     found = batch(*PLANNED, "plan.json", ended_at=None)
-    assert names(removable(found, Fate.LOST, results=False)) == [*PLANNED, "plan.json"]
+    assert names(removable(found, Reason.ABANDONED, results=False)) == [*PLANNED, "plan.json"]
 
 
 @pytest.mark.parametrize(
@@ -209,18 +209,18 @@ def test_a_lost_batch_that_may_have_bought_something_keeps_all_that_it_needs_to_
         (found,) = batches([entry(path) for path in sorted({*paths, *more})], {root: FolderRecords("b")})
         return found
 
-    assert fate(find(), TemporalState(Execution.UNKNOWN), NOW, REST) is Fate.LOST
+    assert reason(find(), TemporalState(Execution.UNKNOWN), NOW, REST) is Reason.ABANDONED
     found = find(f"{root}/{trace}")
-    assert fate(found, TemporalState(Execution.ENDED, OLD), NOW, REST) is Fate.UNFINISHED
-    assert removable(found, Fate.UNFINISHED, results=False) == []
-    assert f"b/{COPY}" in {one.path for one in removable(found, Fate.UNFINISHED, results=True)}
+    assert reason(found, TemporalState(Execution.ENDED, OLD), NOW, REST) is Reason.UNFINISHED
+    assert removable(found, Reason.UNFINISHED, results=False) == []
+    assert f"b/{COPY}" in {one.path for one in removable(found, Reason.UNFINISHED, results=True)}
     if root == "b":
-        gone = names(removable(found, Fate.UNFINISHED, results=True))
+        gone = names(removable(found, Reason.UNFINISHED, results=True))
         assert set(gone) == {*PLANNED, trace, "plan.json"}
         assert gone[-1] == "plan.json"
     if trace.endswith("1/intent") and root == "b":
-        assert stale([claim], [found], {"b": Fate.UNFINISHED}, NOW, REST, results=False) == []
-        assert stale([claim], [found], {"b": Fate.UNFINISHED}, NOW, REST, results=True) == [claim]
+        assert stale([claim], [found], {"b": Reason.UNFINISHED}, NOW, REST, results=False) == []
+        assert stale([claim], [found], {"b": Reason.UNFINISHED}, NOW, REST, results=True) == [claim]
 
 
 def test_what_batches_bought_is_not_taken_for_each_others() -> None:
@@ -251,7 +251,7 @@ def test_what_batches_bought_is_not_taken_for_each_others() -> None:
     ],
 )
 def test_every_form_of_a_copied_input_goes(copy: str) -> None:
-    assert names(removable(batch(copy, "results.jsonl", "plan.json"), Fate.OVER, results=False)) == [copy]
+    assert names(removable(batch(copy, "results.jsonl", "plan.json"), Reason.OVER, results=False)) == [copy]
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -267,8 +267,8 @@ def test_what_durabatch_did_not_write_stays(everything: bool) -> None:
         "deep/results.jsonl",
         "plan.json.bak",
     )
-    assert removable(batch(*mine), Fate.OVER, results=everything) == []
-    assert removable(batch(*mine), Fate.LOST, results=everything) == []
+    assert removable(batch(*mine), Reason.OVER, results=everything) == []
+    assert removable(batch(*mine), Reason.ABANDONED, results=everything) == []
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_what_durabatch_did_not_write_stays(everything: bool) -> None:
     ],
 )
 def test_rows_that_another_batch_reads_stay(needed: set[str], stays: bool) -> None:
-    assert (removable(batch(COPY), Fate.LOST, results=True, needed=needed) == []) is stays
+    assert (removable(batch(COPY), Reason.ABANDONED, results=True, needed=needed) == []) is stays
 
 
 def test_what_goes_of_a_batch_of_many_shards_is_found_in_no_time() -> None:
@@ -290,7 +290,7 @@ def test_what_goes_of_a_batch_of_many_shards_is_found_in_no_time() -> None:
     found = batch(*shards, "results.manifest.json")
     needed = {f"other{number}/{name}" for number in range(1000) for name in ("input.jsonl", "input.jsonl/*")}
     began = time.process_time()
-    assert len(removable(found, Fate.OVER, results=False, needed=needed)) == 6000
+    assert len(removable(found, Reason.OVER, results=False, needed=needed)) == 6000
     assert time.process_time() - began < 1  # and many seconds where each object is compared with all others
 
 
@@ -304,9 +304,9 @@ def test_a_claim_goes_with_its_batch_or_when_nobody_knows_it_any_more() -> None:
     found = batch("shards/00003/attempt-2/intent")
     ours, unknown, young = claim("b/3/2"), claim("x/0/1"), claim("x/0/2", YOUNG)
     everything = [ours, unknown, young]
-    for kept in (Fate.RUNS, Fate.LATELY, Fate.LOST_LATELY, Fate.UNFINISHED, Fate.ANOTHERS):
+    for kept in (Reason.RUNS, Reason.LATELY, Reason.ABANDONED_LATELY, Reason.UNFINISHED, Reason.ANOTHERS):
         assert stale(everything, [found], {"b": kept}, NOW, REST, results=False) == [unknown]
-    for gone in (Fate.OVER, Fate.LOST):
+    for gone in (Reason.OVER, Reason.ABANDONED):
         assert stale(everything, [found], {"b": gone}, NOW, REST, results=False) == [ours, unknown]
 
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from pydantic_core import to_json
 
-from durabatch.contract.ledger import PAGE, Claim, page
+from durabatch.contract.ledger import PAGE, Reservation, page
 from durabatch.contract.names import batch_of
 from durabatch.workflows.queue import Queue
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def claim(holder: str, tokens: int = 10, minute: int = 0, **fields: Any) -> Claim:
-    return Claim(
+def reservation(holder: str, tokens: int = 10, minute: int = 0, **fields: Any) -> Reservation:
+    return Reservation(
         holder=f"{holder}/0/1",
         workflow_id=holder,
         tokens=tokens,
@@ -29,19 +29,19 @@ def claim(holder: str, tokens: int = 10, minute: int = 0, **fields: Any) -> Clai
     )
 
 
-def names(claims: list[Claim]) -> list[str]:
-    return [one.workflow_id for one in claims]
+def names(reservations: list[Reservation]) -> list[str]:
+    return [one.workflow_id for one in reservations]
 
 
-def asked(limit: int, *claims: Claim) -> Queue:
+def asked(limit: int, *reservations: Reservation) -> Queue:
     queue = Queue(limit)
-    for one in claims:
+    for one in reservations:
         queue.reserve(one)
     return queue
 
 
 def test_room_is_given_up_to_the_limit_and_not_beyond() -> None:
-    queue = asked(30, claim("a", 10), claim("b", 20, 1), claim("c", 1, 2))
+    queue = asked(30, reservation("a", 10), reservation("b", 20, 1), reservation("c", 1, 2))
     assert names(queue.grant()) == ["a", "b"]
     assert queue.in_use == 30
     assert names(queue.waiting) == ["c"]
@@ -50,12 +50,17 @@ def test_room_is_given_up_to_the_limit_and_not_beyond() -> None:
 
 
 def test_who_asked_first_comes_first_whatever_order_the_claims_arrive_in() -> None:
-    queue = asked(10, claim("late", 10, 5), claim("early", 10, 1))
+    queue = asked(10, reservation("late", 10, 5), reservation("early", 10, 1))
     assert names(queue.grant()) == ["early"]
 
 
 def test_a_lower_priority_number_comes_first() -> None:
-    queue = asked(10, claim("usual", 10, 1), claim("urgent", 10, 5, priority=1), claim("idle", 10, 0, priority=5))
+    queue = asked(
+        10,
+        reservation("usual", 10, 1),
+        reservation("urgent", 10, 5, priority=1),
+        reservation("idle", 10, 0, priority=5),
+    )
     order = []
     while granted := queue.grant():
         order += names(granted)
@@ -67,33 +72,33 @@ def test_a_batch_with_many_shards_lets_others_have_their_turn() -> None:
     queue = Queue(20)
     for shard in range(4):
         since = NOON + timedelta(seconds=shard)
-        queue.reserve(Claim(holder=f"big/{shard}/1", workflow_id=f"big/shards/{shard}", tokens=10, since=since))
-    queue.reserve(claim("small", 10, 5))
+        queue.reserve(Reservation(holder=f"big/{shard}/1", workflow_id=f"big/shards/{shard}", tokens=10, since=since))
+    queue.reserve(reservation("small", 10, 5))
     assert [one.holder for one in queue.grant()] == ["big/0/1", "small/0/1"]
 
 
 def test_batches_with_one_fairness_key_share_one_turn() -> None:
     queue = asked(
         20,
-        claim("tenant-a-1", 10, 0, fairness_key="a"),
-        claim("tenant-a-2", 10, 1, fairness_key="a"),
-        claim("tenant-b-1", 10, 2, fairness_key="b"),
+        reservation("tenant-a-1", 10, 0, fairness_key="a"),
+        reservation("tenant-a-2", 10, 1, fairness_key="a"),
+        reservation("tenant-b-1", 10, 2, fairness_key="b"),
     )
     assert names(queue.grant()) == ["tenant-a-1", "tenant-b-1"]
 
 
 def test_nobody_overtakes_a_large_one_whose_turn_it_is() -> None:
-    queue = asked(30, claim("first", 20))
+    queue = asked(30, reservation("first", 20))
     queue.grant()
-    queue.reserve(claim("large", 25, 1))
-    queue.reserve(claim("small", 5, 2))
+    queue.reserve(reservation("large", 25, 1))
+    queue.reserve(reservation("small", 5, 2))
     assert queue.grant() == []
     queue.release("first/0/1")
     assert names(queue.grant()) == ["large", "small"]
 
 
 def test_one_that_is_larger_than_the_limit_goes_alone() -> None:
-    queue = asked(30, claim("huge", 500), claim("small", 1, 1))
+    queue = asked(30, reservation("huge", 500), reservation("small", 1, 1))
     assert names(queue.grant()) == ["huge"]
     assert queue.grant() == []
     queue.release("huge/0/1")
@@ -101,39 +106,39 @@ def test_one_that_is_larger_than_the_limit_goes_alone() -> None:
 
 
 def test_the_same_holder_asking_again_keeps_its_room_and_is_counted_once() -> None:
-    queue = asked(30, claim("a", 10))
+    queue = asked(30, reservation("a", 10))
     queue.grant()
-    queue.reserve(claim("a", 10, 9))
+    queue.reserve(reservation("a", 10, 9))
     assert queue.in_use == 10
     assert queue.grant() == []
     assert queue.place("a/0/1").granted
 
 
 def test_one_that_waits_and_asks_again_keeps_its_place() -> None:
-    queue = asked(10, claim("holder", 10))
+    queue = asked(10, reservation("holder", 10))
     queue.grant()
-    for one in (claim("a", 10, 1), claim("b", 10, 2), claim("a", 10, 1)):
+    for one in (reservation("a", 10, 1), reservation("b", 10, 2), reservation("a", 10, 1)):
         queue.reserve(one)
     assert names(queue.waiting) == ["a", "b"]
     assert queue.place("b/0/1").ahead == 1
 
 
 def test_what_the_provider_has_already_is_counted_whatever_the_limit() -> None:
-    queue = asked(10, claim("a", 10))
+    queue = asked(10, reservation("a", 10))
     queue.grant()
-    queue.reserve(claim("found", 25, 1, held=True))
+    queue.reserve(reservation("found", 25, 1, held=True))
     assert queue.in_use == 35
     assert queue.place("found/0/1").granted
 
 
 def test_what_a_workflow_never_gave_back_is_free_when_its_next_attempt_asks() -> None:
-    queue = asked(10, claim("a", 10))
+    queue = asked(10, reservation("a", 10))
     queue.grant()
-    second = claim("a", 6, 5).model_copy(update={"holder": "a/0/2"})
+    second = reservation("a", 6, 5).model_copy(update={"holder": "a/0/2"})
     queue.reserve(second)
     assert names(queue.grant()) == ["a"]
     assert (queue.in_use, queue.place("a/0/1").granted, queue.place("a/0/2").granted) == (6, False, True)
-    queue.reserve(claim("a", 10))  # the workflow was reset, and the first attempt is under way again
+    queue.reserve(reservation("a", 10))  # the workflow was reset, and the first attempt is under way again
     assert names(queue.grant()) == ["a"]
     assert (queue.in_use, queue.place("a/0/1").granted, queue.place("a/0/2").granted) == (10, True, False)
 
@@ -141,7 +146,7 @@ def test_what_a_workflow_never_gave_back_is_free_when_its_next_attempt_asks() ->
 def test_what_is_adopted_is_carried_in_a_page_at_most() -> None:
     queue = asked(10)
     for number in range(1000):
-        queue.reserve(claim(f"found-{number}", 1, held=True))
+        queue.reserve(reservation(f"found-{number}", 1, held=True))
     assert 200 < len(queue.holding) < 1000
     assert len(to_json(queue.holding)) <= 64 * 1024
     for number in range(1000):
@@ -150,13 +155,13 @@ def test_what_is_adopted_is_carried_in_a_page_at_most() -> None:
 
 
 def test_giving_back_what_nobody_has_changes_nothing() -> None:
-    queue = asked(10, claim("a", 10))
+    queue = asked(10, reservation("a", 10))
     queue.release("b/0/1")
     assert names(queue.grant()) == ["a"]
 
 
 def test_a_lowered_limit_gives_nothing_out_before_there_is_room_again() -> None:
-    queue = asked(30, claim("a", 15), claim("b", 15, 1), claim("c", 5, 2))
+    queue = asked(30, reservation("a", 15), reservation("b", 15, 1), reservation("c", 5, 2))
     queue.grant()
     queue.limit = 10
     queue.release("a/0/1")
@@ -168,7 +173,7 @@ def test_a_lowered_limit_gives_nothing_out_before_there_is_room_again() -> None:
 def test_what_is_carried_to_a_new_run_fits_into_a_payload() -> None:
     queue = Queue(10**9)
     for number in range(2000):
-        queue.reserve(claim(f"batch-{number:04d}-" + "x" * 180, 1, number))
+        queue.reserve(reservation(f"batch-{number:04d}-" + "x" * 180, 1, number))
     queue.grant()
     carried = sum(len(one.model_dump_json()) for one in queue.holding)
     page = sum(len(one.model_dump_json()) for one in queue.page())
@@ -184,7 +189,7 @@ def test_the_limit_holds_and_everybody_has_a_turn_in_any_order_of_events(seed: i
         if left and draw.random() < 0.5:
             number = left.pop()
             queue.reserve(
-                claim(
+                reservation(
                     f"b{number}",
                     draw.randint(1, 60),
                     draw.randint(0, 50),
@@ -209,15 +214,15 @@ class Simple:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.holding: dict[str, Claim] = {}
-        self.waiters: dict[str, Claim] = {}
+        self.holding: dict[str, Reservation] = {}
+        self.waiters: dict[str, Reservation] = {}
 
     @property
     def in_use(self) -> int:
         return sum(one.tokens for one in self.holding.values())
 
     @property
-    def waiting(self) -> list[Claim]:
+    def waiting(self) -> list[Reservation]:
         given = Counter[str]()
         for one in self.holding.values():
             given[one.fairness_key or batch_of(one.holder)] += one.tokens
@@ -226,19 +231,19 @@ class Simple:
             key=lambda one: (one.priority, given[one.fairness_key or batch_of(one.holder)], one.since, one.holder),
         )
 
-    def reserve(self, claim: Claim) -> bool:
-        room = claim.held or claim.holder in self.holding
+    def reserve(self, reservation: Reservation) -> bool:
+        room = reservation.held or reservation.holder in self.holding
         for one in [*self.holding.values(), *self.waiters.values()]:
-            if claim.workflow_id == one.workflow_id or claim.holder == one.holder:
+            if reservation.workflow_id == one.workflow_id or reservation.holder == one.holder:
                 self.release(one.holder)
-        (self.holding if room else self.waiters)[claim.holder] = claim
+        (self.holding if room else self.waiters)[reservation.holder] = reservation
         return room
 
     def release(self, holder: str) -> None:
         self.holding.pop(holder, None)
         self.waiters.pop(holder, None)
 
-    def grant(self) -> list[Claim]:
+    def grant(self) -> list[Reservation]:
         granted = []
         while self.waiters:
             first = self.waiting[0]
@@ -258,7 +263,7 @@ def test_any_order_of_events_gives_the_turns_that_sorting_all_who_wait_would_giv
         number, attempt, event = draw.randint(0, 25), draw.randint(1, 2), draw.random()
         holder = f"b{number % 9}/{number}/{attempt}"
         if event < 0.5:
-            one = Claim(
+            one = Reservation(
                 holder=holder,
                 workflow_id=f"w{number if draw.random() < 0.9 else number + 1}",
                 tokens=draw.randint(0, 60),
@@ -309,7 +314,7 @@ def test_five_thousand_who_wait_cost_no_more_a_turn_than_fifty_do(batches: int) 
         for number in range(count):
             holder = f"b{number % batches}/{number}/1"
             since = NOON + timedelta(seconds=number % 1000)
-            queue.reserve(Claim(holder=holder, workflow_id=holder, tokens=1000, since=since))
+            queue.reserve(Reservation(holder=holder, workflow_id=holder, tokens=1000, since=since))
         return queue
 
     def turns(queue: Queue) -> None:
@@ -332,6 +337,6 @@ def test_five_thousand_who_wait_cost_no_more_a_turn_than_fifty_do(batches: int) 
 def test_a_turn_of_many_gives_room_to_a_page_of_them_at_most() -> None:
     queue = Queue(10**9)
     for number in range(5000):
-        queue.reserve(Claim(holder=f"{number}/0/1", workflow_id=f"{number}", tokens=1, since=NOON))
+        queue.reserve(Reservation(holder=f"{number}/0/1", workflow_id=f"{number}", tokens=1, since=NOON))
     assert 300 < len(queue.grant()) < 400
     assert queue.grant() == []

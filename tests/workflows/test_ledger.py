@@ -16,7 +16,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, Wor
 
 from durabatch.activities.ledger_history import read_ledger_history
 from durabatch.contract import BatchStatus, LedgerView
-from durabatch.contract.ledger import LEDGER_WORKFLOW, Claim, LedgerStart, ledger_id
+from durabatch.contract.ledger import LEDGER_WORKFLOW, LedgerStart, Reservation, ledger_id
 from durabatch.workflows import LedgerWorkflow
 from support.house import House, asked, connect, open_house
 
@@ -264,7 +264,7 @@ async def test_what_a_ledger_held_is_read_from_its_history_in_any_order_of_event
                 await handle.signal("release", f"{name}/0/{number}")
                 continue
             since = datetime.now(UTC)
-            claim = Claim(
+            reservation = Reservation(
                 holder=f"{name}/0/{number}",
                 workflow_id=name,
                 tokens=draw.randint(1, 300),
@@ -272,7 +272,7 @@ async def test_what_a_ledger_held_is_read_from_its_history_in_any_order_of_event
                 held=draw.random() < 0.1,
                 priority=draw.choice([1, 3]),
             )
-            await handle.signal("reserve", args=[claim, LIMIT])
+            await handle.signal("reserve", args=[reservation, LIMIT])
         before = await view(house, handle)
         while (again := await view(house, handle)) != before:
             before = again
@@ -284,7 +284,7 @@ async def test_what_a_ledger_held_is_read_from_its_history_in_any_order_of_event
     assert before.holders and before.waiting
     assert {one.holder for one in history.holding} == {one.holder for one in before.holding}
     assert {one.holder for one in history.waiting} == {one.holder for one in before.queue}
-    assert sum(claim.tokens for claim in history.holding) == before.in_use
+    assert sum(reservation.tokens for reservation in history.holding) == before.in_use
     for name in others:
         await house.client.get_workflow_handle(name).terminate()
 
@@ -292,11 +292,11 @@ async def test_what_a_ledger_held_is_read_from_its_history_in_any_order_of_event
 @pytest.mark.slow
 async def test_two_thousand_who_wait_have_their_turns_and_the_ledger_answers_all_the_while(house: House) -> None:
     waiting = [
-        Claim(holder=f"b{n:04d}/0/1", workflow_id=f"b{n:04d}", tokens=1000, since=NOON + timedelta(seconds=n))
+        Reservation(holder=f"b{n:04d}/0/1", workflow_id=f"b{n:04d}", tokens=1000, since=NOON + timedelta(seconds=n))
         for n in range(2000)
     ]
     start = LedgerStart(account=house.task_queue, provider="sandbox", model="m", limit=1_000_000)
-    large = Claim(holder="large/0/1", workflow_id=f"{house.task_queue}-large", tokens=1_000_000, since=NOON)
+    large = Reservation(holder="large/0/1", workflow_id=f"{house.task_queue}-large", tokens=1_000_000, since=NOON)
     await house.client.start_workflow(Idle.run, id=large.workflow_id, task_queue=f"{house.task_queue}-idle")
     handle = await house.client.start_workflow(
         LedgerWorkflow.run,
@@ -324,8 +324,8 @@ async def test_two_thousand_who_wait_have_their_turns_and_the_ledger_answers_all
             a_task.append(0)
         assert event.event_id <= 4000  # the others have their turns in a run of their own
     # A ledger that starts with holders looks at once whether they, and the first twenty who wait, are still there.
-    found_gone = {claim.holder for claim in waiting[:20]} - set(told)
-    in_turn = [claim.holder for claim in waiting if claim.holder not in found_gone]
+    found_gone = {reservation.holder for reservation in waiting[:20]} - set(told)
+    in_turn = [reservation.holder for reservation in waiting if reservation.holder not in found_gone]
     assert told == in_turn[: len(told)]
     assert len(told) > 1000
     assert max(a_task) < 400

@@ -291,8 +291,8 @@ async def test_a_ledger_does_not_stay_with_a_version_that_has_no_workers(house: 
         assert (await ledger.query("ledger", result_type=LedgerView)).limit == 7
     async with house.worker(**versioned("2")):
         await make_current(house, "2")
-        claim = {"holder": "b/0/1", "workflow_id": "b", "tokens": 1, "since": "2026-01-01T00:00:00Z"}
-        await ledger.signal("reserve", args=[claim, 9])
+        reservation = {"holder": "b/0/1", "workflow_id": "b", "tokens": 1, "since": "2026-01-01T00:00:00Z"}
+        await ledger.signal("reserve", args=[reservation, 9])
         while (await ledger.query("ledger", result_type=LedgerView)).limit != 9:
             await asyncio.sleep(0.05)
         description = await ledger.describe()
