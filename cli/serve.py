@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import print_json, print_message, print_output, run_async
+from .terminal import print_json, print_message, print_output, run_async, until_stopped
 from .terminal import settings as read_settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -60,7 +60,7 @@ async def _worker(task_queue: str | None) -> None:
                     settings = stand_in.known(settings)
                 async with open_worker(opened.connection.client, settings, task_queue=queue):
                     print_message(f"Worker polls task queue {queue!r} at {opened.connection.address}.")
-                    await _until_stopped()
+                    await until_stopped()
             return
         except TemporalUnavailable as error:
             # Workers and Temporal may be started at the same time, in any order.
@@ -120,18 +120,7 @@ async def _dev(sandbox: bool, as_json: bool) -> None:
             print_output(f"Temporal  {server.address}\nWeb UI    {server.ui_url}\nStore     {opened.client.store.url}")
         sys.stdout.flush()
         print_message("A worker runs. Ctrl-C ends both; batches that are under way are kept.")
-        await _until_stopped()
-
-
-async def _until_stopped() -> None:
-    """Wait for Ctrl-C or SIGTERM, which is how this process is meant to end."""
-    try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError:
-        print_message("Stopping.")
-        task = asyncio.current_task()
-        assert task is not None
-        task.uncancel()
+        await until_stopped()
 
 
 def sandbox(

@@ -74,6 +74,17 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(INTERRUPTED) from None
 
 
+async def until_stopped() -> None:
+    """Wait for Ctrl-C or SIGTERM, which is how this process is meant to end."""
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        print_message("Stopping.")
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+
+
 def print_error(error: BaseException) -> None:
     """Print an error in one sentence, with what to do about it."""
     from ..contract import DurabatchError, InvalidInput

@@ -5,29 +5,33 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
-from . import batches
+from ..contract import DurabatchError
+from . import about, batches, files, models
 from .auth import Authentication
+from .body import Pace, Paced
 from .context import Context
 from .errors import ApiError, on_error, on_http_exception
+from .observed import Observed
 from .tenants import Tenants
 
 
-def create_app(context: Context) -> Starlette:
-    """Return the gateway as an ASGI application."""
-    routes: list[BaseRoute] = [Route("/healthz", healthz), *batches.routes()]
+def create_app(context: Context, pace: Pace | None = None) -> Starlette:
+    """Return the gateway as an ASGI application.
+
+    Args:
+        pace: how slowly a body may arrive.
+    """
     app = Starlette(
-        routes=routes,
-        middleware=[Middleware(Authentication, tenants=Tenants(context.settings.gateway.keys))],
-        exception_handlers={HTTPException: on_http_exception, ApiError: on_error, Exception: on_error},
+        routes=[*about.routes(), *files.routes(), *batches.routes(), *models.routes()],
+        middleware=[
+            Middleware(Observed, metrics=context.metrics),
+            Middleware(Authentication, tenants=Tenants(context.settings.gateway.keys)),
+            Middleware(Paced, pace=pace or Pace()),
+        ],
+        exception_handlers={HTTPException: on_http_exception, ApiError: on_error, DurabatchError: on_error},
     )
+    # A redirect would repeat whatever host the request names.
+    app.router.redirect_slashes = False
     app.state.context = context
     return app
-
-
-async def healthz(request: Request) -> Response:
-    """Answer that the process is alive."""
-    return JSONResponse({"status": "ok"})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..activities.providers.settings import is_loopback
 from .errors import ApiError, answer
 from .tenants import Tenants
 
 #: What load balancers and monitors ask, which have no key.
-OPEN = frozenset({"/healthz", "/readyz"})
+OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class Authentication:
@@ -24,6 +25,9 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
+        if self._tenants.open and not _from_here(request):
+            await answer(_STRANGER)(scope, receive, send)
+            return
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         key = given.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
         tenant = self._tenants.of(key)
@@ -32,6 +36,23 @@ class Authentication:
             return
         scope.setdefault("state", {})["tenant"] = tenant
         await self._app(scope, receive, send)
+
+
+_STRANGER = ApiError(
+    403, "Without keys the gateway serves only programs of this machine that name it by a loopback address."
+)
+
+
+def _from_here(request: Request) -> bool:
+    """Whether a request that needs no key was not sent by a web page, of another site or under another name.
+
+    A browser on this machine reaches loopback on behalf of any page that it shows.
+    """
+    named = [f"http://{request.headers.get('host', '')}", *request.headers.getlist("origin")]
+    try:
+        return all(is_loopback(url) for url in named)
+    except ValueError:  # half an IPv6 address
+        return False
 
 
 def _refusal(given: bool) -> ApiError:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from starlette.requests import Request
 
 from ..activities.store import Store
 from ..clients.client import BatchClient
 from ..workers.settings import Settings
+from .metrics import Metrics
 from .tenants import Tenant
+from .uploads import Uploads
 
 
-@dataclass(frozen=True, kw_only=True)
 class Context:
-    """One gateway's settings and connections."""
+    """One gateway's settings and connections.
 
-    settings: Settings
-    client: BatchClient
-    #: The provider of batches that name none, whatever the routes say; None to route by model.
-    provider: str | None = None
+    Args:
+        provider: the provider of batches that name none, whatever the routes say; None to route by model.
+    """
+
+    def __init__(self, settings: Settings, client: BatchClient, provider: str | None = None) -> None:
+        self.settings = settings
+        self.client = client
+        self.provider = provider
+        self.uploads = Uploads(settings.gateway.uploads)
+        self.metrics = Metrics()
 
     @property
     def store(self) -> Store:
+        """Where files and lists are."""
         return self.client.store
 
 

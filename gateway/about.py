@@ -1,0 +1,57 @@
+"""What a gateway tells of itself: alive, ready, measured."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from temporalio.service import RPCError
+
+from ..activities.store import IDENTITY
+from ..contract import StoreError
+from .context import Context, context_of
+
+#: A Temporal in reach answers in milliseconds.
+_PATIENCE = timedelta(seconds=2)
+
+
+def routes() -> list[BaseRoute]:
+    """Return the routes."""
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+async def healthz(request: Request) -> Response:
+    """Answer that the process is alive."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """Answer whether requests can be served: whether the store and Temporal answer."""
+    context = context_of(request)
+    checks = {"store": await _store(context), "temporal": await _temporal(context)}
+    ready = all(checks.values())
+    shown = {name: "ok" if works else "does not answer" for name, works in checks.items()}
+    return JSONResponse({"status": "ok" if ready else "not ready", **shown}, 200 if ready else 503)
+
+
+async def _store(context: Context) -> bool:
+    try:
+        await context.store.entry(IDENTITY)
+    except StoreError:
+        return False
+    return True
+
+
+async def _temporal(context: Context) -> bool:
+    try:
+        return await context.client.temporal.service_client.check_health(timeout=_PATIENCE)
+    except RPCError:
+        return False
+
+
+async def metrics(request: Request) -> Response:
+    """Answer with what this process has done, for Prometheus."""
+    context = context_of(request)
+    return PlainTextResponse(context.metrics.text(context.uploads.active), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,187 @@
+"""`/v1/files`: create, list, retrieve, content, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from ..activities.gateway import files as shelf
+from ..contract.gateway import FileRecord
+from ..contract.gateway_layout import Listed, content_path, make_id
+from . import index
+from .body import pieces
+from .context import context_of, tenant_of
+from .download import download
+from .errors import ApiError, not_found
+from .form import read_form
+from .incoming import Incoming
+from .params import after_of, limit_of, oldest_first
+
+#: Source: the openai package, FileCreateParams.purpose.
+PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
+#: Seconds that a file may live. Source: the openai package, FileCreateParams.ExpiresAfter.
+SHORTEST_LIFE, LONGEST_LIFE = 3_600, 2_592_000
+
+#: Source: OpenAI's Files reference; it is the default as well.
+_MOST_LISTED = 10_000
+#: Files of one answer, whatever was asked for: a client reads on where there are more.
+_LONGEST_PAGE = 1_000
+#: What a multipart body has beside the bytes of its file, at most.
+_AROUND = 128 * 1024
+
+
+def routes() -> list[BaseRoute]:
+    """Return the routes."""
+    return [
+        Route("/v1/files", create, methods=["POST"]),
+        Route("/v1/files", listing, methods=["GET"]),
+        Route("/v1/files/{file_id}", retrieve, methods=["GET"]),
+        Route("/v1/files/{file_id}", delete, methods=["DELETE"]),
+        Route("/v1/files/{file_id}/content", content, methods=["GET"]),
+    ]
+
+
+async def create(request: Request) -> Response:
+    """Take an upload: its bytes go straight into the store, and it is a file when all of them are there."""
+    context, tenant = context_of(request), tenant_of(request).name
+    most = context.settings.gateway.max_file_bytes
+    async with context.uploads.slot():
+        now = datetime.now(UTC)
+        file_id = make_id(Listed.FILES, now, secrets.token_hex(8))
+        async with Incoming(context.store, content_path(tenant, file_id)) as incoming:
+            form = await read_form(request, pieces(request, most + _AROUND), incoming.write)
+            if incoming.size > most:
+                raise ApiError(413, f"The file is too large: {most:,} bytes at most.", code="file_too_large")
+            record = _described(file_id, now, incoming.size, form.filename, form.fields)
+            if record.purpose == "batch" and (problem := await incoming.problem()):
+                raise ApiError(400, problem, code="invalid_file_format")
+            await incoming.flush()
+        await shelf.register(context.store, tenant, record)
+    return JSONResponse(wire(record))
+
+
+def _described(file_id: str, now: datetime, size: int, filename: str | None, fields: Mapping[str, str]) -> FileRecord:
+    for name, given in (("file", filename), ("purpose", fields.get("purpose"))):
+        if given is None:
+            raise ApiError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+    purpose = fields["purpose"]
+    if purpose not in PURPOSES:
+        known = ", ".join(f"'{one}'" for one in PURPOSES)
+        raise ApiError(400, f"'{purpose[:100]}' is not one of [{known}] - 'purpose'", param="purpose")
+    created_at = int(now.timestamp())
+    life = _life(fields)
+    return FileRecord(
+        id=file_id,
+        bytes=size,
+        created_at=created_at,
+        filename=filename or "",
+        purpose=purpose,
+        expires_at=None if life is None else created_at + life,
+    )
+
+
+def _life(fields: Mapping[str, str]) -> int | None:
+    anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
+    if anchor is None and seconds is None:
+        return None
+    return lifetime({"anchor": anchor, "seconds": int(seconds) if seconds and seconds.isdecimal() else seconds})
+
+
+def lifetime(expires_after: object, field: str = "expires_after") -> int:
+    """Return the seconds of an `expires_after` object.
+
+    Raises:
+        ApiError: it is not what OpenAI takes.
+    """
+    if not isinstance(expires_after, dict) or expires_after.get("anchor") != "created_at":
+        raise ApiError(
+            400,
+            f"Invalid value for '{field}.anchor'. Supported values are: 'created_at'.",
+            param=f"{field}.anchor",
+            code="invalid_value",
+        )
+    seconds = expires_after.get("seconds")
+    if not isinstance(seconds, int) or not SHORTEST_LIFE <= seconds <= LONGEST_LIFE:
+        raise ApiError(
+            400,
+            f"Invalid '{field}.seconds': expected an integer from {SHORTEST_LIFE} to {LONGEST_LIFE}.",
+            param=f"{field}.seconds",
+            code="invalid_value",
+        )
+    return seconds
+
+
+async def listing(request: Request) -> Response:
+    """List files, newest first unless asked otherwise."""
+    context, tenant = context_of(request), tenant_of(request).name
+    limit = min(limit_of(request, _MOST_LISTED, _MOST_LISTED), _LONGEST_PAGE)
+    after, backwards = after_of(request, Listed.FILES), oldest_first(request)
+    purpose = request.query_params.get("purpose")
+    found: list[FileRecord] = []
+    whole = False
+    # One more than was asked for tells whether there is more; what is expired or half removed is made up for.
+    while not whole and len(found) <= limit:
+        wanted = limit + 1 - len(found)
+        ids = await index.page(context.store, tenant, Listed.FILES, after=after, limit=wanted, oldest_first=backwards)
+        whole = len(ids) < wanted
+        after = ids[-1] if ids else after
+        records = await asyncio.gather(*(shelf.find(context.store, tenant, id) for id in ids))
+        found += [record for record in records if record and purpose in (None, record.purpose)]
+    return JSONResponse(as_list([wire(record) for record in found[:limit]], more=len(found) > limit))
+
+
+def as_list(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    """Return a page of a list in OpenAI's shape."""
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more}
+
+
+async def retrieve(request: Request) -> Response:
+    """Tell what is known of a file."""
+    return JSONResponse(wire(await _file(request)))
+
+
+async def content(request: Request) -> Response:
+    """Send a file's bytes."""
+    record = await _file(request)
+    path = content_path(tenant_of(request).name, record.id)
+    return await download(
+        request, context_of(request).store, path, size=record.bytes, etag=record.id, filename=record.filename
+    )
+
+
+async def delete(request: Request) -> Response:
+    """Remove a file. A batch that was made of it has read its rows already, or fails."""
+    record = await _file(request)
+    await shelf.remove(context_of(request).store, tenant_of(request).name, record.id)
+    return JSONResponse({"id": record.id, "object": "file", "deleted": True})
+
+
+async def _file(request: Request) -> FileRecord:
+    file_id = request.path_params["file_id"]
+    record = await shelf.find(context_of(request).store, tenant_of(request).name, file_id)
+    if record is None:
+        raise not_found("File", file_id, "id")
+    return record
+
+
+def wire(record: FileRecord) -> dict[str, Any]:
+    """Return a file in OpenAI's shape."""
+    return {
+        "object": "file",
+        "id": record.id,
+        "purpose": record.purpose,
+        "filename": record.filename,
+        "bytes": record.bytes,
+        "created_at": record.created_at,
+        "expires_at": record.expires_at,
+        "status": "processed",
+        "status_details": None,
+    }

@@ -1,0 +1,52 @@
+"""`/v1/models`: the models that the configuration names."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from .context import Context, context_of, tenant_of
+from .errors import ApiError
+from .tenants import Tenant
+
+
+def routes() -> list[BaseRoute]:
+    """Return the routes."""
+    return [Route("/v1/models", listing, methods=["GET"]), Route("/v1/models/{model:path}", retrieve, methods=["GET"])]
+
+
+async def listing(request: Request) -> Response:
+    """List the models that routes name; a pattern names none."""
+    context, tenant = context_of(request), tenant_of(request)
+    named = dict.fromkeys(route.model for route in context.settings.gateway.routes if not set(route.model) & set("*?["))
+    data = [found for model in named if (found := _model(context, tenant, model))]
+    return JSONResponse({"object": "list", "data": data})
+
+
+async def retrieve(request: Request) -> Response:
+    """Tell whether a model may be used, and who runs it."""
+    model = request.path_params["model"]
+    found = _model(context_of(request), tenant_of(request), model)
+    if found is None:
+        raise ApiError(
+            404,
+            f"The model '{model[:100]}' does not exist or you do not have access to it.",
+            param="model",
+            code="model_not_found",
+        )
+    return JSONResponse(found)
+
+
+def _model(context: Context, tenant: Tenant, model: str) -> dict[str, Any] | None:
+    if tenant.models and not any(fnmatchcase(model, pattern) for pattern in tenant.models):
+        return None
+    fitting = (route.provider for route in context.settings.gateway.routes if fnmatchcase(model, route.model))
+    provider = context.provider or next(fitting, None)
+    if provider is None:
+        return None
+    # The gateway does not know when a provider made its models.
+    return {"id": model, "object": "model", "created": 0, "owned_by": provider}

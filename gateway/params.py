@@ -1,0 +1,69 @@
+"""What a query says, checked, with OpenAI's words for what is wrong."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from ..contract.gateway_layout import Listed, is_id
+from .errors import ApiError, not_found
+
+
+def limit_of(request: Request, default: int, most: int) -> int:
+    """Return how many objects of a list are asked for.
+
+    Raises:
+        ApiError: it is no number from 1 to `most`.
+    """
+    given = request.query_params.get("limit")
+    if given is None:
+        return default
+    try:
+        limit = int(given) if len(given) < 20 else most + 1
+    except ValueError:
+        raise ApiError(
+            400, "Invalid type for 'limit': expected an integer.", param="limit", code="invalid_type"
+        ) from None
+    if limit < 1:
+        raise ApiError(
+            400,
+            f"Invalid 'limit': integer below minimum value. Expected a value >= 1, but got {limit} instead.",
+            param="limit",
+            code="integer_below_min_value",
+        )
+    if limit > most:
+        raise ApiError(
+            400,
+            f"Invalid 'limit': integer above maximum value. Expected a value <= {most}, but got {given[:20]} instead.",
+            param="limit",
+            code="integer_above_max_value",
+        )
+    return limit
+
+
+def after_of(request: Request, listed: Listed) -> str | None:
+    """Return the id behind which a page of a list begins.
+
+    Raises:
+        ApiError: it is no id of this kind.
+    """
+    after = request.query_params.get("after") or None
+    if after is not None and not is_id(listed, after):
+        raise not_found("File" if listed is Listed.FILES else "Batch", after, "after")
+    return after
+
+
+def oldest_first(request: Request) -> bool:
+    """Return whether a list is asked for from its oldest object on.
+
+    Raises:
+        ApiError: `order` is neither asc nor desc.
+    """
+    order = request.query_params.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise ApiError(
+            400,
+            f"Invalid value: '{order[:100]}'. Supported values are: 'asc' and 'desc'.",
+            param="order",
+            code="invalid_value",
+        )
+    return order == "asc"

@@ -1,0 +1,144 @@
+"""The HTTP server: uvicorn, with the limits on slow and huge requests that it lacks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ..contract import ConfigurationError
+
+#: Seconds in which the head of a request arrives, from its first byte on, or from the connection on.
+_HEAD_SECONDS = 10.0
+#: Bytes of a head. httptools itself takes any number.
+_HEAD_BYTES = 64 * 1024
+#: Seconds for the rest of a body that was answered before its end. It is read and thrown away: a client that is still
+#: sending when the connection closes never sees its answer.
+_LINGER_SECONDS = 30.0
+#: Seconds that an idle connection stays open: longer than official clients keep theirs (5 s), so that none is closed
+#: just when it is used again.
+_KEEP_ALIVE_SECONDS = 65
+#: Seconds that requests under way have at the end of the process.
+_GRACE_SECONDS = 10
+
+
+class Connection(HttpToolsProtocol):
+    """One connection, which is closed when a head is late or long, or a body goes on after its answer."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._in_body = False
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._close_in(_HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stay()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._head_bytes > _HEAD_BYTES:
+            self._refuse(431, "The request's head is too large.")
+        elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._close_in(_HEAD_SECONDS)
+
+    def on_headers_complete(self) -> None:
+        self._stay()
+        self._in_head, self._in_body, self._head_bytes = False, True, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._stay()
+        self._in_head, self._in_body = True, False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body and not self.transport.is_closing():
+            self._close_in(_LINGER_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "The request is no valid HTTP.")
+
+    def _refuse(self, status: int, message: str) -> None:
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+        body = json.dumps({"error": error}).encode()
+        head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
+
+    def _close_in(self, seconds: float) -> None:
+        self._stay()
+        self._timer = self.loop.call_later(seconds, self.transport.close)
+
+    def _stay(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The command has its own way to end.
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
+    """Serve an application for as long as the block lasts, and yield its URL.
+
+    Args:
+        port: 0 for a free one.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve([listener]))
+    try:
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        # Listening from here on: who connects before the server is up waits for it.
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The gateway cannot listen on {host}:{port} ({error.strerror}): choose another --host or --port."
+        ) from None

@@ -1,0 +1,75 @@
+"""The gateway over real HTTP on loopback, with a store of its own. Files need no Temporal, and there is none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from openai import AsyncOpenAI
+from temporalio.client import Client
+
+from durabatch.activities.store import Store
+from durabatch.clients.client import BatchClient
+from durabatch.gateway.app import create_app
+from durabatch.gateway.body import Pace
+from durabatch.gateway.context import Context
+from durabatch.gateway.server import serving
+from durabatch.workers import Settings
+
+#: A request line of a batch.
+LINE = b'{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}\n'
+
+
+@dataclass
+class Door:
+    """A gateway that serves."""
+
+    url: str  #: Without a path.
+    folder: Path  #: The store's.
+    store: Store
+    openai: AsyncOpenAI
+    http: httpx2.AsyncClient
+
+    def client(self, key: str) -> AsyncOpenAI:
+        """Return an official client with another key. Its connections are closed with the test's event loop."""
+        return self.openai.with_options(api_key=key)
+
+    def objects(self) -> list[str]:
+        """Return the paths of all files in the store, temporary ones included."""
+        return sorted(str(file.relative_to(self.folder)) for file in self.folder.rglob("*") if file.is_file())
+
+
+Opener = Callable[..., AbstractAsyncContextManager[Door]]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Opener:
+    """Return what opens a gateway; its arguments are lines of [gateway], and the pace of bodies."""
+
+    @contextlib.asynccontextmanager
+    async def opened(gateway: str = "", pace: Pace | None = None) -> AsyncIterator[Door]:
+        config = tmp_path / "durabatch.toml"
+        config.write_text(f'[store]\nurl = "{tmp_path / "store"}"\n[gateway]\n{gateway}\n')
+        settings = Settings.load(config, {})
+        store = Store.open(settings.store.url)
+        temporal = await Client.connect("127.0.0.1:1", lazy=True)
+        app = create_app(Context(settings, BatchClient(temporal, store)), pace)
+        async with (
+            serving(app, "127.0.0.1", 0) as url,
+            AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, _strict_response_validation=True) as openai,
+            httpx2.AsyncClient(base_url=url, timeout=60) as http,
+        ):
+            yield Door(url, tmp_path / "store", store, openai, http)
+
+    return opened
+
+
+@pytest.fixture
+async def door(opened: Opener) -> AsyncIterator[Door]:
+    async with opened() as door:
+        yield door
