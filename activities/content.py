@@ -72,10 +72,10 @@ def _write(spool: BinaryIO, store: Store, provider: Provider, rows: AttemptRows,
     seal, digest = rows.seal, hashlib.sha256()
     format = provider.rows
     first = True
-    for number, row, data in _with_data(store, rows.shard, rows.read_sent(store)):
+    for number, row, data in with_data(store, rows.shard, rows.read_sent(store)):
         if not number % 1024:
             lease.check()
-        prepared = _prepared(format, row, data, spec)
+        prepared = prepare_row(format, row, data, spec)
         digest.update(prepared)
         digest.update(b"\n")
         sent_as = format.sent_id(row.custom_id, seal, number)
@@ -87,7 +87,7 @@ def _write(spool: BinaryIO, store: Store, provider: Provider, rows: AttemptRows,
     spool.flush()
 
 
-def _prepared(format: RowFormat, row: IndexRow, data: bytes, spec: BatchSpec) -> bytes:
+def prepare_row(format: RowFormat, row: IndexRow, data: bytes, spec: BatchSpec) -> bytes:
     try:
         found = parse(data)
         if found.custom_id == row.custom_id:
@@ -97,7 +97,7 @@ def _prepared(format: RowFormat, row: IndexRow, data: bytes, spec: BatchSpec) ->
     raise _changed()
 
 
-def _with_data(
+def with_data(
     store: Store, shard: ShardRecord, rows: Iterator[tuple[int, IndexRow]]
 ) -> Iterator[tuple[int, IndexRow, bytes]]:
     """Yield rows with their bytes, reading the shard's part of the input once from front to back."""

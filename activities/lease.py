@@ -15,7 +15,7 @@ from typing import Any
 
 from temporalio import activity
 from temporalio.client import AsyncActivityCancelledError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from ..contract import ProviderUnavailable
 
@@ -34,6 +34,10 @@ class Lease:
     renewed_at: float = field(default_factory=time.monotonic)  #: When the last heartbeat went out.
     lost: bool = False  #: Whether the lease may have run out, because the process or its event loop stood still.
     expired: bool = False  #: Whether it has run out.
+    #: When Temporal last said that the step is this process's (see `confirm`).
+    confirmed_at: float = field(default_factory=time.monotonic)
+    taken: bool = False  #: Whether Temporal has said that it is not.
+    unwanted: bool = False  #: Whether Temporal has said that the step is to be cancelled.
 
     def renew(self) -> None:
         """Note a heartbeat."""
@@ -49,6 +53,15 @@ class Lease:
         # Half the lease: a heartbeat takes its time to the server, and what the caller does next takes time as well.
         return not self.lost and (self.timeout is None or time.monotonic() - self.renewed_at < self.timeout / 2)
 
+    def sure(self) -> bool:
+        """Return whether Temporal has confirmed lately that the step is this process's.
+
+        `alive` goes by the heartbeats that were sent, `sure` by those that Temporal has heard.
+        """
+        if self.timeout is None:
+            return True
+        return not self.taken and not self.lost and time.monotonic() - self.confirmed_at < self.timeout / 2
+
     async def confirm(self) -> bool:
         """Ask Temporal whether this process still has the step.
 
@@ -59,16 +72,19 @@ class Lease:
         try:
             client = activity.client()
         except RuntimeError:  # outside of a worker there is nobody to ask, and nobody who would take it over
+            self.confirmed_at = time.monotonic()
             return True
         asked_at = time.monotonic()
         try:
             # With the same facts as every heartbeat: the next attempt gets those of the last one only.
             await client.get_async_activity_handle(task_token=activity.info().task_token).heartbeat(self._details())
         except AsyncActivityCancelledError:
-            pass  # it is ours, and the cancel reaches it by its own way
-        except RPCError:
+            self.unwanted = True  # it is ours, and the cancel reaches it by its own way
+        except RPCError as error:
+            self.taken = self.taken or error.status is RPCStatusCode.NOT_FOUND
             return False
         self.renewed_at = max(self.renewed_at, asked_at)
+        self.confirmed_at = max(self.confirmed_at, asked_at)
         return self.alive()
 
     def _details(self) -> dict[str, Any]:
@@ -84,7 +100,7 @@ class Lease:
         if self.canceled:
             raise StepCanceled
         if self.has_expired():
-            raise _lost_step()
+            raise lost_step()
 
     async def hold(self) -> None:
         """Let the step end here unless Temporal says that this process still has it.
@@ -93,14 +109,14 @@ class Lease:
             ProviderUnavailable: it does not say so.
         """
         if not await self.confirm():
-            raise _lost_step()
+            raise lost_step()
 
 
 class StepCanceled(Exception):
     """The step was cancelled."""
 
 
-def _lost_step() -> ProviderUnavailable:
+def lost_step() -> ProviderUnavailable:
     return ProviderUnavailable("The worker stood still, and another one may be doing this step by now.")
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .apply import Apply
+from .direct.collect import Collect
+from .direct.run import RunRows
 from .follow import Follow
 from .ledger import LedgerSteps
 from .plan import Plan
@@ -27,6 +29,8 @@ def all_activities(resources: Resources) -> list[Callable[..., Any]]:
         follow.poll,
         follow.cancel,
         follow.fetch,
+        RunRows(resources).run_rows,
+        Collect(resources).collect,
         submit.tidy,
         settle.settle,
         apply.apply,

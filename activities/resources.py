@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from ..contract import AccountMismatch, ConfigurationError, StoreError, WorkerBusy
 from ..contract.steps import ApplyRequest, Attempt, FinishRequest
@@ -15,6 +17,10 @@ from .log import logger
 from .prices import Prices
 from .providers import Provider, ProviderSettings, open_provider
 from .store import Store
+
+if TYPE_CHECKING:
+    from .direct.calls import Calls
+    from .direct.local_lane import Lane
 
 #: Python works on one row at a time, however many threads it has: a second one uses the first one's waits for disk and
 #: network, and more would only take more memory, and keep the event loop waiting.
@@ -77,6 +83,7 @@ class Resources:
         self.governors = Governors(heartbeat)
         self._settings_of = settings_of
         self._open: dict[str, Provider] = {}
+        self._calls: dict[str, Calls] = {}
         self._users = 0
         self._row_work: asyncio.Semaphore | None = None
 
@@ -151,6 +158,27 @@ class Resources:
             )
         return self.provider(name)
 
+    def calls(self, name: str) -> Calls:
+        """Return the connections for a provider's ordinary calls, opened at their first use.
+
+        Raises:
+            ConfigurationError: the provider has no direct mode, or no call can be sent from this environment.
+        """
+        if name not in self._calls:
+            from .direct.calls import Calls  # aiohttp takes a tenth of a second, which batch mode need not wait for
+
+            live = self.provider(name).live
+            if live is None:
+                raise ConfigurationError(f"Provider {name} has no direct mode: run the batch in mode batch.")
+            self._calls[name] = Calls(self.settings(name), live.headers)
+        return self._calls[name]
+
+    def lane(self, settings: ProviderSettings, account: str, model: str) -> AbstractAsyncContextManager[Lane]:
+        """Return the lane of an attempt's calls to a model."""
+        from .direct.local_lane import open_lane
+
+        return open_lane(settings.max_concurrent_requests)
+
     def prices(self, name: str) -> Prices:
         """Return a provider's prices."""
         settings = self.settings(name)
@@ -162,6 +190,9 @@ class Resources:
         for provider in self._open.values():
             await provider.close()
         self._open.clear()
+        for calls in self._calls.values():
+            await calls.close()
+        self._calls.clear()
         self._row_work = None
 
 

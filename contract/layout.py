@@ -19,6 +19,9 @@
             attempt-1/
                 rows.json                        the rows that an attempt after the first takes
                 output.jsonl, error.jsonl        what the provider sent
+                kept/1-0f3a…-00000.jsonl         in direct mode: answers, as each run has kept them,
+                sent/1-0f3a….rows, ….mark        and which rows it was to send, and how many it may have sent
+                ran.json                         and what became of all that
                 intent, intent-2, …              notes of creates that may have bought something
                 withdrawn-1, …                   the numbers of notes that were withdrawn
             unmatched.jsonl                      lines of the provider's that belong to no row
@@ -58,6 +61,9 @@ _INDEX = "rows.jsonl"
 _SETTLED = "settled.json"
 _UNMATCHED = "unmatched.jsonl"
 _PICKED = "rows.json"
+_RAN = "ran.json"
+_KEPT = "kept"
+_SENT = "sent"
 _LINES = ".jsonl"
 _MANIFEST = ".manifest.json"
 
@@ -85,9 +91,24 @@ class Kind(StrEnum):
     SHARD_RESULTS = "shard's results"
     PICKED = "picked rows"
     ANSWERS = "answers"  #: What the provider sent.
+    KEPT = "kept answers"  #: Of a run in direct mode.
+    SENT = "sent rows"  #: Which rows a run in direct mode was to send.
+    MARK = "mark"  #: How many of them it may have sent.
+    RAN = "ran"  #: What became of all runs.
     NOTE = "note"
     WITHDRAWN = "withdrawn note"
     OTHER = "other"  #: Something else below shards/, which is Durabatch's alone.
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One execution of the step that runs an attempt's rows in direct mode."""
+
+    number: int  #: From 1, higher than that of every run that was seen when it began.
+    token: str  #: Eight random hexadecimal digits: two runs that began at once differ by them.
+
+    def __str__(self) -> str:
+        return f"{self.number}-{self.token}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +118,8 @@ class Name:
     kind: Kind
     shard: int | None = None
     attempt: int | None = None
-    number: int = 0  #: Of a note, from 1; of a file among the files of an input, from 0.
+    number: int = 0  #: Of a note, from 1; of a file among the files of an input, or of those of a run, from 0.
+    run: Run | None = None  #: Of what a run in direct mode wrote.
     stem: str = ""  #: Which of the two: results or errors, output or error; of a brought file, its own name.
     manifest: bool = False  #: Of results: whether it lists the parts that they are in.
 
@@ -212,6 +234,26 @@ def answers_path(root: str, shard: int, attempt: int, which: str) -> str:
     return f"{root}/{attempt_folder(shard, attempt)}/{which}{_LINES}"
 
 
+def kept_path(root: str, shard: int, attempt: int, run: Run, number: int) -> str:
+    """Return the path of a run's answers, in direct mode: it writes some every few seconds, numbered from 0."""
+    return f"{root}/{attempt_folder(shard, attempt)}/{_KEPT}/{run}-{number:05d}{_LINES}"
+
+
+def sent_path(root: str, shard: int, attempt: int, run: Run) -> str:
+    """Return the path of the list of rows that a run is to send."""
+    return f"{root}/{attempt_folder(shard, attempt)}/{_SENT}/{run}.rows"
+
+
+def mark_path(root: str, shard: int, attempt: int, run: Run) -> str:
+    """Return the path of the mark: how many rows of its list a run may have sent."""
+    return f"{root}/{attempt_folder(shard, attempt)}/{_SENT}/{run}.mark"
+
+
+def ran_path(root: str, shard: int, attempt: int) -> str:
+    """Return the path of what became of an attempt's runs in direct mode."""
+    return f"{root}/{attempt_folder(shard, attempt)}/{_RAN}"
+
+
 def note_path(root: str, shard: int, attempt: int, number: int) -> str:
     """Return the path of the note that a create is about to be sent; the first one's has no number."""
     return f"{root}/{attempt_folder(shard, attempt)}/{'intent' if number == 1 else f'intent-{number}'}"
@@ -257,6 +299,8 @@ _IN_SHARD = re.compile(
     # With any suffix: nobody but Durabatch writes there, and a trace of a purchase must not be overlooked.
     r"|(?P<stem>results|errors)\.[^/]+"
     r"|attempt-(?P<attempt>\d+)/(?:(?P<picked>rows\.json)|(?P<answers>output|error)\.jsonl"
+    r"|(?P<ran>ran\.json)|kept/(?P<kept>\d+-[0-9a-f]{8})-(?P<kept_number>\d{5,})\.jsonl"
+    r"|sent/(?P<sent>\d+-[0-9a-f]{8})\.(?P<which>rows|mark)"
     r"|(?P<note>intent)(?:-(?P<noted>\d+))?|withdrawn-(?P<withdrawn>\d+)|.+)",
     re.DOTALL,
 )
@@ -295,11 +339,24 @@ def _in_shard(shard: int, rest: str) -> Name:
         return Name(kind=Kind.PICKED, shard=shard, attempt=attempt)
     if found["answers"]:
         return Name(kind=Kind.ANSWERS, shard=shard, attempt=attempt, stem=found["answers"])
+    if found["ran"]:
+        return Name(kind=Kind.RAN, shard=shard, attempt=attempt)
+    if found["kept"]:
+        run, number = _run(found["kept"]), int(found["kept_number"])
+        return Name(kind=Kind.KEPT, shard=shard, attempt=attempt, run=run, number=number)
+    if found["sent"]:
+        kind = Kind.SENT if found["which"] == "rows" else Kind.MARK
+        return Name(kind=kind, shard=shard, attempt=attempt, run=_run(found["sent"]))
     if found["note"]:
         return Name(kind=Kind.NOTE, shard=shard, attempt=attempt, number=int(found["noted"] or 1))
     if found["withdrawn"]:
         return Name(kind=Kind.WITHDRAWN, shard=shard, attempt=attempt, number=int(found["withdrawn"]))
     return Name(kind=Kind.OTHER, shard=shard, attempt=attempt)
+
+
+def _run(text: str) -> Run:
+    number, _, token = text.partition("-")
+    return Run(int(number), token)
 
 
 def is_written(name: str) -> bool:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import re
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -18,40 +16,18 @@ import httpx2
 
 from ...contract import (
     AnswerLost,
-    AuthenticationFailed,
     ProviderError,
     ProviderNotFound,
-    ProviderRefused,
     ProviderUnavailable,
-    QueueFull,
-    QuotaExhausted,
-    RateLimited,
 )
 from . import http_client, parsing, redaction, refusals
 from .redirects import MAX_REDIRECTS, origin, range_of, redirects, target
-from .settings import NO_KEY, ProviderSettings
+from .settings import ProviderSettings
+from .status_errors import secret_of, status_error
 
 #: Where routes that list something end: a 404 of one is no word about a batch or a file.
 _LISTINGS = ("batches", "files")
-#: Codes and words by which providers say that their queue, rather than the request rate, is full.
-QUEUE_WORDS = (
-    "token_limit_exceeded",
-    "enqueued token limit",
-    "too many batches",
-    "batch_limit",
-    "too many active",
-)
-#: Codes and words by which providers say, whatever the status, that an account has no credit: OpenAI's `code` and
-#: Anthropic's message ("Your credit balance is too low to access the Anthropic API"). With 429 it may lift by itself.
-CREDIT_WORDS = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
-#: A provider is asked again after a day, whatever it says (in seconds).
-LONGEST_WAIT = 24 * 3600.0
-
-_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
-_GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 T = TypeVar("T")
-
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Http:
@@ -67,9 +43,8 @@ class Http:
 
     def __init__(self, settings: ProviderSettings, headers: Mapping[str, str]) -> None:
         self.name = settings.name
-        key = settings.api_key.get_secret_value() if settings.api_key else ""
-        self._key = "" if key == NO_KEY else key
-        self._key_variable = settings.key_variable
+        self._settings = settings
+        self._key = secret_of(settings)
         self._timeout = settings.timeout.total_seconds()
         self._client = http_client.open_client(settings, headers)
         #: The provider's clock at its last answer that had a date.
@@ -243,48 +218,21 @@ class Http:
         return found(f"Provider {self.name} sends the download on to {url.host}, which {what}.")
 
     def _status_error(self, response: httpx2.Response, content: bytes, creates: bool) -> ProviderError:
-        status = response.status_code
-        found = refusals.refusal(content)
-        said = redaction.redacted(found.words or found.code or _moved(response), self._key)
-        message = f"Provider {self.name} answered {status}: {said}" if said else _silent(self.name, status)
-        facts: dict[str, Any] = {"retry_after": retry_after(response.headers), "status": status}
-        reasons = f"{found.code} {found.words}".lower()
-        full = any(word in reasons for word in QUEUE_WORDS)
-        if status in (401, 403):
-            what = "refuses the key" if status == 401 else "does not allow this with the key"
-            reason = f"Provider {self.name} {what} ({status}): {said or 'it gave no reason'}"
-            return AuthenticationFailed(
-                f"{reason.rstrip('.')}. Check the environment variable {self._key_variable}, and what the key may do.",
-                status=status,
-            )
-        if status == 404:
-            route = response.request.url.path.rstrip("/").rpartition("/")[2]
-            if response.request.method == "GET" and route in _LISTINGS:
-                hint = "There is such a listing at the right base_url: see `durabatch doctor`."
-                message = f"{message.rstrip('.')}. {hint}"
-            return ProviderNotFound(message, status=status)
-        if status == 429:
-            return (QueueFull if full else RateLimited)(message, **facts)
-        if status >= 500 or status == 408:
-            # A server, or a proxy before it, that gave up waiting may have passed the request on.
-            return (AnswerLost if creates else ProviderUnavailable)(message, **facts)
-        if status == 425:
-            return ProviderUnavailable(message, **facts)
-        if full:
-            return QueueFull(message, **facts)
-        if status == 402 or any(word in reasons for word in CREDIT_WORDS):
-            message = f"{message.rstrip('.')}. Add credit to the account, or raise its limit."
-            return QuotaExhausted(message, status=status)
-        return ProviderRefused(message, status=status)
+        route = response.request.url.path.rstrip("/").rpartition("/")[2]
+        return status_error(
+            self._settings,
+            response.status_code,
+            response.headers,
+            content,
+            moved=_moved(response),
+            listing=response.request.method == "GET" and route in _LISTINGS,
+            creates=creates,
+        )
 
 
 def path_part(reference: str) -> str:
     """Return an id as one part of a path, whatever is in it."""
     return quote(reference, safe="")
-
-
-def _silent(name: str, status: int) -> str:
-    return f"Provider {name} gave no reason (HTTP {status})."
 
 
 def _moved(response: httpx2.Response) -> str:
@@ -299,31 +247,6 @@ def _date(headers: Mapping[str, str]) -> datetime | None:
     except (KeyError, ValueError):
         return None
     return found if found.tzinfo else None
-
-
-def retry_after(headers: Mapping[str, str], now: float | None = None) -> timedelta | None:
-    """Return how long the provider asks to be left alone: Retry-After (seconds or a date), or its own headers."""
-    seconds = _seconds_asked(headers, time.time() if now is None else now)
-    return None if seconds is None else timedelta(seconds=min(max(seconds, 0.0), LONGEST_WAIT))
-
-
-def _seconds_asked(headers: Mapping[str, str], now: float) -> float | None:
-    if _NUMBER.fullmatch(milliseconds := headers.get("retry-after-ms", "").strip()):
-        return float(milliseconds) / 1000
-    value = headers.get("retry-after", "").strip()
-    if _NUMBER.fullmatch(value):
-        return float(value)
-    if value:
-        try:
-            return email.utils.parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, OverflowError):
-            return None
-    for what in ("requests", "tokens"):
-        if headers.get(f"x-ratelimit-remaining-{what}") == "0":
-            found = _GO_DURATION.findall(headers.get(f"x-ratelimit-reset-{what}", ""))
-            if found:
-                return sum(float(number) * _SECONDS[unit] for number, unit in found)
-    return None
 
 
 async def _read_quietly(response: httpx2.Response) -> bytes:

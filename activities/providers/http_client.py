@@ -10,6 +10,7 @@ import socket
 import ssl
 import unicodedata
 from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2
@@ -52,7 +53,7 @@ def open_client(settings: ProviderSettings, headers: Mapping[str, str]) -> httpx
     timeout = httpx2.Timeout(silence, connect=min(silence, CONNECT_SECONDS))
     # httpx2 repeats nothing by itself. Connections are not limited: who may call how often is decided above.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
-    trust = _trust_of(settings)
+    trust = trust_of(settings)
     # A transport of our own does not know the environment's proxies, which could not reach our loopback.
     direct = httpx2.AsyncHTTPTransport(verify=trust, limits=limits) if is_loopback(settings.url) else None
     try:
@@ -67,12 +68,12 @@ def open_client(settings: ProviderSettings, headers: Mapping[str, str]) -> httpx
         )
     except ImportError:  # httpx2 speaks SOCKS with a package that is not ours to require
         raise ConfigurationError(
-            f"Provider {settings.name} cannot be reached through the SOCKS proxy that {_proxies()} names: unset it, "
-            "put the provider's host into NO_PROXY, or install its support with `pip install socksio`."
+            f"Provider {settings.name} cannot be reached through the SOCKS proxy that {named_proxies()} names: unset "
+            "it, put the provider's host into NO_PROXY, or install its support with `pip install socksio`."
         ) from None
     except (httpx2.InvalidURL, ValueError, TypeError):  # a proxy's URL, which may hold a password
         raise ConfigurationError(
-            f"The proxy that {_proxies()} names cannot be used for provider {settings.name}: write it as "
+            f"The proxy that {named_proxies()} names cannot be used for provider {settings.name}: write it as "
             "http://host:port, or unset it."
         ) from None
 
@@ -114,7 +115,12 @@ def _check_url(settings: ProviderSettings) -> None:
         ) from None
 
 
-def _trust_of(settings: ProviderSettings) -> ssl.SSLContext:
+def trust_of(settings: ProviderSettings) -> ssl.SSLContext:
+    """Return what decides whom to trust.
+
+    Raises:
+        ConfigurationError: the environment names certificates that cannot be read.
+    """
     file, folder = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
     try:
         return _trust(file, folder)
@@ -141,18 +147,19 @@ def _joined(headers: Mapping[str, str], others: Mapping[str, str]) -> httpx2.Hea
     return found
 
 
-def _proxies() -> str:
+def named_proxies() -> str:
     """Name the proxy variables that are set, never their values, which may hold a password."""
     found = [name for upper in _PROXIES for name in (upper, upper.lower()) if os.environ.get(name)]
     return " or ".join(dict.fromkeys(found)) or "the system"
 
 
-def _by_proxy(url: httpx2.URL) -> bool:
-    """Whether the environment has a URL's host reached through a proxy, so that a connection is one to the proxy."""
-    if is_loopback(str(url)):
-        return False
+def proxy_of(url: str) -> str | None:
+    """Return the proxy through which the environment has a URL's host reached; None for a direct connection."""
+    parts = urlsplit(url)
+    if is_loopback(url) or proxy_bypass(parts.hostname or ""):
+        return None
     proxies = getproxies()
-    return bool(proxies.get(url.scheme) or proxies.get("all")) and not proxy_bypass(url.host)
+    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def reason(error: httpx2.RequestError, seconds: float, url: httpx2.URL) -> str:
@@ -163,9 +170,23 @@ def reason(error: httpx2.RequestError, seconds: float, url: httpx2.URL) -> str:
         seconds: how long it was to wait for an answer.
         url: what was to be called.
     """
-    of_system = _of_proxy if _by_proxy(url) else _of_system
-    known = (why for cause in _causes(error) if (why := of_system(cause)) is not None)
-    why = next(known, None) or _of_client(error, seconds)
+    why = reason_of_system(error, str(url)) or _of_client(error, seconds)
+    return ended(why)
+
+
+def reason_of_system(error: BaseException, url: str) -> str | None:
+    """Return what TLS, the name service or the network say of an error, whichever client raised it; None if nothing.
+
+    Args:
+        error: what the client raised; what led to it tells.
+        url: what was to be called.
+    """
+    of_system = _of_system if proxy_of(url) is None else _of_proxy
+    return next((why for cause in _causes(error) if (why := of_system(cause)) is not None), None)
+
+
+def ended(why: str) -> str:
+    """Return a reason as the end of a sentence."""
     return why if why.endswith("?") else f"{why}."
 
 
@@ -194,17 +215,17 @@ def _of_proxy(cause: BaseException) -> str | None:
     """Return what TLS says, or what the name service or the network say of the proxy; None if it is something else."""
     fix = "correct the variable, or put the provider's host into NO_PROXY"
     if isinstance(cause, socket.gaierror):
-        return f"the name service (DNS) does not find the host of the proxy that {_proxies()} names; {fix}"
+        return f"the name service (DNS) does not find the host of the proxy that {named_proxies()} names; {fix}"
     if isinstance(cause, ConnectionRefusedError):
-        return f"nothing listens at the proxy that {_proxies()} names (connection refused); {fix}"
+        return f"nothing listens at the proxy that {named_proxies()} names (connection refused); {fix}"
     if isinstance(cause, OSError) and cause.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-        return f"there is no way to the network of the proxy that {_proxies()} names; {fix}"
+        return f"there is no way to the network of the proxy that {named_proxies()} names; {fix}"
     return _of_system(cause)
 
 
 def _of_client(error: httpx2.RequestError, seconds: float) -> str:
     words: tuple[tuple[type[httpx2.RequestError], str], ...] = (
-        (httpx2.ProxyError, f"the proxy that {_proxies()} names refused the connection"),
+        (httpx2.ProxyError, f"the proxy that {named_proxies()} names refused the connection"),
         (httpx2.ConnectTimeout, f"no connection within {min(seconds, CONNECT_SECONDS):g} s"),
         (httpx2.TimeoutException, f"no answer within {seconds:g} s"),
         (

@@ -91,6 +91,13 @@ class ProviderSettings(BaseModel):
             "arrives, or what it has used."
         ),
     ] = "reserved"
+    idempotency_key: Annotated[
+        bool,
+        Field(
+            description="Whether each call carries an Idempotency-Key, the same each time that its row is sent; for "
+            "servers that answer a repeated call with what they answered first."
+        ),
+    ] = False
     max_parallel_shards: Annotated[int, Field(ge=1, le=200, description="Shards of one batch under way.")] = 8
     batch_discount: Annotated[float, Field(ge=0, le=1, description="Share of the list price that a batch saves.")] = 0.5
     price_provider: Annotated[

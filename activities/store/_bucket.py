@@ -58,7 +58,7 @@ class Bucket(Backend):
         with cloud("read", self._uri(path)):
             return bytes(obstore.get(self._store, path).bytes())
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, durable: bool = True) -> None:
         with cloud("write", self._uri(path)):
             obstore.put(self._store, path, data)
 

@@ -59,9 +59,9 @@ class Folder(Backend):
         with disk("read", self._uri(path)):
             return self._file(path).read_bytes()
 
-    def write(self, path: str, data: bytes) -> None:
-        with self.writer(path, durable=True) as out:
-            out.write(data)
+    def write(self, path: str, data: bytes, durable: bool = True) -> None:
+        with self._new(path, durable) as file, disk("write", self._uri(path)):
+            _write(file, data)
 
     def create(self, path: str, data: bytes) -> bool:
         target = self._file(path)

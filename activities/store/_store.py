@@ -132,9 +132,15 @@ class Store:
         """Return a small object's bytes."""
         return await self._run(self._backend.read, _check(path))
 
-    async def write(self, path: str, data: bytes) -> None:
-        """Make or replace a small object, all or nothing."""
-        await self._run(self._backend.write, _check(path), data)
+    async def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        """Make or replace a small object, all or nothing.
+
+        Args:
+            path: what is made or replaced.
+            data: its bytes.
+            durable: as for `writer`.
+        """
+        await self._run(self._backend.write, _check(path), data, durable)
 
     async def create(self, path: str, data: bytes) -> bool:
         """Make a small object, all or nothing, unless there is one already; of any number of callers one succeeds.

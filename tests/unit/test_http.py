@@ -14,8 +14,9 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from durabatch.activities.providers import ProviderSettings
-from durabatch.activities.providers.http import LONGEST_WAIT, Http, retry_after
+from durabatch.activities.providers.http import Http
 from durabatch.activities.providers.redaction import MAX_CHARS
+from durabatch.activities.providers.status_errors import LONGEST_WAIT, retry_after
 from durabatch.contract import (
     AnswerLost,
     AuthenticationFailed,

@@ -14,6 +14,7 @@ from ..base import Capabilities, Provider
 from ..http import Http
 from ..settings import ProviderSettings
 from .batches import AnthropicBatches
+from .live import AnthropicLive
 from .rows import CHAT, HEAD, MESSAGES, TAIL, AnthropicRows
 
 #: The newer version, 2026-10-21, only takes away: it refuses temperature, top_p and top_k, which rows may carry
@@ -31,7 +32,8 @@ def open_provider(settings: ProviderSettings) -> Provider:
         ConfigurationError: no request can ever be sent with these settings, or in this environment.
     """
     key = settings.api_key.get_secret_value() if settings.api_key else ""
-    http = Http(settings, {"x-api-key": key, "anthropic-version": VERSION})
+    headers = {"x-api-key": key, "anthropic-version": VERSION}
+    http = Http(settings, headers)
 
     async def probe() -> datetime | None:
         await http.call("GET", "/v1/models", params={"limit": 1}, read=parsing.answered)
@@ -49,6 +51,7 @@ def open_provider(settings: ProviderSettings) -> Provider:
         ),
         rows=AnthropicRows(),
         batch_api=AnthropicBatches(http),
+        live=AnthropicLive(settings, headers),
         probe=probe,
         close=http.close,
     )

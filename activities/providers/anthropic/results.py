@@ -22,6 +22,7 @@ class _Result(msgspec.Struct):
     type: str | None = None
     message: msgspec.Raw = _NULL
     error: Any = None
+    request_id: str | None = None  # in direct mode only
 
 
 class _ResultLine(msgspec.Struct):
@@ -81,7 +82,7 @@ def outcome(line: bytes) -> Outcome:
         raise ValueError("nested too deep") from None
     result = found.result
     if result.type == "succeeded" or (result.type is None and first_byte(result.message) == b"{"):
-        return _succeeded(found.custom_id, result.message)
+        return _succeeded(found.custom_id, result.message, result.request_id)
     if result.type in _UNANSWERED:
         status, kind, message = _UNANSWERED[result.type]
         failure = RowFailure(type=kind, code=result.type, message=message)
@@ -103,7 +104,7 @@ def _failure(error: Any, otherwise: str | None) -> RowFailure:
     )
 
 
-def _succeeded(custom_id: str, body: msgspec.Raw) -> Outcome:
+def _succeeded(custom_id: str, body: msgspec.Raw, request_id: str | None) -> Outcome:
     try:
         answer = _answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -124,7 +125,7 @@ def _succeeded(custom_id: str, body: msgspec.Raw) -> Outcome:
         model=answer.model,
         tokens=_tokens(answer.usage),
         cache_writes=_cache_writes(answer.usage),
-        response=RowResponse(status_code=200, request_id=None, body=body),
+        response=RowResponse(status_code=200, request_id=request_id, body=body),
         failure=failure,
     )
 

@@ -1,4 +1,4 @@
-"""OpenAI's Files and Batches, and every server that speaks them.
+"""OpenAI's Files and Batches, its ordinary endpoints, and every server that speaks them.
 
 Protocol: https://platform.openai.com/docs/api-reference/batch and the types of the `openai` package (2026). A batch
 names an uploaded file, carries the marker in its metadata, and ends with an output file and an error file.
@@ -15,6 +15,7 @@ from ..http import Http
 from ..settings import ProviderSettings
 from .batches import OpenAIBatches
 from .files import OpenAIFiles
+from .live import OpenAILive
 from .rows import EMBEDDINGS, REQUIRED, OpenAIRows, is_azure
 
 #: Limits of a batch: https://platform.openai.com/docs/guides/batch (50,000 requests, 200 MB).
@@ -53,6 +54,7 @@ def open_provider(settings: ProviderSettings) -> Provider:
         batch_api=batches,
         files=OpenAIFiles(http),
         markers=batches,
+        live=OpenAILive(settings),
         probe=probe,
         close=http.close,
     )

@@ -1,0 +1,110 @@
+"""Keeps answers in the store while more come in: soon, and not one by one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ...contract.layout import Run
+from ..lease import Lease, lost_step
+from .kept import KeptRows
+
+#: Seconds that an answer waits at most, and bytes of answers that are kept at once.
+_SECONDS = 2.0
+_BYTES = 4 << 20
+#: Bytes that may wait while others are being written; then no more calls are begun.
+_MOST_BYTES = 32 << 20
+#: Seconds between two looks whether Temporal is there again.
+_LOOK_SECONDS = 0.25
+
+
+class Keeper:
+    """The answers of one run on their way to the store.
+
+    Args:
+        kept: where they go.
+        run: whose they are.
+        lease: of the step. What another worker may be doing by now is not kept.
+        at_once: how many answers are kept as soon as there are so many.
+    """
+
+    def __init__(self, kept: KeptRows, run: Run, lease: Lease, at_once: int) -> None:
+        self._kept = kept
+        self._run = run
+        self._lease = lease
+        self._at_once = at_once
+        self._waiting: list[tuple[int, int, bytes]] = []
+        self._bytes = 0
+        self._files = 0
+        self._lock = asyncio.Lock()
+        self._came = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self.rows = 0  #: Answers that are in the store.
+
+    def add(self, row: int, status: int, line: bytes) -> None:
+        """Take an answer: the row, its status, and its line of results."""
+        if not self._waiting:
+            self._came.set()
+        self._waiting.append((row, status, line))
+        self._bytes += len(line)
+        if len(self._waiting) >= self._at_once or self._bytes >= _BYTES:
+            self._enough.set()
+            if len(self._waiting) >= 2 * self._at_once or self._bytes >= _MOST_BYTES:
+                self._room.clear()
+
+    @property
+    def behind(self) -> bool:
+        """Whether so many answers wait that no more calls may be begun."""
+        return not self._room.is_set()
+
+    async def room(self) -> None:
+        """Wait until fewer answers wait."""
+        await self._room.wait()
+
+    async def work(self) -> None:
+        """Keep answers until cancelled.
+
+        Raises:
+            StoreError: the store failed.
+            ProviderUnavailable: the step is another worker's by now.
+        """
+        while True:
+            await self._came.wait()
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    await self._enough.wait()
+            except TimeoutError:
+                pass
+            await self.write()
+
+    async def write(self) -> None:
+        """Keep what waits.
+
+        Raises:
+            StoreError: the store failed.
+            ProviderUnavailable: the step is another worker's by now.
+        """
+        async with self._lock:
+            await self._write()
+
+    async def _write(self) -> None:
+        while not self._lease.sure():  # Temporal may only be away
+            if self._lease.taken or self._lease.lost or self._lease.unwanted:
+                raise lost_step()
+            await asyncio.sleep(_LOOK_SECONDS)
+        lines, self._waiting = self._waiting, []
+        self._bytes = 0
+        self._came.clear()
+        self._enough.clear()
+        self._room.set()
+        if not lines:
+            return
+        number, self._files = self._files, self._files + 1
+        try:
+            await self._kept.keep(self._run, number, lines)
+        except BaseException:
+            self._waiting = lines + self._waiting
+            raise
+        self.rows += len(lines)
+        self._lease.rows += len(lines)

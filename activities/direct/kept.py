@@ -1,0 +1,234 @@
+"""What the runs of an attempt leave in the store, so that a lost worker costs no more than the calls in flight.
+
+A *run* is one execution of the step. It writes, below the attempt's folder:
+
+- `sent/<run>.rows`, at its beginning: which rows it is to send, in order, as ranges of their numbers;
+- `sent/<run>.mark`: how many of them it may have sent, written *before* they are sent;
+- `kept/<run>-<seq>.jsonl`, every few seconds: the answers that it has by then, as lines of results. Before them comes a
+  line that says whose they are, so that nobody has to read answers to know which rows have one.
+
+A later run sends what has no answer. A row that two runs had below their marks was, for all that anybody can know, sent
+twice: that is what `repeated` counts. `ran.json` says which lines the attempt's output has, and makes it final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ...contract.errors import ObjectNotFound, StoreError
+from ...contract.layout import Kind, Run, kept_path, mark_path, parse_name, ran_path, sent_path
+from ...contract.steps import Attempt
+from ..store import Store
+
+#: An answer's status in an index: nobody answered the row; or it was not sent at all.
+UNANSWERED, UNSENT = 0, -1
+#: Bytes that are read of an answers' file for its index, at first.
+_HEAD = 1 << 16
+#: Files whose indexes are read at a time.
+_AT_ONCE = 16
+
+
+class Line(msgspec.Struct, frozen=True, array_like=True):
+    """One line of answers."""
+
+    row: int  #: Its number within the shard.
+    status: int  #: The HTTP status, or one of those above.
+    length: int  #: Bytes, the line break included.
+
+    @property
+    def succeeded(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class _Index(msgspec.Struct, frozen=True):
+    """The first line of a file of answers."""
+
+    rows: str  #: Digest of the attempt's rows.
+    lines: list[Line]
+
+
+class RanRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """ran.json: the output of an attempt in direct mode."""
+
+    rows: str  #: Digest of the attempt's rows.
+    lines: list[Line]  #: The lines of its output, in order.
+    repeated: int
+
+
+class _Sent(msgspec.Struct, frozen=True):
+    rows: str  #: Digest of the attempt's rows.
+    ranges: list[tuple[int, int]]  #: First row, and the one after the last.
+
+
+_index = msgspec.json.Decoder(_Index).decode
+_ran = msgspec.json.Decoder(RanRecord).decode
+_sent = msgspec.json.Decoder(_Sent).decode
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """A file of answers."""
+
+    path: str
+    start: int  #: Where its first answer begins.
+    lines: list[Line]
+
+
+@dataclass
+class Found:
+    """What earlier runs left."""
+
+    newest: int = 0  #: The highest number of a run.
+    ran: RanRecord | None = None
+    files: list[KeptFile] = field(default_factory=list)  #: In the order of the runs.
+    answered: set[int] = field(default_factory=set)
+    runs: list[Run] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)  #: Paths of everything that belongs to runs.
+
+
+class KeptRows:
+    """What the runs of one attempt keep.
+
+    Args:
+        store: where it is.
+        attempt: whose rows they are.
+        digest: of the attempt's rows; what was kept of others is passed over.
+    """
+
+    def __init__(self, store: Store, attempt: Attempt, digest: str) -> None:
+        self.store = store
+        self.digest = digest
+        self._root = store.path(attempt.root)
+        self._folder = f"{self._root}/{attempt.folder}"
+        self._where = (self._root, attempt.shard, attempt.number)
+
+    async def find(self) -> Found:
+        """Return what earlier runs left."""
+        found = Found(ran=await self._read_ran())
+        if found.ran is not None:
+            found.answered.update(line.row for line in found.ran.lines)
+        kept: list[tuple[Run, int, str]] = []
+        for path, _ in await self.store.list(self._folder):
+            name = parse_name(path[len(self._root) + 1 :])
+            if name is None or name.run is None:
+                continue
+            found.left.append(path)
+            found.newest = max(found.newest, name.run.number)
+            if name.kind is Kind.KEPT:
+                kept.append((name.run, name.number, path))
+            elif name.kind is Kind.SENT:
+                found.runs.append(name.run)
+        paths = [path for _, _, path in sorted(kept)]
+        for first in range(0, len(paths), _AT_ONCE):
+            some = paths[first : first + _AT_ONCE]
+            for file in await asyncio.gather(*(asyncio.to_thread(self._read_index, path) for path in some)):
+                if file is not None:
+                    found.files.append(file)
+                    found.answered.update(line.row for line in file.lines)
+        return found
+
+    async def begin(self, after: int, rows: Sequence[int]) -> Run:
+        """Begin a run, which is to send these rows in this order; none of them counts as sent yet.
+
+        Args:
+            after: the highest number of an earlier run.
+            rows: their numbers, in ascending order.
+        """
+        run = Run(after + 1, secrets.token_hex(4))
+        data = _encode(_Sent(self.digest, list(_ranges(rows))))
+        await self.store.write(sent_path(*self._where, run), data)
+        return run
+
+    async def mark(self, run: Run, count: int) -> None:
+        """Write down that the first `count` rows of a run may be sent from now on.
+
+        Not so that it outlives a power cut: that would cost more than all else that is done for a row.
+        """
+        await self.store.write(mark_path(*self._where, run), b"%d" % count, durable=False)
+
+    async def end(self, run: Run, rows: Sequence[int]) -> None:
+        """End a run in good order: only these of its rows may have been sent without anybody knowing how they fared.
+
+        Args:
+            run: the run.
+            rows: those, and those it has kept answers of, in ascending order.
+        """
+        await self.store.write(sent_path(*self._where, run), _encode(_Sent(self.digest, list(_ranges(rows)))))
+
+    async def keep(self, run: Run, number: int, lines: Sequence[tuple[int, int, bytes]]) -> None:
+        """Keep answers, durably.
+
+        Args:
+            run: whose they are.
+            number: how many times it has kept some before.
+            lines: row, status and line of each, without a line break.
+        """
+        index = _Index(self.digest, [Line(row, status, len(line) + 1) for row, status, line in lines])
+        data = b"\n".join([_encode(index), *(line for _, _, line in lines), b""])
+        await self.store.write(kept_path(*self._where, run, number), data)
+
+    async def repeated(self, runs: Sequence[Run], unsent: Container[int]) -> int:
+        """Return how many calls were sent again by a later run, as far as anybody can know.
+
+        Args:
+            runs: those to be counted.
+            unsent: rows that no run has sent, although it came by them.
+        """
+        times = Counter[int]()
+        for run in runs:
+            try:
+                sent = _sent(await self.store.read(sent_path(*self._where, run)))
+                mark = int(await self.store.read(mark_path(*self._where, run)))
+            except ObjectNotFound:  # nothing was sent
+                continue
+            if sent.rows == self.digest:
+                rows = (row for first, end in sent.ranges for row in range(first, end))
+                times.update(itertools.islice(rows, mark))
+        return sum(count - 1 for row, count in times.items() if row not in unsent)
+
+    async def write_ran(self, lines: list[Line], repeated: int) -> None:
+        """Make the attempt's output final."""
+        record = RanRecord(rows=self.digest, lines=lines, repeated=repeated)
+        await self.store.write(ran_path(*self._where), _encode(record))
+
+    async def _read_ran(self) -> RanRecord | None:
+        try:
+            record = _ran(await self.store.read(ran_path(*self._where)))
+        except ObjectNotFound:
+            return None
+        return record if record.rows == self.digest else None
+
+    def _read_index(self, path: str) -> KeptFile | None:
+        """Return the index of a file of answers; None where it is of other rows, or gone."""
+        head, end = b"", _HEAD
+        while (cut := head.find(b"\n")) < 0:
+            try:
+                more = b"".join(self.store.stream(path, len(head), end))
+            except ObjectNotFound:  # another worker has collected it meanwhile
+                return None
+            if not more:
+                raise StoreError(f"The object {self.store.uri(path)} is not what Durabatch wrote there; bring it back.")
+            head, end = head + more, end * 4
+        index = _index(head[:cut])
+        return KeptFile(path, cut + 1, index.lines) if index.rows == self.digest else None
+
+
+def _ranges(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield ascending numbers as ranges."""
+    first = end = -1
+    for row in rows:
+        if row != end:
+            if end > first:
+                yield first, end
+            first = row
+        end = row + 1
+    if end > first:
+        yield first, end

@@ -1,0 +1,128 @@
+"""RUN_ROWS: the rows of an attempt, sent one by one until each has an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from temporalio import activity
+
+from ...contract import AnswerLost, ConfigurationError, WorkerBusy
+from ...contract.layout import result_path
+from ...contract.steps import RUN_ROWS, Ran, RunRequest
+from ..attempt_rows import AttemptRows
+from ..claims import Claims
+from ..lease import Lease
+from ..providers.base import LiveCalls, Provider
+from ..resources import Resources
+from ..step import in_thread, step
+from .kept import KeptRows
+from .sender import Sender
+from .source import Source
+
+#: Seconds between heartbeats. The SDK's own ones are further apart, and a cancel is heard by one.
+_BEAT_SECONDS = 2.0
+
+
+class RunRows:
+    """The step that is an attempt in direct mode."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    @step(RUN_ROWS, long=True)
+    async def run_rows(self, request: RunRequest, lease: Lease) -> Ran:
+        """Send the attempt's rows that have no answer yet, and keep the answers.
+
+        It ends early where the endpoint is dead or the rate cannot be had, and says why; and when it is cancelled, with
+        what was answered kept.
+
+        Raises:
+            ProviderError: the provider refuses every row, for the key or the route; or the step is another worker's.
+            StoreError: the store failed.
+            AccountingError: the input is not what was planned.
+        """
+        resources, attempt = self._resources, request.attempt
+        provider = resources.at_account(attempt.provider, request.account)
+        live = _live(provider)
+        root = await resources.batch_folder(attempt)
+        rows = await AttemptRows.read(resources.store, attempt)
+        kept = KeptRows(resources.store, attempt, rows.digest)
+        found = await kept.find()
+        sendable = rows.read_sent(resources.store)
+        left = await in_thread(lease, lambda: [number for number, _ in sendable if number not in found.answered])
+        answered = rows.count - len(left)
+        if not left:
+            return Ran(rows=rows.count, kept=answered)
+        await lease.hold()
+        await resources.store.delete(result_path(root))  # of a run before a reset: it no longer accounts for all
+        await self._note(request, rows.digest)
+        lease.rows = answered
+        run = await kept.begin(found.newest, left)
+        settings = resources.settings(attempt.provider)
+        async with contextlib.AsyncExitStack() as lanes:
+
+            async def open_lane(model: str) -> Any:
+                lane = resources.lane(settings, request.account, model)
+                return await lanes.enter_async_context(lane)
+
+            calls = resources.calls(attempt.provider)
+            sender = Sender(calls, live, live.url(request.spec.endpoint), settings, open_lane, kept, run, lease)
+            source = Source(resources, provider, live, rows, request.spec, found.answered)
+            await _to_the_end(sender, source, lease)
+        if sender.error is not None:
+            raise sender.error
+        wait = sender.retry_after if sender.reason else None
+        return Ran(
+            rows=rows.count,
+            kept=answered + sender.kept,
+            reason=sender.reason,
+            retry_after=None if wait is None else timedelta(seconds=wait),
+        )
+
+    async def _note(self, request: RunRequest, digest: str) -> None:
+        """Note that something is bought, as a create does: the plan and the rows are kept from then on."""
+        claims = Claims(self._resources.store, request.attempt, request.account)
+        if not (await claims.notes()).may_have_bought:
+            with contextlib.suppress(AnswerLost):  # another run has noted it meanwhile, which is as good
+                await claims.note(datetime.now(UTC), None, digest)
+
+
+def _live(provider: Provider) -> LiveCalls:
+    if provider.live is None:
+        raise ConfigurationError(f"Provider {provider.name} has no direct mode: run the batch in mode batch.")
+    return provider.live
+
+
+async def _to_the_end(sender: Sender, source: Source, lease: Lease) -> None:
+    """Send, and see to it that a cancel, a worker that stops and the loss of the step are heard within seconds."""
+    sending = asyncio.create_task(sender.send(source))
+    others = [asyncio.create_task(_beat(lease)), asyncio.create_task(_until_shutdown(sender))]
+    interrupted = False
+    try:
+        while not sending.done():
+            try:
+                await asyncio.wait([sending])
+            except asyncio.CancelledError:
+                interrupted = lease.unwanted = True
+                sender.stop(reason="The step was interrupted.")
+        if interrupted:
+            raise asyncio.CancelledError
+        sending.result()
+    finally:
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+async def _beat(lease: Lease) -> None:
+    while True:
+        await asyncio.sleep(_BEAT_SECONDS)
+        await lease.confirm()
+
+
+async def _until_shutdown(sender: Sender) -> None:
+    await activity.wait_for_worker_shutdown()
+    sender.stop(error=WorkerBusy("The worker stops, and another one goes on with the rows that are left."))

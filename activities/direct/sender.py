@@ -1,0 +1,384 @@
+"""Sends the rows of one run, and decides what an answer, or none, means for its row and for the run.
+
+A row goes this way: it is read (`Source`), gets the leave of its lane (a slot in flight, and its part of the rate), is
+below the mark that says that it may have been sent, is sent, and has its answer kept (`Keeper`). Marks are written for
+groups: rows that have leave gather while the mark before is being written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from ...contract.layout import Run
+from ..lease import Lease, lost_step
+from ..providers import ProviderSettings
+from ..providers.base import LimitNews, LiveCalls
+from .answer import Answer, NoAnswer
+from .breaker import Breaker, is_clear
+from .keeper import Keeper
+from .kept import UNANSWERED, UNSENT, KeptRows
+from .source import Call, Source
+from .verdict import Verdict, error_of, verdict
+
+if TYPE_CHECKING:
+    from .calls import Calls
+
+#: Failures of a row within one run, and answers that there are too many calls, until the last one is its answer.
+_TRIES = 3
+_REJECTIONS = 50
+#: Seconds before a row is tried again, and by how much each wait is longer; a random part of it is taken off.
+_FIRST_WAIT, _WAIT_FACTOR, _LAST_WAIT = 0.5, 3.0, 30.0
+#: Seconds that the endpoint, or the lease of the rate, is waited for; then the workflow waits, where everybody sees it.
+_PATIENCE = 20.0
+#: Calls that are begun at a time: thousands at once would keep the event loop from everything else for seconds.
+_RAMP = 100
+#: Seconds between two looks at the clock.
+_TICK = 0.25
+#: Seconds that calls under way are given when a run ends early, and when it is cancelled.
+_GRACE, _SHORT_GRACE = 10.0, 2.0
+#: Rows that the endpoint may refuse as if the key might do nothing, until they count as one refusal of all.
+_REFUSALS = 5
+
+
+class Sender:
+    """One run.
+
+    Args:
+        calls: the connections.
+        live: what calls of the provider look like.
+        url: where the rows are posted.
+        settings: the provider's.
+        open_lane: returns the lane of a model.
+        kept: where answers are kept.
+        run: this run.
+        lease: of the step.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        live: LiveCalls,
+        url: str,
+        settings: ProviderSettings,
+        open_lane: Callable[[str], Awaitable[Any]],
+        kept: KeptRows,
+        run: Run,
+        lease: Lease,
+    ) -> None:
+        self._calls = calls
+        self._live = live
+        self._url = url
+        self._settings = settings
+        self._open_lane = open_lane
+        self._kept = kept
+        self._run = run
+        self._lease = lease
+        self._timeout = settings.timeout.total_seconds()
+        self._keeper = Keeper(kept, run, lease, max(16, settings.max_concurrent_requests // 8))
+        self._lanes: dict[str, Any] = {}
+        self._breaker = Breaker()
+        self._group: list[Call] = []  # with leave, but not below the mark
+        self._grouped = asyncio.Event()
+        self._under_way: dict[Call, asyncio.Task[None]] = {}  # in the order in which they began
+        self._again: list[tuple[float, int, Call]] = []  # a heap: when, the row, the call
+        self._due = asyncio.Event()
+        self._held_back: list[tuple[Call, Verdict, int, bytes]] = []  # it may be the endpoint's fault, not the row's
+        self._open = 0  # rows that were read, and have no answer
+        self._read = False  # whether all were read
+        self._succeeded = False
+        self._over = asyncio.Event()
+        self._fates: list[int] = []  # rows that have an answer, or were dropped without one
+        self._stuck_since: float | None = None
+        self.reason: str | None = None  #: Why the run ended early.
+        self.retry_after: float | None = None  #: When to go on, in seconds, as far as the provider says.
+        self.error: BaseException | None = None  #: The error that ended it.
+
+    @property
+    def kept(self) -> int:
+        """How many answers are in the store."""
+        return self._keeper.rows
+
+    def stop(self, reason: str | None = None, error: BaseException | None = None) -> None:
+        """Begin no more calls."""
+        if not self._over.is_set():
+            self.reason, self.error = reason, error
+            self._over.set()
+
+    async def send(self, source: Source) -> None:
+        """Send rows until each has an answer, or the run is stopped; keep what was answered."""
+        tasks = [self._start(work) for work in (self._dispatch(source), self._mark(), self._retry(), self._watch())]
+        keeping = self._start(self._keeper.work())
+        try:
+            await self._over.wait()
+        finally:
+            await _canceled(*tasks)
+            try:
+                await self._end()
+            finally:
+                await _canceled(keeping, *self._under_way.values())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.stop(error=error)
+
+    # --- rows on their way out ---
+
+    async def _dispatch(self, source: Source) -> None:
+        place = 0
+        async with contextlib.aclosing(source.pieces()) as pieces:
+            async for piece in pieces:
+                for call in piece:
+                    call.place = place
+                    place += 1
+                    self._open += 1
+                    lane = self._lanes.get(call.model)
+                    if lane is None:
+                        lane = self._lanes[call.model] = await self._open_lane(call.model)
+                    if lane.most_tokens is not None and call.tokens > lane.most_tokens:
+                        self._answer(call, UNSENT, self._too_large(call, lane.most_tokens))
+                        continue
+                    await self._ready()
+                    call.ticket = await lane.take(call.tokens)
+                    self._group.append(call)
+                    self._grouped.set()
+        self._read = True
+        self._look()
+
+    async def _ready(self) -> None:
+        """Wait until calls may be begun: answers are kept in time, the step is ours, and the endpoint is there."""
+        if self._keeper.behind:
+            await self._keeper.room()
+        while wait := self._pause():  # noqa: ASYNC110 (time is what is waited for)
+            await asyncio.sleep(wait)
+
+    def _pause(self) -> float:
+        """Return for how many seconds no call may be begun."""
+        if not self._lease.sure():
+            return _TICK
+        return 0.0 if self._breaker.opened_at is None else self._breaker.delay(time.monotonic())
+
+    async def _mark(self) -> None:
+        while True:
+            await self._grouped.wait()
+            self._grouped.clear()
+            group, self._group = self._group, []
+            try:
+                await self._kept.mark(self._run, group[-1].place + 1)
+            except BaseException:
+                self._group = group + self._group
+                raise
+            for number, call in enumerate(group, 1):
+                self._begin(call)
+                if not number % _RAMP:
+                    await asyncio.sleep(0)
+
+    def _begin(self, call: Call) -> None:
+        if self._over.is_set() or not self._lease.sure():
+            self._lanes[call.model].done(call.ticket, 0, None)
+            self._again_at(call, 0.0)
+            return
+        call.due = time.monotonic() + self._timeout
+        self._under_way[call] = asyncio.create_task(self._send(call))
+
+    async def _retry(self) -> None:
+        while True:
+            wait = self._again[0][0] - time.monotonic() if self._again else None
+            if wait is None or wait > 0:
+                self._due.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._due.wait()
+                continue
+            await self._ready()
+            _, _, call = heapq.heappop(self._again)
+            call.ticket = await self._lanes[call.model].take(call.tokens)
+            self._begin(call)
+
+    async def _send(self, call: Call) -> None:
+        headers = {"x-client-request-id": call.request_id}
+        if self._settings.idempotency_key:
+            headers["idempotency-key"] = call.request_id
+        lane = self._lanes[call.model]
+        try:
+            answer = await self._calls.post(self._url, headers, call.body)
+        except NoAnswer as error:
+            lane.done(call.ticket, None, None)
+            self._failed(call, error.reason, clear=error.unreached)
+        except asyncio.CancelledError:
+            lane.done(call.ticket, None, None)
+            if not call.timed_out:
+                self._fates.append(call.row)
+                raise
+            why = f"Provider {self._settings.name} gave no answer within {self._timeout:g} s."
+            self._failed(call, why, clear=False)
+        except BaseException as error:  # a fault of our own: without it the run would never end
+            self.stop(error=error)
+        else:
+            self._answered(call, lane, answer)
+        finally:
+            del self._under_way[call]
+            self._look()
+
+    # --- answers ---
+
+    def _answered(self, call: Call, lane: Any, answer: Answer) -> None:
+        news = self._live.limit_news(answer.status, answer.headers)
+        found = verdict(answer)
+        if found is Verdict.REJECTED:
+            lane.rejected(call.ticket, news)
+        else:
+            lane.done(call.ticket, self._live.used_tokens(answer.body), news)
+        if found is Verdict.ANSWERED:
+            if answer.status < 300:
+                self._succeeded = True
+                self._release()
+            self._breaker.succeeded()
+            self._answer(call, answer.status, self._line(call, answer))
+        elif found is Verdict.HOPELESS:
+            self.stop(error=error_of(self._settings, answer))
+        elif found is Verdict.FAILED:
+            reason = error_of(self._settings, answer).message
+            self._failed(call, reason, clear=is_clear(answer.status), answer=answer, news=news)
+        elif found is Verdict.REJECTED:
+            self._breaker.succeeded()
+            call.rejections += 1
+            if call.rejections < _REJECTIONS:
+                self._again_at(call, max(news.retry_after or 0.0, random.uniform(0.1, _FIRST_WAIT)))
+            else:
+                self._answer(call, answer.status, self._line(call, answer))
+        else:
+            self._refused(call, answer)
+
+    def _failed(
+        self, call: Call, reason: str, *, clear: bool, answer: Answer | None = None, news: LimitNews | None = None
+    ) -> None:
+        """Try a row again, if that may help; where the endpoint as a whole is dead, no row has used up a try."""
+        wait = news.retry_after if news else None
+        if self._breaker.failed(call.row, reason, time.monotonic(), clear=clear, wait=wait):
+            for _, _, other in self._again:
+                other.tries = 0
+            for other, found, _, _ in self._held_back:
+                if found is Verdict.FAILED:
+                    other.tries = 0
+                    self._again_at(other, 0.0)
+            self._held_back = [one for one in self._held_back if one[1] is not Verdict.FAILED]
+        self.retry_after = wait
+        call.tries = call.tries + 1 if self._breaker.opened_at is None else 0
+        if call.tries < _TRIES:
+            pause = min(_FIRST_WAIT * _WAIT_FACTOR ** max(0, call.tries - 1), _LAST_WAIT)
+            self._again_at(call, max(wait or 0.0, pause * random.uniform(0.5, 1.0)))
+        elif answer is not None:
+            self._held_back.append((call, Verdict.FAILED, answer.status, self._line(call, answer)))
+        else:
+            code = "timeout" if call.timed_out else "connection_error"
+            line = self._live.failed_line(call.sent_id, code, reason)
+            self._held_back.append((call, Verdict.FAILED, UNANSWERED, line))
+
+    def _refused(self, call: Call, answer: Answer) -> None:
+        """Hold back a refusal that may concern all rows, until it shows whether it does."""
+        self._held_back.append((call, Verdict.REFUSED, answer.status, self._line(call, answer)))
+        refused = sum(found is Verdict.REFUSED for _, found, _, _ in self._held_back)
+        if not self._succeeded or refused >= _REFUSALS:
+            self.stop(error=error_of(self._settings, answer))
+
+    def _release(self) -> None:
+        """Take what was held back as answers: another row was answered well."""
+        if self._held_back:
+            held_back, self._held_back = self._held_back, []
+            for call, _, status, line in held_back:
+                self._answer(call, status, line)
+
+    def _answer(self, call: Call, status: int, line: bytes) -> None:
+        self._open -= 1
+        self._fates.append(call.row)
+        self._keeper.add(call.row, status, line)
+
+    def _again_at(self, call: Call, wait: float) -> None:
+        call.timed_out = False
+        heapq.heappush(self._again, (time.monotonic() + wait, call.row, call))
+        self._due.set()
+
+    def _line(self, call: Call, answer: Answer) -> bytes:
+        request_id = answer.headers.get("x-request-id") or answer.headers.get("request-id")
+        return self._live.line(call.sent_id, answer.status, request_id, answer.body)
+
+    def _too_large(self, call: Call, most: int) -> bytes:
+        message = (
+            f"The row needs up to {call.tokens:,} tokens (estimated input and its output limit), and provider "
+            f"{self._settings.name} allows {most:,} a minute; it was not sent."
+        )
+        return self._live.failed_line(call.sent_id, "exceeds_rate_limit", message)
+
+    # --- the run as a whole ---
+
+    def _look(self) -> None:
+        """End the run if every row has an answer."""
+        if self._read and self._open == len(self._held_back) and not self._over.is_set():
+            self._release()
+            self._over.set()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            now = time.monotonic()
+            for call, task in self._under_way.items():
+                if call.due > now:
+                    break
+                call.timed_out = True
+                task.cancel()
+            if self._lease.taken or self._lease.lost:
+                self.stop(error=lost_step())
+            elif self._lease.unwanted:
+                self.stop(reason="The batch is being canceled.")
+            elif (opened_at := self._breaker.opened_at) is not None and now - opened_at > _PATIENCE:
+                self.stop(reason=self._breaker.reason)
+            elif self._stuck(now):
+                self.stop(reason=self._waiting_for())
+
+    def _stuck(self, now: float) -> bool:
+        """Return whether nothing has been under way for long because the rate cannot be had."""
+        if self._under_way or self._waiting_for() is None:
+            self._stuck_since = None
+        elif self._stuck_since is None:
+            self._stuck_since = now
+        return self._stuck_since is not None and now - self._stuck_since > _PATIENCE
+
+    def _waiting_for(self) -> str | None:
+        return next((why for lane in self._lanes.values() if (why := lane.waiting_for)), None)
+
+    async def _end(self) -> None:
+        """Give calls under way their grace, drop what is left of them, and keep what was answered."""
+        until = time.monotonic() + _GRACE
+        hurried = False
+        while self._under_way and not (self._lease.taken or self._lease.lost):
+            now = time.monotonic()
+            if self._lease.unwanted and not hurried:
+                until, hurried = min(until, now + _SHORT_GRACE), True
+            if now >= until:
+                break
+            await asyncio.wait(self._under_way.values(), timeout=min(_TICK, until - now))
+        await _canceled(*self._under_way.values())
+        for call in self._group:
+            self._lanes[call.model].done(call.ticket, 0, None)
+        if self._lease.taken or self._lease.lost:
+            return
+        await self._keeper.write()
+        if self.reason is not None or self.error is not None:
+            await self._kept.end(self._run, sorted(self._fates))
+
+
+async def _canceled(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

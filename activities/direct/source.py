@@ -1,0 +1,118 @@
+"""The rows that a run sends, from the input to what is posted, with a bounded part of them in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Container, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ...contract import BatchSpec
+from ..attempt_rows import AttemptRows
+from ..content import prepare_row, with_data
+from ..estimate import estimate_tokens
+from ..providers import Provider
+from ..providers.base import LiveCalls
+from ..resources import Resources
+
+#: Rows, and bytes of them, that are read at a time; as many again wait to be sent.
+_PIECE_ROWS = 256
+_PIECE_BYTES = 1 << 20
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One row on its way to an answer."""
+
+    row: int  #: Its number within the shard.
+    sent_id: str  #: How its answer is named in the results.
+    request_id: str  #: The same each time that the row is sent.
+    model: str
+    body: bytes
+    tokens: int  #: What it may use at most, as far as that can be estimated.
+    place: int = 0  #: Its place in the order of the run, from 0.
+    tries: int = 0  #: Failures that count.
+    rejections: int = 0  #: Answers that there were too many calls.
+    ticket: Any = None  #: The lane's leave to send it.
+    due: float = 0.0  #: When its time is over, monotonic.
+    timed_out: bool = False
+
+
+def request_name(rows: AttemptRows) -> str:
+    """Return how the ids of the calls of a shard begin: the same in each of its attempts."""
+    shard = f"{rows.attempt.scoped_id}/{rows.attempt.shard}#{rows.shard.digest}"
+    return hashlib.sha256(shard.encode()).hexdigest()[:24]
+
+
+class Source:
+    """Reads rows in a thread, a piece ahead of whoever sends them.
+
+    Args:
+        answered: rows that have an answer already, and so are passed over.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        provider: Provider,
+        live: LiveCalls,
+        rows: AttemptRows,
+        spec: BatchSpec,
+        answered: Container[int],
+    ) -> None:
+        self._resources = resources
+        self._calls = self._read(provider, live, rows, spec, answered)
+
+    async def pieces(self) -> AsyncGenerator[list[Call], None]:
+        """Yield the rows in order, some at a time.
+
+        Raises:
+            AccountingError: the input is not what was planned.
+            StoreError: it cannot be read.
+        """
+        ahead = asyncio.create_task(self._piece())
+        try:
+            while calls := await ahead:
+                ahead = asyncio.create_task(self._piece())
+                yield calls
+        finally:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _piece(self) -> list[Call]:
+        async with self._resources.row_work:
+            return await asyncio.to_thread(self._take)
+
+    def _take(self) -> list[Call]:
+        calls: list[Call] = []
+        size = 0
+        for call in self._calls:
+            calls.append(call)
+            size += len(call.body)
+            if len(calls) >= _PIECE_ROWS or size >= _PIECE_BYTES:
+                break
+        return calls
+
+    def _read(
+        self,
+        provider: Provider,
+        live: LiveCalls,
+        rows: AttemptRows,
+        spec: BatchSpec,
+        answered: Container[int],
+    ) -> Iterator[Call]:
+        store, format, seal = self._resources.store, provider.rows, rows.seal
+        name, model = request_name(rows), rows.shard.model
+        left = ((number, row) for number, row in rows.read_sent(store) if number not in answered)
+        for number, row, data in with_data(store, rows.shard, left):
+            prepared = prepare_row(format, row, data, spec)
+            body = live.body(prepared)
+            yield Call(
+                row=number,
+                sent_id=format.sent_id(row.custom_id, seal, number),
+                request_id=f"{name}-{number}",
+                model=model or format.model_of(prepared) or "",
+                body=body,
+                tokens=estimate_tokens(len(prepared)) + (live.output_cap(body) or 0),
+            )
