@@ -28,6 +28,7 @@ from ..contract.steps import (
     Applied,
     ApplyRequest,
     Attempt,
+    Collected,
     CreateAnswer,
     Created,
     Fetched,
@@ -35,6 +36,7 @@ from ..contract.steps import (
     Found,
     PlanRequest,
     PlanSummary,
+    Ran,
     Recalled,
     Reserved,
     Settled,
@@ -65,6 +67,8 @@ class Action(StrEnum):
     ENDED = "ended"  #: The provider has ended its batch, whatever as.
     CANCELED = "canceled"  #: The provider was asked to cancel its batch.
     FETCHED = "fetched"  #: Results are in the store.
+    RAN = "ran"  #: Rows were sent one by one, as far as it went.
+    COLLECTED = "collected"  #: The answers to rows that were sent one by one are the attempt's output.
     SETTLED = "settled"  #: Every row of a shard is accounted for, or is to be tried again.
     APPLIED = "applied"  #: The batch's results are written.
     FINISHED = "finished"  #: The batch has ended, and its result is written.
@@ -163,6 +167,16 @@ def _fetched(answer: Fetched) -> Described:
     return logging.INFO, Action.FETCHED, facts
 
 
+def _ran(answer: Ran) -> Described:
+    level = logging.INFO if answer.reason is None else logging.WARNING
+    return level, Action.RAN, {"rows": answer.rows, "kept": answer.kept, "error": answer.reason}
+
+
+def _collected(answer: Collected) -> Described:
+    facts = {"lines": answer.lines, "succeeded": answer.succeeded, "repeated": answer.repeated}
+    return logging.INFO, Action.COLLECTED, facts
+
+
 def _settled(answer: Settled) -> Described:
     return logging.INFO, Action.SETTLED, {**_accounts(answer), "retry_rows": answer.retry_rows}
 
@@ -183,6 +197,8 @@ _ANSWERS: dict[type[Any], Callable[[Any], Described]] = {
     Found: _found,
     Created: _created,
     Fetched: _fetched,
+    Ran: _ran,
+    Collected: _collected,
     Settled: _settled,
     Applied: _applied,
     Reserved: _reserved,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ from .store import Store
 
 if TYPE_CHECKING:
     from .direct.calls import Calls
-    from .direct.local_lane import Lane
 
 #: Python works on one row at a time, however many threads it has: a second one uses the first one's waits for disk and
 #: network, and more would only take more memory, and keep the event loop waiting.
@@ -66,6 +64,7 @@ class Resources:
         heartbeat: how long a silent worker is believed to be alive.
         results_file_bytes: results up to this size are joined into one file.
         long_steps: long steps under way at a time.
+        governors: who says how fast rows may be sent in direct mode; by default the accounts' rate ledgers.
     """
 
     def __init__(
@@ -75,12 +74,13 @@ class Resources:
         heartbeat: timedelta = timedelta(seconds=20),
         results_file_bytes: int = 4 * 1024**3,
         long_steps: int = 20,
+        governors: Governors | None = None,
     ) -> None:
         self.store = store
         self.heartbeat = heartbeat
         self.results_file_bytes = results_file_bytes
         self.long_steps = LongSteps(long_steps)
-        self.governors = Governors(heartbeat)
+        self.governors = governors or Governors(heartbeat)
         self._settings_of = settings_of
         self._open: dict[str, Provider] = {}
         self._calls: dict[str, Calls] = {}
@@ -172,12 +172,6 @@ class Resources:
                 raise ConfigurationError(f"Provider {name} has no direct mode: run the batch in mode batch.")
             self._calls[name] = Calls(self.settings(name), live.headers)
         return self._calls[name]
-
-    def lane(self, settings: ProviderSettings, account: str, model: str) -> AbstractAsyncContextManager[Lane]:
-        """Return the lane of an attempt's calls to a model."""
-        from .direct.local_lane import open_lane
-
-        return open_lane(settings.max_concurrent_requests)
 
     def prices(self, name: str) -> Prices:
         """Return a provider's prices."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 from temporalio import activity
@@ -12,7 +12,7 @@ from ...contract.ledger import MIXED
 from ...contract.rates import RateLimits, RatesStart
 from ..providers.settings import ProviderSettings
 from .governor import Governor, Lane
-from .rate_lease import TemporalLedger
+from .rate_lease import RateLedger, TemporalLedger
 
 #: Seconds that a lease lasts; where workers are believed to be alive for less than 20 s of silence, 1.5 times that.
 LEASE = 30.0
@@ -23,9 +23,11 @@ class Governors:
 
     Args:
         heartbeat: how long a silent worker is believed to be alive.
+        ledger_of: returns who leases a rate; by default the ledger workflow, by the activity's own client.
     """
 
-    def __init__(self, heartbeat: timedelta) -> None:
+    def __init__(self, heartbeat: timedelta, ledger_of: Callable[[RatesStart], RateLedger] | None = None) -> None:
+        self._ledger_of = ledger_of or _temporal_ledger
         self._ttl = max(3.0, min(LEASE, 1.5 * heartbeat.total_seconds()))
         self._governors: dict[tuple[str, str], Governor] = {}
 
@@ -53,9 +55,9 @@ class Governors:
         key = (account, model)
         if key not in self._governors:
             of = RatesStart(account=account, provider=settings.name, model=model or MIXED)
-            client = activity.client()
+            ledger = self._ledger_of(of)
             self._governors[key] = Governor(
-                TemporalLedger(client, activity.info().task_queue, of),
+                ledger,
                 RateLimits(
                     requests_per_minute=settings.requests_per_minute,
                     tokens_per_minute=settings.tokens_per_minute,
@@ -63,7 +65,7 @@ class Governors:
                 ),
                 used=settings.counts == "used",
                 ttl=self._ttl,
-                label=client.identity,
+                label=ledger.label,
                 what=f"provider {settings.name}, model {model}" if model else f"provider {settings.name}",
             )
         governor = self._governors[key]
@@ -78,3 +80,7 @@ class Governors:
         governors, self._governors = list(self._governors.values()), {}
         for governor in governors:
             await governor.close()
+
+
+def _temporal_ledger(of: RatesStart) -> RateLedger:
+    return TemporalLedger(activity.client(), activity.info().task_queue, of)

@@ -39,6 +39,11 @@ class NoLease(Exception):
 class RateLedger(Protocol):
     """Who leases the rate."""
 
+    @property
+    def label(self) -> str:
+        """What people know this process by."""
+        ...
+
     async def lease(self, ask: RateAsk) -> RateLease:
         """Ask what may be used.
 
@@ -63,6 +68,7 @@ class TemporalLedger:
 
     def __init__(self, client: Client, task_queue: str, of: RatesStart) -> None:
         self.id = rates_id(of.account, of.model)
+        self.label = client.identity
         self._client = client
         self._task_queue = task_queue
         self._of = of

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from temporalio import activity
 
 from ...contract import AnswerLost, ConfigurationError, WorkerBusy
 from ...contract.layout import result_path
+from ...contract.names import batch_of
 from ...contract.steps import RUN_ROWS, Ran, RunRequest
 from ..attempt_rows import AttemptRows
 from ..claims import Claims
@@ -62,14 +62,16 @@ class RunRows:
         lease.rows = answered
         run = await kept.begin(found.newest, left)
         settings = resources.settings(attempt.provider)
-        async with contextlib.AsyncExitStack() as lanes:
-
-            async def open_lane(model: str) -> Any:
-                lane = resources.lane(settings, request.account, model)
-                return await lanes.enter_async_context(lane)
-
-            calls = resources.calls(attempt.provider)
-            sender = Sender(calls, live, live.url(request.spec.endpoint), settings, open_lane, kept, run, lease)
+        calls = resources.calls(attempt.provider)
+        async with resources.governors.lane(
+            settings,
+            request.account,
+            rows.shard.model,
+            priority=request.spec.priority,
+            fairness_key=request.spec.fairness_key or "",
+            batch=batch_of(attempt.scoped_id),
+        ) as lane:
+            sender = Sender(calls, live, live.url(request.spec.endpoint), settings, lane, kept, run, lease)
             source = Source(resources, provider, live, rows, request.spec, found.answered)
             await _to_the_end(sender, source, lease)
         if sender.error is not None:
@@ -85,9 +87,10 @@ class RunRows:
     async def _note(self, request: RunRequest, digest: str) -> None:
         """Note that something is bought, as a create does: the plan and the rows are kept from then on."""
         claims = Claims(self._resources.store, request.attempt, request.account)
-        if not (await claims.notes()).may_have_bought:
+        notes = await claims.notes()
+        if not notes.may_have_bought:
             with contextlib.suppress(AnswerLost):  # another run has noted it meanwhile, which is as good
-                await claims.note(datetime.now(UTC), None, digest)
+                await claims.note(datetime.now(UTC), notes.newest, digest)
 
 
 def _live(provider: Provider) -> LiveCalls:

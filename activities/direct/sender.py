@@ -12,7 +12,7 @@ import contextlib
 import heapq
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ...contract.layout import Run
@@ -21,6 +21,7 @@ from ..providers import ProviderSettings
 from ..providers.base import LimitNews, LiveCalls
 from .answer import Answer, NoAnswer
 from .breaker import Breaker, is_clear
+from .governor import Lane, Ticket
 from .keeper import Keeper
 from .kept import UNANSWERED, UNSENT, KeptRows
 from .source import Call, Source
@@ -54,7 +55,7 @@ class Sender:
         live: what calls of the provider look like.
         url: where the rows are posted.
         settings: the provider's.
-        open_lane: returns the lane of a model.
+        lane: what the run may send.
         kept: where answers are kept.
         run: this run.
         lease: of the step.
@@ -66,7 +67,7 @@ class Sender:
         live: LiveCalls,
         url: str,
         settings: ProviderSettings,
-        open_lane: Callable[[str], Awaitable[Any]],
+        lane: Lane,
         kept: KeptRows,
         run: Run,
         lease: Lease,
@@ -75,13 +76,12 @@ class Sender:
         self._live = live
         self._url = url
         self._settings = settings
-        self._open_lane = open_lane
+        self._lane = lane
         self._kept = kept
         self._run = run
         self._lease = lease
         self._timeout = settings.timeout.total_seconds()
         self._keeper = Keeper(kept, run, lease, max(16, settings.max_concurrent_requests // 8))
-        self._lanes: dict[str, Any] = {}
         self._breaker = Breaker()
         self._group: list[Call] = []  # with leave, but not below the mark
         self._grouped = asyncio.Event()
@@ -142,14 +142,12 @@ class Sender:
                     call.place = place
                     place += 1
                     self._open += 1
-                    lane = self._lanes.get(call.model)
-                    if lane is None:
-                        lane = self._lanes[call.model] = await self._open_lane(call.model)
-                    if lane.most_tokens is not None and call.tokens > lane.most_tokens:
-                        self._answer(call, UNSENT, self._too_large(call, lane.most_tokens))
-                        continue
                     await self._ready()
-                    call.ticket = await lane.take(call.tokens)
+                    most = self._lane.most_tokens
+                    if most is not None and call.tokens > most:
+                        self._answer(call, UNSENT, self._too_large(call, most))
+                        continue
+                    call.ticket = await self._lane.take(call.tokens)
                     self._group.append(call)
                     self._grouped.set()
         self._read = True
@@ -185,7 +183,7 @@ class Sender:
 
     def _begin(self, call: Call) -> None:
         if self._over.is_set() or not self._lease.sure():
-            self._lanes[call.model].done(call.ticket, 0, None)
+            self._lane.done(_ticket(call), 0, None)
             self._again_at(call, 0.0)
             return
         call.due = time.monotonic() + self._timeout
@@ -202,21 +200,21 @@ class Sender:
                 continue
             await self._ready()
             _, _, call = heapq.heappop(self._again)
-            call.ticket = await self._lanes[call.model].take(call.tokens)
+            call.ticket = await self._lane.take(call.tokens)
             self._begin(call)
 
     async def _send(self, call: Call) -> None:
+        ticket = _ticket(call)
         headers = {"x-client-request-id": call.request_id}
         if self._settings.idempotency_key:
             headers["idempotency-key"] = call.request_id
-        lane = self._lanes[call.model]
         try:
             answer = await self._calls.post(self._url, headers, call.body)
         except NoAnswer as error:
-            lane.done(call.ticket, None, None)
+            self._lane.done(ticket, None, None)
             self._failed(call, error.reason, clear=error.unreached)
         except asyncio.CancelledError:
-            lane.done(call.ticket, None, None)
+            self._lane.done(ticket, None, None)
             if not call.timed_out:
                 self._fates.append(call.row)
                 raise
@@ -225,20 +223,20 @@ class Sender:
         except BaseException as error:  # a fault of our own: without it the run would never end
             self.stop(error=error)
         else:
-            self._answered(call, lane, answer)
+            self._answered(call, ticket, answer)
         finally:
             del self._under_way[call]
             self._look()
 
     # --- answers ---
 
-    def _answered(self, call: Call, lane: Any, answer: Answer) -> None:
+    def _answered(self, call: Call, ticket: Ticket, answer: Answer) -> None:
         news = self._live.limit_news(answer.status, answer.headers)
         found = verdict(answer)
         if found is Verdict.REJECTED:
-            lane.rejected(call.ticket, news)
+            self._lane.rejected(ticket, news)
         else:
-            lane.done(call.ticket, self._live.used_tokens(answer.body), news)
+            self._lane.done(ticket, self._live.used_tokens(answer.body), news)
         if found is Verdict.ANSWERED:
             if answer.status < 300:
                 self._succeeded = True
@@ -344,18 +342,16 @@ class Sender:
             elif (opened_at := self._breaker.opened_at) is not None and now - opened_at > _PATIENCE:
                 self.stop(reason=self._breaker.reason)
             elif self._stuck(now):
-                self.stop(reason=self._waiting_for())
+                self.retry_after = self._lane.resumes_in
+                self.stop(reason=f"It waits for {self._lane.waiting_for}.")
 
     def _stuck(self, now: float) -> bool:
         """Return whether nothing has been under way for long because the rate cannot be had."""
-        if self._under_way or self._waiting_for() is None:
+        if self._under_way or self._lane.waiting_for is None:
             self._stuck_since = None
         elif self._stuck_since is None:
             self._stuck_since = now
         return self._stuck_since is not None and now - self._stuck_since > _PATIENCE
-
-    def _waiting_for(self) -> str | None:
-        return next((why for lane in self._lanes.values() if (why := lane.waiting_for)), None)
 
     async def _end(self) -> None:
         """Give calls under way their grace, drop what is left of them, and keep what was answered."""
@@ -370,12 +366,17 @@ class Sender:
             await asyncio.wait(self._under_way.values(), timeout=min(_TICK, until - now))
         await _canceled(*self._under_way.values())
         for call in self._group:
-            self._lanes[call.model].done(call.ticket, 0, None)
+            self._lane.done(_ticket(call), 0, None)
         if self._lease.taken or self._lease.lost:
             return
         await self._keeper.write()
         if self.reason is not None or self.error is not None:
             await self._kept.end(self._run, sorted(self._fates))
+
+
+def _ticket(call: Call) -> Ticket:
+    assert call.ticket is not None
+    return call.ticket
 
 
 async def _canceled(*tasks: asyncio.Task[None]) -> None:

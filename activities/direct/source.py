@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Container, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ...contract import BatchSpec
 from ..attempt_rows import AttemptRows
@@ -15,6 +14,7 @@ from ..estimate import estimate_tokens
 from ..providers import Provider
 from ..providers.base import LiveCalls
 from ..resources import Resources
+from .governor import Ticket
 
 #: Rows, and bytes of them, that are read at a time; as many again wait to be sent.
 _PIECE_ROWS = 256
@@ -28,13 +28,12 @@ class Call:
     row: int  #: Its number within the shard.
     sent_id: str  #: How its answer is named in the results.
     request_id: str  #: The same each time that the row is sent.
-    model: str
     body: bytes
     tokens: int  #: What it may use at most, as far as that can be estimated.
     place: int = 0  #: Its place in the order of the run, from 0.
     tries: int = 0  #: Failures that count.
     rejections: int = 0  #: Answers that there were too many calls.
-    ticket: Any = None  #: The lane's leave to send it.
+    ticket: Ticket | None = None  #: Leave to send it.
     due: float = 0.0  #: When its time is over, monotonic.
     timed_out: bool = False
 
@@ -103,7 +102,7 @@ class Source:
         answered: Container[int],
     ) -> Iterator[Call]:
         store, format, seal = self._resources.store, provider.rows, rows.seal
-        name, model = request_name(rows), rows.shard.model
+        name = request_name(rows)
         left = ((number, row) for number, row in rows.read_sent(store) if number not in answered)
         for number, row, data in with_data(store, rows.shard, left):
             prepared = prepare_row(format, row, data, spec)
@@ -112,7 +111,6 @@ class Source:
                 row=number,
                 sent_id=format.sent_id(row.custom_id, seal, number),
                 request_id=f"{name}-{number}",
-                model=model or format.model_of(prepared) or "",
                 body=body,
                 tokens=estimate_tokens(len(prepared)) + (live.output_cap(body) or 0),
             )

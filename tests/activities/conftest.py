@@ -17,6 +17,9 @@ from temporalio.testing import ActivityEnvironment
 
 from durabatch.activities.apply import Apply
 from durabatch.activities.claims import Claims
+from durabatch.activities.direct.collect import Collect
+from durabatch.activities.direct.governors import Governors
+from durabatch.activities.direct.run import RunRows
 from durabatch.activities.follow import Follow
 from durabatch.activities.plan import Plan
 from durabatch.activities.providers import ProviderSettings
@@ -26,12 +29,15 @@ from durabatch.activities.store import Store
 from durabatch.activities.submit import Submit
 from durabatch.contract import BatchSpec, RetryPolicy, RowStatus
 from durabatch.contract.errors import error_classes
+from durabatch.contract.rates import RateAsk, RateLease, RatesStart, Shares
 from durabatch.contract.steps import (
     Applied,
     ApplyRequest,
     Attempt,
     AttemptRecord,
     BatchRequest,
+    Collected,
+    CollectRequest,
     Created,
     CreateRequest,
     Fetched,
@@ -40,6 +46,8 @@ from durabatch.contract.steps import (
     Found,
     PlanRequest,
     PlanSummary,
+    Ran,
+    RunRequest,
     Settled,
     SettleRequest,
     Snapshot,
@@ -67,6 +75,28 @@ def jsonl(*rows: Any) -> bytes:
     return b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
 
 
+class OwnLedger:
+    """A rate ledger that leases everything to the one worker there is."""
+
+    label = "desk"
+
+    def __init__(self, of: RatesStart) -> None:
+        pass
+
+    async def lease(self, ask: RateAsk) -> RateLease:
+        limits = ask.limits
+        amounts = Shares(
+            requests=limits.requests_per_minute and limits.requests_per_minute / 60,
+            tokens=limits.tokens_per_minute and limits.tokens_per_minute / 60,
+            slots=limits.slots,
+        )
+        most = limits.tokens_per_minute
+        return RateLease(seq=ask.obeys + 1, ttl=ask.ttl, renew_in=ask.ttl / 3, amounts=amounts, most_tokens=most)
+
+    async def release(self, worker: str) -> None:
+        pass
+
+
 class Desk:
     """One batch in the hands of a worker: each step as Temporal calls it, with the newest answers filled in."""
 
@@ -78,7 +108,7 @@ class Desk:
         self.sandbox = sandbox
         self.store = Store.open(str(folder))
         self.options: dict[str, Any] = {}  #: Provider settings; they count from the next `resources` on.
-        self.resources = Resources(self.store, self._settings)
+        self.resources = self._resources()
         self.batch_id = "b-1"
         self.spec = BatchSpec(provider="gpt", input=self.store.uri("input.jsonl"))
         self.now = datetime.now(UTC)
@@ -86,6 +116,9 @@ class Desk:
         self.summary: PlanSummary
         self.shard, self.number = 0, 1
         self.sent: list[AttemptRecord] = []  #: The attempts that settle is given.
+
+    def _resources(self) -> Resources:
+        return Resources(self.store, self._settings, governors=Governors(timedelta(minutes=1), OwnLedger))
 
     def _settings(self, name: str) -> ProviderSettings:
         kinds = {"gpt": ("openai", f"{self.sandbox.url}/v1"), "claude": ("anthropic", self.sandbox.url)}
@@ -98,7 +131,7 @@ class Desk:
         """Go on as another worker, configured so."""
         await self.resources.close()
         self.options = options
-        self.resources = Resources(self.store, self._settings)
+        self.resources = self._resources()
 
     async def step(self, step: Callable[[Request], Awaitable[Answer]], request: Request, **info: Any) -> Answer:
         environment = ActivityEnvironment()
@@ -155,6 +188,12 @@ class Desk:
 
     async def fetch(self, batch: Snapshot, **how: Any) -> Fetched:
         return await self.step(Follow(self.resources).fetch, FetchRequest(**self._where, batch=batch, **how))
+
+    async def run_rows(self, **info: Any) -> Ran:
+        return await self.step(RunRows(self.resources).run_rows, RunRequest(**self._where, spec=self.spec), **info)
+
+    async def collect(self) -> Collected:
+        return await self.step(Collect(self.resources).collect, CollectRequest(**self._where))
 
     async def settle(self, unfinished: RowStatus | None = None, **fields: Any) -> Settled:
         request = SettleRequest(

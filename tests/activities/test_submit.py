@@ -12,7 +12,7 @@ import httpx2
 import openai
 import pytest
 
-from durabatch.activities.content import _with_data, file_generation, file_name
+from durabatch.activities.content import file_generation, file_name, with_data
 from durabatch.activities.records import read_index, read_shard
 from durabatch.contract import OnInvalidRow, ProviderStatus
 from durabatch.contract.steps import Attempt, CreateAnswer
@@ -192,7 +192,7 @@ async def test_rows_are_cut_out_of_the_input_wherever_its_pieces_end(desk: Any) 
         record = await read_shard(desk.store, desk.attempt)
         index = list(read_index(desk.store, f"b-1/shards/{desk.shard:05d}/rows.jsonl"))
         for chosen in (range(300), range(0, 300, 7), (0,), (299,), (150, 151)):
-            found = _with_data(desk.store, record, ((n, index[n]) for n in chosen))
+            found = with_data(desk.store, record, ((n, index[n]) for n in chosen))
             assert [(n, json.loads(data)) for n, _, data in found] == [(n, rows[desk.shard * 300 + n]) for n in chosen]
 
 
