@@ -212,7 +212,8 @@ class Cut:
                 if refusal is not None:
                     reading.add_refusal(refusal)
                 tokens = estimate_tokens(len(prepared)) if prepared else 0
-                if shard is None or self._full(shard, len(prepared), tokens, inputs):
+                another = refusal is None and self._is_another(shard, model)
+                if shard is None or another or self._full(shard, len(prepared), tokens, inputs):
                     if shard is not None:
                         self._close(shard, reading, stack)
                     shard = _Shard(found.shards, line.offset)
@@ -270,6 +271,12 @@ class Cut:
         if named not in self._models:
             self._models[named] = self._format.model_of(prepared)
         return self._models[named]
+
+    def _is_another(self, shard: _Shard | None, model: str | None) -> bool:
+        """Return whether a row asks for another model than its shard, where a shard has one only."""
+        return (
+            self._limits.split_models and shard is not None and bool(shard.models) and (model or "") not in shard.models
+        )
 
     def _full(self, shard: _Shard, size: int, tokens: int, inputs: int) -> bool:
         return (

@@ -28,6 +28,7 @@ class ShardLimits:
     max_tokens: int | None = None  #: Estimated input tokens.
     max_inputs: int | None = None  #: Inputs, at an endpoint where a row may hold many.
     one_model: bool = False  #: Whether all rows of the input must name the same model.
+    split_models: bool = False  #: Whether a row that names another model than those before it begins a shard.
     tokens_per_minute: int | None = None  #: In direct mode: a row that needs more alone can never be sent.
     reserves: bool = False  #: Whether a call counts against these with all that it may answer.
     facts: tuple[Any, ...]  #: What of this comes from the provider and the configuration, for a digest.
@@ -60,8 +61,9 @@ class ShardLimits:
 def shard_limits(mode: Mode, spec: BatchSpec, provider: Provider, settings: ProviderSettings) -> ShardLimits:
     """Return the limits of a batch's shards.
 
-    In direct mode rows are sent one by one, so the limits of a provider's batches do not bound them; and each row is
-    counted against the limits of its own model, so models may be mixed.
+    In direct mode rows are sent one by one, so the limits of a provider's batches do not bound them, and models may be
+    mixed. But rates hold for a model, and a shard is sent at one rate: so it ends where the rows go on with another
+    model. Rows that are sorted by their model make few shards.
     """
     limits, able = spec.limits, provider.capabilities
     if mode is Mode.DIRECT:
@@ -70,6 +72,7 @@ def shard_limits(mode: Mode, spec: BatchSpec, provider: Provider, settings: Prov
             max_rows=min(limits.max_rows or DIRECT_ROWS, DIRECT_ROWS),
             max_bytes=min(limits.max_bytes or able.max_bytes, able.max_bytes),
             max_tokens=limits.max_tokens,
+            split_models=True,
             tokens_per_minute=settings.tokens_per_minute,
             reserves=settings.counts == "reserved",
             facts=(mode.value, DIRECT_ROWS, able.max_bytes, settings.tokens_per_minute, settings.counts),

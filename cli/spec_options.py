@@ -25,6 +25,13 @@ class SpecOptions:
     endpoint: Annotated[
         str | None, typer.Option(help="Path of the provider's API for every row; /v1/chat/completions by default.")
     ] = None
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="batch|direct",
+            help="By the provider's batch API, or row by row at the list price; as configured by default.",
+        ),
+    ] = None
     param: Annotated[
         list[str] | None,
         typer.Option("--param", metavar="NAME=VALUE", help="Default for every row's body; VALUE is JSON or text."),
@@ -66,6 +73,7 @@ class SpecOptions:
         """Return the fields of the spec that were given."""
         given: dict[str, Any] = {
             "endpoint": self.endpoint,
+            "mode": self.mode,
             "model": self.model,
             "params": {name: _value(value) for name, value in _pairs("--param", self.param)} or None,
             "metadata": dict(_pairs("--label", self.label)) or None,

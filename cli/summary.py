@@ -7,7 +7,17 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from ..contract import BatchProgress, BatchResult, BatchStatus, Counts, DurabatchError, InvalidInput, Unpriced
+from ..contract import (
+    BatchProgress,
+    BatchResult,
+    BatchStatus,
+    Counts,
+    DirectShare,
+    DurabatchError,
+    InvalidInput,
+    Phase,
+    Unpriced,
+)
 from .terminal import CANCELED, SOME_ROWS_FAILED, plain_path, print_json, print_output
 
 #: Provider batches that are listed; the others are counted.
@@ -53,20 +63,13 @@ def result_facts(result: BatchResult, failure: DurabatchError | None, copied: Pa
 
 def result_text(result: BatchResult, failure: DurabatchError | None, copied: Path | None = None) -> str:
     """Return a result for a person, as aligned lines."""
-    usage, counts = result.usage, result.counts
+    counts = result.counts
     lines = [("Batch", result.batch_id), ("Status", result.status.value)]
     if result.cancel_reason or result.canceled_by:
         who = f"by {result.canceled_by}" if result.canceled_by else None
         lines.append(("Cancelled", ": ".join(filter(None, [who, result.cancel_reason]))))
     lines.append(("Rows", _rows(counts)))
-    if usage.input_tokens or usage.output_tokens:
-        cached = f" ({usage.cached_input_tokens:,} cached)" if usage.cached_input_tokens else ""
-        reasoning = f" ({usage.reasoning_tokens:,} reasoning)" if usage.reasoning_tokens else ""
-        lines.append(("Tokens", f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out{reasoning}"))
-    if usage.input_tokens or usage.output_tokens or result.unpriced.total:
-        lines.append(("Cost", _cost(result)))
-    if result.strays.unknown or result.strays.duplicate or result.strays.unreadable:
-        lines.append(("Set aside", _strays(result)))
+    lines += _bill(result)
     if result.started_at and result.ended_at:
         lines.append(("Time", duration((result.ended_at - result.started_at).total_seconds())))
     for number, batch in enumerate(result.provider_batches[:_SHOWN]):
@@ -104,7 +107,8 @@ def progress_text(progress: BatchProgress) -> str:
     if progress.provider_status is not None:
         lines.append(("At provider", f"{progress.provider_batch_id or '?'} ({_raw(progress)})"))
     if progress.next_poll_at is not None:
-        lines.append(("Next poll", f"in {duration(seconds_until(progress.next_poll_at))}"))
+        name = "Next try" if progress.phase is Phase.RUNNING else "Next poll"
+        lines.append((name, f"in {duration(seconds_until(progress.next_poll_at))}"))
     if progress.cost_usd is not None:
         lines.append(("Cost", f"{_least(progress.result)}{money(progress.cost_usd)}"))
     if progress.cancel_requested:
@@ -180,13 +184,37 @@ def _rows(counts: Counts) -> str:
     return f"{counts.total:,}{': ' if parts else ''}{', '.join(parts)}"
 
 
+def _bill(result: BatchResult) -> list[tuple[str, str]]:
+    """Return what was used and paid, and what is odd about it."""
+    usage, lines = result.usage, list[tuple[str, str]]()
+    if usage.input_tokens or usage.output_tokens:
+        cached = f" ({usage.cached_input_tokens:,} cached)" if usage.cached_input_tokens else ""
+        reasoning = f" ({usage.reasoning_tokens:,} reasoning)" if usage.reasoning_tokens else ""
+        lines.append(("Tokens", f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out{reasoning}"))
+    if usage.input_tokens or usage.output_tokens or result.unpriced.total:
+        lines.append(("Cost", _cost(result)))
+    if result.direct is not None:
+        lines.append(("Direct", _direct(result.direct)))
+    if result.repeated:
+        lines.append(("Repeated", f"{_count(result.repeated, 'call')}, sent again after a worker was lost"))
+    if result.strays.unknown or result.strays.duplicate or result.strays.unreadable:
+        lines.append(("Set aside", _strays(result)))
+    return lines
+
+
 def _cost(result: BatchResult) -> str:
     unpriced = _unpriced(result.unpriced)
     if result.cost_usd is None:
         return f"unknown: {unpriced or 'the price of a model is not known'}"
-    listed = f"{money(result.list_cost_usd)} without the batch discount" if result.list_cost_usd else ""
+    discounted = result.list_cost_usd not in (None, result.cost_usd)
+    listed = f"{money(result.list_cost_usd or '')} without the batch discount" if discounted else ""
     notes = ", ".join(filter(None, [listed, f"not counted: {unpriced}" if unpriced else ""]))
     return f"{_least(result)}{money(result.cost_usd)}" + (f" ({notes})" if notes else "")
+
+
+def _direct(direct: DirectShare) -> str:
+    cost = f", for {money(direct.cost_usd)}" if direct.cost_usd else ""
+    return f"{_count(direct.rows, 'row')} sent one by one, at the list price{cost}"
 
 
 def _least(result: BatchResult | None) -> str:

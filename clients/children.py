@@ -12,6 +12,7 @@ from temporalio.service import RPCError
 from ..contract import BatchProgress, Phase, ShardCounts
 from ..contract.names import SHARD_WORKFLOW
 from .concurrency import concurrently
+from .running import with_rows
 
 #: A child that does not answer in time is left out: its shards count as under way.
 _QUERY = timedelta(seconds=2)
@@ -29,11 +30,13 @@ async def with_children(
     ]
 
     async def ask(workflow_id: str) -> BatchProgress | None:
+        child = client.get_workflow_handle(workflow_id)
         try:
-            answer = await client.get_workflow_handle(workflow_id).query(
-                "progress", result_type=dict, rpc_timeout=_QUERY
-            )
-            return BatchProgress.model_validate(answer)
+            answer = await child.query("progress", result_type=dict, rpc_timeout=_QUERY)
+            progress = BatchProgress.model_validate(answer)
+            if progress.phase is not Phase.RUNNING:
+                return progress
+            return await with_rows(client, await child.describe(rpc_timeout=_QUERY), progress)
         except (RPCError, WorkflowQueryFailedError, ValidationError):
             return None
 

@@ -141,7 +141,7 @@ async def _stored_ending(store: Store, batch_id: str, unknown: BatchNotFound) ->
 
 def completed(result: BatchResult) -> Ending:
     """Return the ending of a workflow that returned its result."""
-    return Ending(result=result, error=None, submitted=bool(result.provider_batches))
+    return Ending(result=result, error=None, submitted=_bought(result))
 
 
 def failed(failure: WorkflowFailureError) -> Ending:
@@ -155,8 +155,13 @@ def failed(failure: WorkflowFailureError) -> Ending:
     result = _result(first) if first.type == _BATCH_FAILED else None
     if result is None:
         return Ending(result=None, error=DurabatchError(_sentence(first)), submitted=None)
-    submitted = bool(result.provider_batches) or _cause(first).get("submitted") is True
+    submitted = _bought(result) or _cause(first).get("submitted") is True
     return Ending(result=result, error=_error(first, result), submitted=submitted)
+
+
+def _bought(result: BatchResult) -> bool:
+    """Return whether a batch reached the provider: as provider batches, or row by row."""
+    return bool(result.provider_batches) or result.direct is not None
 
 
 def _cause(failure: ApplicationError) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from .children import with_children
 from .connection import PASSING
 from .execution import Ending, describe, ending_of
 from .listing import provider_of
+from .running import with_rows
 
 #: A worker answers a query in milliseconds; one that replays a long history first may need seconds.
 _QUERY = timedelta(seconds=5)
@@ -44,7 +45,8 @@ async def batch_progress(client: Client, batch_id: str) -> tuple[BatchProgress, 
     try:
         patience = _QUERY if await worker_polls(client, description.task_queue) else _QUERY_UNHEARD
         answer = await handle.query("progress", result_type=dict, rpc_timeout=patience)
-        return await with_children(client, description, BatchProgress.model_validate(answer)), True
+        progress = await with_rows(client, description, BatchProgress.model_validate(answer))
+        return await with_children(client, description, progress), True
     except (WorkflowQueryFailedError, ValidationError):
         why = "the worker cannot answer: its version may be older than this client's"
     except RPCError as error:
@@ -94,6 +96,8 @@ _PHASES = {
     steps.FIND.name: Phase.SUBMITTING,
     steps.CREATE.name: Phase.SUBMITTING,
     steps.FETCH.name: Phase.FETCHING,
+    steps.RUN_ROWS.name: Phase.RUNNING,
+    steps.COLLECT.name: Phase.RUNNING,
     steps.SETTLE.name: Phase.SETTLING,
     steps.APPLY.name: Phase.APPLYING,
     steps.FINISH.name: Phase.FINISHING,

@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal, TypedDict
 
-from ..contract import ErrorClass, Limits, OnComplete, OnInvalidRow, PollPolicy, RetryPolicy
+from ..contract import ErrorClass, Limits, Mode, OnComplete, OnInvalidRow, PollPolicy, RetryPolicy
 
 #: A length of time: a timedelta, seconds, or text such as "90s", "10m" or "26h".
 DurationLike = timedelta | float | str
@@ -55,6 +55,7 @@ class SpecFields(TypedDict, total=False):
     model: str | None
     params: Mapping[str, Any]
     output: str | None
+    mode: Mode | Literal["batch", "direct"] | None
     completion_window: str
     deadline: DurationLike
     poll: PollPolicy | PollFields

@@ -30,15 +30,11 @@ class RowStatus(StrEnum):
     EXPIRED = "expired"  #: The deadline came before the provider had finished it.
 
 
-class Mode(Word):
-    """How a provider runs the rows of a batch."""
+class Mode(StrEnum):
+    """How a provider runs the rows of a batch. A word that is not one of these is refused: it decides what is paid."""
 
     BATCH = "batch"  #: By its batch API: at the batch price, within a day.
     DIRECT = "direct"  #: By its ordinary endpoint: row by row, at once, at the list price.
-
-    @classmethod
-    def unknown(cls) -> Self:
-        return cls.BATCH
 
 
 class ProviderStatus(Word):

@@ -7,7 +7,7 @@ from typing import Any
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
-from ..contract import BATCH_WORKFLOW, BatchResult, BatchSpec, BatchStatus, Counts, Phase, ShardCounts
+from ..contract import BATCH_WORKFLOW, BatchResult, BatchSpec, BatchStatus, Counts, Mode, Phase, ShardCounts
 from ..contract.layout import inline_path
 from ..contract.steps import APPLY, Applied, ApplyRequest, PlanSummary
 from .completion import Completion
@@ -127,7 +127,7 @@ class BatchWorkflow(SteeredWorkflow):
             self._carried.begin_shard(ShardState())  # nothing was bought, and nothing is left of it
 
     async def _run_fleet(self, spec: BatchSpec, plan: PlanSummary, planning: Planning) -> list[ShardOutcome]:
-        self._enter(Phase.POLLING)
+        self._enter(Phase.RUNNING if plan.provider.mode is Mode.DIRECT else Phase.POLLING)
         batch_id = workflow.info().workflow_id
         self._fleet = Fleet(batch_id, self._steering, spec, plan, self._show, planning.bought_before)
         self._steering.checkpoint = go_on  # a new run would not have the children

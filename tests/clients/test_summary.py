@@ -13,6 +13,7 @@ from durabatch.contract import (
     BatchResult,
     BatchStatus,
     Counts,
+    DirectShare,
     InvalidInput,
     Phase,
     ProviderBatch,
@@ -147,6 +148,7 @@ KNOWN = {"cost_usd": "1.5", "list_cost_usd": "3", "usage": Usage(input_tokens=1)
             "unknown: 7 rows of models without a known price (m-0, m-1, m-2, m-3, m-4, …)",
         ),
         ({"unpriced": Unpriced(without_usage=2)}, "unknown: 2 rows without usage"),
+        ({**KNOWN, "cost_usd": "3"}, "$3.00"),
         ({"usage": Usage(input_tokens=1)}, "unknown: the price of a model is not known"),
     ],
 )
@@ -157,6 +159,15 @@ def test_a_cost_says_what_it_leaves_out(fields: dict[str, Any], cost: str) -> No
     progress = BatchProgress(batch_id="b", phase=Phase.ENDED, cost_usd=ended.cost_usd, result=ended)
     if ended.cost_usd:
         assert progress_line(progress) == f"ended · {cost.partition(' (')[0]}"
+
+
+def test_a_result_tells_what_was_sent_directly_and_what_was_sent_again() -> None:
+    told = result_text(result(direct=DirectShare(rows=12, cost_usd="0.5"), repeated=1), None)
+    for words in (
+        "12 rows sent one by one, at the list price, for $0.500",
+        "1 call, sent again after a worker was lost",
+    ):
+        assert words in told
 
 
 def test_progress_tells_why_nothing_moves() -> None:

@@ -79,6 +79,10 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
     assert "deadline" in refused(BatchSpec, {**FILE, "deadline": text})
 
 
+def test_a_mode_that_is_not_known_is_refused_rather_than_read_as_the_other_one() -> None:
+    assert "mode" in refused(BatchSpec, {**FILE, "mode": "dirct"})
+
+
 @pytest.mark.parametrize(("deadline", "good"), [("0s", False), ("1s", True), ("28d", True), ("28d1s", False)])
 def test_a_deadline_has_bounds(deadline: str, good: bool) -> None:
     if good:

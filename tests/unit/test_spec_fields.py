@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from durabatch.cli.spec_options import SpecOptions
 from durabatch.clients.spec_fields import LimitsFields, OnCompleteFields, PollFields, RetryFields, SpecFields
-from durabatch.contract import BatchSpec, Limits, OnComplete, OnInvalidRow, PollPolicy, RetryPolicy
+from durabatch.contract import BatchSpec, Limits, Mode, OnComplete, OnInvalidRow, PollPolicy, RetryPolicy
 
 #: The client's own arguments say these.
 NAMED = {"provider", "input", "requests"}
@@ -49,6 +49,7 @@ def test_every_option_reaches_the_spec() -> None:
         provider="p",
         model="m",
         endpoint="/v1/responses",
+        mode="direct",
         param=["n=1", "stop=END", 'x={"y":[1]}'],
         label=["team=a=b"],
         skip_invalid=True,
@@ -63,7 +64,7 @@ def test_every_option_reaches_the_spec() -> None:
     fields = options.fields()
     assert set(fields) < set(get_type_hints(SpecFields))
     spec = BatchSpec.model_validate({"provider": options.provider, "input": "x", **fields})
-    assert (spec.endpoint, spec.model) == ("/v1/responses", "m")
+    assert (spec.endpoint, spec.model, spec.mode) == ("/v1/responses", "m", Mode.DIRECT)
     assert spec.params == {"n": 1, "stop": "END", "x": {"y": [1]}}
     assert spec.metadata == {"team": "a=b"}
     assert spec.on_invalid_row is OnInvalidRow.FAIL_ROW

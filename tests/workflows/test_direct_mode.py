@@ -10,6 +10,7 @@ import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
+from durabatch.clients.progress import batch_progress
 from durabatch.contract import BatchStatus, Mode, Phase
 from support.direct import direct_worker, endpoint_of
 from support.house import House
@@ -105,6 +106,22 @@ async def test_a_deadline_that_is_renewed_lets_the_rows_go_on(house: House) -> N
     assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 5)
     assert sorted(number for sent in endpoint.sent.values() for number in sent) == [0, 1, 2, 3, 4]
     assert len(endpoint.sent) > 1
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_the_progress_moves_while_the_rows_are_sent(house: House, shards: int) -> None:
+    endpoint = endpoint_of(house, a_run=2, holds=True)
+    async with direct_worker(house, endpoint):
+        handle = await house.start(3 * shards, **DIRECT, limits={"max_rows": 3})
+        while True:
+            progress, certain = await batch_progress(house.client, handle.id)
+            if certain and progress.counts.succeeded == 2 * shards:
+                break
+            await asyncio.sleep(0.1)
+        assert (progress.phase, progress.counts.total) == (Phase.RUNNING, 3 * shards)
+        await handle.signal("cancel")
+        result = await handle.result()
+    assert (result.counts.succeeded, result.counts.canceled) == (2 * shards, shards)
 
 
 async def test_a_refused_key_fails_a_batch_at_once_of_which_nothing_is_bought(house: House) -> None:
