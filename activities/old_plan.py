@@ -38,7 +38,7 @@ class OldPlan:
     whole: bool  #: Its shards are there: they are not being replaced, and it was not refused.
     same_start: bool  #: This run is a reset of the start that used it last, and means that one's rows.
     accounted: bool  #: Its folder holds a result that accounts for every row.
-    noted: bool  #: Its folder holds notes of creates (see `claims`).
+    noted: bool  #: Its folder holds notes of creates (see `notes`).
 
     @property
     def may_have_bought(self) -> bool:

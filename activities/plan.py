@@ -13,11 +13,11 @@ from ..contract.layout import SHARDS, WRITTEN, file_list_path, inline_path, is_w
 from ..contract.names import batch_of, check_batch_id, scoped
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
 from .batch_folder import check_store, mismatch
-from .claims import noted_account, notes_below, withdraw
 from .cut import Cut
 from .input import File, Selection, find_files, input_location, open_input
 from .lease import Lease
 from .modes import check_endpoint, choose_mode
+from .notes import noted_account, notes_below, withdraw
 from .old_plan import Match, OldPlan, Verdict, judge, match
 from .plan_checks import check_params, check_plan
 from .plan_inputs import PlanInputs, plan_inputs, request_digest
@@ -257,7 +257,7 @@ class Plan:
                 self._resources.at_account(provider, account)
 
     async def _notes(self, root: str) -> list[str]:
-        """Return the paths of the notes of creates that may have bought something (see `claims`)."""
+        """Return the paths of the notes of creates that may have bought something (see `notes`)."""
         return await notes_below(self._resources.store, root, SHARDS)
 
     async def _old_plan(self, root: str, request: PlanRequest) -> PlanRecord | None:

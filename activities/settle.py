@@ -9,8 +9,8 @@ import msgspec
 from ..contract.errors import ObjectNotFound
 from ..contract.steps import SETTLE, Attempt, Settled, SettleRequest
 from .attempt_rows import AttemptRows
-from .claims import noted_digests
 from .lease import Lease
+from .notes import noted_digests
 from .records import ShardRecord, read_shard
 from .resources import Resources
 from .settlement import Settlement

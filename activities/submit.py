@@ -38,9 +38,10 @@ from ..contract.steps import (
     UploadRequest,
 )
 from .attempt_rows import AttemptRows
-from .claims import Claims
 from .content import file_generation, file_name, file_prefix, open_content
 from .lease import Lease
+from .notes import AttemptNotes
+from .owners import Owners
 from .providers import Creation, Wanted
 from .resources import Resources
 from .step import step
@@ -102,8 +103,9 @@ class Submit:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.batch_folder(request.attempt)
         rows = await AttemptRows.read(self._resources.store, request.attempt)
-        claims = Claims(self._resources.store, request.attempt, request.account)
-        notes = await claims.notes()  # before the provider is asked: what is noted from now on may not be found
+        store, attempt = self._resources.store, request.attempt
+        # Before the provider is asked: what is noted from now on may not be found.
+        notes = await AttemptNotes(store, attempt, request.account).read()
         if notes.account is not None:
             # An earlier run of this batch may have bought it at another account: there it would have to be looked for.
             provider = self._resources.at_account(request.attempt.provider, notes.account)
@@ -113,7 +115,7 @@ class Submit:
             if notes.at is None:
                 return Found(batch=None, noted=notes.newest)
             since = max(since, notes.at)
-            strangers += await claims.of_others()
+            strangers += await Owners(store, attempt, request.account).of_others()
         batch = await provider.batches.find(
             Wanted(
                 marker=request.attempt.marker,
@@ -168,24 +170,24 @@ class Submit:
         store, attempt = self._resources.store, request.attempt
         # Once more, as a spool may have taken its time: a note in an empty folder would not be found by the next look.
         result = result_path(await self._resources.batch_folder(attempt))
-        claims = Claims(store, attempt, request.account)
+        notes = AttemptNotes(store, attempt, request.account)
         if await store.size(result) is not None:
             # A run that was reset goes on beside the result of the one before, by which all looks accounted for.
             await _must_be_ours(lease)
             await store.delete(result)
-        number = await claims.note(datetime.now(UTC), request.noted, creation.digest)
+        number = await notes.write(datetime.now(UTC), request.noted, creation.digest)
         try:
             await _must_be_ours(lease)
             batch = await provider.batches.create(creation)
         except AnswerLost:
             raise
         except ProviderError:
-            await claims.withdraw(number)  # it bought nothing; what others may have bought has notes of its own
+            await notes.withdraw(number)  # it bought nothing; what others may have bought has notes of its own
             raise
         if provider.capabilities.search is Search.PROVISIONAL:
             # Whatever the store says now, the batch exists, and who does not hear of it buys it again.
             with contextlib.suppress(StoreError):
-                await claims.claim(batch.id)
+                await Owners(store, attempt, request.account).claim(batch.id)
         return Created(answer=CreateAnswer.CREATED, batch=batch)
 
     @step(TIDY)
@@ -193,7 +195,7 @@ class Submit:
         """Delete the files that an attempt uploaded, and its claims; the results are the provider's to expire."""
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.batch_folder(request.attempt)
-        await Claims(self._resources.store, request.attempt, request.account).release()
+        await Owners(self._resources.store, request.attempt, request.account).release()
         if provider.files is not None:
             found = await provider.files.find(file_prefix(request.attempt), request.since)
             known = [request.file_id] if request.file_id else []

@@ -13,8 +13,8 @@ from ...contract.layout import result_path
 from ...contract.names import batch_of
 from ...contract.steps import RUN_ROWS, Ran, RunRequest
 from ..attempt_rows import AttemptRows
-from ..claims import Claims
 from ..lease import Lease
+from ..notes import AttemptNotes
 from ..providers.base import LiveCalls, Provider
 from ..resources import Resources
 from ..step import in_thread, step
@@ -86,11 +86,11 @@ class RunRows:
 
     async def _note(self, request: RunRequest, digest: str) -> None:
         """Note that something is bought, as a create does: the plan and the rows are kept from then on."""
-        claims = Claims(self._resources.store, request.attempt, request.account)
-        notes = await claims.notes()
-        if not notes.may_have_bought:
+        notes = AttemptNotes(self._resources.store, request.attempt, request.account)
+        noted = await notes.read()
+        if not noted.may_have_bought:
             with contextlib.suppress(AnswerLost):  # another run has noted it meanwhile, which is as good
-                await claims.note(datetime.now(UTC), notes.newest, digest)
+                await notes.write(datetime.now(UTC), noted.newest, digest)
 
 
 def _live(provider: Provider) -> LiveCalls:

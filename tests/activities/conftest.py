@@ -16,11 +16,11 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from durabatch.activities.apply import Apply
-from durabatch.activities.claims import Claims
 from durabatch.activities.direct.collect import Collect
 from durabatch.activities.direct.governors import Governors
 from durabatch.activities.direct.run import RunRows
 from durabatch.activities.follow import Follow
+from durabatch.activities.notes import AttemptNotes
 from durabatch.activities.plan import Plan
 from durabatch.activities.providers import ProviderSettings
 from durabatch.activities.resources import Resources
@@ -169,7 +169,7 @@ class Desk:
     async def create(self, uploaded: Uploaded, *, noted: int | None = None, **info: Any) -> Created:
         """Create the provider batch, as after a look just now; `noted` is what an earlier one found."""
         if noted is None:
-            noted = (await Claims(self.store, self.attempt, self.summary.provider.account).notes()).newest
+            noted = (await AttemptNotes(self.store, self.attempt, self.summary.provider.account).read()).newest
         sent = {"file_id": uploaded.file_id, "rows": uploaded.rows, "noted": noted}
         request = CreateRequest(**self._where, **sent, spec=self.spec)
         return await self.step(Submit(self.resources).create, request, **info)

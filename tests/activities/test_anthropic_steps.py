@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from durabatch.activities.claims import Claims
 from durabatch.activities.follow import Follow
+from durabatch.activities.notes import AttemptNotes
 from durabatch.activities.plan import Plan
 from durabatch.activities.providers import ProviderSettings
 from durabatch.activities.resources import Resources
@@ -83,7 +83,7 @@ class Shard:
         upload = UploadRequest(**self.where, generation=1, since=self.summary.planned_at, spec=self.spec)
         uploaded = await self.step(Submit(self.resources).upload, upload)
         assert uploaded.file_id is None
-        noted = (await Claims(self.resources.store, self.attempt, self.where["account"]).notes()).newest
+        noted = (await AttemptNotes(self.resources.store, self.attempt, self.where["account"]).read()).newest
         request = CreateRequest(**self.where, file_id=None, rows=uploaded.rows, spec=self.spec, noted=noted)
         return await self.step(Submit(self.resources).create, request)
 

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from moto.server import ThreadedMotoServer
 
-from durabatch.activities.claims import Claims, notes_below
+from durabatch.activities.notes import AttemptNotes, notes_below
 from durabatch.activities.store import Entry, Store
 from durabatch.contract import AnswerLost, StoreError
 from durabatch.contract.layout import SHARDS
@@ -50,15 +50,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return Store.open(f"s3://{bucket}/prefix")
 
 
-def claims_in(store: Store, account: str = "acc") -> Claims:
-    return Claims(
+def notes_in(store: Store, account: str = "acc") -> AttemptNotes:
+    return AttemptNotes(
         store, Attempt(scoped_id="b", provider="p", root=store.uri("b"), shard=0, number=1, store="s"), account
     )
 
 
 @pytest.fixture
-def claims(store: Store) -> Claims:
-    return claims_in(store)
+def notes(store: Store) -> AttemptNotes:
+    return notes_in(store)
 
 
 async def names(store: Store) -> list[str]:
@@ -68,81 +68,87 @@ async def names(store: Store) -> list[str]:
 # --- the notes themselves ---
 
 
-async def test_a_create_that_knows_of_all_others_gets_the_next_number(claims: Claims, store: Store) -> None:
-    assert (await claims.notes()).newest == 0
-    assert not (await claims.notes()).may_have_bought
-    assert [await claims.note(FIRST + timedelta(hours=n), known=n, digest="d") for n in range(3)] == [1, 2, 3]
-    found = await claims.notes()
+async def test_a_create_that_knows_of_all_others_gets_the_next_number(notes: AttemptNotes, store: Store) -> None:
+    assert (await notes.read()).newest == 0
+    assert not (await notes.read()).may_have_bought
+    assert [await notes.write(FIRST + timedelta(hours=n), known=n, digest="d") for n in range(3)] == [1, 2, 3]
+    found = await notes.read()
     assert (found.newest, found.at, found.account, found.may_have_bought) == (3, FIRST, "acc", True)
     assert await names(store) == ["intent", "intent-2", "intent-3"]
 
 
 @pytest.mark.parametrize("known", [0, 1])
-async def test_a_create_that_does_not_know_of_another_is_not_sent(claims: Claims, store: Store, known: int) -> None:
-    await claims.note(FIRST, 0, "d")
-    await claims.note(FIRST, 1, "d")
+async def test_a_create_that_does_not_know_of_another_is_not_sent(
+    notes: AttemptNotes, store: Store, known: int
+) -> None:
+    await notes.write(FIRST, 0, "d")
+    await notes.write(FIRST, 1, "d")
     before = await names(store)
     with pytest.raises(AnswerLost, match="was begun since it was last looked for; this one was not sent"):
-        await claims.note(FIRST, known, "d")
+        await notes.write(FIRST, known, "d")
     assert await names(store) == before
 
 
-async def test_a_note_of_another_account_counts_as_one_of_this(claims: Claims, store: Store) -> None:
+async def test_a_note_of_another_account_counts_as_one_of_this(notes: AttemptNotes, store: Store) -> None:
     await store.write("b/shards/00000/attempt-1/intent", b"2026-01-01T00:00:00+00:00 another d")
-    found = await claims.notes()
+    found = await notes.read()
     assert (found.newest, found.at, found.account) == (1, FIRST, "another")
     with pytest.raises(AnswerLost):
-        await claims.note(FIRST, 0, "d")
-    assert await claims.note(FIRST, 1, "d") == 2
+        await notes.write(FIRST, 0, "d")
+    assert await notes.write(FIRST, 1, "d") == 2
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"2026-01", b"2026-01-01T00:00:00+00:00", b"2026-01-01T00:00:00+00:00 acc", b"\xff\xfe"]
 )
-async def test_a_note_that_was_cut_off_is_a_note_of_that_time(claims: Claims, store: Store, text: bytes) -> None:
+async def test_a_note_that_was_cut_off_is_a_note_of_that_time(notes: AttemptNotes, store: Store, text: bytes) -> None:
     began = datetime.now(UTC) - timedelta(seconds=2)
     await store.write("b/shards/00000/attempt-1/intent", text)
-    found = await claims.notes()
+    found = await notes.read()
     assert (found.newest, found.account) == (1, "acc")
     assert found.at is not None
     assert began <= found.at <= datetime.now(UTC) + timedelta(seconds=2)
 
 
-async def test_what_else_lies_in_the_folder_is_no_note(claims: Claims, store: Store) -> None:
+async def test_what_else_lies_in_the_folder_is_no_note(notes: AttemptNotes, store: Store) -> None:
     for name in ("output.jsonl", "intent.bak", "intent-", "intent-x", "withdrawn", "deep/intent", "rows.json"):
         await store.write(f"b/shards/00000/attempt-1/{name}", b"")
-    assert (await claims.notes()).newest == 0
+    assert (await notes.read()).newest == 0
     for name in ("intent", "intent-2"):
         await store.write(f"b/shards/00000/attempt-2/{name}", b"")
-    notes = [f"b/shards/00000/attempt-2/{name}" for name in ("intent", "intent-2")]
-    assert await notes_below(store, "b", SHARDS) == notes
+    paths = [f"b/shards/00000/attempt-2/{name}" for name in ("intent", "intent-2")]
+    assert await notes_below(store, "b", SHARDS) == paths
     assert await notes_below(store, "b", "shards/00000/attempt-1") == []
 
 
-async def test_a_note_that_is_withdrawn_tells_of_no_purchase_and_keeps_its_number(claims: Claims, store: Store) -> None:
-    await claims.withdraw(await claims.note(FIRST, 0, "d"))
-    found = await claims.notes()
+async def test_a_note_that_is_withdrawn_tells_of_no_purchase_and_keeps_its_number(
+    notes: AttemptNotes, store: Store
+) -> None:
+    await notes.withdraw(await notes.write(FIRST, 0, "d"))
+    found = await notes.read()
     assert (found.newest, found.may_have_bought) == (1, False)
     with pytest.raises(AnswerLost):
-        await claims.note(FIRST, 0, "d")  # it comes late, and by now another may be on its way
-    assert await claims.note(FIRST, 1, "d") == 2
+        await notes.write(FIRST, 0, "d")  # it comes late, and by now another may be on its way
+    assert await notes.write(FIRST, 1, "d") == 2
     assert await names(store) == ["intent-2"]
 
 
-async def test_the_earliest_note_that_stands_tells_since_when_to_search(claims: Claims) -> None:
+async def test_the_earliest_note_that_stands_tells_since_when_to_search(notes: AttemptNotes) -> None:
     for n in range(3):
-        await claims.note(FIRST + timedelta(hours=n), known=n, digest="d")
-    await claims.withdraw(1)
-    assert (await claims.notes()).at == FIRST + timedelta(hours=1)
-    await claims.withdraw(3)
-    assert ((await claims.notes()).at, (await claims.notes()).newest) == (FIRST + timedelta(hours=1), 3)
+        await notes.write(FIRST + timedelta(hours=n), known=n, digest="d")
+    await notes.withdraw(1)
+    assert (await notes.read()).at == FIRST + timedelta(hours=1)
+    await notes.withdraw(3)
+    assert ((await notes.read()).at, (await notes.read()).newest) == (FIRST + timedelta(hours=1), 3)
 
 
-async def test_an_outage_leaves_no_pile_of_notes_and_every_create_gets_through(claims: Claims, store: Store) -> None:
+async def test_an_outage_leaves_no_pile_of_notes_and_every_create_gets_through(
+    notes: AttemptNotes, store: Store
+) -> None:
     for _ in range(20):
-        known = (await claims.notes()).newest
-        await claims.withdraw(await claims.note(FIRST, known, "d"))
-    assert (await claims.notes()).newest == 20
+        known = (await notes.read()).newest
+        await notes.withdraw(await notes.write(FIRST, known, "d"))
+    assert (await notes.read()).newest == 20
     assert await names(store) == ["withdrawn-20"]
 
 
@@ -161,32 +167,32 @@ class Overtaken(Store):
 
 @pytest.mark.parametrize("further", [False, True])
 async def test_a_number_that_is_free_again_is_given_to_nobody(tmp_path: Path, further: bool) -> None:
-    mine, others = Overtaken.open(str(tmp_path)), claims_in(Store.open(str(tmp_path)))
+    mine, others = Overtaken.open(str(tmp_path)), notes_in(Store.open(str(tmp_path)))
 
     async def overtake() -> None:
-        await others.withdraw(await others.note(FIRST, 0, "d"))
+        await others.withdraw(await others.write(FIRST, 0, "d"))
         if further:  # which clears away what is left of the first
-            await others.note(FIRST, 1, "d")
+            await others.write(FIRST, 1, "d")
 
     assert isinstance(mine, Overtaken)
     mine.meanwhile = overtake
     with pytest.raises(AnswerLost):
-        await claims_in(mine).note(FIRST, 0, "d")
-    assert (await others.notes()).newest == (2 if further else 1)
-    assert (await others.notes()).may_have_bought is further
+        await notes_in(mine).write(FIRST, 0, "d")
+    assert (await others.read()).newest == (2 if further else 1)
+    assert (await others.read()).may_have_bought is further
 
 
 async def test_a_note_that_cannot_be_written_lets_no_create_through(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "store"))
     (tmp_path / "store" / "b").write_text("A file is where the batch's folder should be.")
     with pytest.raises(StoreError):
-        await claims_in(store).note(FIRST, 0, "d")
+        await notes_in(store).write(FIRST, 0, "d")
 
 
 RACER = """
 import asyncio, sys
 from datetime import UTC, datetime
-from durabatch.activities.claims import Claims
+from durabatch.activities.notes import AttemptNotes
 from durabatch.activities.store import Entry, Store
 from durabatch.contract import AnswerLost
 from durabatch.contract.layout import SHARDS
@@ -197,10 +203,10 @@ async def race():
     sys.stdin.readline()
     for shard in range(30):
         attempt = Attempt(scoped_id="b", provider="p", root=store.uri("b"), shard=shard, number=1, store="s")
-        claims = Claims(store, attempt, "acc")
+        notes = AttemptNotes(store, attempt, "acc")
         for known in range(3):
             try:
-                print(shard, await claims.note(datetime.now(UTC), known, "d"))
+                print(shard, await notes.write(datetime.now(UTC), known, "d"))
             except AnswerLost:
                 pass
 
@@ -228,24 +234,24 @@ async def test_whatever_others_do_meanwhile_two_creates_never_rely_on_the_same_s
     sent: list[int] = []
 
     async def run(seed: int) -> None:
-        claims = claims_in(store)
+        notes = notes_in(store)
         for turn in range(12):
-            known = (await claims.notes()).newest
+            known = (await notes.read()).newest
             await asyncio.sleep((seed * 7 + turn * 3) % 5 / 1000)
             try:
-                number = await claims.note(FIRST, known, "d")
+                number = await notes.write(FIRST, known, "d")
             except AnswerLost:
                 continue
             # Nobody who searched before this note may send after it.
             assert number == known + 1
             sent.append(number)
             if (seed + turn) % 3:
-                await claims.withdraw(number)
+                await notes.withdraw(number)
 
     await asyncio.gather(*(run(seed) for seed in range(8)))
     assert sent
     assert len(sent) == len(set(sent))
-    assert (await claims_in(store).notes()).newest == max(sent)
+    assert (await notes_in(store).read()).newest == max(sent)
 
 
 # --- the steps ---

@@ -1,6 +1,6 @@
-"""What is recorded in the store about creates and provider batches, for runs that have not seen the history.
+"""Notes of creates: what the store knows of purchases, for runs that have not seen the history.
 
-**Notes.** Before a create is sent a note of it is written into the attempt's folder: when, to which account, and the
+Before a create is sent a note of it is written into the attempt's folder: when, to which account, and the
 digest of its rows. A later run of the same batch that works for another account finds out by it, instead of buying the
 batch a second time there; and one that would choose other rows for the attempt keeps those that it was bought with. And
 where nothing can be searched exactly (Anthropic's batches carry no marker until they end) a search without a note need
@@ -11,10 +11,6 @@ provider was last searched, and is sent only if it gets the next one. So no othe
 search and the create that relies on it, whoever started that one: a workflow that was reset, or Temporal itself, where
 an operator paused or reset the step. The note of a create that the provider refused is *withdrawn*: it no longer counts
 as a purchase, and its number stays used.
-
-**Claims.** Where nothing can be searched exactly, a batch whose create was answered is also *claimed* for its marker,
-so that a search by another batch of the same account, from the same store, does not take it for its own. A claim is
-deleted once its batch has been dealt with: from then on the ids in its results say whose it is.
 """
 
 from __future__ import annotations
@@ -25,22 +21,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ..contract.errors import AnswerLost, ObjectNotFound
-from ..contract.layout import (
-    Kind,
-    claim_owner,
-    claim_path,
-    claims_folder,
-    note_path,
-    parse_claim,
-    parse_name,
-    withdrawn_path,
-)
+from ..contract.layout import Kind, note_path, parse_name, withdrawn_path
 from ..contract.steps import Attempt
 from .store import Entry, Store
 
 
 @dataclass(frozen=True)
-class Notes:
+class Noted:
     """The creates of an attempt that were about to be sent."""
 
     newest: int = 0  #: The highest number that was given out; 0 if none was.
@@ -74,17 +61,17 @@ async def noted_account(store: Store, path: str) -> str | None:
     return noted.account if noted else None
 
 
-class _Noted(NamedTuple):
+class _Note(NamedTuple):
     at: datetime
     account: str
     digest: str  #: Of the rows that it was to send.
 
 
-async def _read(store: Store, path: str) -> _Noted | None:
+async def _read(store: Store, path: str) -> _Note | None:
     """Return what a note says; None for one whose writer was killed, so sent nothing."""
     words = (await store.read(path)).decode(errors="replace").split()
     try:
-        return _Noted(datetime.fromisoformat(words[0]), words[1], words[2])
+        return _Note(datetime.fromisoformat(words[0]), words[1], words[2])
     except (ValueError, IndexError):
         return None
 
@@ -105,8 +92,8 @@ async def withdraw(store: Store, path: str) -> None:
     await store.delete(path)
 
 
-class Claims:
-    """Notes and claims of one attempt.
+class AttemptNotes:
+    """The notes of one attempt.
 
     Args:
         account: digest of the account that the attempt is submitted to.
@@ -117,10 +104,8 @@ class Claims:
         self._attempt = attempt
         self._root = store.path(attempt.root)
         self._account = account
-        self._folder = claims_folder(account)
-        self._mine = claim_owner(attempt.marker)
 
-    async def notes(self) -> Notes:
+    async def read(self) -> Noted:
         """Return what is noted of the attempt's creates."""
         standing, withdrawn = await self._listed()
         newest = max([*standing, *withdrawn], default=0)
@@ -130,10 +115,10 @@ class Claims:
             except ObjectNotFound:  # withdrawn just now
                 continue
             at, account = (noted.at, noted.account) if noted else (entry.modified, self._account)
-            return Notes(newest, max(standing), at, account)
-        return Notes(newest)
+            return Noted(newest, max(standing), at, account)
+        return Noted(newest)
 
-    async def note(self, now: datetime, known: int, digest: str) -> int:
+    async def write(self, now: datetime, known: int, digest: str) -> int:
         """Note, durably, that a create is about to be sent, and return its number.
 
         Args:
@@ -163,21 +148,6 @@ class Claims:
     async def withdraw(self, number: int) -> None:
         """Note that a create bought nothing, as the provider said."""
         await withdraw(self._store, self._path(number))
-
-    async def claim(self, provider_batch_id: str) -> None:
-        """Note whose a provider batch is."""
-        await self._store.write(claim_path(self._account, provider_batch_id, self._attempt.marker), b"")
-
-    async def of_others(self) -> list[str]:
-        """Return the provider batches that are claimed for other markers."""
-        claims = [parse_claim(path) for path, _ in await self._store.list(self._folder)]
-        return [claim[0] for claim in claims if claim is not None and claim[1] != self._mine]
-
-    async def release(self) -> None:
-        """Delete the attempt's claims."""
-        for path, _ in await self._store.list(self._folder):
-            if (claim := parse_claim(path)) is not None and claim[1] == self._mine:
-                await self._store.delete(path)
 
     def _path(self, number: int) -> str:
         return note_path(self._root, self._attempt.shard, self._attempt.number, number)
