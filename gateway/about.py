@@ -47,7 +47,7 @@ async def _store(context: Context) -> bool:
 async def _temporal(context: Context) -> bool:
     try:
         return await context.client.temporal.service_client.check_health(timeout=_PATIENCE)
-    except RPCError:
+    except (RPCError, RuntimeError):  # the latter of a client that has never been connected
         return False
 
 

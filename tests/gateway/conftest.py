@@ -19,6 +19,7 @@ from durabatch.gateway.app import create_app
 from durabatch.gateway.body import Pace
 from durabatch.gateway.context import Context
 from durabatch.gateway.server import serving
+from durabatch.gateway.uploads import Uploads
 from durabatch.workers import Settings
 
 #: A request line of a batch.
@@ -49,16 +50,18 @@ Opener = Callable[..., AbstractAsyncContextManager[Door]]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Opener:
-    """Return what opens a gateway; its arguments are lines of [gateway], and the pace of bodies."""
+    """Return what opens a gateway, from lines of [gateway], the pace of bodies, and the seconds that uploads wait."""
 
     @contextlib.asynccontextmanager
-    async def opened(gateway: str = "", pace: Pace | None = None) -> AsyncIterator[Door]:
+    async def opened(gateway: str = "", pace: Pace | None = None, patience: float = 60) -> AsyncIterator[Door]:
         config = tmp_path / "durabatch.toml"
         config.write_text(f'[store]\nurl = "{tmp_path / "store"}"\n[gateway]\n{gateway}\n')
         settings = Settings.load(config, {})
         store = Store.open(settings.store.url)
         temporal = await Client.connect("127.0.0.1:1", lazy=True)
-        app = create_app(Context(settings, BatchClient(temporal, store)), pace)
+        context = Context(settings, BatchClient(temporal, store))
+        context.uploads = Uploads(settings.gateway.uploads, patience)
+        app = create_app(context, pace)
         async with (
             serving(app, "127.0.0.1", 0) as url,
             AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, _strict_response_validation=True) as openai,

@@ -1,0 +1,262 @@
+"""What clients may do to a gateway that means no harm: slow, cut, huge and crooked requests leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tracemalloc
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from durabatch.gateway import server
+from durabatch.gateway.body import Pace
+
+from .conftest import LINE, Door, Opener
+
+MIB = 1024 * 1024
+BOUNDARY = "----parts"
+HEAD = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="rows.jsonl"\r\n\r\n'
+).encode()
+TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+class Raw:
+    """A connection on which bytes are sent as they are."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, *data: bytes) -> None:
+        self.writer.write(b"".join(data))
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[int, dict[str, object]]:
+        """Return an answer's status and what it says."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
+        body = json.loads(await self.reader.readexactly(length))
+        return int(head.split()[1]), body["error"]
+
+    async def closed(self) -> bool:
+        """Wait until the server closes the connection, and return whether it said nothing more."""
+        try:
+            return await self.reader.read() == b""
+        except ConnectionResetError:
+            return True
+
+
+@contextlib.asynccontextmanager
+async def raw(door: Door) -> AsyncIterator[Raw]:
+    url = httpx2.URL(door.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        yield Raw(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def upload_head(length: int | None) -> bytes:
+    size = f"Content-Length: {length}" if length is not None else "Transfer-Encoding: chunked"
+    kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
+    return f"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n{size}\r\n\r\n".encode()
+
+
+async def until(condition: object) -> None:
+    """Wait until something is so; the test's own time limit bounds it."""
+    assert callable(condition)
+    while not condition():
+        await asyncio.sleep(0.02)
+
+
+async def test_an_upload_that_is_cut_leaves_nothing(door: Door) -> None:
+    async with raw(door) as client:
+        await client.send(upload_head(100 * MIB), HEAD, LINE * 30_000)
+        await until(door.objects)  # the temporary object is there
+    await until(lambda: not door.objects())
+    assert (await door.http.get("/v1/files")).json()["data"] == []
+
+
+async def test_an_upload_that_ends_before_its_last_boundary_leaves_nothing(door: Door) -> None:
+    body = HEAD + LINE
+    answer = await door.http.post(
+        "/v1/files", content=body, headers={"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+    )
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert "Unexpected end of multipart stream" in answer.json()["error"]["message"]
+    assert door.objects() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b"{}"),
+        ("multipart/form-data", HEAD + LINE + TAIL),
+        (f"multipart/form-data; boundary={BOUNDARY}", b""),
+        (f"multipart/form-data; boundary={BOUNDARY}", b"no form at all"),
+        (f"multipart/form-data; boundary={BOUNDARY}", HEAD.replace(b"form-data", b"form-\xff") + TAIL),
+        (
+            f"multipart/form-data; boundary={BOUNDARY}",
+            HEAD.replace(b"\r\n\r\n", b"\r\nX: " + b"y" * 9000 + b"\r\n\r\n"),
+        ),
+        (f"multipart/form-data; boundary={BOUNDARY}", HEAD.replace(b"batch", b"b" * 5000) + LINE + TAIL),
+        (f"multipart/form-data; boundary={BOUNDARY}", HEAD.replace(b"batch", b"\xff") + LINE + TAIL),
+        (f"multipart/form-data; boundary={BOUNDARY}", HEAD + LINE + b"\r\n" + HEAD + LINE + TAIL),
+        (f"multipart/form-data; boundary={BOUNDARY}", (HEAD + LINE + b"\r\n") * 40 + TAIL),
+        (f"multipart/form-data; boundary={'b' * 3000}", HEAD + LINE + TAIL),
+        ("multipart/mixed; boundary=x", b"--x--"),
+    ],
+    ids=[
+        *("JSON", "no boundary", "empty", "text", "bad header", "long header", "long field", "field in no encoding"),
+        *("two files", "forty parts", "long boundary", "another multipart"),
+    ],
+)
+async def test_a_body_that_is_no_form_with_a_file_is_refused(door: Door, kind: str, body: bytes) -> None:
+    answer = await door.http.post("/v1/files", content=body, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert door.objects() == []
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_an_upload_that_is_too_large_is_refused_as_soon_as_that_is_known(opened: Opener, announced: bool) -> None:
+    async with opened(f"max_file_bytes = {MIB}") as door, raw(door) as client:
+        if announced:
+            # Not one byte of the body is waited for.
+            await client.send(upload_head(100 * MIB))
+        else:
+            await client.send(upload_head(None))
+            for piece in (HEAD, *[LINE * 1000] * 20):
+                await client.send(f"{len(piece):x}\r\n".encode(), piece, b"\r\n")
+        status, error = await client.answer()
+        assert (status, error["code"]) == (413, "request_too_large")
+        assert door.objects() == []
+    async with opened(f"max_file_bytes = {len(LINE)}") as door:
+        fitting = await door.http.post("/v1/files", data={"purpose": "batch"}, files={"file": LINE})
+        assert fitting.status_code == 200
+        over = await door.http.post("/v1/files", data={"purpose": "batch"}, files={"file": LINE + b" "})
+        assert (over.status_code, over.json()["error"]["code"]) == (413, "file_too_large")
+
+
+@pytest.mark.parametrize("pace", [Pace(idle=0.2), Pace(idle=60, grace=0.3, least=MIB)], ids=["idle", "slow"])
+async def test_an_upload_that_comes_too_slowly_is_ended(opened: Opener, pace: Pace) -> None:
+    async with opened(pace=pace) as door, raw(door) as client:
+        await client.send(upload_head(100 * MIB), HEAD, LINE)
+        if pace.idle > 1:
+
+            async def trickle() -> None:
+                while True:
+                    await client.send(b" ")
+                    await asyncio.sleep(0.01)
+
+            drip = asyncio.create_task(trickle())
+        status, error = await client.answer()
+        assert (status, error["code"]) == (408, "request_timeout")
+        if pace.idle > 1:
+            drip.cancel()
+            await asyncio.gather(drip, return_exceptions=True)
+        assert await client.closed()
+        await until(lambda: not door.objects())
+
+
+async def test_the_time_for_which_an_upload_waits_for_others_is_not_its_own(opened: Opener) -> None:
+    async with opened("uploads = 1", Pace(idle=0.5, grace=0.5)) as door, raw(door) as first:
+        await first.send(upload_head(len(HEAD) + len(LINE) * 2 + len(TAIL)), HEAD, LINE)
+        await until(lambda: door.objects())
+        second = asyncio.create_task(door.http.post("/v1/files", data={"purpose": "batch"}, files={"file": LINE}))
+        status, _ = await first.answer()
+        assert status == 408
+        assert (await second).status_code == 200
+
+
+async def test_uploads_beyond_those_that_may_wait_are_sent_away(opened: Opener) -> None:
+    async with opened("uploads = 1", patience=0.1) as door, raw(door) as first:
+        await first.send(upload_head(100 * MIB), HEAD, LINE)
+        await until(lambda: door.objects())
+        answer = await door.http.post("/v1/files", data={"purpose": "batch"}, files={"file": LINE})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert answer.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "..",
+        "..%2f..%2fsecret",
+        "file-%00",
+        "file-0123456789abcdef0123456",
+        "a" * 4000,
+        "%ff",
+        "file-\u202e",
+        "~gateway",
+    ],
+)
+async def test_an_id_that_is_none_is_404_in_every_route(door: Door, id: str) -> None:
+    for method, path in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
+        answer = await door.http.request(method, f"/v1/files/{id}{path}")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (404, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+        b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"GET /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nX: a\x00b\r\n\r\n",
+        b"no HTTP at all\r\n\r\n",
+    ],
+    ids=["two lengths", "two values", "NUL", "no HTTP"],
+)
+async def test_a_request_that_two_servers_could_read_differently_is_refused(door: Door, request_: bytes) -> None:
+    async with raw(door) as client:
+        await client.send(request_)
+        status, error = await client.answer()
+        assert (status, error["type"]) == (400, "invalid_request_error")
+        assert await client.closed()
+
+
+async def test_a_head_that_is_too_long_is_refused(door: Door) -> None:
+    async with raw(door) as client:
+        await client.send(b"GET /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ", b"y" * (server._HEAD_BYTES + MIB))
+        status, error = await client.answer()
+        assert (status, error["message"]) == (431, "The request's head is too large.")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS"])
+async def test_a_method_that_a_route_has_not_and_a_path_that_is_none_are_told(door: Door, method: str) -> None:
+    answer = await door.http.request(method, "/v1/files")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_supported")
+    for path in ("/v1/nothing", "/v1/files/", "//v1/files", "/"):
+        answer = await door.http.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+
+
+async def test_a_large_upload_and_its_download_take_no_memory(door: Door) -> None:
+    size, piece = 64 * MIB, LINE * (MIB // len(LINE))
+
+    async def body() -> AsyncIterator[bytes]:
+        yield HEAD
+        for _ in range(size // len(piece)):
+            yield piece
+        yield TAIL
+
+    tracemalloc.start()
+    try:
+        made = await door.http.post(
+            "/v1/files", content=body(), headers={"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+        )
+        received = 0
+        async with door.http.stream("GET", f"/v1/files/{made.json()['id']}/content") as answer:
+            async for part in answer.aiter_raw():
+                received += len(part)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert made.json()["bytes"] == received == size // len(piece) * len(piece)
+    assert peak < 16 * MIB
