@@ -241,9 +241,9 @@ def _names(files: tuple[File, ...]) -> list[str | None]:
 
 
 def _own_name(file: File) -> str:
-    """Return what the user calls a file: a client puts a number before it, and a tilde for each slash."""
+    """Return what the user calls a file, whatever a client that brought it calls it in the store."""
     brought = parse_brought(file.path)
-    return brought.stem.replace("~", "/") if brought and brought.stem else file.name or ""
+    return brought.own if brought and brought.own else file.name or ""
 
 
 def _look(store: Store, file: File, several: bool) -> tuple[bool, bool]:

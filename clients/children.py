@@ -10,7 +10,7 @@ from temporalio.client import Client, WorkflowExecutionDescription, WorkflowQuer
 from temporalio.service import RPCError
 
 from ..contract import BatchProgress, Phase, ShardCounts
-from ..contract.names import SHARD_WORKFLOW
+from ..contract.names import SHARD_WORKFLOW, shards_of
 from .concurrency import concurrently
 from .running import with_rows
 
@@ -79,6 +79,6 @@ def _next(progress: BatchProgress) -> float:
 def _words(batch: BatchProgress, waiting: BatchProgress | None, children: int) -> str | None:
     if waiting is None:
         return batch.waiting_for
-    which = waiting.batch_id.rpartition("/")[2]
+    which = shards_of(waiting.batch_id)
     others = f" ({children:,} shards are under way, each with a workflow of its own)" if children > 1 else ""
     return f"Shard {which}: {waiting.waiting_for}{others}"

@@ -27,7 +27,7 @@ from ..activities.input import (
 )
 from ..activities.store import Store
 from ..contract import InvalidInput, InvalidSpec, ObjectNotFound
-from ..contract.layout import brought_folder, brought_path, measured_path, parse_brought
+from ..contract.layout import brought_folder, brought_name, brought_path, measured_path, parse_brought
 from .local_files import PIECE, Measured, local_files, local_path, measure, measure_file, opened
 
 #: A request by its id: a prompt, a list of chat messages, or a whole body.
@@ -39,10 +39,6 @@ Requests = Mapping[str, Body] | Iterable[Mapping[str, Any]] | AsyncIterable[Mapp
 #: Rows after which others on the event loop get their turn; about 5 ms.
 _ROWS_A_TURN = 1000
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-#: What a file's name in the store is free of: what a path must not hold, and what is hard to type.
-_UNSTORED = re.compile(r"[^\w.,+=@() -]")
-#: Bytes of it that are kept; file systems take 255.
-_MAX_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +210,7 @@ def _joint_digest(names: list[str], found: Sequence[Measured | _Recorded]) -> st
 
 def _stored_name(name: str, suffix: str) -> str:
     """Return what a file of a folder is called in the store, behind its number."""
-    # The tilde is free for the slashes, so that the plan can name rows as the user knows them.
-    safe = "~".join(_UNSTORED.sub("-", part) for part in name.split("/"))
-    kept = safe.encode()[-_MAX_NAME:].decode(errors="ignore")
+    kept = brought_name(name)
     return kept if is_jsonl(kept) else kept + suffix  # a pattern takes files of any name
 
 

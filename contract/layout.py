@@ -72,6 +72,10 @@ WRITTEN = (_PLAN, _FILE_LIST, f"{RESULTS}{_LINES}", f"{ERRORS}{_LINES}", _RESULT
 
 #: Digits of a SHA-256 in a name: 64 bits, beyond any accident.
 _DIGITS = 16
+#: What the name of a brought file is free of: what a path must not hold, and what is hard to type.
+_UNSTORED = re.compile(r"[^\w.,+=@() -]")
+#: Bytes of it that are kept; file systems take 255.
+_LONGEST = 200
 
 
 class Kind(StrEnum):
@@ -122,6 +126,11 @@ class Name:
     run: Run | None = None  #: Of what a run in direct mode wrote.
     stem: str = ""  #: Which of the two: results or errors, output or error; of a brought file, its own name.
     manifest: bool = False  #: Of results: whether it lists the parts that they are in.
+
+    @property
+    def own(self) -> str:
+        """Of a brought file: its path as its user has it (`brought_name`); "" where it is the only file."""
+        return self.stem.replace("~", "/")
 
     @property
     def bought(self) -> bool:
@@ -182,8 +191,22 @@ def brought_folder(batch_id: str, digest: str) -> str:
     return f"{batch_id}/{_COPIES}-{digest[:_DIGITS]}"
 
 
+def brought_name(name: str) -> str:
+    """Return what a file of a brought folder is called there, behind its number, by its path as its user has it.
+
+    `Name.own` is the way back; characters that are hard to type, and the beginning of a long name, do not come back.
+    """
+    # The tilde is free for the slashes.
+    safe = "~".join(_UNSTORED.sub("-", part) for part in name.split("/"))
+    return safe.encode()[-_LONGEST:].decode(errors="ignore")
+
+
 def brought_path(batch_id: str, digest: str, number: int, width: int, name: str) -> str:
-    """Return the path of one file in a brought folder: the numbers keep the files in their order."""
+    """Return the path of one file in a brought folder: the numbers keep the files in their order.
+
+    Args:
+        name: as `brought_name`.
+    """
     return f"{brought_folder(batch_id, digest)}/{number:0{width}d}-{name}"
 
 

@@ -16,6 +16,7 @@ TASK_QUEUE = "durabatch"
 BATCH_WORKFLOW = "BatchWorkflow"
 #: The workflow type of its shards, where it has more than one.
 SHARD_WORKFLOW = "DurabatchShard"
+_SHARDS = "/shards/"
 #: The metadata key under which a provider batch carries its marker, where the provider has metadata.
 MARKER_KEY = "durabatch_marker"
 
@@ -72,8 +73,30 @@ def parse_marker(marker: str) -> tuple[str, int, int] | None:
     return (batch, int(shard), int(attempt)) if shard.isdecimal() and attempt.isdecimal() else None
 
 
+def shards_name(first: int, last: int) -> str:
+    """Return what consecutive shards that one workflow takes are called: "00007", or "00010-00019"."""
+    return f"{first:05d}" if first == last else f"{first:05d}-{last:05d}"
+
+
+def shard_workflow_id(batch_id: str, shards: str) -> str:
+    """Return the id of the workflow that takes shards of a batch.
+
+    Args:
+        shards: as `shards_name`.
+    """
+    return f"{batch_id}{_SHARDS}{shards}"
+
+
+def shards_of(workflow_id: str) -> str:
+    """Return which shards a workflow takes, as `shards_name`; "" where it is not that of shards."""
+    return workflow_id.partition(_SHARDS)[2]
+
+
 def batch_of(marker: str) -> str:
-    """Return the id of the batch that a marker, or a name as `scoped`, belongs to; no id has a slash or a tilde."""
+    """Return the id of the batch that a marker, a name as `scoped`, or the id of a workflow of its shards belongs to.
+
+    No id has a slash or a tilde.
+    """
     return marker.partition("/")[0].partition("~")[0]
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from enum import StrEnum
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
 from ..contract import Mode, ProviderBatch, ProviderStatus, RowStatus
+from ..contract._base import Word
 from ..contract.steps import AttemptRecord, Collected, Ran, Snapshot, Uploaded
 
 
 class CarriedModel(BaseModel):
-    """What one run of a workflow hands to the next; fields that another version added are ignored."""
+    """What one run of a workflow hands to the next.
+
+    The next one may be run by a worker of another version: fields that this one lacks are ignored, and a field that a
+    version adds has a default with which what an earlier one carried is read (`tests/unit/test_state.py`).
+    """
 
     # hide_input_in_errors: a validation error reaches Temporal's history, where no prompt may be (promise G8).
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
@@ -29,7 +34,7 @@ class Streak(CarriedModel):
         return self.until - self.since
 
 
-class Stage(StrEnum):
+class Stage(Word):
     """How far an attempt has come with its provider."""
 
     NEW = "new"  #: Nothing of it was ever sent.
@@ -38,6 +43,10 @@ class Stage(StrEnum):
     SUBMITTED = "submitted"  #: There is a provider batch.
     VANISHED = "vanished"  #: There was one, and the provider does not know it any more.
     FETCHED = "fetched"  #: Whatever the provider batch answered is in the store.
+
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls.UPLOADING  # it is looked for before anything is sent
 
 
 class SlotState(CarriedModel):
@@ -215,7 +224,7 @@ class AttemptState(CarriedModel):
         self.refused, self.blocked = why, blocked
 
 
-class Fate(StrEnum):
+class Fate(Word):
     """What became of an attempt, as far as its shard asks before another one."""
 
     RAN = "ran"  #: Its rows had their chance.
@@ -223,6 +232,10 @@ class Fate(StrEnum):
     VANISHED = "vanished"  #: The provider does not know any more what it took.
     UNSENT = "unsent"  #: A stop or an error came before its rows were sent.
     EMPTY = "empty"  #: It had no row to send: the plan refused all of them.
+
+    @classmethod
+    def unknown(cls) -> Self:
+        return cls.RAN  # it counts as one of the attempts that may be made
 
 
 class AttemptEnd(CarriedModel):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ..contract import BatchStatus, Counts, ErrorClass, PollPolicy, ProviderStatus, RowStatus
+from ..contract.names import shards_name
 from ..contract.steps import Snapshot
 from .attempt_state import Streak
 
@@ -70,8 +71,8 @@ class ShardRange:
 
     @property
     def name(self) -> str:
-        """Its part of the child's workflow id."""
-        return f"{self.first:05d}" if self.first == self.last else f"{self.first:05d}-{self.last:05d}"
+        """What they are called, in messages and in the id of their workflow."""
+        return shards_name(self.first, self.last)
 
 
 def shard_ranges(shards: int) -> list[ShardRange]:

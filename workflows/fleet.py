@@ -16,7 +16,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
 
 from ..contract import BatchSpec, Counts, ShardCounts
-from ..contract.names import SHARD_WORKFLOW
+from ..contract.names import SHARD_WORKFLOW, shard_workflow_id
 from ..contract.steps import PlanSummary
 from .decisions import ShardRange, restart_delay, shard_ranges, waits_out
 from .failures import StepFailed
@@ -89,7 +89,7 @@ class Fleet:
         if self._running:
             words.append(
                 f"{self._running:,} of {self._plan.shards:,} shards are under way and {self.counts.waiting:,} wait for "
-                f"their turn; the workflows {self._batch_id}/shards/… say what each is waiting for."
+                f"their turn; the workflows {shard_workflow_id(self._batch_id, '…')} say what each is waiting for."
             )
         if self._blocked:
             refused = next(iter(self._blocked.values())).error
@@ -231,7 +231,7 @@ class Fleet:
         return f"The workflow of shard {shards.name} still works for an earlier run of this batch."
 
     def _id(self, shards: ShardRange) -> str:
-        return f"{self._batch_id}/shards/{shards.name}"
+        return shard_workflow_id(self._batch_id, shards.name)
 
     async def _child(self, shards: ShardRange) -> ShardOutcome:
         heard = self._steering.cancels

@@ -17,6 +17,7 @@ from durabatch.contract.layout import (
     answers_path,
     bought_in,
     brought_folder,
+    brought_name,
     brought_path,
     claim_owner,
     claim_path,
@@ -47,7 +48,18 @@ from durabatch.contract.layout import (
     unmatched_name,
     withdrawn_path,
 )
-from durabatch.contract.names import UPLOADS, UploadName, marker, parse_marker, parse_upload, upload_prefix
+from durabatch.contract.names import (
+    UPLOADS,
+    UploadName,
+    batch_of,
+    marker,
+    parse_marker,
+    parse_upload,
+    shard_workflow_id,
+    shards_name,
+    shards_of,
+    upload_prefix,
+)
 
 ROOT = "deep/out"
 DIGEST = "0123456789abcdef" * 4
@@ -240,6 +252,28 @@ def test_rows_that_a_client_brought_are_known_wherever_they_lie() -> None:
         assert parse_brought(folder + path) == Name(kind=Kind.BROUGHT, stem="a.jsonl")
         assert parse_brought(f"{folder}{brought_folder('b', DIGEST)}.jsonl") == Name(kind=Kind.BROUGHT)
         assert parse_brought(f"{folder}b/rows.jsonl") is None
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "2026/01/day 1.jsonl", "größe/(1)@x+y=z,.jsonl"])
+def test_a_brought_files_own_name_comes_back(name: str) -> None:
+    found = parse_brought(brought_path("b", DIGEST, 7, 5, brought_name(name)))
+    assert found is not None and (found.number, found.own) == (7, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("a~b\n*?.jsonl", "a-b---.jsonl"), ("é" * 150 + ".jsonl", "é" * 97 + ".jsonl")]
+)
+def test_of_a_brought_files_name_what_no_store_takes_is_left_out(name: str, own: str) -> None:
+    found = parse_brought(brought_path("b", DIGEST, 0, 5, brought_name(name)))
+    assert found is not None and found.own == own
+
+
+@pytest.mark.parametrize(("first", "last", "id"), [(7, 7, "b/shards/00007"), (10, 123_456, "b/shards/00010-123456")])
+def test_the_workflow_of_shards_names_its_batch_and_its_shards(first: int, last: int, id: str) -> None:
+    name = shards_name(first, last)
+    assert shard_workflow_id("b", name) == id
+    assert (batch_of(id), shards_of(id)) == ("b", name)
+    assert shards_of("b") == ""
 
 
 def test_records_and_manifests_are_told_by_their_paths() -> None:

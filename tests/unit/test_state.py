@@ -7,8 +7,36 @@ from datetime import UTC, datetime, timedelta
 from durabatch.contract import BatchResult, BatchStatus, Counts, ProviderBatch, ProviderStatus
 from durabatch.contract.names import marker
 from durabatch.contract.steps import PlanSummary, ProviderFacts, Search, Settled
+from durabatch.workflows.attempt_state import Stage
 from durabatch.workflows.signals import read_carried
 from durabatch.workflows.state import MAX_LISTED, Carried, ShardOutcome, SteeringState, Untidy
+
+#: What 0.1.0 carries at the least, in every model of it. This text is frozen: a field that a later version adds has a
+#: default, or a batch that is under way during an upgrade is stuck.
+FROZEN = """
+{"started_at": "2026-01-31T12:00:00Z",
+ "steering": {"deadline_at": "2026-02-01T14:00:00Z", "cancel": {}},
+ "shard": {
+   "attempt": {
+     "slot": {},
+     "direct": {"collected": {"lines": 1}},
+     "batch": {"id": "batch_1", "status": "in_progress", "raw_status": "in_progress"},
+     "unknown": {"since": "2026-01-31T12:00:00Z", "until": "2026-01-31T12:00:10Z"}},
+   "end": {
+     "fate": "ran",
+     "record": {"number": 1},
+     "batch": {"marker": "b~1f0a93c2/0/1", "id": "batch_1", "status": "completed", "rows": 1}},
+   "records": [{"number": 1}]},
+ "outcome": {"settled": {}, "untidy": [{"shard": 0, "number": 1}]},
+ "plan": {
+   "root": "file:///store/b", "rows": 1, "invalid_rows": 0, "shards": 1, "planned_at": "2026-01-31T12:00:00Z",
+   "store": "1f0a93c2",
+   "provider": {
+     "name": "openai", "kind": "openai", "account": "a", "search": "marker", "uploads": true, "listing_lag": "PT1M",
+     "heartbeat": "PT20S", "max_parallel_shards": 8}},
+ "result": {"batch_id": "b", "status": "completed"},
+ "untidy": [{"shard": 0, "number": 1}]}
+"""
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ID = "b" * 200
@@ -36,6 +64,15 @@ def test_what_became_of_many_shards_is_summed_and_bounded() -> None:
     assert total.settled.counts == Counts(total=400, succeeded=200, failed=200)
     assert (len(total.batches), len(total.untidy)) == (MAX_LISTED, MAX_LISTED)
     assert (total.error, total.blocked) == ("No.", True)
+
+
+def test_what_the_first_release_carries_is_read_for_ever() -> None:
+    carried = Carried.model_validate_json(FROZEN)
+    assert (carried.shard.shard, carried.shard.tries, carried.ended) == (0, 1, 0)
+    attempt = carried.shard.attempt
+    assert (attempt.number, attempt.stage, attempt.doubt, attempt.cleared) == (1, Stage.NEW, False, 0)
+    assert carried.shard.end is not None and carried.shard.end.record.sent
+    assert carried.plan is not None and not carried.plan.bought
 
 
 def test_what_is_carried_fits_into_a_payload_in_every_phase() -> None:

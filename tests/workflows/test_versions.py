@@ -31,6 +31,7 @@ from durabatch.contract.status import BatchStatus as Status
 from durabatch.contract.status import ErrorClass, Phase, ProviderStatus
 from durabatch.contract.steps import CreateAnswer, PlanRequest, Search, SettleRequest
 from durabatch.workflows import BatchWorkflow, attempt_state, shard_workflow, state
+from durabatch.workflows.attempt_state import Fate, Stage
 from durabatch.workflows.state import Carried
 from support.house import House, connect, dev_server, open_house
 
@@ -232,6 +233,8 @@ def test_no_model_between_workflow_and_steps_reads_a_record_strictly() -> None:
         (ErrorClass, ErrorClass.OTHER),  # not tried again
         (Status, Status.FAILED),
         (Phase, Phase.POLLING),
+        (Stage, Stage.UPLOADING),  # looked for
+        (Fate, Fate.RAN),  # counted
     ],
 )
 def test_a_word_of_another_version_is_read_as_the_one_that_does_no_harm(vocabulary: Any, expected: Any) -> None:
