@@ -8,7 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
-from ...contract import AnswerLost, ConfigurationError, WorkerBusy
+from ...contract import (
+    AnswerLost,
+    AuthenticationFailed,
+    ConfigurationError,
+    ProviderNotFound,
+    ProviderRefused,
+    QuotaExhausted,
+    WorkerBusy,
+)
 from ...contract.layout import result_path
 from ...contract.names import batch_of
 from ...contract.steps import RUN_ROWS, Ran, RunRequest
@@ -22,6 +30,8 @@ from .kept import KeptRows
 from .sender import Sender
 from .source import Source
 
+#: What a provider says to every row alike. Where it said nothing else, nothing was bought.
+_REFUSALS = (AuthenticationFailed, ProviderNotFound, ProviderRefused, QuotaExhausted)
 #: Seconds between heartbeats. The SDK's own ones are further apart, and a cancel is heard by one.
 _BEAT_SECONDS = 2.0
 
@@ -58,7 +68,8 @@ class RunRows:
             return Ran(rows=rows.count, kept=answered)
         await lease.hold()
         await resources.store.delete(result_path(root))  # of a run before a reset: it no longer accounts for all
-        await self._note(request, rows.digest)
+        notes = AttemptNotes(resources.store, attempt, request.account)
+        noted = await _note(notes, rows.digest)
         lease.rows = answered
         run = await kept.begin(found.newest, left)
         settings = resources.settings(attempt.provider)
@@ -75,6 +86,8 @@ class RunRows:
             source = Source(resources, provider, live, rows, request.spec, found.answered)
             await _to_the_end(sender, source, lease)
         if sender.error is not None:
+            if noted is not None and not sender.reached and isinstance(sender.error, _REFUSALS):
+                await notes.withdraw(noted)  # as of a create that was refused: then the batch fails at once
             raise sender.error
         wait = sender.retry_after if sender.reason else None
         return Ran(
@@ -84,13 +97,19 @@ class RunRows:
             retry_after=None if wait is None else timedelta(seconds=wait),
         )
 
-    async def _note(self, request: RunRequest, digest: str) -> None:
-        """Note that something is bought, as a create does: the plan and the rows are kept from then on."""
-        notes = AttemptNotes(self._resources.store, request.attempt, request.account)
-        noted = await notes.read()
-        if not noted.may_have_bought:
-            with contextlib.suppress(AnswerLost):  # another run has noted it meanwhile, which is as good
-                await notes.write(datetime.now(UTC), noted.newest, digest)
+
+async def _note(notes: AttemptNotes, digest: str) -> int | None:
+    """Note that something is bought, as a create does: the plan and the rows are kept from then on.
+
+    Returns:
+        The note's number; None where there was one already.
+    """
+    noted = await notes.read()
+    if noted.may_have_bought:
+        return None
+    with contextlib.suppress(AnswerLost):  # another run has noted it meanwhile, which is as good
+        return await notes.write(datetime.now(UTC), noted.newest, digest)
+    return None
 
 
 def _live(provider: Provider) -> LiveCalls:

@@ -104,6 +104,11 @@ class Sender:
         """How many answers are in the store."""
         return self._keeper.rows
 
+    @property
+    def reached(self) -> bool:
+        """Whether any row has an answer, or was dropped when it might have had one."""
+        return bool(self._fates)
+
     def stop(self, reason: str | None = None, error: BaseException | None = None) -> None:
         """Begin no more calls."""
         if not self._over.is_set():

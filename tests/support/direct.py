@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +16,8 @@ from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from durabatch.activities.attempt_rows import AttemptRows
-from durabatch.activities.providers import Provider
-from durabatch.activities.providers.base import LimitNews
+from durabatch.activities.providers import open_provider
+from durabatch.activities.providers.base import LiveCalls
 from durabatch.activities.registry import all_activities
 from durabatch.activities.resources import Resources
 from durabatch.activities.store import Store
@@ -32,48 +32,9 @@ from durabatch.contract.steps import (
     RunRequest,
 )
 from durabatch.workers.plugin import PASSED_THROUGH
-from durabatch.workflows import BatchWorkflow, LedgerWorkflow, ShardWorkflow
+from durabatch.workflows import WORKFLOWS
 
 from .house import House
-
-
-class Live:
-    """Says that a provider has an ordinary endpoint; nobody calls it here."""
-
-    endpoints = frozenset({"/v1/chat/completions"})
-    headers: Mapping[str, str] = {}
-
-    def url(self, endpoint: str) -> str:
-        return endpoint
-
-    def body(self, prepared: bytes) -> bytes:
-        return json.dumps(json.loads(prepared)["body"]).encode()
-
-    def line(self, sent_id: str, status: int, request_id: str | None, body: bytes) -> bytes:
-        response = {"status_code": status, "request_id": request_id, "body": json.loads(body)}
-        return json.dumps({"custom_id": sent_id, "response": response, "error": None}).encode()
-
-    def failed_line(self, sent_id: str, code: str, message: str) -> bytes:
-        return json.dumps(
-            {"custom_id": sent_id, "response": None, "error": {"code": code, "message": message}}
-        ).encode()
-
-    def output_cap(self, body: bytes) -> int | None:
-        found: int | None = json.loads(body).get("max_tokens")
-        return found
-
-    def used_tokens(self, body: bytes) -> int | None:
-        return None
-
-    def limit_news(self, status: int, headers: Mapping[str, str]) -> LimitNews:
-        return LimitNews()
-
-
-class LiveResources(Resources):
-    """Whose providers answer row by row as well."""
-
-    def provider(self, name: str) -> Provider:
-        return replace(super().provider(name), live=Live())
 
 
 @dataclass
@@ -81,6 +42,7 @@ class Endpoint:
     """Answers rows as it is told to, and counts how often each of them was sent."""
 
     store: Store
+    live: LiveCalls
     a_run: int | None = None  #: Rows that one run answers before it stops.
     reason: str = "The endpoint does not answer."  #: Why it stops.
     fails_with: str | None = None  #: A code that each run fails with after its rows.
@@ -132,25 +94,25 @@ class Endpoint:
         said = self.statuses.get(number, [])
         status = said.pop(0) if said else 200
         if status != 200:
-            return Live().line(custom_id, status, None, b'{"error": {"message": "told to fail", "code": null}}')
+            return self.live.line(custom_id, status, None, b'{"error": {"message": "told to fail", "code": null}}')
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         message = {"role": "assistant", "content": f"Answer {number}."}
         body = {"object": "chat.completion", "model": "gpt-4o-mini", "choices": [{"message": message}], "usage": usage}
-        return Live().line(custom_id, 200, f"req-{number}", json.dumps(body).encode())
+        return self.live.line(custom_id, 200, f"req-{number}", json.dumps(body).encode())
 
 
 @contextlib.asynccontextmanager
 async def direct_worker(house: House, endpoint: Endpoint) -> AsyncIterator[Worker]:
     """Run a worker of the house whose direct mode is this endpoint."""
     settings = house.settings
-    resources = LiveResources(endpoint.store, settings.provider, settings.worker.heartbeat)
+    resources = Resources(endpoint.store, settings.provider, settings.worker.heartbeat)
     own = {RUN_ROWS.name, COLLECT.name}
     steps = [run for run in all_activities(resources) if activity._Definition.must_from_callable(run).name not in own]
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
     async with Worker(
         house.client,
         task_queue=house.task_queue,
-        workflows=[BatchWorkflow, ShardWorkflow, LedgerWorkflow],
+        workflows=list(WORKFLOWS),
         activities=[*steps, endpoint.run_rows, endpoint.collect],
         workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
         graceful_shutdown_timeout=timedelta(0),
@@ -162,4 +124,6 @@ async def direct_worker(house: House, endpoint: Endpoint) -> AsyncIterator[Worke
 
 
 def endpoint_of(house: House, **told: Any) -> Endpoint:
-    return Endpoint(Store.open(house.settings.store.url), **told)
+    live = open_provider(house.settings.provider("sandbox")).live
+    assert live is not None
+    return Endpoint(Store.open(house.settings.store.url), live, **told)

@@ -13,13 +13,12 @@ from durabatch.activities.providers import Provider, ProviderSettings, open_prov
 from durabatch.activities.rows import RowRefused
 from durabatch.activities.shard_limits import DIRECT_ROWS, shard_limits
 from durabatch.contract import BatchSpec, InvalidSpec, Mode
-from support.direct import Live
 
 SETTINGS = ProviderSettings(name="gpt", kind="openai", base_url="http://127.0.0.1:1/v1")
 
 
 def provider(**changed: Any) -> Provider:
-    return replace(open_provider(SETTINGS), **{"live": Live(), **changed})
+    return replace(open_provider(SETTINGS), **changed)
 
 
 def spec(**fields: Any) -> BatchSpec:
@@ -54,10 +53,10 @@ async def test_a_mode_that_a_provider_does_not_have_is_refused_in_a_sentence() -
 
 
 async def test_an_endpoint_is_checked_in_the_mode_that_the_batch_is_run_in() -> None:
-    embeddings = spec(endpoint="/v1/embeddings")
-    check_endpoint(embeddings, provider(), Mode.BATCH)
-    with pytest.raises(InvalidSpec, match="cannot call /v1/embeddings: choose one of /v1/chat/completions"):
-        check_endpoint(embeddings, provider(), Mode.DIRECT)
+    for mode, verb in ((Mode.BATCH, "batch"), (Mode.DIRECT, "call")):
+        check_endpoint(spec(endpoint="/v1/embeddings"), provider(), mode)
+        with pytest.raises(InvalidSpec, match=f"^Provider gpt cannot {verb} /v1/audio: choose one of /v1/chat"):
+            check_endpoint(spec(endpoint="/v1/audio"), provider(), mode)
 
 
 async def test_a_shard_of_direct_mode_is_smaller_and_the_spec_may_only_lower_it() -> None:

@@ -29,7 +29,7 @@ from durabatch.contract import BatchProgress, BatchResult, BatchSpec, BatchStatu
 from durabatch.contract import steps as names
 from durabatch.contract.ledger import ledger_id
 from durabatch.workers.plugin import PASSED_THROUGH
-from durabatch.workflows import BatchWorkflow, LedgerWorkflow, ShardWorkflow
+from durabatch.workflows import WORKFLOWS, BatchWorkflow
 from support.house import House
 
 #: Codes of each kind, and whether Temporal may try again by itself.
@@ -44,6 +44,7 @@ STEPS = [
     for step in (
         *(names.PLAN, names.RECALL, names.RESERVE, names.UPLOAD, names.FIND, names.CREATE, names.POLL, names.CANCEL),
         *(names.FETCH, names.RELEASE, names.SETTLE, names.TIDY, names.APPLY, names.FINISH),
+        *(names.RUN_ROWS, names.COLLECT),
     )
 ]
 #: What every run of the tests looks at: each boundary of each workflow.
@@ -55,6 +56,8 @@ CORE = {
     (names.SETTLE.name, "TypeError", 2),
     (names.APPLY.name, "accounting_error", 2),
     (names.FINISH.name, "accounting_error", 1),
+    (names.RUN_ROWS.name, "accounting_error", 2),
+    (names.COLLECT.name, "store_error", 1),
 }
 CASES = [
     pytest.param(*case, id="-".join(map(str, case)), marks=[] if case in CORE else [pytest.mark.slow])
@@ -98,7 +101,7 @@ async def worker(house: House, double: Double) -> AsyncIterator[Worker]:
     async with Worker(
         house.client,
         task_queue=house.task_queue,
-        workflows=[BatchWorkflow, ShardWorkflow, LedgerWorkflow],
+        workflows=list(WORKFLOWS),
         activities=list(real.values()),
         workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
     ) as running:
@@ -153,7 +156,8 @@ async def start(house: House, double: Double, shards: int) -> WorkflowHandle[Any
     if double.step == names.CANCEL.name:
         await house.admin.settings(finish_after_polls=100_000)
     if double.step != names.RECALL.name:
-        handle = await house.start(4, limits=limits)
+        mode = "direct" if double.step in (names.RUN_ROWS.name, names.COLLECT.name) else "batch"
+        handle = await house.start(4, mode=mode, limits=limits)
         if double.step == names.CANCEL.name:
             while len(await house.batches()) < shards:
                 await asyncio.sleep(0.05)

@@ -1,0 +1,125 @@
+"""Direct mode as a whole: the real steps against the sandbox's ordinary endpoints, counted in the sandbox's books."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationError
+
+from durabatch.contract import BatchResult, BatchStatus
+from support.house import KEY, House
+from support.operator import reset_points, reset_workflow
+
+MODELS = {"sandbox": "gpt-4o-mini", "claude": "claude-sonnet-4-5"}
+
+
+async def start(house: House, rows: int, what: str = "", **fields: Any) -> WorkflowHandle[Any, BatchResult]:
+    name = uuid.uuid4().hex[:8]
+    texts = [f"Row {name} {n}. {what}" for n in range(rows)]
+    return await house.start(texts, mode="direct", **fields)
+
+
+def whole(house: House, result: BatchResult, rows: int) -> None:
+    assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, rows)
+    assert [row["custom_id"] for row in house.results(result.batch_id)] == [f"r{n}" for n in range(rows)]
+
+
+@pytest.mark.parametrize("provider", MODELS)
+async def test_each_row_is_called_once_and_nothing_is_left_at_the_provider(house: House, provider: str) -> None:
+    async with house.worker():
+        result = await (await start(house, 50, provider=provider, model=MODELS[provider])).result()
+    whole(house, result, 50)
+    assert (result.cost_usd, result.repeated) == (result.list_cost_usd, 0)
+    live = await house.admin.live()
+    assert (live["calls"], live["ids"], live["how"]["answered"], live["open"]) == (50, 50, 50, 0)
+    books = await house.admin.books()
+    assert (books["batches"], books["files"]) == ([], [])
+
+
+async def test_several_shards_are_run_and_come_back_in_order(house: House) -> None:
+    async with house.worker():
+        result = await (await start(house, 12, limits={"max_rows": 5})).result()
+    whole(house, result, 12)
+    assert (await house.admin.live())["calls"] == 12
+
+
+async def test_a_row_that_is_refused_fails_alone(house: House) -> None:
+    async with house.worker():
+        handle = await house.start(["fine", "[[sandbox:invalid_request]]", "fine too"], mode="direct")
+        result = await handle.result()
+    assert (result.counts.succeeded, result.counts.failed) == (2, 1)
+    assert [row["status"] for row in house.results(handle.id)] == ["succeeded", "failed", "succeeded"]
+
+
+async def test_a_wrong_key_fails_a_batch_at_once_of_which_nothing_is_bought(house: House) -> None:
+    await house.admin.revoke(KEY)
+    async with house.worker():
+        handle = await start(house, 20)
+        with pytest.raises(WorkflowFailureError) as caught:
+            await handle.result()
+        assert isinstance(caught.value.cause, ApplicationError)
+        assert "refuses the key" in caught.value.cause.message
+        await house.admin.restore(KEY)  # the same id again goes on as if nothing had been
+        whole(house, await (await start(house, 20, id=handle.id)).result(), 20)
+    live = await house.admin.live()
+    assert live["repeated_unrefused"] == 0
+
+
+async def test_a_key_that_is_revoked_in_between_is_waited_out_and_nothing_is_bought_twice(house: House) -> None:
+    await house.admin.settings(live_seconds=0.2)
+    provider = house.settings.provider("sandbox").model_copy(update={"max_concurrent_requests": 2})
+    house.settings = house.settings.with_provider(provider)
+    async with house.worker():
+        handle = await start(house, 40)
+        while (await house.admin.live())["how"]["answered"] < 4:
+            await asyncio.sleep(0.05)
+        await house.admin.revoke(KEY)
+        await house.until(handle, lambda p: p.waiting_for and "key" in p.waiting_for)
+        await house.admin.restore(KEY)
+        await house.admin.settings(live_seconds=0)
+        await handle.signal("poll_now")
+        result = await handle.result()
+    whole(house, result, 40)
+    live = await house.admin.live()
+    assert (live["repeated_unrefused"], result.repeated) == (0, 0)
+
+
+async def test_a_cancel_drops_calls_that_hang_and_keeps_what_is_answered(house: House) -> None:
+    async with house.worker():
+        handle = await house.start(["fine", "[[sandbox:hang]]", "[[sandbox:hang]]"], mode="direct")
+        while (await house.admin.live())["calls"] < 3:
+            await asyncio.sleep(0.05)
+        await handle.signal("cancel", {"reason": "enough"})
+        result = await handle.result()
+    assert (result.status, result.counts.succeeded, result.counts.canceled) == (BatchStatus.CANCELED, 1, 2)
+    live = await house.admin.live()
+    assert (live["open"], live["how"]["dropped"]) == (0, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_every_task_of_a_batch_that_has_ended_is_a_safe_place_to_reset_to(house: House, shards: int) -> None:
+    """What is kept is not sent again, whichever task the batch is reset to."""
+
+    async def one(point: int) -> int:
+        handle = await start(house, 2 * shards, limits={"max_rows": 2})
+        await handle.result()
+        points = await reset_points(house.client, handle.id)
+        await reset_workflow(house.client, handle.id, points[min(point, len(points) - 1)])
+        again = house.client.get_workflow_handle(handle.id, result_type=BatchResult)
+        result = await again.result()
+        whole(house, result, 2 * shards)
+        assert result.repeated == 0
+        assert ((await house.admin.live())["repeated_unrefused"], point) == (0, point)
+        return len(points)
+
+    async with house.worker():
+        tasks = await one(0)
+        for point in range(1, tasks):
+            await one(point)
+    assert tasks >= 5
