@@ -191,6 +191,8 @@ def _outcome(removed: Removed) -> str:
     said = (
         f"Removed {_counted(removed.objects, 'object')} from the store, {_counted(removed.files, 'file')} at providers"
     )
+    if removed.gateway_files:
+        said += f", {_counted(removed.gateway_files, 'file')} of the gateway's whose time was over"
     if removed.canceled:
         said += f", and cancelled {_counted(len(removed.canceled), 'provider batch')}"
     if removed.resumed:

@@ -8,18 +8,19 @@
         index-files/<4>/<2>/<time>-<id>     an empty object for each file, for listings: newest first
         index/<4>/<2>/<time>-<id>           the same for batches: the create request, and at the end the final object
         idem/<sha256 of the key>            which batch an idempotency key made
+    ~gateway/~due/<day>/<tenant>/<file id>  an empty object: on this day the file may have to go
 
 An id holds the millisecond in which it was made, so its path in an index follows from it and needs no look-up. The
 time in an index's path is counted down from the largest one, so that the newest comes first in the order of names; its
 first digits are folders, of three days and of 17 minutes, so that a page of a long list reads a few short ones.
-Every path is below the caller's tenant: another tenant's id names nothing there.
+Every path that a caller's id becomes part of is below the caller's tenant: another tenant's id names nothing there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 #: No batch id has a tilde, so this is no batch's folder.
@@ -31,6 +32,10 @@ _LAST = 16**_TIME - 1
 _ID = re.compile(r"(file-|batch_)([0-9a-f]{11})([0-9a-f]{13})")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _ENTRY = re.compile(r"[0-9a-f]{11}-((?:file-|batch_)[0-9a-f]{24})")
+
+#: The folder of what is due; no tenant is called so.
+DUE = f"{GATEWAY}/~due"
+_DUE = re.compile(rf"{GATEWAY}/~due/(\d{{4}}-\d\d-\d\d)/([^/]+)/([^/]+)")
 
 #: The tenant of a gateway without keys.
 DEFAULT_TENANT = "default"
@@ -108,3 +113,16 @@ def parse_index_path(path: str) -> str | None:
 
 def idempotency_path(tenant: str, key: str) -> str:
     return f"{GATEWAY}/{tenant}/idem/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def due_path(day: date, tenant: str, file_id: str) -> str:
+    """Return the path of what says that a file is to be looked at on a day (UTC)."""
+    return f"{DUE}/{day.isoformat()}/{tenant}/{file_id}"
+
+
+def parse_due_path(path: str) -> tuple[date, str, str] | None:
+    """Return the day, the tenant and the file that are named by a path of what is due; None for any other path."""
+    found = _DUE.fullmatch(path)
+    if found is None or not is_tenant(found[2]) or not is_id(Listed.FILES, found[3]):
+        return None
+    return date.fromisoformat(found[1]), found[2], found[3]

@@ -52,9 +52,9 @@ async def create(request: Request) -> Response:
     """Take an upload: its bytes go straight into the store, and it is a file when all of them are there."""
     context, tenant = context_of(request), tenant_of(request).name
     most = context.settings.gateway.max_file_bytes
-    async with context.uploads.slot():
-        now = datetime.now(UTC)
-        file_id = make_id(Listed.FILES, now, secrets.token_hex(8))
+    now = datetime.now(UTC)
+    file_id = make_id(Listed.FILES, now, secrets.token_hex(8))
+    async with context.uploads.slot(), shelf.brought(context.store, tenant, file_id):
         async with Incoming(context.store, content_path(tenant, file_id)) as incoming:
             form = await read_form(request, pieces(request, most + _AROUND), incoming.write)
             if incoming.size > most:

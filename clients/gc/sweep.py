@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from temporalio.client import Client
 
+from ...activities.gateway.files import collect
 from ...activities.providers import MarkedBatch, Provider, ProviderSettings, StoredFile, open_provider
 from ...activities.records import decode_plan
 from ...activities.store import Entry, Store, identity_of
@@ -69,6 +70,7 @@ class Removed:
 
     objects: int = 0
     files: int = 0
+    gateway_files: int = 0  #: Of the gateway's tenants, whose time was over.
     canceled: list[str] = field(default_factory=list)  #: Provider batches, by their own ids.
     resumed: list[str] = field(default_factory=list)  #: Batches that were started again meanwhile, and left alone.
 
@@ -211,6 +213,7 @@ class Sweep:
             self._reporter.maybe(f"Removed {removed.objects:,} of {total:,} objects.")
         await self._reporter.each(findings.claims, lambda claim: self._store.delete(claim.path))
         removed.objects += len(findings.claims)
+        removed.gateway_files = await collect(self._store)
         for name in self._providers:
             try:
                 await self._remove_at(name, findings, removed, orphans)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from datetime import UTC, datetime, timedelta
 
 import openai
 import pytest
 
-from durabatch.activities.gateway.files import register
+from durabatch.activities.gateway.files import collect, register
 from durabatch.contract.gateway import FileRecord
-from durabatch.contract.gateway_layout import Listed, content_path, make_id
+from durabatch.contract.gateway_layout import DUE, Listed, content_path, due_path, make_id
 
 from .conftest import LINE, Door, Opener
 
@@ -55,6 +56,24 @@ async def test_a_file_that_expires_is_gone_when_its_time_is_over(door: Door) -> 
     with pytest.raises(openai.NotFoundError):
         await door.openai.files.retrieve(id)
     assert [file.id async for file in door.openai.files.list()] == [made.id]
+
+
+async def test_files_whose_time_is_over_and_uploads_that_a_kill_broke_off_are_collected(door: Door) -> None:
+    now = int(time.time())
+    kept, later, over, old = [
+        await put(door, number, expires_at=at) for number, at in enumerate((None, now + 9000, now - 1, now - 999_999))
+    ]
+    broken = make_id(Listed.FILES, datetime.now(UTC), "b" * 13)
+    await door.store.write(content_path("default", broken), b"half")
+    for days, id in ((-1, broken), (-1, kept), (3, make_id(Listed.FILES, datetime.now(UTC), "c" * 13))):
+        # What a gateway notes before an upload, and takes back after it unless it is killed.
+        await door.store.write(due_path((datetime.now(UTC) + timedelta(days=days)).date(), "default", id), b"")
+
+    assert await collect(door.store) == 3
+    assert [file.id async for file in door.openai.files.list()] == [later, kept]
+    assert not [path for path in door.objects() if any(id in path for id in (over, old, broken))]
+    assert len(await door.store.list(DUE)) == 2  # the one that expires later, and the upload under way
+    assert await collect(door.store) == 0
 
 
 @pytest.mark.parametrize(
@@ -214,8 +233,6 @@ async def test_many_uploads_at_once_are_all_taken_in_turn(opened: Opener) -> Non
 
 async def put(door: Door, second: int, *, purpose: str = "batch", expires_at: int | None = None) -> str:
     """Put a file into the store that was made at a second of 2020, and return its id."""
-    from datetime import UTC, datetime, timedelta
-
     at = datetime(2020, 1, 1, tzinfo=UTC) + timedelta(seconds=second, days=second)
     id = make_id(Listed.FILES, at, f"{second:013x}")
     with door.store.writer(content_path("default", id)) as out:

@@ -1,0 +1,72 @@
+"""Ids and paths of the gateway: made, taken apart, and in the order in which lists show them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from durabatch.contract.gateway_layout import (
+    GATEWAY,
+    Listed,
+    due_path,
+    index_path,
+    is_id,
+    is_tenant,
+    made_at_ms,
+    make_id,
+    parse_due_path,
+    parse_index_path,
+)
+
+NOW = datetime(2026, 11, 26, 4, 5, 6, 789_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("listed", Listed)
+def test_an_id_tells_when_it_was_made_and_fits_into_64_characters(listed: Listed) -> None:
+    id = make_id(listed, NOW, "0123456789abcdef")
+    assert is_id(listed, id)
+    assert len(id) <= 30
+    assert made_at_ms(id) == int(NOW.timestamp() * 1000)
+    assert parse_index_path(index_path("search", id)) == id
+    other = Listed.FILES if listed is Listed.BATCHES else Listed.BATCHES
+    assert not is_id(other, id)
+
+
+def test_the_newest_comes_first_in_the_order_of_names() -> None:
+    moments = [NOW + timedelta(milliseconds=3**power) for power in range(26)]
+    paths = [index_path("search", make_id(Listed.BATCHES, at, "0" * 13)) for at in moments]
+    assert sorted(paths, reverse=True) == paths
+    assert len({path.rpartition("/")[0] for path in paths}) > 10  # in many folders
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "file-", "batch_0", "file-" + "g" * 24, "file-" + "0" * 23, "file-" + "0" * 25, "FILE-" + "0" * 24),
+        *("file-" + "0" * 24 + "\n", "../file-" + "0" * 24, "file_" + "0" * 24, "file-" + "٠" * 24),
+    ],
+)
+def test_nothing_else_is_an_id(text: str) -> None:
+    assert not any(is_id(listed, text) for listed in Listed)
+    with pytest.raises(ValueError, match="not an id"):
+        made_at_ms(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        *(("a", True), ("search-2_x", True), ("a" * 40, True), ("a" * 41, False), ("", False), ("A", False)),
+        *(("~due", False), ("a/b", False), ("..", False), ("-a", False), ("a\n", False), ("ä", False)),
+    ],
+)
+def test_a_tenant_is_a_plain_name(name: str, valid: bool) -> None:
+    assert is_tenant(name) is valid
+
+
+def test_what_is_due_is_taken_apart_again() -> None:
+    id = make_id(Listed.FILES, NOW, "0" * 13)
+    path = due_path(date(2026, 12, 24), "search", id)
+    assert parse_due_path(path) == (date(2026, 12, 24), "search", id)
+    for wrong in (index_path("search", id), path.replace("search", "~due"), path[:-1], f"{GATEWAY}/~due/x/search/{id}"):
+        assert parse_due_path(wrong) is None
