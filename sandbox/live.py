@@ -64,6 +64,7 @@ def _answering(endpoint: Endpoint, protocol: Protocol) -> Handler:
         body = await json_body(request)
         try:
             prompt = _prompt(endpoint, body)
+            protocol.check_live(request, body)
         except Refusal as refusal:
             raise protocol.reworded(refusal) from None
         books.name(entry, prompt.model, prompt.digest)
@@ -103,6 +104,7 @@ def _prompt(endpoint: Endpoint, body: dict[str, object]) -> Prompt:
         raise Refusal(400, "The sandbox does not stream.", code="unsupported_value", param="stream")
     prompt = endpoint.read(body)
     check_model(prompt.model)
+    endpoint.check(body)
     return prompt
 
 

@@ -42,6 +42,10 @@ class Route(NamedTuple):
     streamed: bool = False  #: Whether the handler streams the body to disk, so that nobody may read it ahead.
 
 
+def _anything_goes(body: Body) -> None:
+    return
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """One ordinary endpoint: how its requests are read, and answered."""
@@ -51,6 +55,8 @@ class Endpoint:
     reply: Callable[[Call], Reply]
     required: tuple[str, ...] = ()  #: Fields of a request beside the texts and the model.
     model: str | None = None  #: The model of requests that name none; None: they are refused.
+    check: Callable[[Body], None] = _anything_goes  #: What else is refused in a request that could be read.
+    live: bool = True  #: Whether it can be called; else it is for batches.
 
     def read(self, body: Body) -> Prompt:
         """The model and the texts of a request body.
@@ -115,6 +121,22 @@ class Protocol(ABC):
         Raises:
             Refusal: The key is missing or not valid, or a header is.
         """
+
+    def check_live(self, request: web.Request, body: Body) -> None:
+        """Check what depends on how a live call is sent.
+
+        Raises:
+            Refusal: It is refused.
+        """
+        return
+
+    def check_row(self, body: Body) -> None:
+        """Check what only a row of a batch may not ask for.
+
+        Raises:
+            Refusal: It is refused.
+        """
+        return
 
     @abstractmethod
     def envelope(self, refusal: Refusal, request_id: str) -> dict[str, Any]:

@@ -159,10 +159,12 @@ def account_of(request: web.Request) -> str:
 
 
 def _key_of(request: web.Request) -> str:
-    authorization = request.headers.get("Authorization", "")
-    if authorization[:7].lower() == "bearer ":
-        return authorization[7:].strip()
-    return request.headers.get("x-api-key", "")
+    key = request.headers.get("x-api-key", "")
+    if not key:
+        authorization = request.headers.get("Authorization", "")
+        if authorization[:7].lower() == "bearer ":
+            return authorization[7:].strip()
+    return key
 
 
 @lru_cache(maxsize=256)

@@ -36,7 +36,8 @@ def add_routes(app: web.Application, protocols: Iterable[Protocol]) -> None:
     for protocol in protocols:
         handlers = {(route.method, route.path): guarded(route, protocol) for route in protocol.routes}
         for path, endpoint in protocol.endpoints.items():
-            handlers["POST", path] = live(path, endpoint, protocol)
+            if endpoint.live:
+                handlers["POST", path] = live(path, endpoint, protocol)
         for place, handler in handlers.items():
             speakers.setdefault(place, []).append((protocol, handler))
     for (method, path), found in speakers.items():

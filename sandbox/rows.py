@@ -59,6 +59,8 @@ class Rows:
         ref = RowRef(self._batch_id, custom_id)
         try:
             prompt = self._endpoint.read(body)
+            self._endpoint.check(body)
+            protocol.check_row(body)
         except Refusal as refusal:
             return Answer(custom_id, RowOutcome.ERRORED, [_encode(protocol.errored(ref, protocol.reworded(refusal)))])
         # Where ids are the client's to make up they may be other ones each time; the prompt is not.

@@ -16,6 +16,7 @@ import msgspec
 from aiohttp import web
 
 from .client import SandboxAdmin
+from .download import untyped
 from .errors import SandboxError
 from .protocols import PROTOCOLS
 from .provider import PROVIDER, Provider
@@ -72,6 +73,7 @@ class Sandbox(SandboxAdmin):
     async def _listen(self, provider: Provider) -> None:
         app = web.Application(client_max_size=_MAX_BODY)
         app[PROVIDER] = provider
+        app.on_response_prepare.append(untyped)
         add_routes(app, PROTOCOLS.values())
         # A client that hangs up ends its live call at once, as a model server ends its generation.
         self._runner = web.AppRunner(

@@ -33,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cancel_fraction: _Fraction | None = None
     #: Every request to a provider's route takes so many seconds longer.
     latency_seconds: _Seconds = 0.0
+    #: Downloads as plain as the real ones: no Range, no length, and Anthropic's without type and final newline.
+    plain_downloads: bool = False
     #: Every live call takes so many seconds longer.
     live_seconds: _Seconds = 0.0
     #: … and up to so many more, always as many for the same prompt.

@@ -116,7 +116,7 @@ async def results(request: web.Request) -> web.StreamResponse:
     if batch.output_file_id is None:  # every row has the directive `missing`
         return web.Response(body=b"", content_type="application/x-jsonl")
     path = provider_of(request).state.file_path(batch.output_file_id)
-    return await download(request, "batches.results", path, "application/x-jsonl")
+    return await download(request, "batches.results", path, "application/x-jsonl", final_newline=False)
 
 
 def _batch(request: web.Request) -> Batch:
@@ -159,4 +159,4 @@ def wire(batch: Batch, request: web.Request) -> dict[str, Any]:
 
 
 def _instant(instant: float | None) -> str | None:
-    return None if instant is None else datetime.fromtimestamp(instant, UTC).isoformat().replace("+00:00", "Z")
+    return None if instant is None else datetime.fromtimestamp(instant, UTC).isoformat()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..prompt import Body, content_text, conversation
 from ..protocol import Endpoint
 from ..replies import Call, Reply, stop, text_of
+from .requests import check
 
 #: Of the protocol, in what the sandbox remembers.
 NAME = "anthropic"
@@ -38,4 +39,4 @@ def _messages(call: Call) -> Reply:
     return Reply(answer, prompt.tokens, text.tokens)
 
 
-ENDPOINTS = {MESSAGES: Endpoint("messages", _messages_texts, _messages, required=("max_tokens",))}
+ENDPOINTS = {MESSAGES: Endpoint("messages", _messages_texts, _messages, required=("max_tokens",), check=check)}

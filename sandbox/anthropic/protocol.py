@@ -12,10 +12,11 @@ from ..directives import FAILURES
 from ..errors import Refusal
 from ..limits import Shortage, Standing
 from ..lines import Lines
+from ..prompt import Body
 from ..protocol import Check, Protocol, Route, RowOutcome, RowRef
 from ..settings import Settings
 from ..state import State
-from . import batches, limits, models
+from . import batches, limits, models, requests
 from .endpoints import ENDPOINTS, NAME
 
 _VERSION = "anthropic-version"
@@ -72,10 +73,19 @@ class Anthropic(Protocol):
         return _VERSION in request.headers
 
     def authenticate(self, request: web.Request, key: str, valid: bool) -> None:
-        if _VERSION not in request.headers:
+        version = request.headers.get(_VERSION)
+        if version is None:
             raise Refusal(400, f"{_VERSION}: header is required")
+        if version not in requests.VERSIONS:
+            raise Refusal(400, f'{_VERSION}: "{version}" is not a valid version')
         if not key or not valid:
             raise Refusal(401, "invalid x-api-key" if key else "x-api-key header is required")
+
+    def check_live(self, request: web.Request, body: Body) -> None:
+        requests.check_version(request.headers[_VERSION], body)
+
+    def check_row(self, body: Body) -> None:
+        requests.check_row(body)
 
     def envelope(self, refusal: Refusal, request_id: str) -> dict[str, Any]:
         default = "api_error" if refusal.status >= 500 else "invalid_request_error"

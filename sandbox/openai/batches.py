@@ -109,6 +109,8 @@ async def cancel(request: web.Request) -> web.Response:
     provider = provider_of(request)
     with provider.state.transaction():
         batch = _batch(request)
+        if batch.status is Status.CANCELLED:
+            return answer(wire(batch, provider.settings))
         if batch.status.ended:
             raise Refusal(409, f"Cannot cancel a batch with status '{batch.status}'.")
         begin_cancel(provider, batch)

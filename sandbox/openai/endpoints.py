@@ -11,6 +11,7 @@ from typing import Any
 from ..prompt import Body, Prompt, conversation, strings
 from ..protocol import Endpoint
 from ..replies import Call, Reply, Text, stop, text_of
+from . import pictures, requests
 
 #: Of the protocol, in what the sandbox remembers.
 NAME = "openai"
@@ -19,10 +20,27 @@ RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
 COMPLETIONS = "/v1/completions"
 MODERATIONS = "/v1/moderations"
+IMAGES = "/v1/images/generations"
+IMAGE_EDITS = "/v1/images/edits"
+VIDEOS = "/v1/videos"
 
 _DEFAULT_MODERATION_MODEL = "omni-moderation-latest"
 #: What a vector has when the request does not say; the real models' 1,536 would only make test files large.
 DEFAULT_DIMENSIONS = 8
+#: What says the input of a response that has none. Source: the openai package, ResponseCreateParams.
+_IN_PLACE_OF_INPUT = ("prompt", "previous_response_id", "conversation")
+#: The snapshot that answers when a model is asked for by its short name. Source: OpenAI's list of models.
+_SNAPSHOTS = {
+    "gpt-3.5-turbo": "gpt-3.5-turbo-0125",
+    "gpt-4o": "gpt-4o-2024-08-06",
+    "gpt-4o-mini": "gpt-4o-mini-2024-07-18",
+    "gpt-4.1": "gpt-4.1-2025-04-14",
+    "gpt-4.1-mini": "gpt-4.1-mini-2025-04-14",
+    "gpt-4.1-nano": "gpt-4.1-nano-2025-04-14",
+    "o3": "o3-2025-04-16",
+    "o3-mini": "o3-mini-2025-01-31",
+    "o4-mini": "o4-mini-2025-04-16",
+}
 _CATEGORIES = (
     "harassment",
     "harassment/threatening",
@@ -46,6 +64,8 @@ def _chat_texts(body: Body) -> list[str]:
 
 def _responses_texts(body: Body) -> list[str]:
     given = body.get("input")
+    if given is None and any(body.get(name) is not None for name in _IN_PLACE_OF_INPUT):
+        given = ""
     texts = [given] if isinstance(given, str) else conversation(body, "input")
     instructions = body.get("instructions")
     return [instructions, *texts] if isinstance(instructions, str) and instructions else texts
@@ -59,15 +79,15 @@ def _input_texts(body: Body) -> list[str]:
     return strings(body, "input")
 
 
-def _openai_usage(prompt: Prompt, text: Text) -> dict[str, Any]:
-    tokens = prompt.tokens
+def _openai_usage(prompt: Prompt, text: Text, choices: int = 1) -> dict[str, Any]:
+    tokens, said = prompt.tokens, text.tokens * choices
     return {
         "prompt_tokens": tokens,
-        "completion_tokens": text.tokens,
-        "total_tokens": tokens + text.tokens,
+        "completion_tokens": said,
+        "total_tokens": tokens + said,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": text.reasoning,
+            "reasoning_tokens": text.reasoning * choices,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
@@ -78,23 +98,30 @@ def _openai_usage(prompt: Prompt, text: Text) -> dict[str, Any]:
 def _chat(call: Call) -> Reply:
     text, prompt = text_of(call), call.prompt
     message: dict[str, Any] = {"role": "assistant", "content": text.text, "refusal": None, "annotations": []}
-    choice = {
-        "index": 0,
-        "message": message,
-        "logprobs": None,
-        "finish_reason": stop(text, "stop", "length", "content_filter"),
-    }
+    choices = _choices(call)
+    reason = stop(text, "stop", "length", "content_filter")
     answer = {
         "id": f"chatcmpl-{prompt.digest}",
         "object": "chat.completion",
         "created": call.created,
-        "model": prompt.model,
-        "choices": [choice],
-        "usage": _openai_usage(prompt, text),
+        "model": _snapshot(prompt.model),
+        "choices": [
+            {"index": index, "message": message, "logprobs": None, "finish_reason": reason} for index in range(choices)
+        ],
+        "usage": _openai_usage(prompt, text, choices),
         "service_tier": call.tier,
         "system_fingerprint": "fp_sandbox",
     }
-    return Reply(answer, prompt.tokens, text.tokens, text.reasoning)
+    return Reply(answer, prompt.tokens, text.tokens * choices, text.reasoning * choices)
+
+
+def _choices(call: Call) -> int:
+    given = call.body.get("n")
+    return given if isinstance(given, int) and given > 0 else 1
+
+
+def _snapshot(model: str) -> str:
+    return _SNAPSHOTS.get(model, model)
 
 
 def _completions(call: Call) -> Reply:
@@ -106,7 +133,7 @@ def _completions(call: Call) -> Reply:
             "logprobs": None,
             "finish_reason": stop(text, "stop", "length", "content_filter"),
         }
-        for index in range(len(prompt.texts))
+        for index in range(len(prompt.texts) * _choices(call))
     ]
     answer = {
         "id": f"cmpl-{prompt.digest}",
@@ -146,7 +173,7 @@ def _responses(call: Call) -> Reply:
         "incomplete_details": {"reason": reason} if reason else None,
         "instructions": call.body.get("instructions"),
         "max_output_tokens": call.body.get("max_output_tokens"),
-        "model": prompt.model,
+        "model": _snapshot(prompt.model),
         "output": output,
         "parallel_tool_calls": True,
         "previous_response_id": None,
@@ -216,9 +243,14 @@ def _moderations(call: Call) -> Reply:
 
 
 ENDPOINTS = {
-    RESPONSES: Endpoint("responses", _responses_texts, _responses),
-    CHAT: Endpoint("chat", _chat_texts, _chat),
-    EMBEDDINGS: Endpoint("embeddings", _input_texts, _embeddings),
-    COMPLETIONS: Endpoint("completions", _prompt_texts, _completions),
-    MODERATIONS: Endpoint("moderations", _input_texts, _moderations, model=_DEFAULT_MODERATION_MODEL),
+    RESPONSES: Endpoint("responses", _responses_texts, _responses, check=requests.check_response),
+    CHAT: Endpoint("chat", _chat_texts, _chat, check=requests.check_chat),
+    EMBEDDINGS: Endpoint("embeddings", _input_texts, _embeddings, check=requests.check_embedding),
+    COMPLETIONS: Endpoint("completions", _prompt_texts, _completions, check=requests.check_completion),
+    MODERATIONS: Endpoint(
+        "moderations", _input_texts, _moderations, model=_DEFAULT_MODERATION_MODEL, check=requests.check_moderation
+    ),
+    IMAGES: Endpoint("images", pictures.texts, pictures.image, live=False),
+    IMAGE_EDITS: Endpoint("image_edits", pictures.texts, pictures.image, live=False),
+    VIDEOS: Endpoint("videos", pictures.texts, pictures.video, live=False),
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import codecs
 import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import BodyPartReader, web
 
 from ..batch import Batch, File, decode_file
@@ -37,6 +40,8 @@ async def create(request: web.Request) -> web.Response:
     try:
         form, filename, size = await _receive(request, incoming)
         file = _described(form, filename, size, file_id, account_of(request))
+        if file.purpose == "batch":
+            await asyncio.to_thread(_check_jsonl, incoming)
         incoming.replace(path)
     except ValueError as error:  # what aiohttp says of a multipart body that is none
         raise Refusal(400, f"The multipart/form-data body could not be read: {error}.") from None
@@ -77,8 +82,6 @@ def _described(form: dict[str, str], filename: str | None, size: int, file_id: s
         values = ", ".join(f"'{known}'" for known in _PURPOSES)
         message = f"'{purpose}' is not one of [{values}] - 'purpose'"
         raise Refusal(400, message, param="purpose")
-    if purpose == "batch" and not filename.endswith(".jsonl"):
-        raise Refusal(400, "Invalid file format for Batch API. Must be .jsonl")
     now = time.time()
     life = _life(form)
     if life is None and purpose == "batch":
@@ -92,6 +95,26 @@ def _described(form: dict[str, str], filename: str | None, size: int, file_id: s
         created_at=now,
         expires_at=None if life is None else now + life,
     )
+
+
+def _check_jsonl(path: Path) -> None:
+    """Check a batch's input by its content, as OpenAI does; what the lines say is checked by the batch.
+
+    Raises:
+        Refusal: 400 when it is not UTF-8, or does not begin with a line of JSON.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+            file.seek(0)
+            msgspec.json.decode(file.readline())
+    except UnicodeDecodeError:
+        raise Refusal(400, "Invalid file for Batch API. Must be utf-8 encoded") from None
+    except msgspec.DecodeError:
+        raise Refusal(400, "Invalid file format for Batch API. Must be .jsonl") from None
 
 
 def _life(form: dict[str, str]) -> int | None:

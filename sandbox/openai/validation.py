@@ -10,17 +10,21 @@ import msgspec
 from ..batch import Batch, LineError
 from ..errors import Refusal
 from ..lines import Lines
-from ..prompt import NO_SUCH_MODEL
+from ..prompt import NO_SUCH_MODEL, Prompt
 from ..protocol import Check
 from ..settings import Settings
 from ..state import State
-from .endpoints import EMBEDDINGS, ENDPOINTS
+from .endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, RESPONSES
 
 #: Errors kept of one file, so that a wholly wrong file does not become a huge batch object.
 MAX_ERRORS = 1_000
 #: Embedding inputs over all rows of a batch. Source: the openai package, BatchCreateParams.endpoint.
 MAX_EMBEDDING_INPUTS = 50_000
 
+#: Fields without which a row fails its batch.
+_NEEDED = ("model", "messages", "input", "prompt")
+#: How messages name an endpoint.
+_NAMES = {CHAT: "Chat Completions", RESPONSES: "Responses", COMPLETIONS: "Completions"}
 _STRINGS = ("custom_id", "method", "url")
 _decode = msgspec.json.Decoder().decode
 
@@ -30,11 +34,11 @@ def check(batch: Batch, state: State, settings: Settings, keep_on: Callable[[], 
     file = state.file(batch.input_file_id, batch.account)
     problem = None
     if file is None:
-        problem = f"Cannot find file {batch.input_file_id}."
+        problem = f"Cannot find file {batch.input_file_id}, or organization org-sandbox does not have access to it."
     elif file.purpose != "batch":
         problem = f"Invalid file: expected purpose 'batch', but got '{file.purpose}'."
     if file is None or problem is not None:
-        error = LineError(code="invalid_request", message=problem or "", param="input_file_id")
+        error = LineError(code="invalid_request", message=problem or "", param="file_id")
         return Check([error], 0, None, 0)
     with Lines(state.file_path(batch.input_file_id)) as lines:
         return check_file(lines, file.bytes, batch.endpoint, settings, keep_on)
@@ -62,7 +66,7 @@ def check_file(lines: Lines, size: int, endpoint: str, settings: Settings, keep_
             keep_on()
         try:
             row = _check_row(line, endpoint)
-            prompt = ENDPOINTS[endpoint].read(row["body"])
+            prompt = _read(endpoint, row["body"])
             model = model or prompt.model
             _check_against_others(row["custom_id"], prompt.model, seen, model)
             tokens += prompt.tokens
@@ -78,8 +82,6 @@ def check_file(lines: Lines, size: int, endpoint: str, settings: Settings, keep_
 
 
 def _check_whole(lines: Lines, size: int, settings: Settings) -> LineError | None:
-    if not len(lines):
-        return LineError(code="empty_file", message="The input file is empty. Please ensure that the file has content.")
     if size > settings.openai_max_bytes:
         message = f"The input file has {size} bytes; the maximum for a batch is {settings.openai_max_bytes}."
         return LineError(code="file_too_large", message=message)
@@ -112,9 +114,23 @@ def _check_row(line: bytes, endpoint: str) -> dict[str, Any]:
         message = "The URL provided for this request does not match the batch endpoint."
         raise Refusal(400, message, code="invalid_url", param="url")
     if body.get("stream"):
-        message = "Streaming is not supported in the Batch API."
+        message = f"{_NAMES.get(endpoint, 'Requests')}: Streaming is not supported in the Batch API."
         raise Refusal(400, message, code="streaming_unsupported", param="body.stream")
     return row
+
+
+def _read(endpoint: str, body: dict[str, Any]) -> Prompt:
+    """The model and the texts of a row; one that a live call would refuse is let in, and becomes an error row."""
+    try:
+        return ENDPOINTS[endpoint].read(body)
+    except Refusal as refusal:
+        name = refusal.param or ""
+        if body.get(name) is None and name in _NEEDED:
+            message = f"{name.capitalize()} parameter is required."
+            raise Refusal(400, message, code="invalid_request", param=f"body.{name}") from None
+        if not isinstance(body.get("model"), str):
+            raise
+        return Prompt(body["model"], [""])
 
 
 def _check_against_others(custom_id: str, model: str, seen: set[str], batch_model: str) -> None:

@@ -2,7 +2,7 @@
 
 import openai
 import pytest
-from openai.types import Completion, CreateEmbeddingResponse, ModerationCreateResponse
+from openai.types import Completion, CreateEmbeddingResponse, ImagesResponse, ModerationCreateResponse, Video
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
@@ -73,7 +73,6 @@ VALID = {"method": "POST", "url": "/v1/chat/completions", "body": {"model": "gpt
     [
         (b"{not json\n", "invalid_json_line", None),
         (b"\n", "invalid_json_line", None),
-        (b"\xff\xfe\n", "invalid_json_line", None),
         (b"[1]\n", "invalid_request", None),
         (VALID, "missing_required_parameter", "custom_id"),
         ({**VALID, "custom_id": 7}, "invalid_type", "custom_id"),
@@ -81,9 +80,8 @@ VALID = {"method": "POST", "url": "/v1/chat/completions", "body": {"model": "gpt
         ({**VALID, "custom_id": "b", "method": "GET"}, "invalid_method", "method"),
         ({**VALID, "custom_id": "b", "url": "/v1/embeddings"}, "invalid_url", "url"),
         ({**VALID, "custom_id": "b", "body": [1]}, "invalid_type", "body"),
-        ({**VALID, "custom_id": "b", "body": {"messages": MESSAGES}}, "missing_required_parameter", "model"),
-        ({**VALID, "custom_id": "b", "body": {"model": "gpt-4o-mini"}}, "missing_required_parameter", "messages"),
-        ({**VALID, "custom_id": "b", "body": {**VALID["body"], "messages": "hi"}}, "invalid_type", "messages"),
+        ({**VALID, "custom_id": "b", "body": {"messages": MESSAGES}}, "invalid_request", "body.model"),
+        ({**VALID, "custom_id": "b", "body": {"model": "gpt-4o-mini"}}, "invalid_request", "body.messages"),
         (
             {**VALID, "custom_id": "b", "body": {**VALID["body"], "stream": True}},
             "streaming_unsupported",
@@ -106,8 +104,6 @@ async def test_one_bad_line_fails_the_whole_batch_with_its_number(gpt, steps, sa
 @pytest.mark.parametrize(
     ("settings", "rows", "code"),
     [
-        ({}, [], "empty_file"),
-        ({}, [b"\n \n"], "empty_file"),
         ({"openai_max_rows": 1}, [{**VALID, "custom_id": "a"}, {**VALID, "custom_id": "b"}], "too_many_tasks"),
         ({"openai_max_bytes": 50}, [{**VALID, "custom_id": "a"}], "file_too_large"),
     ],
@@ -124,7 +120,7 @@ async def test_a_file_that_is_not_there_or_not_for_a_batch_fails_the_batch(gpt, 
         batch = await gpt.batches.create(
             input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h"
         )
-        assert (await steps.end(gpt, batch.id)).errors.data[0].param == "input_file_id"
+        assert (await steps.end(gpt, batch.id)).errors.data[0].param == "file_id"
     assert (await gpt.files.content(other.id)).content == b"x"
 
 
@@ -180,6 +176,101 @@ async def test_a_cancelled_batch_keeps_its_finished_rows(gpt, steps, sandbox):
     assert {error["error"]["code"] for error in errors} == {"batch_cancelled"}
     assert sorted(done + [error["custom_id"] for error in errors]) == [f"r{i}" for i in range(10)]
     assert (await sandbox.books())["batches"][0]["rows_billed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "message"),
+    [
+        ({"body": {"messages": MESSAGES}}, "invalid_request", "Model parameter is required."),
+        ({"body": {"model": "gpt-4o-mini"}}, "invalid_request", "Messages parameter is required."),
+        (
+            {"body": {**VALID["body"], "stream": True}},
+            "streaming_unsupported",
+            "Chat Completions: Streaming is not supported in the Batch API.",
+        ),
+    ],
+)
+async def test_what_a_row_lacks_is_told_in_openais_words(gpt, steps, row, code, message):
+    batch = await steps.end(gpt, (await steps.create(gpt, {**VALID, "custom_id": "a", **row})).id)
+    assert [(error.code, error.message) for error in batch.errors.data] == [(code, message)]
+
+
+REFUSED = [
+    ({"messages": "hi"}, "invalid_type", "messages"),
+    ({"messages": [{"rolez": "user", "contentz": "x"}]}, "missing_required_parameter", "messages[0].role"),
+    ({"messages": [{"role": "robot", "content": "x"}]}, "invalid_value", "messages[0].role"),
+    ({"messages": [*MESSAGES, {"role": "user"}]}, "missing_required_parameter", "messages[1].content"),
+    ({"top_k": 5}, "unknown_parameter", "top_k"),
+    ({"temperature": 2.5}, "decimal_above_max_value", "temperature"),
+    ({"temperature": "warm"}, "invalid_type", "temperature"),
+    ({"presence_penalty": -3}, "decimal_below_min_value", "presence_penalty"),
+    ({"n": 0}, "integer_below_min_value", "n"),
+    ({"max_completion_tokens": 1.5}, "invalid_type", "max_completion_tokens"),
+]
+
+
+@pytest.mark.parametrize(("odd", "code", "param"), REFUSED)
+async def test_a_row_that_a_live_call_would_refuse_is_an_error_row(gpt, steps, refusal, odd, code, param):
+    body = {**VALID["body"], **odd}
+    rows = (steps.chat_row("good"), {**VALID, "custom_id": "bad", "body": body})
+    batch = await steps.end(gpt, (await steps.create(gpt, *rows)).id)
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
+    (line,) = await steps.read(gpt, batch.error_file_id)
+    error = line["response"]["body"]["error"]
+    assert (line["custom_id"], line["response"]["status_code"]) == ("bad", 400)
+    assert (error["code"], error["param"], error["type"]) == (code, param, "invalid_request_error")
+    live = await refusal(gpt.post("/chat/completions", cast_to=object, body=body))
+    assert (live.status_code, live.body) == (400, error)
+
+
+async def test_several_choices_are_answered_and_billed(gpt, steps):
+    batch = await steps.end(gpt, (await steps.create(gpt, steps.chat_row("a", n=3))).id)
+    (line,) = await steps.read(gpt, batch.output_file_id)
+    body = line["response"]["body"]
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
+    one = len(body["choices"][0]["message"]["content"]) // 4
+    assert body["usage"]["completion_tokens"] == 3 * one == batch.usage.output_tokens
+
+
+async def test_an_answer_names_the_snapshot_of_the_model(gpt, steps):
+    batch = await steps.end(gpt, (await steps.create(gpt, steps.chat_row("a", model="gpt-3.5-turbo"))).id)
+    assert batch.model == "gpt-3.5-turbo"
+    assert (await steps.read(gpt, batch.output_file_id))[0]["response"]["body"]["model"] == "gpt-3.5-turbo-0125"
+    assert (await gpt.responses.create(model="gpt-4o-mini", input="x")).model == "gpt-4o-mini-2024-07-18"
+
+
+@pytest.mark.parametrize(
+    "body", [{"prompt": {"id": "pmpt_1"}}, {"previous_response_id": "resp_1"}, {"conversation": "conv_1"}]
+)
+async def test_a_response_may_have_something_else_in_place_of_an_input(gpt, steps, body):
+    row = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": {"model": "gpt-4o-mini", **body}}
+    batch = await steps.end(gpt, (await steps.create(gpt, row, endpoint="/v1/responses")).id)
+    assert (batch.status, batch.request_counts.completed) == ("completed", 1)
+    assert (await gpt.responses.create(model="gpt-4o-mini", **body)).status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shape"),
+    [
+        ("/v1/images/generations", ImagesResponse),
+        ("/v1/images/edits", ImagesResponse),
+        ("/v1/videos", Video),
+    ],
+)
+async def test_pictures_come_in_batches_only(gpt, steps, refusal, endpoint, shape):
+    row = {"custom_id": "a", "method": "POST", "url": endpoint, "body": {"model": "m", "prompt": "A cat."}}
+    batch = await steps.end(gpt, (await steps.create(gpt, row, endpoint=endpoint)).id)
+    (line,) = await steps.read(gpt, batch.output_file_id)
+    shape.model_validate(line["response"]["body"], strict=False)
+    assert (await refusal(gpt.post(endpoint.removeprefix("/v1"), cast_to=object, body=row["body"]))).status_code == 404
+
+
+async def test_a_cancelled_batch_can_be_cancelled_again(gpt, steps, sandbox):
+    await sandbox.settings(batch_seconds=3600)
+    batch = await steps.create(gpt, steps.chat_row("a"))
+    await gpt.batches.cancel(batch.id)
+    await steps.end(gpt, batch.id)
+    assert (await gpt.batches.cancel(batch.id)).status == "cancelled"
 
 
 async def test_an_ended_batch_cannot_be_cancelled(gpt, steps, refusal):

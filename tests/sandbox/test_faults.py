@@ -9,7 +9,7 @@ import pytest
 from durabatch.sandbox import SandboxError
 
 ROUTES = {
-    "files.create": lambda gpt, id: gpt.files.create(file=("a.jsonl", b"x"), purpose="batch"),
+    "files.create": lambda gpt, id: gpt.files.create(file=("a.jsonl", b"{}"), purpose="batch"),
     "files.list": lambda gpt, id: gpt.files.list(),
     "files.retrieve": lambda gpt, id: gpt.files.retrieve(id),
     "files.content": lambda gpt, id: gpt.files.content(id),
@@ -73,7 +73,7 @@ async def test_a_create_has_taken_effect_or_not(gpt, sandbox, steps, file_id, ki
 async def test_an_upload_has_taken_effect_or_not(gpt, sandbox, kind, effect):
     await sandbox.fault("files.create", kind, times=1)
     with pytest.raises(openai.APIConnectionError):
-        await gpt.files.create(file=("big.jsonl", b"x" * 3_000_000), purpose="batch")
+        await gpt.files.create(file=("big.txt", b"x" * 3_000_000), purpose="user_data")
     assert [file.bytes async for file in gpt.files.list()] == [3_000_000] * effect
 
 
@@ -113,7 +113,7 @@ async def test_a_hold_may_end_by_itself(gpt, sandbox):
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 0.9])
 async def test_a_download_cut_short_can_be_resumed(gpt, sandbox, fraction):
     content = bytes(range(256)) * 4_000
-    file = await gpt.files.create(file=("rows.jsonl", content), purpose="batch")
+    file = await gpt.files.create(file=("rows.bin", content), purpose="user_data")
     await sandbox.fault("files.content", "truncate", fraction=fraction, times=1)
     got = b""
     with pytest.raises(Exception, match=r"peer closed|incomplete|disconnected"):

@@ -136,9 +136,30 @@ def test_a_moderation_names_its_model_itself() -> None:
     assert sent(b'{"custom_id":"a","input":"Hi."}', endpoint="/v1/moderations")["body"] == {"input": "Hi."}
 
 
+@pytest.mark.parametrize("name", ["prompt", "previous_response_id", "conversation"])
+def test_a_response_may_have_something_else_in_place_of_an_input(name: str) -> None:
+    body = {"model": "m", name: {"id": "pmpt_1"} if name == "prompt" else "id_1"}
+    url = "/v1/responses"
+    assert sent(line(url=url, body=body), endpoint=url)["body"] == body
+    fields = {"endpoint": url, "params": {name: body[name]}}
+    assert sent(line(url=url, body={"model": "m"}), **fields)["body"] == body
+
+
 @pytest.mark.parametrize(
     ("data", "fields", "field", "reason"),
     [
+        (
+            line(url="/v1/responses", body={"model": "m", "messages": SAY_HI}),
+            {"endpoint": "/v1/responses"},
+            "body.input",
+            "is missing, and /v1/responses needs it",
+        ),
+        (
+            line(body={"model": "m", "prompt": "Hi."}),
+            {},
+            "body.messages",
+            "is missing, and /v1/chat/completions needs it",
+        ),
         (b'{"custom_id":"a","params":{}}', {}, "params", "is Anthropic's form"),
         (line(url="/v1/embeddings"), {}, "url", "differs from the batch's endpoint"),
         (b'{"custom_id":"a","input":{}}', {}, "input", "must be a string or a list of messages"),

@@ -21,6 +21,9 @@ REQUIRED = {
     "/v1/completions": "prompt",
     "/v1/moderations": "input",
 }
+#: What says what a request is about when that field is not there: a template, or what was said before
+#: (https://platform.openai.com/docs/api-reference/responses/create).
+_IN_PLACE = {"/v1/responses": ("prompt", "previous_response_id", "conversation")}
 #: Moderations name a default model themselves; everything else needs one.
 _MODEL_OPTIONAL = {"/v1/moderations"}
 #: Where inputs are counted as well as rows, since one row may hold many of them.
@@ -39,6 +42,8 @@ class _Body(msgspec.Struct):
     messages: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     prompt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    previous_response_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    conversation: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Wire(msgspec.Struct):
@@ -152,7 +157,8 @@ def _complete(body: _Body, custom_id: str, spec: BatchSpec) -> None:
         raise RowRefused("body.model", "is empty", custom_id)
     field = REQUIRED[spec.endpoint]
     value = getattr(body, field)
-    if isinstance(value, msgspec.UnsetType) and field not in spec.params:
+    others = _IN_PLACE.get(spec.endpoint, ())
+    if all(isinstance(getattr(body, name), msgspec.UnsetType) and name not in spec.params for name in (field, *others)):
         raise RowRefused(f"body.{field}", f"is missing, and {spec.endpoint} needs it", custom_id)
     if field == "messages" and not isinstance(value, msgspec.UnsetType) and first_byte(value) != b"[":
         raise RowRefused("body.messages", "must be a list", custom_id)
