@@ -16,8 +16,6 @@ from ..settings import Settings
 from ..state import State
 from .endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, RESPONSES
 
-#: Errors kept of one file, so that a wholly wrong file does not become a huge batch object.
-MAX_ERRORS = 1_000
 #: Embedding inputs over all rows of a batch. Source: the openai package, BatchCreateParams.endpoint.
 MAX_EMBEDDING_INPUTS = 50_000
 
@@ -45,7 +43,7 @@ def check(batch: Batch, state: State, settings: Settings, keep_on: Callable[[], 
 
 
 def check_file(lines: Lines, size: int, endpoint: str, settings: Settings, keep_on: Callable[[], None]) -> Check:
-    """Check every line of an input file.
+    """Check the lines of an input file, up to the first bad one.
 
     Args:
         lines: The file's lines.
@@ -57,7 +55,6 @@ def check_file(lines: Lines, size: int, endpoint: str, settings: Settings, keep_
     whole = _check_whole(lines, size, settings)
     if whole:
         return Check([whole], len(lines), None, 0)
-    errors: list[LineError] = []
     seen: set[str] = set()
     model: str | None = None
     tokens = inputs = 0
@@ -72,13 +69,14 @@ def check_file(lines: Lines, size: int, endpoint: str, settings: Settings, keep_
             tokens += prompt.tokens
             inputs += len(prompt.texts)
         except Refusal as refusal:
-            if len(errors) < MAX_ERRORS:
-                code = refusal.code or "invalid_request"
-                errors.append(LineError(code=code, message=refusal.message, line=index + 1, param=refusal.param))
+            # The first bad line is the only one that is told, as captures of real batches show.
+            code = refusal.code or "invalid_request"
+            error = LineError(code=code, message=refusal.message, line=index + 1, param=refusal.param)
+            return Check([error], len(lines), None, 0)
     if endpoint == EMBEDDINGS and inputs > MAX_EMBEDDING_INPUTS:
         message = f"The batch has {inputs} embedding inputs; the maximum is {MAX_EMBEDDING_INPUTS}."
-        errors.append(LineError(code="too_many_tasks", message=message))
-    return Check(errors, len(lines), model, tokens)
+        return Check([LineError(code="too_many_tasks", message=message)], len(lines), None, 0)
+    return Check([], len(lines), model, tokens)
 
 
 def _check_whole(lines: Lines, size: int, settings: Settings) -> LineError | None:

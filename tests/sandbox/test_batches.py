@@ -93,7 +93,8 @@ VALID = {"method": "POST", "url": "/v1/chat/completions", "body": {"model": "gpt
 )
 async def test_one_bad_line_fails_the_whole_batch_with_its_number(gpt, steps, sandbox, second, code, param):
     first = {**VALID, "custom_id": "first"}
-    batch = await steps.end(gpt, (await steps.create(gpt, first, second, {**VALID, "custom_id": "last"})).id)
+    last = {**VALID, "custom_id": "last", "method": "GET"}  # only the first bad line is told
+    batch = await steps.end(gpt, (await steps.create(gpt, first, second, last)).id)
     assert (batch.status, batch.output_file_id, batch.error_file_id) == ("failed", None, None)
     (error,) = batch.errors.data
     assert (error.line, error.code, error.param) == (2, code, param)
