@@ -21,6 +21,8 @@ from ..state import State
 #: How long output and error files are kept unless the batch says otherwise. Source: OpenAI's Files reference.
 KEPT_SECONDS = 30 * 24 * 3600
 _CHUNK = 1 << 18  # bytes
+#: Whether it is JSON, whatever its numbers mean; made on import, see `decode_batch`.
+_is_json = msgspec.json.Decoder(msgspec.Raw).decode
 #: Source: the openai package, FileCreateParams.purpose.
 _PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 #: Seconds a file may live. Source: the openai package, FileCreateParams.ExpiresAfter.
@@ -110,7 +112,7 @@ def _check_jsonl(path: Path) -> None:
                 decoder.decode(chunk)
             decoder.decode(b"", final=True)
             file.seek(0)
-            msgspec.json.decode(file.readline())
+            _is_json(file.readline())
     except UnicodeDecodeError:
         raise Refusal(400, "Invalid file for Batch API. Must be utf-8 encoded") from None
     except msgspec.DecodeError:
