@@ -60,6 +60,9 @@ class Counter(Protocol):
     def wait(self, now: float, excess: float, limit: int, period: float) -> float:
         """Seconds until so much of what counts now is forgotten."""
 
+    def reset(self, now: float, limit: int, period: float) -> float:
+        """Seconds until nothing counts any more; after `level` of the same moment."""
+
 
 class Bucket:
     """Forgets continuously, a whole limit in a period: what was never used of it can be used at once."""
@@ -81,6 +84,10 @@ class Bucket:
     def wait(self, now: float, excess: float, limit: int, period: float) -> float:
         """Seconds until so much of what counts now is forgotten."""
         return excess * period / limit
+
+    def reset(self, now: float, limit: int, period: float) -> float:
+        """Seconds until nothing counts any more; after `level` of the same moment."""
+        return self._level * period / limit
 
 
 class Window:
@@ -110,6 +117,10 @@ class Window:
             if excess <= 0:
                 return at + period - now
         return 0.0
+
+    def reset(self, now: float, limit: int, period: float) -> float:
+        """Seconds until nothing counts any more; after `level` of the same moment."""
+        return self._amounts[-1][0] + period - now if self._amounts else 0.0
 
 
 _WINDOWS: dict[str, Callable[[], Counter]] = {"bucket": Bucket, "sliding": Window}
@@ -188,7 +199,7 @@ class Meter:
         for kind, limit in rates.limits.items():
             counter = self._counters.get(kind) or Bucket()
             level = counter.level(now, limit, period)
-            reset = counter.wait(now, level, limit, period) if limit else period
+            reset = counter.reset(now, limit, period) if limit else period
             found[kind] = Standing(limit, max(0, int(limit - level)), reset)
         return found
 
