@@ -1,4 +1,4 @@
-"""The books of live calls: each call with its row's id, when it came and how it ended. In memory, written behind."""
+"""The books of live calls: each call with its row's id, when it came and how it ended. In memory, and in a log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
+from io import FileIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
-#: Seconds after which what happened is on disk at the latest; a SIGKILL loses no more than that, and the open calls.
-WRITE_SECONDS = 1.0
 #: Ids that a summary names; the rest is in the pages.
 _NAMED = 1_000
 
@@ -26,7 +25,7 @@ class How(StrEnum):
     ANSWERED = "answered"
     REFUSED = "refused"  # with a status of 400 or more
     DROPPED = "dropped"  # the client closed the connection first
-    RESET = "reset"  # the sandbox cut the connection: by a fault or a directive, or since it stopped
+    RESET = "reset"  # the sandbox cut the connection: by a fault or a directive, or since it stopped or died
 
 
 class LiveCall(msgspec.Struct, gc=False):
@@ -62,7 +61,8 @@ class Calls:
     """The live calls of a sandbox, from its first start on its folder.
 
     Args:
-        path: The file that they are written to, one a line, when they have ended.
+        path: The file that they are written to, one a line: when they end, before their answers are sent; and before
+            that, when they are open for longer than a turn of the event loop. The last line of a call counts.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,12 +77,11 @@ class Calls:
         self.billed_rows: dict[str, int] = {}
         self.most_billed = 0
         self._again: set[str] = set()
-        self._unwritten: list[LiveCall] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._file: BinaryIO | None = None
-        self._read(path)
-        self._file = path.open("ab")
+        self._begun: list[LiveCall] = []
         self._encode = msgspec.json.Encoder().encode_lines
+        self._read(path)
+        # Unbuffered: what is written outlives the process, whatever kills it.
+        self._file: FileIO | None = path.open("ab", buffering=0)
 
     def begin(self, op: str, account: str, id: str | None, key: str | None) -> LiveCall:
         """Enter a call whose handler begins; without an id, `name` gives it one when its body has come."""
@@ -93,6 +92,9 @@ class Calls:
         opened[number] = call
         if len(opened) > self.most_open:
             self.most_open = len(opened)
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._write_begun)
+        self._begun.append(call)
         return call
 
     def name(self, call: LiveCall, model: str, digest: str) -> None:
@@ -112,23 +114,18 @@ class Calls:
         call.ended, call.how, call.status = time.monotonic(), how, status
         del self.open[call.number]
         self._count_end(call)
-        self._unwritten.append(call)
-        if self._timer is None and self._file is not None:
-            self._timer = asyncio.get_running_loop().call_later(WRITE_SECONDS, self.write)
+        self._write([call])
 
-    def write(self) -> None:
-        """Write what has ended since the last time."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        ended, self._unwritten = self._unwritten, []
-        if ended and self._file is not None:
-            self._file.write(self._encode(ended))
-            self._file.flush()
+    def _write_begun(self) -> None:
+        begun, self._begun = self._begun, []
+        self._write([call for call in begun if call.ended is None])
+
+    def _write(self, calls: list[LiveCall]) -> None:
+        if calls and self._file is not None:
+            self._file.write(self._encode(calls))
 
     def close(self) -> None:
-        """Write everything, and enter nothing on disk from now on."""
-        self.write()
+        """Write nothing from now on."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -205,7 +202,7 @@ class Calls:
             times.refused += 1
 
     def _read(self, path: Path) -> None:
-        """Read what an earlier sandbox on this folder wrote; a line that its death cut short is dropped."""
+        """Read what an earlier sandbox on this folder wrote; calls that were open when it died were reset by that."""
         if not path.exists():
             return
         data = path.read_bytes()
@@ -213,10 +210,12 @@ class Calls:
         if whole < len(data):
             with path.open("r+b") as file:
                 file.truncate(whole)
-        self.all = msgspec.json.Decoder(LiveCall).decode_lines(data[:whole])
-        self.all.sort(key=lambda call: call.arrived)
+        calls = {call.number: call for call in msgspec.json.Decoder(LiveCall).decode_lines(data[:whole])}
+        self.all = sorted(calls.values(), key=lambda call: call.number)
         for number, call in enumerate(self.all):
             call.number = number
+            if call.ended is None:
+                call.how = How.RESET
             self._count(call)
             if call.billed:
                 self._count_bill(call)

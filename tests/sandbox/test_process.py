@@ -84,20 +84,25 @@ async def test_the_books_of_live_calls_are_whole_after_a_sigterm(process):
     assert (summary["calls"], summary["ids"], summary["repeated"], summary["how"]["answered"]) == (20, 1, 19, 20)
 
 
-async def test_a_kill_loses_only_the_last_live_calls(process):
+async def test_a_kill_loses_no_live_call_and_resets_the_open_ones(process):
     async with process.client() as gpt:
-        await gpt.embeddings.create(model="m", input="written")
-        while not (calls := process.state / "calls.jsonl").exists() or not calls.read_bytes().endswith(b"\n"):
+        held = asyncio.create_task(gpt.embeddings.create(model="m", input="[[sandbox:hang]]"))
+        while not (await process.live())["open"]:
             await asyncio.sleep(0.01)
-    await process.stop(signal.SIGKILL)
-    with calls.open("ab") as file:
-        file.write(b'{"number":1,"id":"cut')  # a line that the death of the process cut short
+        await asyncio.gather(*(gpt.embeddings.create(model="m", input=f"{n}") for n in range(20)))
+        await process.stop(signal.SIGKILL)
+        await asyncio.gather(held, return_exceptions=True)
+    with (process.state / "calls.jsonl").open("ab") as file:
+        file.write(b'{"number":21,"id":"cut')  # a line that the death of the machine cut short
+    for _ in range(2):
+        await process.start()
+        async with process.client() as gpt:
+            await gpt.embeddings.create(model="m", input="later")
+        await process.stop(signal.SIGKILL)
     await process.start()
-    async with process.client() as gpt:
-        await gpt.embeddings.create(model="m", input="later")
-    await process.stop(signal.SIGTERM)
-    await process.start()
-    assert [call["number"] async for call in process.calls()] == [0, 1]
+    assert [call["number"] async for call in process.calls()] == list(range(23))
+    summary = await process.live()
+    assert (summary["how"]["answered"], summary["how"]["reset"], summary["open"]) == (22, 1, 0)
 
 
 async def test_a_sigterm_stops_it_cleanly_while_a_request_is_held(process):
