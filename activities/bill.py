@@ -72,6 +72,11 @@ class Bill:
         return Usage(input_tokens=into, cached_input_tokens=cached, output_tokens=out, reasoning_tokens=reasoning)
 
     @property
+    def paid(self) -> int:
+        """What is known to have been paid, in picodollars."""
+        return self._paid
+
+    @property
     def unpriced(self) -> Unpriced:
         """The answers whose cost is not known."""
         return Unpriced(

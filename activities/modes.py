@@ -26,6 +26,20 @@ def choose_mode(spec: BatchSpec, provider: Provider, settings: ProviderSettings)
     return mode
 
 
+def check_on_expired(spec: BatchSpec, provider: Provider, mode: Mode) -> None:
+    """Refuse a spec whose provider cannot finish directly what its batches leave over, although it is to.
+
+    Raises:
+        InvalidSpec: it has no direct mode, or not for the endpoint.
+    """
+    if mode is Mode.DIRECT or spec.retry.on_expired is Mode.BATCH:
+        return
+    if provider.live is None or spec.endpoint not in provider.live.endpoints:
+        raise InvalidSpec(
+            f"Provider {spec.provider} has no direct mode for {spec.endpoint}: leave retry.on_expired out."
+        )
+
+
 def check_endpoint(spec: BatchSpec, provider: Provider, mode: Mode) -> None:
     """Refuse an endpoint that the provider does not have in a mode.
 

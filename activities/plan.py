@@ -16,10 +16,10 @@ from .batch_folder import check_store, mismatch
 from .cut import Cut
 from .input import File, Selection, find_files, input_location, open_input
 from .lease import Lease
-from .modes import check_endpoint, choose_mode
+from .modes import check_endpoint, check_on_expired, choose_mode
 from .notes import noted_account, notes_below, withdraw
 from .old_plan import Match, OldPlan, Verdict, judge, match
-from .plan_checks import check_params, check_plan
+from .plan_checks import check_params, check_plan, direct_affordable
 from .plan_inputs import PlanInputs, plan_inputs, request_digest
 from .providers import Provider
 from .records import PlanRecord, decode_plan
@@ -100,6 +100,7 @@ class Plan:
         # What was bought is gone on with in the mode that it was bought in, whatever the configuration says now.
         mode = plan.mode if plan is not None and bought else choose_mode(spec, provider, settings)
         check_endpoint(spec, provider, mode)
+        check_on_expired(spec, provider, mode)
         limits = shard_limits(mode, spec, provider, settings)
         if bought:
             await self._check_account(spec.provider, root)
@@ -125,6 +126,7 @@ class Plan:
             planned_at=datetime.fromisoformat(plan.planned_at),
             provider=facts.model_copy(update={"mode": plan.mode}),
             bought=bought,
+            direct_affordable=direct_affordable(plan, spec, self._resources.prices(spec.provider)),
             store=plan.store,
         )
 

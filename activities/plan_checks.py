@@ -6,8 +6,7 @@ import json
 from decimal import Decimal
 
 from ..contract import BatchSpec, InvalidInput, InvalidSpec, OnInvalidRow
-from .prices import Prices, dollars
-from .providers import RowTokens
+from .prices import PICO, Prices, dollars
 from .records import PlanRecord
 
 
@@ -40,18 +39,23 @@ def check_plan(plan: PlanRecord, spec: BatchSpec, prices: Prices) -> None:
         _check_cost(plan, spec.max_cost_usd, prices)
 
 
+def direct_affordable(plan: PlanRecord, spec: BatchSpec, prices: Prices) -> bool:
+    """Return whether the input of all rows is within max_cost_usd at the list price."""
+    if spec.max_cost_usd is None:
+        return True
+    listed = prices.input_cost(plan.tokens)
+    return listed is not None and listed <= spec.max_cost_usd * PICO
+
+
 def _check_cost(plan: PlanRecord, limit: Decimal, prices: Prices) -> None:
-    total = 0
-    for model, tokens in plan.tokens.items():
-        # Token by token below the price tiers: the sum of many short prompts is not one long prompt.
-        cost = prices.list_cost(model or None, RowTokens(input_tokens=1000))
-        if cost is None:
+    for model in plan.tokens:
+        if prices.input_cost({model: 1}) is None:
             raise InvalidInput(
                 f"The price of model {model[:100] or '(unnamed)'} is unknown, so max_cost_usd cannot be kept: leave it "
                 "out, or name a model whose price is known."
             )
-        total += prices.paid(cost * tokens // 1000, plan.mode)
-    if total > limit * 10**12:
+    total = prices.paid(prices.input_cost(plan.tokens) or 0, plan.mode)
+    if total > limit * PICO:
         raise InvalidInput(
             f"The input alone is estimated at {dollars(total)} USD, more than max_cost_usd = {limit:f}; nothing was "
             "submitted."

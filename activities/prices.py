@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -62,6 +63,19 @@ class Prices:
             )
         cost = (into - cached - written) * rates.fresh + cached * rates.cached + out * rates.out
         return cost + (written - hour) * rates.written + hour * rates.hour if written else cost
+
+    def input_cost(self, tokens: Mapping[str, int]) -> int | None:
+        """Return the list price of so many input tokens by model, in picodollars; None where one is unknown.
+
+        Token by token below the price tiers: the sum of many short prompts is not one long prompt.
+        """
+        total = 0
+        for model, count in tokens.items():
+            cost = self.list_cost(model or None, RowTokens(input_tokens=_PROBE))
+            if cost is None:
+                return None
+            total += cost * count // _PROBE
+        return total
 
     def knows(self, model: str) -> bool:
         """Return whether the price list has a model."""

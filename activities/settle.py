@@ -6,14 +6,17 @@ import contextlib
 
 import msgspec
 
+from ..contract import Mode
 from ..contract.errors import ObjectNotFound
+from ..contract.layout import Kind, parse_name, plan_path
 from ..contract.steps import SETTLE, Attempt, Settled, SettleRequest
 from .attempt_rows import AttemptRows
+from .budget import Budget
 from .lease import Lease
 from .notes import noted_digests
-from .records import ShardRecord, read_shard
+from .records import ShardRecord, decode_plan, read_shard
 from .resources import Resources
-from .settlement import Settlement
+from .settlement import Bought, Settlement
 from .step import in_thread, step
 from .store import Store
 
@@ -54,14 +57,24 @@ class Settle:
             shard,
             sent,
             await _bought(store, following, shard),
+            await self._budget(request, shard),
             lease,
         )
         async with self._resources.row_work:
             return await in_thread(lease, settlement.settle)
 
+    async def _budget(self, request: SettleRequest, shard: ShardRecord) -> Budget | None:
+        """Return what may be spent on finishing the shard directly; None where nothing limits it."""
+        if request.max_cost_usd is None or request.retry.on_expired is not Mode.DIRECT:
+            return None
+        attempt, store = request.attempt, self._resources.store
+        plan = decode_plan(await store.read(plan_path(store.path(attempt.root))))
+        prices = self._resources.prices(attempt.provider)
+        return Budget(limit=request.max_cost_usd, prices=prices, batch=plan.tokens, shard=shard.models)
 
-async def _bought(store: Store, attempt: Attempt, shard: ShardRecord) -> list[int] | None:
-    """Return the rows with which an attempt may have been bought, by any run of its batch; None if it was not.
+
+async def _bought(store: Store, attempt: Attempt, shard: ShardRecord) -> Bought | None:
+    """Return how an attempt may have been bought, by any run of its batch; None if it was not.
 
     Rows of another plan, of an input that has changed since for example, do not count.
     """
@@ -69,5 +82,13 @@ async def _bought(store: Store, attempt: Attempt, shard: ShardRecord) -> list[in
         with contextlib.suppress(ObjectNotFound, msgspec.MsgspecError):
             rows = await AttemptRows.read(store, attempt, shard)
             if rows.digest in digests:
-                return rows.picked
+                return Bought(rows=rows.picked or [], mode=await _mode_of(store, attempt))
     return None
+
+
+async def _mode_of(store: Store, attempt: Attempt) -> Mode:
+    """Return how an attempt was run: in direct mode its rows were written down before any of them was sent."""
+    root = store.path(attempt.root)
+    names = [parse_name(path[len(root) + 1 :]) for path, _ in await store.list(f"{root}/{attempt.folder}")]
+    direct = any(name is not None and (name.run is not None or name.kind is Kind.RAN) for name in names)
+    return Mode.DIRECT if direct else Mode.BATCH

@@ -7,6 +7,7 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,6 +30,7 @@ from ..contract.steps import AttemptRecord, Settled, SettleRequest
 from .answers import Answers
 from .attempt_rows import AttemptRows
 from .bill import Bill, sensible
+from .budget import Budget
 from .lease import Lease
 from .lines import Text, split_lines
 from .prices import Prices, dollars
@@ -41,6 +43,13 @@ from .spool import Spool
 from .store import Store, Writer
 
 _encode = msgspec.json.Encoder().encode
+
+
+class Bought(NamedTuple):
+    """The attempt that follows, as another run of the batch may have bought it."""
+
+    rows: list[int]
+    mode: Mode
 
 
 class Settlement:
@@ -58,7 +67,8 @@ class Settlement:
         request: SettleRequest,
         shard: ShardRecord,
         sent: list[tuple[AttemptRecord, AttemptRows]],
-        bought: list[int] | None,
+        bought: Bought | None,
+        budget: Budget | None,
         lease: Lease,
     ) -> None:
         self._store = store
@@ -68,6 +78,7 @@ class Settlement:
         self._record = shard
         self._sent = sent
         self._bought = bought
+        self._budget = budget
         self._lease = lease
         self._root = store.path(request.attempt.root)
         self._shard = request.attempt.shard
@@ -100,14 +111,17 @@ class Settlement:
             for past, taken in self._sent:
                 self._read(past, taken, spool)
             again = self._again() if self._request.unfinished is None else []
-            if self._bought:
-                settled = self._settled(Counts(total=len(self._ids)), len(self._bought))
-                return settled.model_copy(update={"only_if_bought": self._bought != again})
-            if again:
+            if self._bought and self._bought.rows:
+                settled = self._settled(Counts(total=len(self._ids)), len(self._bought.rows))
+                other = self._bought.rows != again
+                return settled.model_copy(update={"only_if_bought": other, "mode": self._bought.mode})
+            mode = Mode.DIRECT if self._finishes_directly(again) else None
+            too_dear = self._too_dear(again) if mode else None
+            if again and not too_dear:
                 self._write_picked(again)
-                return self._settled(Counts(total=len(self._ids)), len(again))
+                return self._settled(Counts(total=len(self._ids)), len(again)).model_copy(update={"mode": mode})
             counts, results_bytes, errors_bytes = self._write(spool)
-        settled = self._settled(counts, 0)
+        settled = self._settled(counts, 0).model_copy(update={"too_dear": too_dear})
         record = SettledRecord(**dict(settled), results_bytes=results_bytes, errors_bytes=errors_bytes)
         with self._store.writer(settled_path(self._root, self._shard)) as out:
             out.write(record.model_dump_json().encode())
@@ -243,6 +257,8 @@ class Settlement:
     def _again(self) -> list[int]:
         """Return the rows worth another try."""
         retry = set(self._request.retry.classes)
+        if self._request.retry.on_expired is Mode.DIRECT:
+            retry.add(ErrorClass.EXPIRED)
         found = []
         for number, past in enumerate(self._absent):
             if past and past.number in self._paid_unseen:
@@ -251,6 +267,22 @@ class Settlement:
             if last in retry and number not in self._refusals:
                 found.append(number)
         return found
+
+    def _finishes_directly(self, again: list[int]) -> bool:
+        """Return whether direct mode takes the rows to try again: a provider batch has expired on any of them."""
+        if self._request.retry.on_expired is not Mode.DIRECT:
+            return False
+        if any(past.mode is Mode.DIRECT for past, _ in self._sent):
+            return True
+        return any((p.absent if (p := self._absent[n]) else self._classes[n]) is ErrorClass.EXPIRED for n in again)
+
+    def _too_dear(self, again: list[int]) -> str | None:
+        if self._budget is None or not again:
+            return None
+        tokens = AttemptRows(attempt=self._request.attempt, shard=self._record, picked=again).estimate_tokens(
+            self._store
+        )
+        return self._budget.refuses(len(again), tokens, self._bill.paid)
 
     def _write_picked(self, again: list[int]) -> None:
         attempt = self._request.attempt

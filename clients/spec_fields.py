@@ -28,6 +28,7 @@ class RetryFields(TypedDict, total=False):
     max_attempts: int
     classes: Sequence[ErrorClass | str]
     after_deadline: bool
+    on_expired: Mode | Literal["batch", "direct"]
 
 
 class LimitsFields(TypedDict, total=False):

@@ -60,6 +60,15 @@ class RetryPolicy(StrictModel):
         Field(description="Whether rows that the deadline left over go into another attempt, with a new deadline."),
     ] = False
 
+    on_expired: Annotated[
+        Mode,
+        Field(
+            description="What runs the rows that an expired provider batch has left over, and those that are not done "
+            "when the deadline comes near: another provider batch, or direct mode, at the list price and within "
+            "max_cost_usd."
+        ),
+    ] = Mode.BATCH
+
     @field_validator("classes", mode="before")
     @classmethod
     def _known(cls, value: Any) -> Any:

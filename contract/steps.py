@@ -69,6 +69,7 @@ class PlanSummary(LenientModel):
     provider: ProviderFacts
     store: str  #: The identity of the store that it was planned in (`contract.names.scoped`).
     bought: bool = False  #: A run before this one may have bought something by the plan.
+    direct_affordable: bool = True  #: Whether the input of all rows at the list price is within max_cost_usd.
 
     def attempt(self, batch_id: str, shard: int, number: int) -> Attempt:
         """Return an attempt of one of its shards."""
@@ -264,6 +265,7 @@ class SettleRequest(LenientModel):
     attempt: Attempt  #: The newest attempt.
     attempts: tuple[AttemptRecord, ...]
     retry: PassedRetry
+    max_cost_usd: str | None = None  #: What direct mode must keep to where it finishes what a provider batch left over.
     #: Null while another attempt may follow; else what becomes of rows that no attempt has finished.
     unfinished: RowStatus | None = None
     message: str | None = None  #: The same in words, where the batch itself could not run.
@@ -282,6 +284,8 @@ class Settled(LenientModel):
     direct: DirectShare | None = None  #: What direct mode answered; null where no row was sent so.
     retry_rows: int = 0  #: Rows that the next attempt takes; when 0, the shard's results are written.
     only_if_bought: bool = False  #: Whether that attempt counts only where another run has bought it already.
+    mode: Mode | None = None  #: How that attempt is run; null: as the one before it.
+    too_dear: str | None = None  #: Why rows are left over that direct mode would have finished, in a sentence.
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
 
 

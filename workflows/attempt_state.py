@@ -160,6 +160,10 @@ class AttemptState(CarriedModel):
             failed=batch.failed,
         )
 
+    def turn_direct(self) -> None:
+        """Note that its rows, none of which was sent, are run directly now."""
+        self.mode = Mode.DIRECT
+
     def begin_upload(self, *, another: bool = False) -> None:
         """Note that from now on there may be a file of it.
 

@@ -48,6 +48,12 @@ FIXABLE = frozenset(
 FIXABLE_CREATE = frozenset({"authentication_failed", "quota_exhausted", "provider_not_found"})
 
 
+#: Where direct mode is to finish what provider batches leave over, they are ended this long before the deadline, or a
+#: quarter of the time that the batch may take if that is less: a cancel takes OpenAI up to ten minutes, and the rest is
+#: for the rows. With the defaults (26 h, and a window of 24 h) they have their whole window.
+DIRECT_MARGIN = timedelta(hours=2)
+
+
 #: Children of one batch: their starts and ends are some 10 events each of the batch's own history.
 MAX_CHILDREN = 200
 
@@ -79,6 +85,15 @@ def shard_ranges(shards: int) -> list[ShardRange]:
     """Return the ranges of so many shards: one shard each, or more where there would be too many children."""
     length = -(-shards // MAX_CHILDREN)
     return [ShardRange(first, min(first + length, shards) - 1) for first in range(0, shards, length)]
+
+
+def direct_margin(deadline: timedelta) -> timedelta:
+    """Return how long before the deadline direct mode takes over.
+
+    Args:
+        deadline: the time that the batch may take.
+    """
+    return min(DIRECT_MARGIN, deadline / 4)
 
 
 def poll_delay(policy: PollPolicy, polls: int, draw: float) -> timedelta:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
-from ..contract import BatchSpec, Mode, Phase, RowStatus
+from temporalio import workflow
+
+from ..contract import BatchSpec, ErrorClass, Mode, Phase, RowStatus
 from ..contract.steps import SETTLE, Attempt, PlanSummary, Settled, SettleRequest
 from .attempt import AttemptContext, AttemptRun
 from .attempt_state import AttemptEnd, Fate
 from .batch_mode import BatchMode
-from .decisions import outage_delay
+from .decisions import direct_margin, outage_delay
 from .direct_mode import DirectMode
 from .state import ShardOutcome, ShardState, Untidy
 from .steering import LONG, Steering
@@ -50,20 +53,27 @@ class Shard:
             end = self._state.end or await self._run_attempt()
             settled = await self._settle(end)
             if not settled.retry_rows:
+                if settled.too_dear:
+                    self._state.refuse(settled.too_dear, blocked=False)
                 return self._outcome(settled)
             if end.fate is Fate.NO_ROOM:
                 delay = outage_delay(self._state.waits + 3, None)
                 await self._steering.pause(delay, f"The provider's queue has no room: {end.reason}.")
-            self._state.begin_attempt(settled.retry_rows, only_if_bought=settled.only_if_bought)
+            self._state.begin_attempt(settled.retry_rows, only_if_bought=settled.only_if_bought, mode=settled.mode)
             await self._steering.checkpoint()
 
     async def _run_attempt(self) -> AttemptEnd:
         """Run the attempt under way to its end, and clear up after it."""
         run = self._mode()
         end = await run.run()
-        while self._goes_on_unsent(end):
+        while self._goes_on_unsent(end) or self._goes_on_late(end):
+            if self._state.attempt.mode is Mode.DIRECT and isinstance(run, BatchMode):
+                if not await run.tidy():
+                    self._state.leave_untidy()
+                run = self._mode()
             await self._steering.checkpoint()
             end = await run.run()
+        self._steering.end_early(timedelta(0))
         self._state.close(end)
         if not await run.tidy():
             self._state.leave_untidy()
@@ -73,8 +83,30 @@ class Shard:
         """Return how the attempt is run."""
         attempt, again = self._state.attempt, bool(self._state.records)
         context = AttemptContext(self._here(), attempt, self._spec, self._plan, self._steering, self._changed, again)
-        direct = (attempt.mode or self._plan.provider.mode) is Mode.DIRECT
-        return DirectMode(context) if direct else BatchMode(context)
+        if (attempt.mode or self._plan.provider.mode) is Mode.DIRECT:
+            self._steering.end_early(timedelta(0))
+            return DirectMode(context)
+        if self._spec.retry.on_expired is Mode.DIRECT:
+            self._steering.end_early(direct_margin(self._spec.deadline))
+        return BatchMode(context)
+
+    def _goes_on_late(self, end: AttemptEnd) -> bool:
+        """Go on with an attempt that came too near to the deadline to be sent as a provider batch; return whether so.
+
+        Its rows are run directly, in the same attempt. But if a create of it may still be on its way, or that would
+        cost too much, it goes on as a provider batch, until the deadline itself.
+        """
+        late = self._steering.deadline_at <= workflow.now() < self._steering.last_deadline_at
+        attempt = self._state.attempt
+        if end.fate is not Fate.UNSENT or end.refused is not None or attempt.only_if_bought:
+            return False
+        if not late or self._steering.cancel is not None:
+            return False
+        if attempt.doubt or not self._plan.direct_affordable:
+            self._steering.end_early(timedelta(0))
+        else:
+            attempt.turn_direct()
+        return True
 
     def _goes_on_unsent(self, end: AttemptEnd) -> bool:
         """Renew a deadline that kept the attempt from being sent, where the spec says so; return whether it did.
@@ -106,6 +138,7 @@ class Shard:
             attempt=self._here(),
             attempts=self._state.records,
             retry=self._spec.retry,
+            max_cost_usd=None if self._spec.max_cost_usd is None else str(self._spec.max_cost_usd),
             unfinished=unfinished,
             message=self._state.refused,
         )
@@ -119,6 +152,10 @@ class Shard:
         if end.fate is Fate.NO_ROOM:
             return state.waits < MAX_WAITS
         if end.fate is Fate.VANISHED and state.vanished < MAX_VANISHED:
+            return True
+        # What a provider batch has left over is finished directly even if it was the last attempt of its kind.
+        expired = end.record.mode is Mode.BATCH and end.record.absent is ErrorClass.EXPIRED
+        if expired and end.record.sent and self._spec.retry.on_expired is Mode.DIRECT:
             return True
         return state.tries < self._spec.retry.max_attempts
 

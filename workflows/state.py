@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from ..contract import BatchResult, ProviderBatch
+from ..contract import BatchResult, Mode, ProviderBatch
 from ..contract.spec import PassedCancel
 from ..contract.steps import AttemptRecord, PlanSummary, Settled
 from .attempt_state import AttemptEnd, AttemptState, CarriedModel, Fate
@@ -71,8 +71,12 @@ class ShardState(CarriedModel):
         """Count another try of the attempt under way, which was not sent."""
         self.tries += 1
 
-    def begin_attempt(self, rows: int, *, only_if_bought: bool) -> None:
-        """Begin another attempt, for the rows that are worth it."""
+    def begin_attempt(self, rows: int, *, only_if_bought: bool, mode: Mode | None = None) -> None:
+        """Begin another attempt, for the rows that are worth it.
+
+        Args:
+            mode: how it is run; as the one before it where it is None.
+        """
         fate = self.end.fate if self.end else Fate.RAN
         if fate is Fate.NO_ROOM:
             self.waits += 1
@@ -82,7 +86,10 @@ class ShardState(CarriedModel):
             self.tries += not only_if_bought  # that one is a try when it is found
             self.waits = 0
         number = self.attempt.number + 1
-        self.attempt, self.end = AttemptState(number=number, rows=rows, only_if_bought=only_if_bought), None
+        self.attempt = AttemptState(
+            number=number, mode=mode or self.attempt.mode, rows=rows, only_if_bought=only_if_bought
+        )
+        self.end = None
 
 
 class Untidy(CarriedModel):

@@ -77,7 +77,7 @@ class SteeredWorkflow(ABC):
             last_error=steering.last_error,
             cost_usd=self._result.cost_usd if self._result else None,
             started_at=self._carried.started_at,
-            deadline_at=steering.deadline_at,
+            deadline_at=steering.last_deadline_at,
             cancel_requested=steering.cancel is not None,
             result=self._result,
         )

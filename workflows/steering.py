@@ -76,11 +76,21 @@ class Steering:
         self.next_poll_at: datetime | None = None
         self._state = state
         self._changed = changed
+        self._ahead = timedelta(0)
 
     @property
     def deadline_at(self) -> datetime:
+        """When what is under way is ended whatever it does."""
+        return self._state.deadline_at - self._ahead
+
+    @property
+    def last_deadline_at(self) -> datetime:
         """When the batch is ended whatever it does."""
         return self._state.deadline_at
+
+    def end_early(self, ahead: timedelta) -> None:
+        """Have what is under way end so long before the deadline, because something else is to follow it."""
+        self._ahead = ahead
 
     @property
     def cancel(self) -> CancelRequest | None:
