@@ -6,14 +6,22 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import NamedTuple, Self
 
+from ..contract import Mode
 from ..contract.layout import index_path, picked_path
 from ..contract.steps import Attempt
 from .estimate import estimate_tokens
 from .providers.base import sealed
 from .records import IndexRow, ShardRecord, read_index, read_picked, read_shard
 from .store import Store
+
+
+class Bought(NamedTuple):
+    """An attempt as another run of its batch may have bought it."""
+
+    rows: list[int]  #: Their numbers within the shard.
+    mode: Mode
 
 
 @dataclass(frozen=True, kw_only=True)

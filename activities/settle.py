@@ -10,13 +10,13 @@ from ..contract import Mode
 from ..contract.errors import ObjectNotFound
 from ..contract.layout import Kind, parse_name, plan_path
 from ..contract.steps import SETTLE, Attempt, Settled, SettleRequest
-from .attempt_rows import AttemptRows
+from .attempt_rows import AttemptRows, Bought
 from .budget import Budget
 from .lease import Lease
 from .notes import noted_digests
 from .records import ShardRecord, decode_plan, read_shard
 from .resources import Resources
-from .settlement import Bought, Settlement
+from .settlement import Settlement
 from .step import in_thread, step
 from .store import Store
 

@@ -7,7 +7,6 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import msgspec
 
@@ -28,7 +27,7 @@ from ..contract.layout import (
 )
 from ..contract.steps import AttemptRecord, Settled, SettleRequest
 from .answers import Answers
-from .attempt_rows import AttemptRows
+from .attempt_rows import AttemptRows, Bought
 from .bill import Bill, sensible
 from .budget import Budget
 from .lease import Lease
@@ -43,13 +42,6 @@ from .spool import Spool
 from .store import Store, Writer
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Bought(NamedTuple):
-    """The attempt that follows, as another run of the batch may have bought it."""
-
-    rows: list[int]
-    mode: Mode
 
 
 class Settlement:
