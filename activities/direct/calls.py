@@ -1,14 +1,18 @@
 """Ordinary calls to one provider: bytes in; status, headers and bytes out. Nothing is repeated here.
 
-aiohttp rather than the client of the control calls: a call costs it a tenth of the processor time.
+aiohttp makes the connections and reads the answers. The request is written here, as its head is the same for every row
+but for one line: what aiohttp does for each request, whatever it is, costs more than all else that a row needs.
 """
 
 from __future__ import annotations
 
-import io
+import asyncio
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from ...contract import ConfigurationError
@@ -21,10 +25,16 @@ _READ_AHEAD = 1 << 20
 #: Seconds that an idle connection is kept. Servers close theirs after 5 s (uvicorn) and more, and a call that crosses
 #: with that is lost.
 _IDLE_SECONDS = 4.0
-#: aiohttp warns of larger bodies that are bytes.
-_LARGE_BODY = 1 << 20
-#: What the calls are sent with instead.
-_SKIPPED = ("Content-Type", "Accept", "User-Agent")
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+#: Headers that depend on the body.
+_OF_THE_BODY = frozenset({"content-length", "transfer-encoding"})
+
+
+class _Target(NamedTuple):
+    """Where calls go."""
+
+    request: aiohttp.ClientRequest  #: What aiohttp makes connections by.
+    head: bytes  #: How every request begins.
 
 
 class Calls:
@@ -43,46 +53,79 @@ class Calls:
 
     def __init__(self, settings: ProviderSettings, headers: Mapping[str, str]) -> None:
         self._settings = settings
+        self._headers = {"user-agent": "durabatch", **headers}
         self._proxy = _proxy(settings)
-        self._urls: dict[str, URL] = {}
-        connector = aiohttp.TCPConnector(
+        self._targets: dict[str, _Target] = {}
+        self._connector = aiohttp.TCPConnector(
             limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=trust_of(settings), ttl_dns_cache=60
         )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"user-agent": "durabatch", **headers},
-            skip_auto_headers=_SKIPPED,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-            read_bufsize=_READ_AHEAD,
-        )
+        self._session = aiohttp.ClientSession(connector=self._connector, cookie_jar=aiohttp.DummyCookieJar())
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Send one call and return its answer, whatever its status.
 
+        Args:
+            url: where to.
+            headers: what only this call carries; plain ASCII without line breaks.
+            body: what is posted.
+
         Raises:
             NoAnswer: there was no connection, it broke, or what came is not HTTP.
         """
-        target = self._urls.get(url)
+        target = self._targets.get(url)
         if target is None:
-            target = self._urls[url] = URL(url, encoded=True)
-        data = body if len(body) <= _LARGE_BODY else io.BytesIO(body)
+            target = self._targets[url] = self._target(url)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        data = b"%b%bcontent-length: %d\r\n\r\n%b" % (target.head, lines.encode("ascii"), len(body), body)
         try:
-            async with self._session.post(
-                target, data=data, headers=headers, proxy=self._proxy, allow_redirects=False
-            ) as response:
-                return Answer(response.status, response.headers, await response.read())
+            connection = await self._connector.connect(target.request, [], _TIMEOUT)
         except (aiohttp.ClientError, OSError) as error:
-            raise self._no_answer(error, url) from None
+            raise self._no_answer(error, url, unreached=True) from None
+        try:
+            answer = await _answered(connection, data)
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            connection.close()
+            raise self._no_answer(error, url, unreached=False) from None
+        except BaseException:
+            connection.close()
+            raise
+        connection.release()
+        return answer
+
+    def _target(self, url: str) -> _Target:
+        where = URL(url, encoded=True)
+        request = aiohttp.ClientRequest(
+            "POST",
+            where,
+            headers=self._headers,
+            loop=asyncio.get_running_loop(),
+            session=self._session,
+            proxy=None if self._proxy is None else URL(self._proxy),
+        )
+        path = url if self._proxy is not None and where.scheme == "http" else where.raw_path_qs
+        lines = [f"{name}: {value}" for name, value in request.headers.items() if name.lower() not in _OF_THE_BODY]
+        return _Target(request, "\r\n".join([f"POST {path} HTTP/1.1", *lines, ""]).encode("ascii"))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
 
-    def _no_answer(self, error: Exception, url: str) -> NoAnswer:
-        unreached = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    def _no_answer(self, error: Exception, url: str, *, unreached: bool) -> NoAnswer:
         why = reason_of_system(error, url) or _of_client(error)
         return NoAnswer(f"Provider {self._settings.name} cannot be reached: {ended(why)}", unreached=unreached)
+
+
+async def _answered(connection: Connection, data: bytes) -> Answer:
+    """Send a whole request on a connection, and read its answer."""
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None:
+        raise aiohttp.ServerDisconnectedError
+    protocol.set_response_params(read_until_eof=True, auto_decompress=True, read_bufsize=_READ_AHEAD)
+    transport.write(data)
+    message, content = await protocol.read()
+    while 100 <= message.code < 200:
+        message, content = await protocol.read()
+    return Answer(message.code, message.headers, await content.read())
 
 
 def _proxy(settings: ProviderSettings) -> str | None:
@@ -101,9 +144,6 @@ def _of_client(error: Exception) -> str:
         (aiohttp.ConnectionTimeoutError, f"no connection within {CONNECT_SECONDS:g} s"),
         (aiohttp.ClientConnectorError, "the connection cannot be made"),
         (aiohttp.ClientPayloadError, "its answer broke off, or cannot be decompressed"),
-        (
-            aiohttp.ClientResponseError,
-            "it broke off, or what it sent is not HTTP; should its base_url begin with https://?",
-        ),
+        (HttpProcessingError, "what it sent is not HTTP; should its base_url begin with https://?"),
     )
     return next((said for kind, said in words if isinstance(error, kind)), "the connection broke")

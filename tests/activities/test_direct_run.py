@@ -1,11 +1,44 @@
-"""The rows of an attempt, run directly: RUN_ROWS and COLLECT against the sandbox, over real HTTP."""
+"""The rows of an attempt, run directly: RUN_ROWS and COLLECT over real HTTP."""
 
 from __future__ import annotations
 
-from durabatch.contract import Mode
-from durabatch.contract.steps import AttemptRecord, Collected, Ran
+import asyncio
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from durabatch.activities.direct.run import RunRows
+from durabatch.activities.providers import Outcome
+from durabatch.activities.providers.openai.results import outcome
+from durabatch.contract import ErrorClass, Mode, RowStatus, Strays
+from durabatch.contract.steps import AttemptRecord, Collected, Ran, RunRequest
 
 from .conftest import Desk, chat
+from .live_endpoint import LiveEndpoint, Say, error, good, live_endpoint
+
+
+async def begin(desk: Desk, endpoint: LiveEndpoint, texts: Sequence[str], **options: Any) -> None:
+    """Plan rows with these texts, to be run at this endpoint."""
+    await desk.reopen(base_url=endpoint.url, **options)
+    await desk.plan(*(chat(text, text) for text in texts))
+
+
+def outcomes(desk: Desk) -> dict[str, Outcome]:
+    """What the attempt's output says of each row."""
+    lines = desk.path(f"attempt-{desk.number}/output.jsonl").read_bytes().splitlines()
+    return {found.custom_id: found for found in map(outcome, lines)}
+
+
+def names(desk: Desk) -> list[str]:
+    """What is in the attempt's folder."""
+    folder = desk.path(f"attempt-{desk.number}")
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
 async def test_a_shard_runs_from_its_rows_to_its_results(desk: Desk) -> None:
@@ -16,3 +49,180 @@ async def test_a_shard_runs_from_its_rows_to_its_results(desk: Desk) -> None:
     assert (await desk.settle()).counts.succeeded == 300
     assert [row["custom_id"] for row in desk.rows()] == [f"row {number}" for number in range(300)]
     assert (await desk.sandbox.books())["live"]["billed"]["chat"] == 300
+
+
+async def test_collect_leaves_what_a_provider_s_batch_would_and_answers_the_same_again(desk: Desk) -> None:
+    async with live_endpoint() as endpoint:
+        await begin(desk, endpoint, ["a", "b"])
+        await desk.run_rows()
+        assert [name for name in names(desk) if name.startswith("kept/")] != []
+        first = await desk.collect()
+        assert names(desk) == ["intent", "output.jsonl", "ran.json"]
+        output = desk.path("attempt-1/output.jsonl").read_bytes()
+        assert await desk.collect() == first == Collected(lines=2, succeeded=2)
+        assert desk.path("attempt-1/output.jsonl").read_bytes() == output
+        assert json.loads(output.splitlines()[0])["response"]["request_id"] == "req-a"
+        # Run again, as after a reset: everything has its answer.
+        assert await desk.run_rows() == Ran(rows=2, kept=2)
+        assert endpoint.calls == {"a": 1, "b": 1}
+
+
+async def test_each_row_is_tried_again_by_what_went_wrong_with_it(desk: Desk) -> None:
+    told = {
+        "good": [Say()],
+        "bad": [error(400, "No such role.")],
+        "long": [error(400, "Too long.", "context_length_exceeded")],
+        "no model": [error(404, "The model `x` does not exist.", "model_not_found")],
+        "late": [Say(500, b"{}"), Say()],
+        "rejected": [Say(429, b"{}", {"retry-after-ms": "30"}), Say(429, b"{}", {"retry-after-ms": "30"}), Say()],
+        "broken": [Say(broken=True), Say()],
+        "poison": [Say(500, b"{}")],
+        "hangs": [Say(hang=30)],
+    }
+    async with live_endpoint(lambda text, times: told[text][min(times, len(told[text])) - 1]) as endpoint:
+        await begin(desk, endpoint, list(told), timeout=timedelta(seconds=0.5))
+        assert await desk.run_rows() == Ran(rows=9, kept=9)
+        assert await desk.collect() == Collected(lines=9, succeeded=4)
+    found = {name: one.failure and one.failure.type for name, one in outcomes(desk).items()}
+    assert found == {
+        "good": None,
+        "bad": ErrorClass.INVALID_REQUEST,
+        "long": ErrorClass.CONTEXT_LENGTH,
+        "no model": ErrorClass.NOT_FOUND,
+        "late": None,
+        "rejected": None,
+        "broken": None,
+        "poison": ErrorClass.SERVER_ERROR,
+        "hangs": ErrorClass.TIMEOUT,
+    }
+    once = {"good": 1, "bad": 1, "long": 1, "no model": 1}
+    assert endpoint.calls == {**once, "late": 2, "rejected": 3, "broken": 2, "poison": 3, "hangs": 3}
+    # The same row says the same id each time.
+    ids = {head["x-client-request-id"] for head in endpoint.headers}
+    assert len(ids) == 9
+    assert all("idempotency-key" not in head for head in endpoint.headers)
+
+
+ODD = {
+    "text": (Say(200, b"Bad Gateway"), RowStatus.FAILED),
+    "cut": (Say(200, good("x")[:40]), RowStatus.FAILED),
+    "empty": (Say(200, b""), RowStatus.FAILED),
+    "latin": (Say(200, good("x").replace(b"said", b"s\xe4id")), RowStatus.SUCCEEDED),
+    "pretty": (Say(200, json.dumps(json.loads(good("x")), indent=2).encode()), RowStatus.SUCCEEDED),
+    "zipped": (Say(200, gzip.compress(good("x")), {"content-encoding": "gzip"}), RowStatus.SUCCEEDED),
+    "error inside": (Say(200, b'{"error": {"message": "no", "code": "server_error"}}'), RowStatus.FAILED),
+    "list": (Say(200, b"[]"), RowStatus.SUCCEEDED),
+    "page": (Say(400, b"<html><title>Bad request</title></html>"), RowStatus.FAILED),
+    "long number": (Say(200, good("x").replace(b"5}", b"5" * 5000 + b"}")), RowStatus.SUCCEEDED),
+}
+
+
+async def test_no_body_costs_its_row_or_another_one(desk: Desk) -> None:
+    async with live_endpoint(lambda text, times: ODD[text][0]) as endpoint:
+        await begin(desk, endpoint, list(ODD))
+        assert await desk.run_rows() == Ran(rows=len(ODD), kept=len(ODD))
+        assert (await desk.collect()).lines == len(ODD)
+        assert max(endpoint.calls.values()) == 1
+    desk.sent.append(AttemptRecord(number=1, lines=len(ODD), mode=Mode.DIRECT))
+    settled = await desk.settle(unfinished=RowStatus.FAILED)
+    assert settled.strays == Strays()
+    assert {row["custom_id"]: row["status"] for row in desk.rows()} == {
+        name: status.value for name, (_, status) in ODD.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("say", "code"),
+    [
+        (error(401, "Bad key.", "invalid_api_key"), "authentication_failed"),
+        (error(402, "Pay."), "quota_exhausted"),
+        (error(403, "Not for you."), "authentication_failed"),
+        (error(429, "Pay.", "insufficient_quota"), "quota_exhausted"),
+        (Say(404, b"404 page not found"), "provider_not_found"),
+        (Say(301, b"", {"location": "https://elsewhere.example/v1"}), "provider_refused"),
+    ],
+)
+async def test_what_concerns_every_row_ends_the_step(desk: Desk, say: Say, code: str) -> None:
+    async with live_endpoint(lambda text, times: say) as endpoint:
+        await begin(desk, endpoint, [f"row {number}" for number in range(50)], max_concurrent_requests=4)
+        assert (await desk.refused(desk.run_rows())).type == code
+        assert endpoint.calls.total() <= 8
+        # Mended, every row is sent, and none counts as sent again: all of them were refused for certain.
+        endpoint.script = lambda text, times: Say()
+        assert await desk.run_rows() == Ran(rows=50, kept=50)
+        assert await desk.collect() == Collected(lines=50, succeeded=50)
+
+
+async def test_a_row_that_alone_is_refused_like_a_key_is_that_row_s_failure(desk: Desk) -> None:
+    rows = [f"row {number}" for number in range(40)]
+    async with live_endpoint(lambda text, times: error(403, "Flagged.") if text == "row 20" else Say()) as endpoint:
+        await begin(desk, endpoint, rows, max_concurrent_requests=4)
+        assert await desk.run_rows() == Ran(rows=40, kept=40)
+        assert await desk.collect() == Collected(lines=40, succeeded=39)
+        assert max(endpoint.calls.values()) == 1
+
+
+async def test_a_row_that_can_never_have_its_tokens_is_refused_by_name_and_not_sent(desk: Desk) -> None:
+    async with live_endpoint() as endpoint:
+        await desk.reopen(base_url=endpoint.url, tokens_per_minute=100_000)
+        await desk.plan(chat("small", "small"), chat("large", "large", max_tokens=200_000))
+        assert await desk.run_rows() == Ran(rows=2, kept=2)
+        assert await desk.collect() == Collected(lines=2, succeeded=1)
+        assert endpoint.calls == {"small": 1}
+    failure = outcomes(desk)["large"].failure
+    assert failure is not None
+    assert (failure.type, failure.code) == (ErrorClass.INVALID_REQUEST, "exceeds_rate_limit")
+    assert "100,000 a minute; it was not sent" in failure.message
+
+
+async def test_a_cancel_keeps_what_was_answered_and_leaves_no_call_open(desk: Desk) -> None:
+    rows = [f"row {number}" for number in range(300)]
+    slow = set(rows[100:])
+    async with live_endpoint(lambda text, times: Say(hang=300 if text in slow else 0.0)) as endpoint:
+        await begin(desk, endpoint, rows, max_concurrent_requests=150)
+        environment = ActivityEnvironment()
+        environment.info = replace(environment.info, heartbeat_timeout=timedelta(minutes=1))
+        request = RunRequest(attempt=desk.attempt, account=desk.summary.provider.account, spec=desk.spec)
+        step = asyncio.create_task(environment.run(RunRows(desk.resources).run_rows, request))
+        while endpoint.open < 150:
+            await asyncio.sleep(0.05)
+        environment.cancel()
+        async with asyncio.timeout(30):
+            with pytest.raises(asyncio.CancelledError):
+                await step
+            await endpoint.idle.wait()
+        assert await desk.collect() == Collected(lines=100, succeeded=100)
+        assert (endpoint.open, endpoint.most_open, endpoint.calls.total()) == (0, 150, 250)
+        # After a reset the rest is sent; the calls that were dropped may have been billed, so they count.
+        endpoint.script = lambda text, times: Say()
+        assert await desk.run_rows() == Ran(rows=300, kept=300)
+        assert await desk.collect() == Collected(lines=300, succeeded=300, repeated=150)
+        assert sum(times - 1 for times in endpoint.calls.values()) == 150
+
+
+async def test_what_late_workers_keep_is_taken_once_and_never_counted_twice(desk: Desk) -> None:
+    """A worker that stood still writes after its heir has begun, and after the attempt was collected."""
+    async with live_endpoint() as endpoint:
+        await begin(desk, endpoint, ["a", "b", "c"])
+        await desk.run_rows()
+        [kept] = [name for name in names(desk) if name.startswith("kept/")]
+        folder = desk.path("attempt-1")
+        late = (folder / kept).read_bytes()
+        (folder / "kept/9-0123abcd-00000.jsonl").write_bytes(late)
+        assert await desk.collect() == Collected(lines=3, succeeded=3)
+        (folder / "kept/9-0123abcd-00001.jsonl").write_bytes(late)
+        assert await desk.collect() == Collected(lines=3, succeeded=3)
+        assert names(desk) == ["intent", "output.jsonl", "ran.json"]
+        assert len(outcomes(desk)) == 3
+
+
+async def test_answers_to_other_rows_are_not_taken(desk: Desk) -> None:
+    async with live_endpoint() as endpoint:
+        await begin(desk, endpoint, ["a"])
+        await desk.run_rows()
+        [kept] = [name for name in names(desk) if name.startswith("kept/")]
+        head, line = (desk.path("attempt-1") / kept).read_bytes().splitlines()
+        index = json.loads(head)
+        (desk.path("attempt-1") / kept).write_bytes(json.dumps({**index, "rows": "0" * 16}).encode() + b"\n" + line)
+        assert await desk.run_rows() == Ran(rows=1, kept=1)
+        assert endpoint.calls == {"a": 2}
