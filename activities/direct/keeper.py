@@ -11,6 +11,8 @@ from .kept import KeptRows
 #: Seconds that an answer waits at most, and bytes of answers that are kept at once.
 _SECONDS = 2.0
 _BYTES = 4 << 20
+#: Answers that are kept at once, at least, where that is not for the time.
+_LEAST = 4
 #: Bytes that may wait while others are being written; then no more calls are begun.
 _MOST_BYTES = 32 << 20
 #: Seconds between two looks whether Temporal is there again.
@@ -24,14 +26,17 @@ class Keeper:
         kept: where they go.
         run: whose they are.
         lease: of the step. What another worker may be doing by now is not kept.
-        at_once: how many answers are kept as soon as there are so many.
+        in_flight: how many calls there may be at a time. An eighth as many answers are kept as soon as they are there,
+            and while half as many wait no more calls are begun: a kill would have them sent again.
     """
 
-    def __init__(self, kept: KeptRows, run: Run, lease: Lease, at_once: int) -> None:
+    def __init__(self, kept: KeptRows, run: Run, lease: Lease, in_flight: int) -> None:
         self._kept = kept
         self._run = run
         self._lease = lease
-        self._at_once = at_once
+        self._at_once = max(_LEAST, in_flight // 8)
+        self._most = max(4 * _LEAST, in_flight // 2)
+        self._writing = 0
         self._waiting: list[tuple[int, int, bytes]] = []
         self._bytes = 0
         self._files = 0
@@ -50,8 +55,13 @@ class Keeper:
         self._bytes += len(line)
         if len(self._waiting) >= self._at_once or self._bytes >= _BYTES:
             self._enough.set()
-            if len(self._waiting) >= 2 * self._at_once or self._bytes >= _MOST_BYTES:
-                self._room.clear()
+            self._look()
+
+    def _look(self) -> None:
+        if len(self._waiting) + self._writing >= self._most or self._bytes >= _MOST_BYTES:
+            self._room.clear()
+        else:
+            self._room.set()
 
     @property
     def behind(self) -> bool:
@@ -97,14 +107,17 @@ class Keeper:
         self._bytes = 0
         self._came.clear()
         self._enough.clear()
-        self._room.set()
         if not lines:
             return
+        self._writing = len(lines)
         number, self._files = self._files, self._files + 1
         try:
             await self._kept.keep(self._run, number, lines)
         except BaseException:
             self._waiting = lines + self._waiting
             raise
+        finally:
+            self._writing = 0
+            self._look()
         self.rows += len(lines)
         self._lease.rows += len(lines)

@@ -32,8 +32,9 @@ from .source import Source
 
 #: What a provider says to every row alike. Where it said nothing else, nothing was bought.
 _REFUSALS = (AuthenticationFailed, ProviderNotFound, ProviderRefused, QuotaExhausted)
-#: Seconds between heartbeats. The SDK's own ones are further apart, and a cancel is heard by one.
-_BEAT_SECONDS = 2.0
+#: Seconds between heartbeats, at most, and the share of the time after which silence means that the worker is lost. The
+#: SDK's own heartbeats are further apart, and a cancel is heard by one.
+_BEAT_SECONDS, _BEAT_SHARE = 2.0, 0.2
 
 
 class RunRows:
@@ -140,8 +141,9 @@ async def _to_the_end(sender: Sender, source: Source, lease: Lease) -> None:
 
 
 async def _beat(lease: Lease) -> None:
+    pause = min(_BEAT_SECONDS, _BEAT_SHARE * lease.timeout) if lease.timeout else _BEAT_SECONDS
     while True:
-        await asyncio.sleep(_BEAT_SECONDS)
+        await asyncio.sleep(pause)
         await lease.confirm()
 
 

@@ -81,7 +81,7 @@ class Sender:
         self._run = run
         self._lease = lease
         self._timeout = settings.timeout.total_seconds()
-        self._keeper = Keeper(kept, run, lease, max(16, settings.max_concurrent_requests // 8))
+        self._keeper = Keeper(kept, run, lease, settings.max_concurrent_requests)
         self._breaker = Breaker()
         self._group: list[Call] = []  # with leave, but not below the mark
         self._grouped = asyncio.Event()
