@@ -18,9 +18,9 @@ from durabatch.activities.providers import Outcome
 from durabatch.activities.providers.openai.results import outcome
 from durabatch.contract import ErrorClass, Mode, RowStatus, Strays
 from durabatch.contract.steps import AttemptRecord, Collected, Ran, RunRequest
+from support.live_endpoint import LiveEndpoint, Say, error, good, live_endpoint
 
 from .conftest import Desk, chat
-from .live_endpoint import LiveEndpoint, Say, error, good, live_endpoint
 
 
 async def begin(desk: Desk, endpoint: LiveEndpoint, texts: Sequence[str], **options: Any) -> None:
