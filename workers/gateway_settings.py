@@ -59,3 +59,10 @@ class GatewaySettings(_Section):
     completion_windows: Annotated[
         tuple[str, ...], Field(min_length=1, description='Values of completion_window, such as "24h", "1h", "7d".')
     ] = ("24h",)
+
+    @field_validator("keys")
+    @classmethod
+    def _different(cls, value: tuple[GatewayKey, ...]) -> tuple[GatewayKey, ...]:
+        if len({key.sha256 for key in value}) < len(value):
+            raise ValueError("must be different keys: the same sha256 is there twice")
+        return value

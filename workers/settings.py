@@ -184,6 +184,13 @@ class Settings(_Section):
             )
         except ValidationError as error:
             raise ConfigurationError(f"{shown}: {_sentence(error)}") from None
+        for route in settings.gateway.routes:
+            # The stand-in provider is there only while it runs.
+            if route.provider not in (*settings.providers, "sandbox"):
+                raise ConfigurationError(
+                    f"{shown}: gateway.routes sends {route.model!r} to {route.provider!r}, and there is no such "
+                    f"provider{_suggestion(route.provider, settings.providers)}."
+                )
         folder = file.parent if file else Path.cwd()
         return settings.model_copy(
             update={

@@ -1,0 +1,73 @@
+"""`[gateway]` in durabatch.toml, and whose a key is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from durabatch.contract import ConfigurationError
+from durabatch.gateway.tenants import Tenants
+from durabatch.workers.settings import Settings
+
+DIGEST = hashlib.sha256(b"the key").hexdigest()
+KEY = f'[[gateway.keys]]\ntenant = "search"\nsha256 = "{DIGEST}"\n'
+
+
+def load(folder: Path, text: str) -> Settings:
+    file = folder / "durabatch.toml"
+    file.write_text(text)
+    return Settings.load(file, {})
+
+
+def test_a_gateway_that_is_not_configured_needs_no_key(tmp_path: Path) -> None:
+    gateway = load(tmp_path, "").gateway
+    assert (gateway.max_file_bytes, gateway.uploads, gateway.completion_windows) == (512 * 1024**2, 8, ("24h",))
+    tenants = Tenants(gateway.keys)
+    assert tenants.open
+    for key in (None, "", "any"):
+        assert (found := tenants.of(key)) is not None
+        assert found.name == "default"
+
+
+def test_a_key_is_its_tenants_and_no_other_is_anybodys(tmp_path: Path) -> None:
+    gateway = load(tmp_path, KEY.replace(DIGEST, DIGEST.upper())).gateway
+    tenants = Tenants(gateway.keys)
+    assert (found := tenants.of("the key")) is not None
+    assert (found.name, found.models) == ("search", ())
+    for key in (None, "", "the key ", "The key", DIGEST, "\udcff"):
+        assert tenants.of(key) is None
+
+
+def test_what_is_printed_of_a_gateway_holds_no_digest(tmp_path: Path) -> None:
+    shown = load(tmp_path, f'{KEY}[[gateway.routes]]\nmodel = "gpt-*"\nprovider = "openai"\n').redacted()
+    assert shown["gateway"]["keys"] == [{"tenant": "search", "models": []}]
+    assert shown["gateway"]["routes"] == [{"model": "gpt-*", "provider": "openai"}]
+    assert DIGEST not in json.dumps(shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[gateway]\nkeyz = 1\n", "unknown field gateway.keyz (did you mean 'keys'?)"),
+        ("[gateway]\nuploads = 0\n", "gateway.uploads: Input should be greater than or equal to 1"),
+        ("[gateway]\ncompletion_windows = []\n", "gateway.completion_windows"),
+        (f"{KEY}modles = []", "unknown field gateway.keys.0.modles (did you mean 'models'?)"),
+        (KEY.replace("search", "Search"), "gateway.keys.0.tenant: must begin with a small letter or digit"),
+        (KEY.replace("search", "~due"), "gateway.keys.0.tenant: must begin with a small letter or digit"),
+        (KEY.replace(DIGEST, "the key"), "gateway.keys.0.sha256: must be the 64 hexadecimal digits of a SHA-256"),
+        (KEY + KEY.replace("search", "ads"), "gateway.keys: must be different keys: the same sha256 is there twice"),
+        ('[[gateway.routes]]\nmodel = "m"\n', "gateway.routes.0.provider: is missing"),
+        (
+            '[[gateway.routes]]\nmodel = "gpt-*"\nprovider = "opanai"\n',
+            "gateway.routes sends 'gpt-*' to 'opanai', and there is no such provider (did you mean 'openai'?)",
+        ),
+    ],
+)
+def test_a_wrong_gateway_is_told_by_field_and_never_with_a_key(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as wrong:
+        load(tmp_path, text)
+    assert words in wrong.value.message
+    assert "the key" not in wrong.value.message
