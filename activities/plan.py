@@ -14,7 +14,7 @@ from ..contract.names import batch_of, check_batch_id, scoped
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
 from .batch_folder import check_store, mismatch
 from .cut import Cut
-from .input import File, Selection, find_files, input_location, open_input
+from .input import File, find_files, input_location, open_input
 from .lease import Lease
 from .modes import check_endpoint, check_on_expired, choose_mode
 from .notes import noted_account, notes_below, withdraw
@@ -24,6 +24,7 @@ from .plan_inputs import PlanInputs, plan_inputs, request_digest
 from .providers import Provider
 from .records import PlanRecord, decode_plan
 from .resources import Resources
+from .selection import Selection
 from .shard_limits import ShardLimits, shard_limits
 from .step import in_thread, step
 from .store import identify, identity_of

@@ -16,8 +16,9 @@ from temporalio.service import RPCError
 from ..activities.providers import ProviderSettings, open_provider
 from ..activities.providers.kinds import KINDS
 from ..activities.store import Store, identity_of
-from ..clients.connection import Embed, temporal_config, translated
+from ..clients.connection import Embed, translated
 from ..clients.progress import worker_polls
+from ..clients.temporal_config import temporal_config
 from ..contract import (
     AuthenticationFailed,
     ConfigurationError,

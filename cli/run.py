@@ -67,8 +67,9 @@ def submit(input: Input, options: SpecOptions, json_: Json = False) -> None:
 
 
 async def _run(requests: str | Path, options: SpecOptions, output: Path | None, as_json: bool) -> int:
-    from ..clients.connection import Embed, temporal_config
-    from ..clients.start import check
+    from ..clients.connection import Embed
+    from ..clients.spec_fields import check_fields
+    from ..clients.temporal_config import temporal_config
     from ..contract import ConfigurationError, UnknownProvider
     from ..workers.embedded import temporal_server
     from . import stand_in
@@ -77,7 +78,7 @@ async def _run(requests: str | Path, options: SpecOptions, output: Path | None, 
     from .summary import print_result
 
     provider, id, fields = options.provider, options.id, options.fields()
-    check({"provider": provider, **fields}, id)
+    check_fields({"provider": provider, **fields}, id)
     settings = read_settings()
     alone = not temporal_config()
     sandbox = alone and stand_in.wanted(provider, settings)
@@ -140,7 +141,8 @@ async def _follow(opened: Session, id: str) -> BatchResult:
 
 
 async def _submit(requests: str | Path, options: SpecOptions, as_json: bool) -> None:
-    from ..clients.connection import Embed, temporal_config
+    from ..clients.connection import Embed
+    from ..clients.temporal_config import temporal_config
     from .session import session
 
     settings = read_settings()

@@ -100,7 +100,8 @@ async def _stop(as_json: bool) -> None:
 
 
 async def _dev(sandbox: bool, as_json: bool) -> None:
-    from ..clients.connection import Embed, temporal_config
+    from ..clients.connection import Embed
+    from ..clients.temporal_config import temporal_config
     from ..contract import ConfigurationError
     from .session import embedded_worker, log_to_file, session
 

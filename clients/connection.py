@@ -13,18 +13,17 @@ from pathlib import Path
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfig, ClientConnectConfig
+from temporalio.envconfig import ClientConnectConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..contract import BatchNotFound, ConfigurationError, DurabatchError
 from ..workers.background import IDLE
 from ..workers.embedded import FOLDER, Embedded, embedded, temporal_server
+from .temporal_config import temporal_config
 
 #: A server in reach answers in well under a second; beyond this, something swallows the packets.
 _CONNECT = timedelta(seconds=10)
-#: What every Temporal client takes for granted when only an address is missing.
-_USUAL_ADDRESS = "localhost:7233"
 
 #: Statuses with which a server that is down, or too busy, answers: the same call may succeed later.
 PASSING = frozenset(
@@ -60,21 +59,6 @@ class Connection:
     client: Client
     address: str  #: host:port.
     embedded: Embedded | None  #: The embedded server, where it is that one.
-
-
-def temporal_config() -> ClientConnectConfig:
-    """Return what Temporal's environment configuration says (TEMPORAL_*, temporal.toml); empty if it says nothing.
-
-    Raises:
-        ConfigurationError: it contradicts itself, for example by naming a profile that is not there.
-    """
-    try:
-        config = ClientConfig.load_client_connect_config()
-    except (RuntimeError, ValueError) as error:
-        raise ConfigurationError(f"Temporal's own configuration cannot be used: {error}.") from None
-    if config:
-        config.setdefault("target_host", _USUAL_ADDRESS)
-    return config
 
 
 @asynccontextmanager

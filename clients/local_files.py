@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..activities.compression import HEAD_BYTES, compression, expanded
 from ..activities.formats import checked
-from ..activities.input import Selection, check_names, has_wildcard, is_hidden
+from ..activities.selection import Selection, check_names, has_wildcard, is_hidden
 from ..contract import InvalidInput
 
 #: Bytes that are read at a time.

@@ -17,14 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from ..activities.input import (
-    File,
-    find_files,
-    has_wildcard,
-    input_location,
-    is_jsonl,
-    wild_path,
-)
+from ..activities.input import File, find_files, input_location, wild_path
+from ..activities.selection import has_wildcard, is_jsonl
 from ..activities.store import Store
 from ..contract import InvalidInput, InvalidSpec, ObjectNotFound
 from ..contract.layout import brought_folder, brought_name, brought_path, measured_path, parse_brought

@@ -7,7 +7,21 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal, TypedDict
 
-from ..contract import ErrorClass, Limits, Mode, OnComplete, OnInvalidRow, PollPolicy, RetryPolicy
+from pydantic import ValidationError
+
+from ..contract import (
+    BatchSpec,
+    ErrorClass,
+    InvalidSpec,
+    Limits,
+    Mode,
+    OnComplete,
+    OnInvalidRow,
+    PollPolicy,
+    RetryPolicy,
+)
+from ..contract.names import check_batch_id
+from ..workers.settings import problem_words
 
 #: A length of time: a timedelta, seconds, or text such as "90s", "10m" or "26h".
 DurationLike = timedelta | float | str
@@ -68,3 +82,28 @@ class SpecFields(TypedDict, total=False):
     fairness_key: str | None
     on_complete: OnComplete | OnCompleteFields | None
     metadata: Mapping[str, str]
+
+
+def spec_from(fields: Mapping[str, Any]) -> BatchSpec:
+    """Return the spec that these fields make.
+
+    Raises:
+        InvalidSpec: one of them is missing or wrong.
+    """
+    try:
+        return BatchSpec.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidSpec(f"{where or 'The spec'}: {problem_words(first)}.") from None
+
+
+def check_fields(fields: Mapping[str, Any], batch_id: str | None) -> None:
+    """See that a spec and an id can be used, before anything is started for them.
+
+    Raises:
+        InvalidSpec: they cannot.
+    """
+    spec_from({**fields, "input": "not read yet"})
+    if batch_id is not None:
+        check_batch_id(batch_id)

@@ -20,16 +20,15 @@ from ..contract import (
     BatchConflict,
     BatchNotFound,
     BatchSpec,
-    InvalidSpec,
     StoreError,
     StoreMismatch,
 )
 from ..contract.names import STORE_MEMO, check_batch_id
 from ..contract.spec import PassedSpec
-from ..workers.settings import problem_words
 from .connection import translated
 from .execution import Ending, ending_of
 from .requests import Rows
+from .spec_fields import spec_from
 
 #: How often the provider is asked, and whose turn is first, is not part of what is bought: a batch may be joined with
 #: another rhythm.
@@ -93,29 +92,9 @@ async def joined(
 def _named(store: Store, rows: Rows, fields: dict[str, Any], batch_id: str | None) -> tuple[str, BatchSpec]:
     if batch_id is not None:
         check_batch_id(batch_id)
-    placeholder = _spec({**fields, "input": rows.uri or "the rows"})
+    placeholder = spec_from({**fields, "input": rows.uri or "the rows"})
     batch_id = batch_id or _content_id(placeholder, rows)
     return batch_id, placeholder.model_copy(update={"input": rows.location(store, batch_id)})
-
-
-def check(fields: dict[str, Any], batch_id: str | None) -> None:
-    """See that a spec and an id can be used, before anything is started for them.
-
-    Raises:
-        InvalidSpec: they cannot.
-    """
-    _spec({**fields, "input": "not read yet"})
-    if batch_id is not None:
-        check_batch_id(batch_id)
-
-
-def _spec(fields: dict[str, Any]) -> BatchSpec:
-    try:
-        return BatchSpec.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidSpec(f"{where or 'The spec'}: {problem_words(first)}.") from None
 
 
 def _content_id(spec: BatchSpec, rows: Rows) -> str:

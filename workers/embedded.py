@@ -11,10 +11,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-from temporalio.client import Client
-from temporalio.service import RPCError
-
 from ..contract import ConfigurationError
 from .background import IDLE, BackgroundProcess, accepts
 
@@ -105,6 +101,11 @@ def binary() -> str:
 async def _answers(ports: Mapping[str, int]) -> bool:
     if not await accepts(ports["grpc"]):
         return False  # The client's own attempt would take seconds where a closed port says no at once.
+    # Not at the top: the server's process is started before the SDK is loaded, and both take a moment.
+    from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+    from temporalio.client import Client
+    from temporalio.service import RPCError
+
     try:
         client = await Client.connect(f"127.0.0.1:{ports['grpc']}", connect_timeout=timedelta(seconds=5))
         # The front end answers before its namespace is there.

@@ -19,13 +19,14 @@ import zstandard
 from durabatch.activities.cut import Cut
 from durabatch.activities.estimate import estimate_tokens
 from durabatch.activities.input import File as InputFile
-from durabatch.activities.input import Input, Selection, open_input
+from durabatch.activities.input import Input, open_input
 from durabatch.activities.lease import Lease
 from durabatch.activities.plan import Plan
 from durabatch.activities.providers import RowFormat
 from durabatch.activities.records import Segment
 from durabatch.activities.resources import Resources
 from durabatch.activities.rows import Row
+from durabatch.activities.selection import Selection
 from durabatch.activities.shard_limits import shard_limits
 from durabatch.activities.store import Store
 from durabatch.contract import (

@@ -108,10 +108,11 @@ async def test_the_same_requests_and_spec_are_the_same_batch(desk: Desk) -> None
 
 def test_an_id_that_is_made_from_content_stays_the_same_for_ever() -> None:
     from durabatch.clients.requests import Rows
-    from durabatch.clients.start import _content_id, _spec
+    from durabatch.clients.spec_fields import spec_from
+    from durabatch.clients.start import _content_id
 
     rows = Rows(stem="requests", digest="ab" * 32, count=1, size=1)
-    spec = _spec({"provider": "openai", "model": "m", "params": {"b": 1, "a": 2}, "input": "x"})
+    spec = spec_from({"provider": "openai", "model": "m", "params": {"b": 1, "a": 2}, "input": "x"})
     # A changed value here would buy batches again that were bought before an upgrade.
     assert _content_id(spec, rows) == "requests-74ede012069c"
 
