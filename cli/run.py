@@ -16,7 +16,7 @@ from .terminal import settings as read_settings
 
 if TYPE_CHECKING:
     from ..clients.start import Started
-    from ..contract import BatchResult
+    from ..contract import ConfigurationError
     from ..workers.settings import Settings
     from .session import Session
 
@@ -28,6 +28,9 @@ Input = Annotated[
         "zstd are read as well. Or the URI of such in the store, or - for stdin.",
     ),
 ]
+#: How long `run` waits before the first poll, unless it is said: somebody looks. The sandbox has few rows at once.
+_POLL, _POLL_SANDBOX = "1s", "0.1s"
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Copy the results here: a file, or a folder that exists.")
@@ -42,7 +45,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example:  durabatch submit requests.jsonl --provider openai --id nightly-2026-01-31")(submit)
 
 
-@with_spec_options(poll_first="1s")
+@with_spec_options
 def run(input: Input, options: SpecOptions, output: Output = None, json_: Json = False) -> None:
     """Run a batch to its end: submit, watch, write results.
 
@@ -56,7 +59,7 @@ def run(input: Input, options: SpecOptions, output: Output = None, json_: Json =
         raise typer.Exit(run_async(_run(requests, options, output, json_)))
 
 
-@with_spec_options()
+@with_spec_options
 def submit(input: Input, options: SpecOptions, json_: Json = False) -> None:
     """Submit a batch and return at once. A worker runs it; `watch` follows it, `results` fetches its rows.
 
@@ -67,54 +70,74 @@ def submit(input: Input, options: SpecOptions, json_: Json = False) -> None:
 
 
 async def _run(requests: str | Path, options: SpecOptions, output: Path | None, as_json: bool) -> int:
-    from ..clients.connection import Embed
     from ..clients.spec_fields import check_fields
     from ..clients.temporal_config import temporal_config
-    from ..contract import ConfigurationError, UnknownProvider
-    from ..workers.embedded import temporal_server
+    from ..workers.embedded import embedded
     from . import stand_in
-    from .results import copy_results
-    from .session import embedded_worker, log_to_file, session
-    from .summary import print_result
+    from .ahead import ahead
 
-    provider, id, fields = options.provider, options.id, options.fields()
-    check_fields({"provider": provider, **fields}, id)
     settings = read_settings()
     alone = not temporal_config()
-    sandbox = alone and stand_in.wanted(provider, settings)
-    unusable: ConfigurationError | None = None
-    if alone:
-        log_to_file(settings.worker.log_format)
-        try:
-            if not sandbox:
-                check_provider(settings, provider)
-        except UnknownProvider:
-            raise
-        except ConfigurationError as error:
-            if not Path(temporal_server().mark).exists():
-                raise
-            unusable = error  # a batch that has ended needs no provider
-    async with session(Embed.ALWAYS, settings) as opened:
+    sandbox = alone and stand_in.wanted(options.provider, settings)
+    options = options.polling_first(_POLL_SANDBOX if sandbox else _POLL)
+    provider, id, fields = options.provider, options.id, options.fields()
+    check_fields({"provider": provider, **fields}, id)
+    unusable = _unusable(settings, provider) if alone and not sandbox else None
+    async with contextlib.AsyncExitStack() as stack:
+        server = knowing = None
+        if alone:
+            server = await stack.enter_async_context(ahead(embedded(idle=settings.worker.embedded_idle)))
+        if sandbox:
+            knowing = await stack.enter_async_context(ahead(stand_in.running(settings)))
+
+        # While they start, what a client and a worker need is loaded.
+        from ..clients.connection import Embed
+        from .results import copy_results
+        from .session import log_to_file, session
+        from .summary import print_result
+        from .watching import follow
+
+        if alone:
+            from .embedded_worker import embedded_worker
+
+            log_to_file(settings.worker.log_format)
+        opened = await stack.enter_async_context(session(Embed.ALWAYS, settings, server))
         if unusable:
             known = await opened.client.find(requests, provider=provider, id=id, **fields)
             if known is None or not known.ended:
                 raise unusable
-        if opened.connection.embedded:
-            print_message(f"Embedded Temporal is running; its Web UI is at {opened.connection.embedded.ui_url}")
-        if sandbox:
-            print_message("The provider is the sandbox: a stand-in that invents its answers and costs nothing.")
+        _introduce(opened, sandbox=sandbox)
         started = await opened.client.start(requests, provider=provider, id=id, **fields)
         print_message(_greeting(started))
-        async with contextlib.AsyncExitStack() as stack:
-            if not started.ended:
-                if opened.embedded:
-                    await stack.enter_async_context(embedded_worker(opened, sandbox=sandbox))
-                else:
-                    await warn_without_worker(opened)
-            result = await _follow(opened, started.id)
-            failure = await opened.client.failure(started.id)
-            copied = await copy_results(opened.client.store, result, output) if output and result.results else None
-            return print_result(result, failure, copied, as_json=as_json)
+        if not started.ended:
+            if opened.embedded:
+                await stack.enter_async_context(embedded_worker(opened, knowing))
+            else:
+                await warn_without_worker(opened)
+        result = await follow(opened.client, started.id, _farewell(started.id, kept=opened.embedded))
+        failure = await opened.client.failure(started.id)
+        copied = await copy_results(opened.client.store, result, output) if output and result.results else None
+        return print_result(result, failure, copied, as_json=as_json)
+
+
+def _unusable(settings: Settings, provider: str) -> ConfigurationError | None:
+    """Return why this machine cannot call the provider; None if it can.
+
+    Raises:
+        ConfigurationError: it cannot, and this folder has no batches yet. One that has ended needs no provider.
+    """
+    from ..contract import ConfigurationError, UnknownProvider
+    from ..workers.embedded import temporal_server
+
+    try:
+        check_provider(settings, provider)
+    except UnknownProvider:
+        raise
+    except ConfigurationError as error:
+        if not Path(temporal_server().mark).exists():
+            raise
+        return error
+    return None
 
 
 def check_provider(settings: Settings, name: str) -> None:
@@ -129,15 +152,19 @@ def check_provider(settings: Settings, name: str) -> None:
     check(settings.provider(name))
 
 
-async def _follow(opened: Session, id: str) -> BatchResult:
-    from .watching import follow
+def _introduce(opened: Session, *, sandbox: bool) -> None:
+    if opened.connection.embedded:
+        print_message(f"Embedded Temporal is running; its Web UI is at {opened.connection.embedded.ui_url}")
+    if sandbox:
+        print_message("The provider is the sandbox: a stand-in that invents its answers and costs nothing.")
 
-    kept = (
-        "it is kept: give the same command again to go on"
-        if opened.embedded
-        else f"it goes on: `durabatch watch {id}` follows it"
+
+def _farewell(id: str, *, kept: bool) -> str:
+    """Return what is said at Ctrl-C."""
+    what = (
+        "it is kept: give the same command again to go on" if kept else f"it goes on: `durabatch watch {id}` follows it"
     )
-    return await follow(opened.client, id, f"Left the batch {id}; {kept}, `durabatch cancel {id}` ends it.")
+    return f"Left the batch {id}; {what}, `durabatch cancel {id}` ends it."
 
 
 async def _submit(requests: str | Path, options: SpecOptions, as_json: bool) -> None:
@@ -185,6 +212,7 @@ def _local(input: str) -> Iterator[str | Path]:
     import tempfile
 
     from ..clients.local_files import check_files
+    from ..contract import InvalidInput
 
     if input != "-":
         if "://" not in input:
@@ -197,8 +225,13 @@ def _local(input: str) -> Iterator[str | Path]:
         file = Path(folder, "stdin.jsonl")
         with file.open("wb") as out:
             shutil.copyfileobj(sys.stdin.buffer, out)
-        check_files(file)
-        yield file
+        try:
+            check_files(file)
+            yield file
+        except InvalidInput as error:
+            # That file is nothing the user knows of, and gone when this is read.
+            message = error.message.replace(f"The file {file}", "The input from stdin")
+            raise InvalidInput(message, error.problems, error.total) from None
 
 
 def _check_output(output: Path | None) -> None:

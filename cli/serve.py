@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 #: Pause before Temporal is tried again by a worker that was started before it, in seconds.
 _PAUSE = 2.0
+#: Pause between two looks whether the worker polls, in seconds: it does so some milliseconds after its start.
+_LOOK = 0.02
 
 
 def register(app: typer.Typer) -> None:
@@ -100,10 +103,11 @@ async def _stop(as_json: bool) -> None:
 
 
 async def _dev(sandbox: bool, as_json: bool) -> None:
-    from ..clients.connection import Embed
     from ..clients.temporal_config import temporal_config
     from ..contract import ConfigurationError
-    from .session import embedded_worker, log_to_file, session
+    from ..workers.embedded import embedded
+    from . import stand_in
+    from .ahead import ahead
 
     if temporal_config():
         raise ConfigurationError(
@@ -111,15 +115,28 @@ async def _dev(sandbox: bool, as_json: bool) -> None:
             "TEMPORAL_*."
         )
     settings = read_settings()
-    log_to_file(settings.worker.log_format)
-    async with session(Embed.ALWAYS, settings) as opened, embedded_worker(opened, sandbox=sandbox):
-        server = opened.connection.embedded
-        assert server is not None
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(ahead(embedded(idle=settings.worker.embedded_idle)))
+        provider = await stack.enter_async_context(ahead(stand_in.running(settings))) if sandbox else None
+
+        from ..clients.connection import Embed, translated
+        from ..clients.progress import worker_polls
+        from .embedded_worker import embedded_worker
+        from .session import log_to_file, session
+
+        log_to_file(settings.worker.log_format)
+        opened = await stack.enter_async_context(session(Embed.ALWAYS, settings, server))
+        await stack.enter_async_context(embedded_worker(opened, provider))
+        client, where = opened.connection.client, await server
+        with translated(client):
+            while True:
+                if await worker_polls(client, settings.worker.task_queue, client.identity):
+                    break
+                await asyncio.sleep(_LOOK)
         if as_json:
-            print_json({"address": server.address, "ui_url": server.ui_url, "store": opened.client.store.url})
+            print_json({"address": where.address, "ui_url": where.ui_url, "store": opened.client.store.url})
         else:
-            print_output(f"Temporal  {server.address}\nWeb UI    {server.ui_url}\nStore     {opened.client.store.url}")
-        sys.stdout.flush()
+            print_output(f"Temporal  {where.address}\nWeb UI    {where.ui_url}\nStore     {opened.client.store.url}")
         print_message("A worker runs. Ctrl-C ends both; batches that are under way are kept.")
         await until_stopped()
 

@@ -1,11 +1,11 @@
-"""What a subcommand works with: settings, Temporal, and in an embedded run a worker and the stand-in provider."""
+"""What a subcommand works with: settings, Temporal and the log."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -14,10 +14,9 @@ from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, Tele
 
 from ..clients.client import BatchClient
 from ..clients.connection import Connection, Embed, connection
-from ..workers.embedded import FOLDER
+from ..workers.embedded import FOLDER, Embedded
 from ..workers.logs import set_up_logging
 from ..workers.settings import LogFormat, Settings
-from . import stand_in
 from .terminal import State
 from .terminal import settings as read_settings
 
@@ -40,34 +39,24 @@ class Session:
 
 
 @asynccontextmanager
-async def session(embed: Embed = Embed.KEPT, settings: Settings | None = None) -> AsyncIterator[Session]:
+async def session(
+    embed: Embed = Embed.KEPT, settings: Settings | None = None, server: Awaitable[Embedded] | None = None
+) -> AsyncIterator[Session]:
     """Connect, for as long as the block lasts.
+
+    Args:
+        embed: when the embedded Temporal is used.
+        settings: the configuration; it is read if None.
+        server: the embedded Temporal, where the caller is starting it already.
 
     Raises:
         ConfigurationError, TemporalUnavailable: as `connection`.
         StoreError: the store cannot be opened.
     """
     settings = settings or read_settings()
-    async with connection(embed, runtime=_runtime(), idle=settings.worker.embedded_idle) as way:
+    async with connection(embed, runtime=_runtime(), idle=settings.worker.embedded_idle, server=server) as way:
         client = BatchClient(way.client, settings.store.url, task_queue=settings.worker.task_queue)
         yield Session(settings=settings, connection=way, client=client)
-
-
-@asynccontextmanager
-async def embedded_worker(opened: Session, *, sandbox: bool) -> AsyncIterator[None]:
-    """Run a worker in this process, and the stand-in provider beside it if it is asked for."""
-    from ..workers.worker import open_worker
-
-    settings = opened.settings
-    async with AsyncExitStack() as stack:
-        if sandbox:
-            settings = await stack.enter_async_context(stand_in.running(settings))
-        else:
-            settings = stand_in.known(settings)
-        await stack.enter_async_context(
-            open_worker(opened.connection.client, settings, task_queue=settings.worker.task_queue)
-        )
-        yield
 
 
 def log_to_file(log_format: LogFormat, folder: Path = FOLDER) -> None:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -69,6 +69,10 @@ class SpecOptions:
         """
         self.fields()
 
+    def polling_first(self, duration: str) -> SpecOptions:
+        """Return these options with a wait before the first poll, where they do not say one."""
+        return self if self.poll_first else replace(self, poll_first=duration)
+
     def fields(self) -> SpecFields:
         """Return the fields of the spec that were given."""
         given: dict[str, Any] = {
@@ -91,39 +95,30 @@ class SpecOptions:
         return found
 
 
-def with_spec_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `SpecOptions` after its first argument; it gets them as its argument `options`.
+def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `SpecOptions` after its first argument; it gets them as its argument `options`."""
+    hints = get_type_hints(SpecOptions, include_extras=True)
+    names = [field.name for field in fields(SpecOptions)]
 
-    Args:
-        defaults: defaults of this command that are not those of `SpecOptions`.
-    """
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        options = SpecOptions(**{name: given.pop(name) for name in names})
+        command(options=options, **given)
 
-    def wrap(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(SpecOptions, include_extras=True)
-        names = [field.name for field in fields(SpecOptions)]
-
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            options = SpecOptions(**{name: given.pop(name) for name in names})
-            command(options=options, **given)
-
-        # typer reads a command's options from its signature.
-        shared = {
-            name: parameter.replace(annotation=hints[name], default=defaults.get(name, parameter.default))
-            for name, parameter in inspect.signature(SpecOptions).parameters.items()
-        }
-        own = {
-            name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
-            if name != "options"
-        }
-        input, *rest = own.values()
-        parameters = [input, *shared.values(), *rest]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
-
-    return wrap
+    # typer reads a command's options from its signature.
+    shared = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in inspect.signature(SpecOptions).parameters.items()
+    ]
+    input, *rest = (
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+        if name != "options"
+    )
+    parameters = [input, *shared, *rest]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def _pairs(option: str, words: list[str] | None) -> list[tuple[str, str]]:

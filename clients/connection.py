@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -68,6 +68,7 @@ async def connection(
     folder: Path = FOLDER,
     runtime: Runtime | None = None,
     idle: timedelta = IDLE,
+    server: Awaitable[Embedded] | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect to the configured Temporal; if none is configured, to the embedded one.
 
@@ -76,6 +77,8 @@ async def connection(
         folder: where it keeps its state.
         runtime: the SDK's runtime; its default one if None.
         idle: how long an embedded server goes on when its last user was killed.
+        server: the embedded server, where the caller is starting it already. `embed`, `folder` and `idle` then do not
+            matter.
 
     Raises:
         ConfigurationError: no Temporal is configured, and `embed` allows no embedded one.
@@ -83,16 +86,17 @@ async def connection(
     """
     config = temporal_config()
     async with contextlib.AsyncExitStack() as stack:
-        server: Embedded | None = None
-        if not config:
+        own_server = await server if server is not None and not config else None
+        if not config and own_server is None:
             own = temporal_server(folder)
             if not (embed is Embed.ALWAYS or own.alive() or (embed is Embed.KEPT and Path(own.mark).exists())):
                 raise ConfigurationError(
                     "No Temporal is configured, and none is embedded in this folder: set TEMPORAL_ADDRESS, or "
                     "start one here with `durabatch dev`."
                 )
-            server = await stack.enter_async_context(embedded(folder, idle))
-            config = ClientConnectConfig(target_host=server.address)
+            own_server = await stack.enter_async_context(embedded(folder, idle))
+        if own_server is not None:
+            config = ClientConnectConfig(target_host=own_server.address)
         address = config["target_host"]
         try:
             client = await Client.connect(
@@ -102,7 +106,7 @@ async def connection(
             raise TemporalUnavailable(
                 f"Temporal at {address} cannot be reached ({_reason(error)}): is it running, and is its address right?"
             ) from None
-        yield Connection(client=client, address=address, embedded=server)
+        yield Connection(client=client, address=address, embedded=own_server)
 
 
 @contextlib.contextmanager

@@ -114,8 +114,13 @@ def _phase(description: WorkflowExecutionDescription) -> Phase:
     return next((_PHASES[name] for name in pending if name in _PHASES), Phase.POLLING)
 
 
-async def worker_polls(client: Client, task_queue: str) -> bool:
+async def worker_polls(client: Client, task_queue: str, identity: str | None = None) -> bool:
     """Return whether a worker takes batches from the task queue.
+
+    Args:
+        client: a connected client.
+        task_queue: the task queue.
+        identity: the worker that is meant; any if None.
 
     Raises:
         RPCError: Temporal does not answer.
@@ -128,4 +133,8 @@ async def worker_polls(client: Client, task_queue: str) -> bool:
         )
     )
     now = datetime.now().timestamp()
-    return any(now - poller.last_access_time.ToSeconds() < _POLLER_SECONDS for poller in answer.pollers)
+    return any(
+        now - poller.last_access_time.ToSeconds() < _POLLER_SECONDS
+        for poller in answer.pollers
+        if identity in (None, poller.identity)
+    )

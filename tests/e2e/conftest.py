@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,8 +31,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
             shown = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")
             assert shown["ui_url"].startswith("http://127.0.0.1:")
             there = dataclasses.replace(here, environ={"TEMPORAL_ADDRESS": shown["address"]})
-            while "no worker polls" in there.call("doctor").out:  # Temporal learns of a worker by its first poll
-                time.sleep(0.1)
+            assert "no worker polls" not in there.call("doctor").out  # when it says where it is, it serves
             yield there
         finally:
             server.send_signal(signal.SIGINT)

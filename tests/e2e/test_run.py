@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from durabatch.workers.embedded import temporal_server
-from support.workspace import COMMON, KEY, Workspace, finish, statuses
+from support.workspace import COMMON, KEY, Workspace, finish, running_in, statuses
 
 
 def test_a_run_without_anything_gives_its_result_and_a_second_one_buys_nothing(tmp_path: Path) -> None:
@@ -76,6 +76,50 @@ def test_what_a_killed_run_left_running_ends_by_itself_and_the_run_goes_on_when_
     assert len(workspace.bought()) == 1
 
 
+def test_a_run_that_is_killed_when_it_has_answered_is_given_again_and_in_the_end_nothing_is_left_running(
+    workspace: Workspace,
+) -> None:
+    config = workspace.folder / "durabatch.toml"
+    config.write_text(config.read_text().replace("[worker]", '[worker]\nembedded_idle = "1s"'))
+    rows = workspace.rows("one")
+    killed = workspace.start("run", rows, *COMMON, "--json")
+    assert killed.stdout is not None
+    answer = json.loads("".join(iter(killed.stdout.readline, "}\n")) + "}")
+    killed.kill()
+    killed.communicate()
+    again = workspace.run("run", rows, *COMMON, "--json")
+    assert again.code == 0, again.err
+    assert "has ended already; nothing is submitted again" in again.err
+    assert again.facts == answer
+    assert len(workspace.bought()) == 1
+    while running_in(workspace.folder / ".durabatch"):  # a reaper needs a moment to see that it is not needed
+        time.sleep(0.1)
+
+
+def test_the_same_run_twice_at_the_same_time_is_one_batch_on_one_server(workspace: Workspace) -> None:
+    rows = workspace.rows("one", "two")
+    both = [workspace.start("run", rows, *COMMON, "--json") for _ in range(2)]
+    first, second = (finish(process) for process in both)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert first.facts == second.facts
+    assert len(workspace.bought()) == 1
+    assert not temporal_server(workspace.folder / ".durabatch").alive()
+
+
+def test_what_is_refused_at_once_starts_nothing(tmp_path: Path) -> None:
+    here = Workspace(tmp_path)
+    rows = here.rows("one")
+    for words in (
+        ("run", "missing.jsonl", "--provider", "sandbox"),
+        ("run", rows, "--provider", "sandbox", "--max-attempts", "0"),
+        ("run", rows, "--provider", "openai"),
+        ("run", rows, "--provider", "unknown"),
+    ):
+        refused = here.call(*words)
+        assert (refused.code, refused.out) == (1, ""), words
+        assert not (tmp_path / ".durabatch").exists(), words
+
+
 def test_ctrl_c_leaves_the_batch_and_says_how_to_go_on(workspace: Workspace) -> None:
     workspace.provider(batch_seconds=3600)
     process = workspace.start("run", workspace.rows("one"), *COMMON, "--id", "left-alone")
@@ -121,7 +165,9 @@ def test_requests_may_come_from_stdin(served: Workspace) -> None:
     ended = served.run("run", "-", *COMMON, "--json", input=line)
     assert (ended.code, ended.facts["counts"]["succeeded"]) == (0, 1), ended.err
     empty = served.run("run", "-", *COMMON)
-    assert (empty.code, "is empty" in empty.err) == (1, True)
+    assert (empty.code, empty.err) == (1, "error: The input from stdin is empty: it holds no requests.\n")
+    blank = served.run("run", "-", *COMMON, input="\n \n")
+    assert (blank.code, "error: The input from stdin is empty" in blank.err) == (1, True), blank.err
 
 
 def test_bad_rows_are_reported_with_their_lines_and_nothing_is_submitted(served: Workspace) -> None:

@@ -140,3 +140,9 @@ def statuses(text: str) -> list[tuple[str, str]]:
     """Return the id and the status of each of these result rows."""
     rows = [json.loads(line) for line in text.splitlines()]
     return [(row["custom_id"], row["status"]) for row in rows]
+
+
+def running_in(folder: Path) -> list[str]:
+    """Return the command lines of the processes that name a folder."""
+    listing = subprocess.run(["ps", "-ww", "-e", "-o", "args="], capture_output=True, text=True, check=True).stdout
+    return [line for line in listing.splitlines() if str(folder) in line]

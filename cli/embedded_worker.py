@@ -1,0 +1,24 @@
+"""The worker in the command's own process, beside an embedded Temporal."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+
+from ..workers.settings import Settings
+from ..workers.worker import open_worker
+from . import stand_in
+from .session import Session
+
+
+@asynccontextmanager
+async def embedded_worker(opened: Session, sandbox: Awaitable[Settings] | None) -> AsyncIterator[None]:
+    """Run a worker for as long as the block runs.
+
+    Args:
+        opened: what it works with.
+        sandbox: the settings that know the stand-in provider, which the caller is starting; None without one.
+    """
+    settings = stand_in.known(opened.settings) if sandbox is None else await sandbox
+    async with open_worker(opened.connection.client, settings, task_queue=settings.worker.task_queue):
+        yield
