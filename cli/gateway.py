@@ -81,18 +81,26 @@ async def _gateway(host: str, port: int, provider: str | None, as_json: bool) ->
 @asynccontextmanager
 async def _opened(settings: Settings, provider: str | None) -> AsyncIterator[Session]:
     """Connect to the configured Temporal as soon as it is there; or to the embedded one, with a worker."""
-    from ..clients.connection import Embed, TemporalUnavailable, temporal_config
+    from ..clients.connection import Embed, TemporalUnavailable
+    from ..clients.temporal_config import temporal_config
+    from ..workers.embedded import embedded
     from . import stand_in
-    from .session import embedded_worker, log_to_file, log_to_stderr, session
+    from .ahead import ahead
+    from .session import log_to_file, log_to_stderr, session
 
     sandbox = provider is not None and stand_in.wanted(provider, settings)
     if provider is not None and not sandbox and provider not in settings.providers:
         settings.provider(provider)  # says which there are
     async with AsyncExitStack() as stack:
         if not temporal_config():
+            server = await stack.enter_async_context(ahead(embedded(idle=settings.worker.embedded_idle)))
+            knowing = await stack.enter_async_context(ahead(stand_in.running(settings))) if sandbox else None
+
+            from .embedded_worker import embedded_worker
+
             log_to_file(settings.worker.log_format)
-            opened = await stack.enter_async_context(session(Embed.ALWAYS, settings))
-            await stack.enter_async_context(embedded_worker(opened, sandbox=sandbox))
+            opened = await stack.enter_async_context(session(Embed.ALWAYS, settings, server))
+            await stack.enter_async_context(embedded_worker(opened, knowing))
             yield opened
             return
         log_to_stderr(settings.worker.log_format)
