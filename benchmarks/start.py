@@ -2,9 +2,9 @@
 
     python benchmarks/start.py --times 5
 
-`durabatch run` of one row starts an embedded Temporal and the sandbox, waits a second before its first poll, and stops
-both again. It reports the time until it prints the result, and until it has ended. One run before the others, which is
-not counted, warms the disk.
+`durabatch run` of one row starts an embedded Temporal and the sandbox, and ends both again. It reports the time until
+it prints the result, and how long it goes on after that. One run before the others, which is not counted, warms the
+disk.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from typing import Any
 from lab import MODEL, clean_environment, scratch
 from report import arguments, publish, say, spread
 
+#: What the design asks for, in seconds, of the medians.
+_GOALS = {"first_result": 2.5, "end_after_result": 0.3, "help": 0.15}
+
 
 def timed(*words: str, folder: Path) -> tuple[float, float, str]:
-    """Run the command; return the seconds until it printed something, those until its end, and what it printed."""
+    """Run the command; return the seconds until it printed something, from then to its end, and what it printed."""
     command = [str(Path(sys.executable).with_name("durabatch")), *words]
     began = time.perf_counter()
     with (folder / "stderr").open("w+") as errors:
@@ -32,11 +35,11 @@ def timed(*words: str, folder: Path) -> tuple[float, float, str]:
             out = process.stdout.readline()
             first = time.perf_counter() - began
             out += process.stdout.read()
-        seconds = time.perf_counter() - began
+        after = time.perf_counter() - began - first
         if process.returncode:
             errors.seek(0)
             raise SystemExit(f"durabatch {' '.join(words)} failed:\n{errors.read()}")
-    return first, seconds, out
+    return first, after, out
 
 
 def first_result() -> dict[str, float]:
@@ -44,12 +47,12 @@ def first_result() -> dict[str, float]:
     with scratch() as folder:
         (folder / "one.jsonl").write_text('{"custom_id": "a", "input": "Say hi."}\n')
         words = ("run", "one.jsonl", "--provider", "sandbox", "--model", MODEL, "--json")
-        first, whole, out = timed(*words, folder=folder)
+        first, after, out = timed(*words, folder=folder)
         result = json.loads(out)
         if result["counts"]["succeeded"] != 1:
             raise SystemExit(f"The row did not succeed: {out}")
         again, _, _ = timed(*words, folder=folder)
-    return {"first": first, "whole": whole, "again": again}
+    return {"first": first, "after": after, "again": again}
 
 
 def measure(times: int, warm: bool) -> dict[str, Any]:
@@ -60,15 +63,23 @@ def measure(times: int, warm: bool) -> dict[str, Any]:
     with scratch() as folder:
         for number in range(times):
             runs.append(first_result())
-            helps.append(timed("--help", folder=folder)[1])
-            say(f"{number + 1}/{times}: {runs[-1]['first']:.2f} s, --help {helps[-1]:.2f} s")
-    first = spread([run["first"] for run in runs])
+            helps.append(sum(timed("--help", folder=folder)[:2]))
+            say(
+                f"{number + 1}/{times}: {runs[-1]['first']:.2f} s, over {runs[-1]['after']:.2f} s later, "
+                f"--help {helps[-1]:.2f} s"
+            )
+    measured = {
+        "first_result": spread([run["first"] for run in runs]),
+        "end_after_result": spread([run["after"] for run in runs]),
+        "help": spread(helps),
+    }
     return {
-        "goal": {"first_result_seconds_at_most": 6, "met": first["median"] <= 6},
-        "first_result_seconds": first,
-        "whole_command_seconds": spread([run["whole"] for run in runs]),
+        "goal": {
+            **{f"{name}_seconds_at_most": most for name, most in _GOALS.items()},
+            "met": all(measured[name]["median"] <= most for name, most in _GOALS.items()),
+        },
+        **{f"{name}_seconds": seconds for name, seconds in measured.items()},
         "result_again_seconds": spread([run["again"] for run in runs]),
-        "help_seconds": spread(helps),
     }
 
 

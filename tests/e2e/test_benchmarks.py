@@ -117,7 +117,7 @@ def test_the_history_of_a_day_is_weighed(told: dict[str, dict[str, Any]]) -> Non
 
 def test_the_start_is_timed_from_an_empty_folder(told: dict[str, dict[str, Any]]) -> None:
     assert is_spread(told["start"]["first_result_seconds"])
-    assert is_spread(told["start"]["whole_command_seconds"])
+    assert is_spread(told["start"]["end_after_result_seconds"])
     assert is_spread(told["start"]["help_seconds"])
 
 
