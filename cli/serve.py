@@ -119,7 +119,9 @@ async def _dev(sandbox: bool, as_json: bool) -> None:
         server = await stack.enter_async_context(ahead(embedded(idle=settings.worker.embedded_idle)))
         provider = await stack.enter_async_context(ahead(stand_in.running(settings))) if sandbox else None
 
-        from ..clients.connection import Embed, translated
+        from temporalio.service import RPCError
+
+        from ..clients.connection import Embed
         from ..clients.progress import worker_polls
         from .embedded_worker import embedded_worker
         from .session import log_to_file, session
@@ -128,11 +130,12 @@ async def _dev(sandbox: bool, as_json: bool) -> None:
         opened = await stack.enter_async_context(session(Embed.ALWAYS, settings, server))
         await stack.enter_async_context(embedded_worker(opened, provider))
         client, where = opened.connection.client, await server
-        with translated(client):
-            while True:
+        while True:
+            # A look that fails, on a machine that is busy just now, is no reason to end.
+            with contextlib.suppress(RPCError):
                 if await worker_polls(client, settings.worker.task_queue, client.identity):
                     break
-                await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_LOOK)
         if as_json:
             print_json({"address": where.address, "ui_url": where.ui_url, "store": opened.client.store.url})
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from durabatch.workers.embedded import temporal_server
-from support.workspace import Workspace, finish, open_workspace
+from support.workspace import Workspace, finish, first_object, open_workspace
 
 
 @pytest.fixture
@@ -26,9 +25,8 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A folder in which `durabatch dev` runs: one Temporal and one worker for the whole session."""
     with open_workspace(tmp_path_factory.mktemp("dev")) as here:
         server = here.start("dev", "--json")
-        assert server.stdout is not None
         try:
-            shown = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")
+            shown = first_object(server)
             assert shown["ui_url"].startswith("http://127.0.0.1:")
             there = dataclasses.replace(here, environ={"TEMPORAL_ADDRESS": shown["address"]})
             assert "no worker polls" not in there.call("doctor").out  # when it says where it is, it serves

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from durabatch.workers.embedded import temporal_server
-from support.workspace import COMMON, KEY, Workspace, finish, running_in, statuses
+from support.workspace import COMMON, KEY, Workspace, finish, first_object, running_in, statuses
 
 
 def test_a_run_without_anything_gives_its_result_and_a_second_one_buys_nothing(tmp_path: Path) -> None:
@@ -83,8 +83,7 @@ def test_a_run_that_is_killed_when_it_has_answered_is_given_again_and_in_the_end
     config.write_text(config.read_text().replace("[worker]", '[worker]\nembedded_idle = "1s"'))
     rows = workspace.rows("one")
     killed = workspace.start("run", rows, *COMMON, "--json")
-    assert killed.stdout is not None
-    answer = json.loads("".join(iter(killed.stdout.readline, "}\n")) + "}")
+    answer = first_object(killed)
     killed.kill()
     killed.communicate()
     again = workspace.run("run", rows, *COMMON, "--json")

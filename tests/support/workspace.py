@@ -119,6 +119,17 @@ def finish(process: subprocess.Popen[str], input: str = "") -> Finished:
     return Finished(process.returncode, out, err)
 
 
+def first_object(process: subprocess.Popen[str]) -> Any:
+    """Return the JSON object that a command prints while it goes on."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if line == "}\n":
+            return json.loads("".join(lines))
+    raise AssertionError(f"It ended with {process.wait()}: {process.stderr.read() if process.stderr else ''}")
+
+
 @contextlib.contextmanager
 def open_workspace(folder: Path) -> Iterator[Workspace]:
     """Yield a workspace whose provider `stub` is a sandbox of its own."""
