@@ -81,9 +81,9 @@ async def measure(rows: int, row_bytes: int, times: int, poll: float) -> dict[st
         "input_bytes": size,
         "poll_seconds": poll,
         "goal": {
-            "wall_ratio_at_most": 2,
-            "peak_mib_at_most": 250,
-            "met": ratio["median"] <= 2 and peak["max"] <= 250,
+            "wall_ratio_at_most": 1.2,
+            "peak_mib_at_most": 143,  # 150 MB
+            "met": ratio["median"] <= 1.2 and peak["max"] <= 143,
         },
         "wall_ratio": ratio,
         "wall_ratio_without_waiting": spread(bare_work),
