@@ -304,6 +304,68 @@ async def canceled_before_its_turn(house: House) -> Handle:
     return handle
 
 
+async def direct_completed(house: House) -> Handle:
+    return await house.start(["fine", "[[sandbox:invalid_request]]", "fine too"], mode="direct")
+
+
+async def direct_canceled(house: House) -> Handle:
+    handle = await house.start(["fine", "[[sandbox:hang]]"], mode="direct")
+    await _asked(house, "chat")
+    await handle.signal("cancel", {"reason": "recorded"})
+    return handle
+
+
+async def direct_deadline_and_again(house: House) -> Handle:
+    hangs = "[[sandbox:hang times=1]]"
+    retry = {"max_attempts": 5, "after_deadline": True}
+    return await house.start(["fine", hangs], mode="direct", deadline="4s", retry=retry)
+
+
+async def direct_outage(house: House) -> Handle:
+    outage = await house.admin.fault("chat", "status", status=503)
+    handle = await house.start(3, mode="direct")
+    await house.until(handle, lambda p: p.waiting_for)
+    await house.admin.clear(outage["id"])
+    await handle.signal("poll_now")
+    return handle
+
+
+async def direct_key_refused_and_fixed(house: House) -> Handle:
+    await house.admin.settings(live_seconds=1)
+    handle = await house.start(1500, mode="direct")
+    while (await house.admin.live())["how"].get("answered", 0) < 10:
+        await asyncio.sleep(0.05)
+    await house.admin.revoke(KEY)
+    await house.until(handle, lambda p: p.waiting_for and "refuses the key" in p.waiting_for)
+    await house.admin.restore(KEY)
+    await handle.signal("poll_now")
+    return handle
+
+
+async def direct_key_refused_at_first(house: House) -> Handle:
+    await house.admin.revoke(KEY)
+    return await house.start(3, mode="direct")
+
+
+async def several_shards_direct(house: House) -> Handle:
+    return await house.start(6, mode="direct", limits={"max_rows": 2})
+
+
+async def expired_and_finished_directly(house: House) -> Handle:
+    await house.admin.fault("batches.create", "batch_outcome", outcome="expired", fraction=0.5, times=1)
+    return await house.start(6, retry={"on_expired": "direct"})
+
+
+async def ended_early_and_finished_directly(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    return await house.start(6, deadline="20s", retry={"on_expired": "direct"})
+
+
+async def not_submitted_and_run_directly(house: House) -> Handle:
+    await house.admin.fault("batches.create", "status", status=429)
+    return await house.start(6, deadline="20s", retry={"on_expired": "direct"})
+
+
 PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     completed,
     completed_with_failed_rows,
@@ -340,6 +402,16 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     more_shards_than_children,
     waited_for_its_turn,
     canceled_before_its_turn,
+    direct_completed,
+    direct_canceled,
+    direct_deadline_and_again,
+    direct_outage,
+    direct_key_refused_and_fixed,
+    direct_key_refused_at_first,
+    several_shards_direct,
+    expired_and_finished_directly,
+    ended_early_and_finished_directly,
+    not_submitted_and_run_directly,
 ]
 #: Paths of a provider whose account may have 1,000 tokens enqueued, which two long rows are most of.
 BOUNDED = {"waited_for_its_turn", "canceled_before_its_turn"}

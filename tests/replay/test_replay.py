@@ -53,6 +53,17 @@ PATHS = {
     "waited_for_its_turn",
     "waited_for_its_turn-ledger",
     "canceled_before_its_turn",
+    "direct_completed",
+    "direct_canceled",
+    "direct_deadline_and_again",
+    "direct_outage",
+    "direct_key_refused_and_fixed",
+    "direct_key_refused_at_first",
+    "several_shards_direct",
+    "several_shards_direct-shard-0",
+    "expired_and_finished_directly",
+    "ended_early_and_finished_directly",
+    "not_submitted_and_run_directly",
 }
 
 
