@@ -39,13 +39,14 @@ class RatesWorkflow:
             # Both times are the server's: when it closed the ledger before, and now.
             before = quiet((self._start.ended_at + LONGEST).timestamp())
         self._shares = RateShares(before)
+        self._time = 0.0
         self._asked = False
         self._over = False
 
     @workflow.update(description="Ask what may be used: a RateAsk. It is never kept waiting.")
     def lease(self, ask: Any = None, *ignored: Any) -> RateLease:
         self._asked = True
-        lease = self._shares.lease(RateAsk.model_validate(ask), workflow.time())
+        lease = self._shares.lease(RateAsk.model_validate(ask), self._now())
         workflow.set_current_details(self._details())
         return lease
 
@@ -60,7 +61,7 @@ class RatesWorkflow:
 
     @workflow.query(description="The limits, what each worker may use and uses, and who waits")
     def rates(self) -> RatesView:
-        now = workflow.time()
+        now = self._now()
         return RatesView(
             account=self._start.account,
             provider=self._start.provider,
@@ -79,8 +80,8 @@ class RatesWorkflow:
         await workflow.wait_condition(lambda: self._over or history_is_long())
         rounds.cancel()
         await workflow.wait_condition(workflow.all_handlers_finished)
-        if not self._shares.idle(workflow.time()):
-            passed_on = self._shares.carried(workflow.time()).model_dump(mode="json", exclude_defaults=True)
+        if not self._shares.idle(self._now()):
+            passed_on = self._shares.carried(self._now()).model_dump(mode="json", exclude_defaults=True)
             workflow.continue_as_new(args=[self._start, passed_on])
 
     async def _look_around(self) -> None:
@@ -88,10 +89,15 @@ class RatesWorkflow:
         while not self._over:
             self._asked = False
             await workflow.sleep(ROUND, summary="does anybody still ask?")
-            self._over = not self._asked and self._shares.idle(workflow.time())
+            self._over = not self._asked and self._shares.idle(self._now())
+
+    def _now(self) -> float:
+        # A server's clock may be set back, and leases would seem to last for ever.
+        self._time = max(self._time, workflow.time())
+        return self._time
 
     def _details(self) -> str:
-        start, now = self._start, workflow.time()
+        start, now = self._start, self._now()
         limits = self._shares.limits(now)
         return (
             f"Account `{start.account}` of provider `{start.provider}`, model `{start.model}`\n\n"

@@ -38,6 +38,9 @@ CUT, SECONDS_BETWEEN_CUTS, BACK = 0.9, 10.0, 0.01
 LEAST = 0.05
 #: Asks a second that a ledger serves with ease: with many workers, each asks more rarely, and its lease lasts longer.
 ASKS_PER_SECOND = 4.0
+#: When a lease is renewed, as a share of the time that it lasts: usually; where its worker is due more than it could be
+#: given; and where it was given less than before.
+USUALLY, SOON, AT_ONCE = 1 / 3, 1 / 15, 1 / 100
 #: Where there are fewer slots than workers, they go round among them at this pace, in seconds.
 TURN = 60.0
 #: Leases of one worker that are told apart; what is older than these is taken together.
@@ -80,10 +83,20 @@ def whole(shares: Sequence[float], turn: int) -> list[int]:
     return found
 
 
+@dataclass(frozen=True)
+class _Due:
+    """What a worker is due of one of the three."""
+
+    share: float
+    want: float
+    scarce: bool  #: Whether all together want more than there is.
+
+
 @dataclass
 class _Worker:
     ask: RateAsk
     heard_at: float
+    renew_in: float = math.inf  #: When it was to ask again.
     given: list[Given] = field(default_factory=list)
 
     def hear(self, ask: RateAsk, now: float) -> None:
@@ -111,6 +124,13 @@ class _Worker:
     def alive(self, now: float) -> bool:
         return any(one.until > now for one in self.given)
 
+    @property
+    def until(self) -> float:
+        return max((one.until for one in self.given), default=0.0)
+
+    def late(self, now: float) -> bool:
+        return self.alive(now) and now - self.heard_at > 1.5 * self.renew_in
+
     def gone(self, now: float) -> bool:
         return all(self._held_until(one, SLOTS) <= now for one in self.given)
 
@@ -130,7 +150,9 @@ class RateShares:
 
     def __init__(self, carried: RatesCarried | None = None) -> None:
         carried = carried or RatesCarried()
-        self._workers = {one.ask.worker: _Worker(one.ask, one.heard_at, list(one.given)) for one in carried.workers}
+        self._workers = {
+            one.ask.worker: _Worker(one.ask, one.heard_at, given=list(one.given)) for one in carried.workers
+        }
         self._seen = carried.seen
         self._factor, self._cut_at = carried.factor, carried.cut_at
         self._quiet_until = carried.quiet_until
@@ -148,7 +170,7 @@ class RateShares:
                 seq=ask.obeys + 1,
                 amounts=Shares(requests=0.0, tokens=0.0, slots=0.0),
                 ttl=ask.ttl,
-                renew_in=ask.ttl / 3,
+                renew_in=ask.ttl * USUALLY,
                 limits=self.limits(now),
                 most_tokens=self._lowest().tokens_per_minute,
                 workers=len(self._workers),
@@ -156,21 +178,21 @@ class RateShares:
         worker = self._workers.setdefault(ask.worker, _Worker(ask, now))
         worker.hear(ask, now)
         self._learn(ask, now)
-        before = worker.latest(now)
-        share, amounts = self._share(worker, now), self._amounts(worker, now)
+        due, before = self._due(worker, now), worker.latest(now)
+        amounts = self._amounts(worker, due, now)
         seq = max((ask.obeys, *(one.seq for one in worker.given))) + 1
-        ttl, renew_in, soon = self._times(ask, now)
+        workers = sum(one is worker or one.alive(now) for one in self._workers.values())
+        ttl = max(ask.ttl, workers / ASKS_PER_SECOND / USUALLY)
         worker.add(Given(seq=seq, until=now + ttl, amounts=_shares(amounts)))
-        short = any(mine < due - 1e-9 for mine, due in zip(amounts, share, strict=True))
-        cut = any(mine < had - 1e-9 for mine, had in zip(amounts, before, strict=True))
+        worker.renew_in = self._renew_in(worker, due, before, amounts, ttl, now)
         return RateLease(
             seq=seq,
             amounts=_shares(amounts),
             ttl=ttl,
-            renew_in=soon if short or cut else renew_in,
+            renew_in=worker.renew_in,
             limits=self.limits(now),
             most_tokens=self._lowest().tokens_per_minute,
-            workers=sum(one.alive(now) for one in self._workers.values()),
+            workers=workers,
         )
 
     def release(self, worker: str) -> None:
@@ -212,7 +234,7 @@ class RateShares:
                 in_flight=one.ask.in_flight,
                 batches=one.ask.batches,
                 asked_at=datetime.fromtimestamp(one.heard_at, UTC),
-                until=datetime.fromtimestamp(max(given.until for given in one.given), UTC),
+                until=datetime.fromtimestamp(one.until, UTC),
             )
             for one in sorted(alive, key=lambda one: (one.ask.label, one.ask.worker))
         )
@@ -245,31 +267,47 @@ class RateShares:
         if ask.rejections and now - self._cut_at >= SECONDS_BETWEEN_CUTS:
             self._factor, self._cut_at = max(LEAST, self.factor(now) * CUT), now
 
-    def _share(self, worker: _Worker, now: float) -> Amounts:
-        """Return what a worker would have if all knew at once what is due to them."""
+    def _due(self, worker: _Worker, now: float) -> tuple[_Due, ...]:
+        """Return what a worker would have of each if all knew at once what is due to them."""
         among = [one for one in self._workers.values() if one is worker or one.alive(now)]
         mine = among.index(worker)
         found = []
         for which, limit in enumerate(self._limit(now)):
+            wants = [_of(one.ask.wants)[which] for one in among]
             if limit == math.inf:
-                found.append(math.inf)
+                found.append(_Due(math.inf, wants[mine], scarce=False))
                 continue
-            shares = water_fill(limit, [(_of(one.ask.wants)[which], one.ask.weight) for one in among])
-            found.append(whole(shares, int(now // TURN))[mine] if which == SLOTS else shares[mine])
-        return found[0], found[1], found[2]
+            shares = water_fill(limit, list(zip(wants, (one.ask.weight for one in among), strict=True)))
+            share = whole(shares, int(now // TURN))[mine] if which == SLOTS else shares[mine]
+            found.append(_Due(share, wants[mine], scarce=math.fsum(wants) > limit))
+        return tuple(found)
 
-    def _amounts(self, worker: _Worker, now: float) -> Amounts:
+    def _amounts(self, worker: _Worker, due: Sequence[_Due], now: float) -> Amounts:
         """Return what may be given to a worker at this moment, so that all together never have more than there is."""
         if now < self._quiet_until:
             return NOTHING
         others = [one for one in self._workers.values() if one is not worker]
-        share, own, found = self._share(worker, now), worker.obeyed(now), []
+        own, found = worker.obeyed(now), []
         for which, limit in enumerate(self._limit(now)):
             free = limit - math.fsum(one.held(which, now) for one in others) if limit < math.inf else math.inf
             # What it has already adds nothing to the sum: where a limit has become lower, all go down side by side.
-            amount = min(share[which], max(free, own[which]))
+            amount = min(due[which].share, max(free, own[which]))
             found.append(max(0.0, math.floor(amount + 1e-9) if which == SLOTS and amount < math.inf else amount))
         return found[0], found[1], found[2]
+
+    def _renew_in(
+        self, worker: _Worker, due: Sequence[_Due], before: Amounts, amounts: Amounts, ttl: float, now: float
+    ) -> float:
+        """Return in how many seconds a worker should ask again."""
+        each = list(zip(due, before, amounts, strict=True))
+        if any(one.scarce and mine < had - 1e-9 for one, had, mine in each):
+            # Who had more says as soon as may be that it has not any more: until then nobody has the difference.
+            return ttl * AT_ONCE
+        if any(mine < min(one.share, one.want) - 1e-9 for one, _, mine in each):
+            return ttl * SOON
+        # The share of one that should have asked by now may be about to come back.
+        ends = (one.until - now for one in self._workers.values() if one is not worker and one.late(now))
+        return min(ttl * USUALLY, min(ends, default=math.inf) + ttl * AT_ONCE)
 
     def _limit(self, now: float) -> Amounts:
         limits = self.limits(now)
@@ -278,13 +316,6 @@ class RateShares:
             math.inf if limits.tokens_per_minute is None else limits.tokens_per_minute / 60,
             math.inf if limits.slots is None else float(limits.slots),
         )
-
-    def _times(self, ask: RateAsk, now: float) -> tuple[float, float, float]:
-        """Return how long a lease lasts, and in how many seconds it is renewed: usually, and where it is to change."""
-        workers = sum(one.alive(now) for one in self._workers.values())
-        renew_in = max(ask.ttl / 3, workers / ASKS_PER_SECOND)
-        soon = max(ask.ttl / 15, workers / ASKS_PER_SECOND / 5)
-        return max(ask.ttl, 3 * renew_in), renew_in, soon
 
 
 def quiet(until: float) -> RatesCarried:

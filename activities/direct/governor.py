@@ -32,6 +32,8 @@ _A_TICK = 100
 _TICK = 0.002
 #: Seconds that a worker pauses after a 429 that does not say how long, doubled for each pause without a success.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+#: What a share is of.
+_ALL = ("requests", "tokens", "slots")
 #: Asked for beyond what was used of late.
 _MARGIN = 1.5
 
@@ -140,7 +142,7 @@ class Governor:
         self._asked_at = self._loop.time()
         self._sent, self._tokens, self._most = 0, 0.0, 0
         self._using = Shares(requests=0.0, tokens=0.0, slots=0.0)
-        self._short: set[str] = {"requests", "tokens", "slots"}  # what there was too little of
+        self._short = set(_ALL)  # what there was too little of
         self._wanted: set[str] = set()  # of what it asked for as much as it can get
         self._hurry = asyncio.Event()
         self._joined = asyncio.Event()
@@ -153,10 +155,7 @@ class Governor:
         if self._in_flight >= self._slots or (self._waiting and not self._first(lane)):
             return False
         now = self._loop.time()
-        if now >= self._until or now < self._paused_until:
-            return False
-        self._pace.fill(now)
-        return self._pace.delays() == (0.0, 0.0)
+        return self._paused_until <= now < self._until and self._pace.ready(now)
 
     def send(self, lane: Lane, tokens: float) -> Ticket:
         """Take a slot and a part of the rate."""
@@ -166,11 +165,9 @@ class Governor:
         lane.open += 1
         self._sent += 1
         charge = self._pace.spend(tokens, lane.costs)
-        if charge is None:
-            lane.turn.serve(1.0)
-        else:
-            self._tokens += charge.tokens
-            lane.turn.serve(charge.tokens)
+        charged = tokens if charge is None else charge.tokens
+        self._tokens += charged
+        lane.turn.serve(charged if self._pace.tokens is not None else 1.0)
         return Ticket(lane, charge)
 
     async def wait(self, lane: Lane, tokens: float) -> Ticket:
@@ -196,7 +193,7 @@ class Governor:
         lane.open -= 1
         if used is not None:
             self._pause = _FIRST_PAUSE
-            if self._used and ticket.charge is not None:
+            if ticket.charge is not None:
                 self._pace.settle(ticket.charge, used)
                 lane.costs.learn(used)
         if news is not None:
@@ -246,12 +243,12 @@ class Governor:
                 del self._waiting[lane]
             if not self._waiting:
                 return
-            delay = self._delay()
+            lane = min(self._waiting, key=lambda lane: lane.turn.rank)
+            delay = self._delay(lane.waiters[0][1])
             if delay:
                 if delay < math.inf:
                     self._timer = self._loop.call_later(max(delay, _TICK), self._dispatch)
                 return
-            lane = min(self._waiting, key=lambda lane: lane.turn.rank)
             future, tokens, _ = lane.waiters.popleft()
             future.set_result(self.send(lane, tokens))
             if not lane.waiters:
@@ -260,10 +257,11 @@ class Governor:
         if self._waiting:
             self._timer = self._loop.call_soon(self._dispatch)
 
-    def _delay(self) -> float:
+    def _delay(self, tokens: float) -> float:
         """Return the seconds until the next call may be sent; infinite where something else than time has to pass."""
         now = self._loop.time()
-        if now >= self._until:
+        if now >= self._until or self._slots < 1:
+            self._lack(*_ALL)  # how much of it would be used cannot be seen
             return math.inf  # until the ledger answers
         if now < self._paused_until:
             return self._paused_until - now
@@ -271,18 +269,19 @@ class Governor:
             self._lack("slots")
             return math.inf  # until a call is done
         self._pace.fill(now)
-        requests, tokens = self._pace.delays()
-        if requests:
+        for_request, for_tokens = self._pace.delays(tokens)
+        if for_request == math.inf or for_tokens == math.inf:
+            self._lack(*_ALL)
+        if for_request:
             self._lack("requests")
-        if tokens:
+        if for_tokens:
             self._lack("tokens")
-        return max(requests, tokens)
+        return max(for_request, for_tokens)
 
-    def _lack(self, what: str) -> None:
-        if what not in self._short:
-            self._short.add(what)
-            if what not in self._wanted:
-                self._hurry.set()
+    def _lack(self, *what: str) -> None:
+        self._short.update(what)
+        if not self._wanted.issuperset(what):
+            self._hurry.set()
 
     # Lanes
 
@@ -291,7 +290,7 @@ class Governor:
         costs = self._costs.setdefault(batch, Costs())
         lane = Lane(self, self._turns.join(priority, fairness_key, batch), costs, batch)
         self._lanes.append(lane)
-        self._short = {"requests", "tokens", "slots"}  # nobody knows yet how much it will send
+        self._short = set(_ALL)  # nobody knows yet how much it will send
         self._joined.set()
         if self._keeper is None:
             self._keeper = self._loop.create_task(self._keep())
@@ -331,8 +330,10 @@ class Governor:
         failures = 0
         while True:
             if not self._lanes:
+                # Not wait_for, which in Python 3.11 may lose a cancel that comes together with the event.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._joined.wait(), self._ttl / 6)
+                    async with asyncio.timeout(self._ttl / 6):
+                        await self._joined.wait()
                 if not self._lanes:
                     await self._release()
                     await self._joined.wait()
@@ -346,7 +347,7 @@ class Governor:
                     logger.error("A rate ledger could not be asked: %s.", type(error).__name__)
                 self._problem = str(error) if isinstance(error, NoLease) else "it could not be asked; see the log"
                 failures = min(failures + 1, 8)
-                await self._nap(min(self._ttl / 30 * 2**failures, self._ttl / 6) * random.uniform(0.8, 1.2))
+                await self._nap(min(self._ttl / 60 * 2**failures, self._ttl / 6) * random.uniform(0.8, 1.2))
             else:
                 failures = 0
                 self._apply(lease, asked_at)
@@ -357,7 +358,8 @@ class Governor:
         least = min(seconds, self._ttl / 15 * random.uniform(0.9, 1.1))
         await asyncio.sleep(least)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), seconds - least)
+            async with asyncio.timeout(seconds - least):
+                await self._hurry.wait()
 
     def _ask(self, now: float) -> RateAsk:
         passed = max(now - self._asked_at, 1e-3)
@@ -386,8 +388,9 @@ class Governor:
         self._sent, self._tokens, self._most = 0, 0.0, self._in_flight
         self._rejections = 0
         self._short = set()
-        if self._waiting:
-            self._delay()  # what is short at this moment stays so
+        for lane in self._waiting:
+            self._delay(lane.waiters[0][1])  # what is short at this moment stays so
+            break
         return ask
 
     def _want(self, what: str, now: float | None, before: float | None, least: float) -> float | None:
@@ -406,7 +409,9 @@ class Governor:
         # Counted from the moment of the ask, so that it ends here before it ends at the ledger.
         self._lease, self._until, self._problem = lease, asked_at + lease.ttl, None
         self._slots = math.inf if lease.amounts.slots is None else lease.amounts.slots
-        self._pace.lease(lease.amounts.requests, lease.amounts.tokens, self._loop.time(), self._until)
+        self._pace.lease(
+            lease.amounts.requests, lease.amounts.tokens, self._loop.time(), self._until, alone=lease.workers < 2
+        )
         self._dispatch()
 
     async def _release(self) -> None:

@@ -27,13 +27,14 @@ class Bucket:
     A call may be sent when it is not below zero, whatever the call takes; the next one waits until that is made up for.
     """
 
-    __slots__ = ("at", "level", "rate", "until")
+    __slots__ = ("at", "level", "new", "rate", "until")
 
     def __init__(self) -> None:
         self.rate = 0.0  #: A second.
         self.level = 0.0
         self.at = 0.0
         self.until = 0.0  #: When the lease ends.
+        self.new = False  #: Whether its first call is still to be paid for in advance.
 
     def fill(self, now: float) -> None:
         end = now if now < self.until else self.until
@@ -41,16 +42,35 @@ class Bucket:
             self.level = min(self.level + self.rate * (end - self.at), self.rate * BURST)
             self.at = end
 
-    def lease(self, rate: float, now: float, until: float) -> None:
-        """Go on at another rate; one that lapsed in between has saved nothing up."""
+    def ready(self, now: float) -> bool:
+        """Whether a call may be sent, for sure; the usual case, in few steps."""
+        if now >= self.until or self.new:
+            return False
+        level = self.level + self.rate * (now - self.at)
+        most = self.rate * BURST
+        self.level = level if level < most else most
+        self.at = now
+        return level >= 0.0 < most
+
+    def lease(self, rate: float, now: float, until: float, alone: bool) -> None:
+        """Go on at another rate; one that lapsed in between has saved nothing up.
+
+        Args:
+            alone: whether nobody else has a share. Among several, each pays for its first call in advance: fifty that
+                begin at the same time would send fifty calls at once, which is more than the rate of all together.
+        """
         self.fill(now)
         if now >= self.until:
             self.level = min(self.level, 0.0)
+            self.new = not alone
         self.level = min(self.level, rate * BURST)
         self.rate, self.at, self.until = rate, now, until
 
-    def delay(self) -> float:
-        """Return the seconds until the next call may be sent, as of the last fill; infinite without a rate."""
+    def delay(self, amount: float) -> float:
+        """Return the seconds until a call of this size may be sent, as of the last fill; infinite without a rate."""
+        if self.new and self.rate > 0:
+            self.level -= amount
+            self.new = False
         if self.level >= -_ROUNDING:
             return 0.0 if self.rate > 0 else math.inf
         return -self.level / self.rate if self.rate > 0 else math.inf
@@ -83,6 +103,9 @@ class Window:
 
     def advance(self, rate: float, since: float, now: float, until: float) -> None:
         """Take into account that a rate was leased from one time on, until now or until its end."""
+        if self._seconds and self._seconds[-1].number == int(now):
+            self._allowed += rate * max(0.0, min(now, until) - since)
+            return
         last = self._seconds[-1].number if self._seconds else int(now) - 1
         for number in range(max(last + 1, int(now) - MINUTE), int(now) + 1):
             by_then = max(0.0, min(number, until) - since)
@@ -141,11 +164,11 @@ class Costs:
 
 
 class Charge:
-    """What a call was charged when it was sent."""
+    """What a call was charged when it was sent, where it is corrected once the call is answered."""
 
     __slots__ = ("learned", "second", "tokens", "variance")
 
-    def __init__(self, tokens: float, variance: float, learned: bool, second: Second | None) -> None:
+    def __init__(self, tokens: float, variance: float, learned: bool, second: Second) -> None:
         self.tokens = tokens
         self.variance = variance
         self.learned = learned
@@ -164,11 +187,11 @@ class Pace:
         self.tokens: Bucket | None = None
         self._window = Window() if used else None
 
-    def lease(self, requests: float | None, tokens: float | None, now: float, until: float) -> None:
+    def lease(self, requests: float | None, tokens: float | None, now: float, until: float, alone: bool) -> None:
         """Take over a new share: numbers a second, None where there is no limit."""
         self.fill(now)
-        self.requests = _leased(self.requests, requests, now, until)
-        self.tokens = _leased(self.tokens, tokens, now, until)
+        self.requests = _leased(self.requests, requests, now, until, alone)
+        self.tokens = _leased(self.tokens, tokens, now, until, alone)
 
     def fill(self, now: float) -> None:
         """Let time pass; everything else is as of the last fill."""
@@ -179,18 +202,29 @@ class Pace:
                 self._window.advance(self.tokens.rate, self.tokens.at, now, self.tokens.until)
             self.tokens.fill(now)
 
-    def delays(self) -> tuple[float, float]:
-        """Return the seconds until requests and tokens allow the next call; infinite without a share."""
-        requests = self.requests.delay() if self.requests is not None else 0.0
+    def ready(self, now: float) -> bool:
+        """Whether a call may be sent, for sure; where it says no, `fill` and `delays` know better."""
+        if self.requests is not None and not self.requests.ready(now):
+            return False
         if self.tokens is None:
-            return requests, 0.0
-        tokens = self.tokens.delay()
-        if not tokens and self._window is not None and self._window.full():
-            tokens = 0.05  # until answers come in, or an earlier second leaves the minute
-        return requests, tokens
+            return True
+        if self._window is None:
+            return self.tokens.ready(now)
+        self._window.advance(self.tokens.rate, self.tokens.at, now, self.tokens.until)
+        return self.tokens.ready(now) and not self._window.full()
+
+    def delays(self, tokens: float) -> tuple[float, float]:
+        """Return the seconds until requests and tokens allow a call of so many tokens; infinite without a share."""
+        for_request = self.requests.delay(1.0) if self.requests is not None else 0.0
+        if self.tokens is None:
+            return for_request, 0.0
+        for_tokens = self.tokens.delay(tokens)
+        if not for_tokens and self._window is not None and self._window.full():
+            for_tokens = 0.05  # until answers come in, or an earlier second leaves the minute
+        return for_request, for_tokens
 
     def spend(self, tokens: float, costs: Costs) -> Charge | None:
-        """Send a call; None where tokens are not limited.
+        """Send a call; return its charge if that has to be settled.
 
         Args:
             tokens: what it may use at most.
@@ -200,26 +234,27 @@ class Pace:
             self.requests.level -= 1.0
         if self.tokens is None:
             return None
-        estimate = costs.estimate() if self._window is not None else None
+        if self._window is None:
+            self.tokens.level -= tokens
+            return None
+        estimate = costs.estimate()
         charged, variance = estimate or (tokens, 0.0)
         self.tokens.level -= charged
-        second = self._window.spend(charged, variance) if self._window is not None else None
-        return Charge(charged, variance, estimate is not None, second)
+        return Charge(charged, variance, estimate is not None, self._window.spend(charged, variance))
 
     def settle(self, charge: Charge, used: int) -> None:
-        """Correct a charge by what the call has used, where that is what counts."""
-        if self._window is None or charge.second is None:
-            return
+        """Correct a charge by what the call has used."""
         more = used - charge.tokens
-        self._window.settle(charge.second, more, charge.variance)
+        if self._window is not None:
+            self._window.settle(charge.second, more, charge.variance)
         # A call that was charged at its most gets nothing back: all of the first ones at once would be a burst.
         if self.tokens is not None and (charge.learned or more > 0):
             self.tokens.level = min(self.tokens.level - more, self.tokens.rate * BURST)
 
 
-def _leased(bucket: Bucket | None, rate: float | None, now: float, until: float) -> Bucket | None:
+def _leased(bucket: Bucket | None, rate: float | None, now: float, until: float, alone: bool) -> Bucket | None:
     if rate is None:
         return None
     bucket = bucket or Bucket()
-    bucket.lease(rate, now, until)
+    bucket.lease(rate, now, until, alone)
     return bucket

@@ -17,8 +17,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ...contract.rates import RATES_WORKFLOW, RateAsk, RateLease, RatesStart, rates_id
 
-#: Seconds that an answer is waited for at most. A third of the lease, so that two asks fit before it is over.
-_PATIENCE = 10.0
+#: How long an answer is waited for, as a share of the lease, so that several asks fit in before it is over; and seconds
+#: that it may take in any case.
+_PATIENCE, _LEAST_PATIENCE = 1 / 6, 2.0
 #: Seconds that a clean stop takes for giving its share back; otherwise it comes back when the lease is over.
 _GOODBYE = 1.0
 #: Ends that a ledger does not choose by itself: what it had leased may still be in use.
@@ -34,6 +35,11 @@ _FROM_OUTSIDE = frozenset(
 
 class NoLease(Exception):
     """The ledger has not answered; the message says why, in a sentence."""
+
+
+def patience(ask: RateAsk) -> float:
+    """Return how many seconds an answer is waited for."""
+    return max(_LEAST_PATIENCE, ask.ttl * _PATIENCE)
 
 
 class RateLedger(Protocol):
@@ -75,7 +81,7 @@ class TemporalLedger:
 
     async def lease(self, ask: RateAsk) -> RateLease:
         try:
-            async with asyncio.timeout(min(_PATIENCE, ask.ttl / 3)):
+            async with asyncio.timeout(patience(ask)):
                 return await self._lease(ask)
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
             raise NoLease(
