@@ -44,7 +44,7 @@ USUALLY, SOON, AT_ONCE = 1 / 3, 1 / 15, 1 / 100
 #: Where there are fewer slots than workers, they go round among them at this pace, in seconds.
 TURN = 60.0
 #: Leases of one worker that are told apart; what is older than these is taken together.
-_KEPT = 3
+_KEPT = 4
 
 
 def water_fill(total: float, wants: Sequence[tuple[float, float]]) -> list[float]:
@@ -92,34 +92,47 @@ class _Due:
     scarce: bool  #: Whether all together want more than there is.
 
 
+@dataclass(frozen=True)
+class _Grant:
+    """A lease that may still be in use."""
+
+    seq: int
+    until: float
+    amounts: Amounts
+
+
 @dataclass
 class _Worker:
     ask: RateAsk
     heard_at: float
     renew_in: float = math.inf  #: When it was to ask again.
-    given: list[Given] = field(default_factory=list)
+    given: list[_Grant] = field(default_factory=list)
+    wants: Amounts = NOTHING
+
+    def __post_init__(self) -> None:
+        self.wants = _of(self.ask.wants)
 
     def hear(self, ask: RateAsk, now: float) -> None:
         """Take a new ask into account: leases before the one that it obeys are used no more."""
         # An ask that was overtaken by a later one of the same worker knows less.
         obeys = max(ask.obeys, self.ask.obeys)
-        self.ask, self.heard_at = ask.model_copy(update={"obeys": obeys}), now
+        self.ask, self.heard_at, self.wants = ask.model_copy(update={"obeys": obeys}), now, _of(ask.wants)
         self.given = [one for one in self.given if one.seq >= obeys]
 
     def held(self, which: int, now: float) -> float:
         """Return the most that it may be using."""
-        most = max((_of(one.amounts)[which] for one in self.given if self._held_until(one, which) > now), default=0.0)
+        most = max((one.amounts[which] for one in self.given if self._held_until(one, which) > now), default=0.0)
         # Calls in flight end when they end, also those that were sent under a larger lease.
         return max(most, self.ask.in_flight) if which == SLOTS and self.given else most
 
     def obeyed(self, now: float) -> Amounts:
         """Return what it surely may use at this moment by what it says itself."""
-        mine = (_of(one.amounts) for one in self.given if one.seq == self.ask.obeys and one.until > now)
+        mine = (one.amounts for one in self.given if one.seq == self.ask.obeys and one.until > now)
         return next(mine, NOTHING)
 
     def latest(self, now: float) -> Amounts:
         last = self.given[-1] if self.given else None
-        return _of(last.amounts) if last and last.until > now else NOTHING
+        return last.amounts if last and last.until > now else NOTHING
 
     def alive(self, now: float) -> bool:
         return any(one.until > now for one in self.given)
@@ -134,12 +147,12 @@ class _Worker:
     def gone(self, now: float) -> bool:
         return all(self._held_until(one, SLOTS) <= now for one in self.given)
 
-    def add(self, given: Given) -> None:
+    def add(self, given: _Grant) -> None:
         self.given.append(given)
         if len(self.given) > _KEPT:
-            self.given[:2] = [_together(*self.given[:2])]
+            self.given[:2] = [_together(self.given[:2])]
 
-    def _held_until(self, given: Given, which: int) -> float:
+    def _held_until(self, given: _Grant, which: int) -> float:
         # While Temporal is away, leases end and calls go on: their slots are kept until the worker is sure to have
         # asked again, if it lives.
         return given.until + (self.ask.ttl if which == SLOTS else 0.0)
@@ -151,7 +164,12 @@ class RateShares:
     def __init__(self, carried: RatesCarried | None = None) -> None:
         carried = carried or RatesCarried()
         self._workers = {
-            one.ask.worker: _Worker(one.ask, one.heard_at, given=list(one.given)) for one in carried.workers
+            one.ask.worker: _Worker(
+                one.ask,
+                one.heard_at,
+                given=[_Grant(each.seq, each.until, _of(each.amounts)) for each in one.given],
+            )
+            for one in carried.workers
         }
         self._seen = carried.seen
         self._factor, self._cut_at = carried.factor, carried.cut_at
@@ -183,7 +201,7 @@ class RateShares:
         seq = max((ask.obeys, *(one.seq for one in worker.given))) + 1
         workers = sum(one is worker or one.alive(now) for one in self._workers.values())
         ttl = max(ask.ttl, workers / ASKS_PER_SECOND / USUALLY)
-        worker.add(Given(seq=seq, until=now + ttl, amounts=_shares(amounts)))
+        worker.add(_Grant(seq, now + ttl, amounts))
         worker.renew_in = self._renew_in(worker, due, before, amounts, ttl, now)
         return RateLease(
             seq=seq,
@@ -245,10 +263,19 @@ class RateShares:
             workers=tuple(
                 RateWorker(
                     ask=one.ask.model_copy(
-                        update={"batches": (), "using": Shares(), "seen": RateLimits(), "label": one.ask.label[:60]}
+                        update={
+                            "batches": (),
+                            "using": Shares(),
+                            "seen": RateLimits(),
+                            "label": one.ask.label[:40],
+                            "rejections": 0,
+                        }
                     ),
                     heard_at=one.heard_at,
-                    given=tuple(one.given),
+                    given=tuple(
+                        Given(seq=each.seq, until=each.until, amounts=_shares(each.amounts))
+                        for each in (*([_together(one.given[:-1])] if one.given[:-1] else ()), one.given[-1])
+                    ),
                 )
                 for one in self._workers.values()
                 if not one.gone(now)
@@ -273,7 +300,7 @@ class RateShares:
         mine = among.index(worker)
         found = []
         for which, limit in enumerate(self._limit(now)):
-            wants = [_of(one.ask.wants)[which] for one in among]
+            wants = [one.wants[which] for one in among]
             if limit == math.inf:
                 found.append(_Due(math.inf, wants[mine], scarce=False))
                 continue
@@ -332,10 +359,10 @@ def _shares(amounts: Amounts) -> Shares:
     return Shares(requests=requests, tokens=tokens, slots=slots)
 
 
-def _together(older: Given, newer: Given) -> Given:
-    both = zip(_of(older.amounts), _of(newer.amounts), strict=True)
-    most = tuple(max(pair) for pair in both)
-    return Given(seq=newer.seq, until=max(older.until, newer.until), amounts=_shares((most[0], most[1], most[2])))
+def _together(given: Sequence[_Grant]) -> _Grant:
+    """Return one lease that stands for several, the newest last: as much as any of them, and for as long."""
+    requests, tokens, slots = (max(one.amounts[which] for one in given) for which in range(3))
+    return _Grant(given[-1].seq, max(one.until for one in given), (requests, tokens, slots))
 
 
 def _lowest(limits: Iterable[RateLimits]) -> RateLimits:

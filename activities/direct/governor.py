@@ -192,10 +192,12 @@ class Governor:
         self._in_flight -= 1
         lane.open -= 1
         if used is not None:
-            self._pause = _FIRST_PAUSE
+            if used:
+                self._pause = _FIRST_PAUSE
             if ticket.charge is not None:
                 self._pace.settle(ticket.charge, used)
-                lane.costs.learn(used)
+                if used:  # one that was not sent has used nothing, and says nothing of the others
+                    lane.costs.learn(used)
         if news is not None:
             self._hear(news)
             if news.retry_after:

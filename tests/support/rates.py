@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from durabatch.activities.direct.governor import Governor, Ticket
+from durabatch.activities.direct.governor import Governor, Lane, Ticket
 from durabatch.activities.direct.rate_lease import NoLease, patience
 from durabatch.activities.providers.base import LimitNews
 from durabatch.contract.rates import RateAsk, RateLease, RateLimits
@@ -73,19 +73,31 @@ class World:
         self.refused: list[float] = []
         self.in_flight = self.most_in_flight = 0
         self.sent_by: dict[str, int] = {}
+        self.sent_by_then: dict[str, int] = {}
+        self.ended_at = 0.0
+        self._minute: deque[tuple[float, float]] = deque()
+        self._in_minute = 0.0
 
     @property
     def now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return self.ended_at or asyncio.get_running_loop().time()
+
+    def recent(self) -> float:
+        """Return the tokens that arrived within the last minute."""
+        while self._minute and self._minute[0][0] <= self.now - 60:
+            self._in_minute -= self._minute.popleft()[1]
+        return self._in_minute
+
+    def arrive(self, tokens: float) -> None:
+        self.arrived.append((self.now, tokens))
+        self._minute.append((self.now, tokens))
+        self._in_minute += tokens
 
     def gone(self) -> bool:
         return any(begin <= self.now < end for begin, end in self.away)
 
     def worker(self, row: Callable[[], Row], **lane: Any) -> Sender:
         return Sender(self, row, **lane)
-
-    def tokens(self, counted: str = "arrived") -> float:
-        return sum(tokens for _, tokens in getattr(self, counted))
 
     def worst(self, counted: str = "arrived") -> float:
         """Return the worst minute as a share of the limit."""
@@ -133,39 +145,39 @@ class Sender:
         self, world: World, row: Callable[[], Row], *, rows: float = math.inf, name: str = "", **lane: Any
     ) -> None:
         self.world = world
-        self.name = name
         self.line = Line(world)
         self.governor = Governor(
             self.line, world.limits, used=world.used, ttl=world.ttl, label=name, what="provider p, model m"
         )
         self._row = row
-        self._left = rows
         self._lane = {"priority": 3, "fairness_key": "", "batch": name or "b", **lane}
         self._calls: set[asyncio.Task[None]] = set()
-        self._feeder = asyncio.create_task(self._feed())
+        self._feeder = asyncio.create_task(self.feed(name, rows, **self._lane))
 
-    async def _feed(self) -> None:
-        self.lane = self.governor.join(**self._lane)
-        while self._left > 0:
-            self._left -= 1
-            row = self._row()
-            ticket = await self.lane.take(row.cap)
-            call = asyncio.create_task(self._call(row, ticket))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
-        if self._calls:
+    async def feed(self, name: str, rows: float = math.inf, **lane: Any) -> None:
+        """Send rows through a lane of their own."""
+        opened = self.governor.join(**lane)
+        try:
+            while rows > 0:
+                rows -= 1
+                row = self._row()
+                ticket = await opened.take(row.cap)
+                call = asyncio.create_task(self._call(name, opened, row, ticket))
+                self._calls.add(call)
+                call.add_done_callback(self._calls.discard)
             await asyncio.wait(self._calls)
+        finally:
+            self.governor.leave(opened)
 
-    async def _call(self, row: Row, ticket: Ticket) -> None:
+    async def _call(self, name: str, lane: Lane, row: Row, ticket: Ticket) -> None:
         world = self.world
         limit = world.refuse and world.refuse.tokens_per_minute
-        recent = sum(tokens for at, tokens in world.arrived[-2000:] if at > world.now - 60) if limit else 0
-        if limit and recent + row.cap > limit:
+        if limit and world.recent() + row.cap > limit:
             world.refused.append(world.now)
-            self.lane.rejected(ticket, LimitNews(retry_after=2.0))
+            lane.rejected(ticket, LimitNews(retry_after=2.0))
             return
-        world.arrived.append((world.now, row.used if world.used else row.cap))
-        world.sent_by[self.name] = world.sent_by.get(self.name, 0) + 1
+        world.arrive(row.used if world.used else row.cap)
+        world.sent_by[name] = world.sent_by.get(name, 0) + 1
         world.in_flight += 1
         world.most_in_flight = max(world.most_in_flight, world.in_flight)
         try:
@@ -173,7 +185,7 @@ class Sender:
             world.answered.append((world.now, row.used))
         finally:
             world.in_flight -= 1
-        self.lane.done(ticket, row.used)
+        lane.done(ticket, row.used)
 
     @property
     def ended(self) -> bool:
