@@ -217,7 +217,7 @@ def test_more_workers_than_a_ledger_serves_get_nothing_and_push_nobody_out() -> 
 
 def test_what_is_passed_on_fits_into_one_payload_and_means_the_same() -> None:
     shares = RateShares()
-    for round_ in range(3):  # whose answers are lost, so that several leases may be in use
+    for round_ in range(2):  # whose answers are lost, so that several leases may be in use
         for number in range(MAX_WORKERS):
             fields: dict[str, Any] = {
                 "label": "x" * 200,

@@ -16,7 +16,7 @@ from support.rates import Row, Sender, World
 from support.virtual_time import in_virtual_time
 
 LIMITS = RateLimits(tokens_per_minute=150_000, slots=256)
-SEEDS = pytest.mark.parametrize("seed", [1, 2, 3])
+SEEDS = pytest.mark.parametrize("seed", [1, 2])
 
 
 def rows(cap: int, latency: float = 2.0, used: int | None = None) -> Callable[[], Row]:
@@ -168,7 +168,7 @@ def test_no_more_calls_are_in_flight_than_there_are_slots_and_all_slots_are_used
 def test_a_provider_that_allows_less_than_configured_is_refused_rarely() -> None:
     really = RateLimits(tokens_per_minute=100_000)
     world = World(LIMITS, refuse=really)
-    simulated(world, steady(3, rows(300), 900))
+    simulated(world, steady(3, rows(300), 600))
     world.limits = really
     assert world.worst() <= 1.0  # it refuses what is over
     assert world.mean(since=120) >= 0.75
