@@ -1,4 +1,4 @@
-"""`providers`: the configured providers, and the ledgers of their accounts' queues."""
+"""`providers`: the configured providers, and the ledgers of their accounts' queues and rates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import rates as shown_rates
 from .terminal import print_json, print_message, print_output, run_async
 from .terminal import settings as read_settings
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ..activities.providers.settings import ProviderSettings
     from ..clients.ledgers import SilentLedger
     from ..contract.ledger import Holder, LedgerView
+    from ..contract.rates import RatesView
     from ..workers.settings import Settings
 
 
@@ -30,7 +32,7 @@ def providers(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Show the configured providers, and how full their queues are as far as Durabatch fills them."""
+    """Show the configured providers, how far Durabatch fills their queues, and the rates in use."""
     run_async(_providers(name, json_))
 
 
@@ -38,29 +40,37 @@ async def _providers(name: str | None, as_json: bool) -> None:
     from ..contract import MissingKey
 
     settings = read_settings()
-    views, silent, note, settings = await _ledgers(settings)
+    views, rates, silent, note, settings = await _ledgers(settings)
     if name is not None:
         try:
             settings.provider(name)  # says which there are, if this one is not among them
         except MissingKey as error:
             note = note or error.message
-    accounts, others = sorted_out(settings, views)
+    accounts, others = sorted_out(settings, views, rates)
     if name is not None:
         accounts, others = [account for account in accounts if account.settings.name == name], []
         silent = [one for one in silent if any(account.settings.owns(one.account) for account in accounts)]
     if as_json:
-        print_json(facts(accounts, others, note, silent))
+        strangers = [] if name is not None else unowned(settings, rates)
+        told = facts(accounts, others, note, silent)
+        print_json({**told, "other_rates": [view.model_dump(mode="json") for view in strangers]})
         return
-    shown = [table(accounts, others)] if name is None else [full(account, silent) for account in accounts]
+    shown = [full(account, silent) for account in accounts]
+    if name is None:
+        named = [(account.settings.name, view) for account in accounts for view in account.rates]
+        named += [(view.provider or "?", view) for view in unowned(settings, rates)]
+        shown = [table(accounts, others), *([f"\n{shown_rates.table(named)}"] if named else [])]
     print_output("\n".join([*shown, *(one.problem for one in silent)]))
     if note:
         print_message(note)
 
 
-async def _ledgers(settings: Settings) -> tuple[list[LedgerView], list[SilentLedger], str | None, Settings]:
+async def _ledgers(
+    settings: Settings,
+) -> tuple[list[LedgerView], list[RatesView], list[SilentLedger], str | None, Settings]:
     """Return what the ledgers report and which are silent, or why none is known; and settings with the stand-in too."""
     from ..clients.connection import Embed, translated
-    from ..clients.ledgers import answers
+    from ..clients.ledgers import answers, rates
     from ..contract import DurabatchError
     from . import stand_in
     from .session import session
@@ -71,9 +81,10 @@ async def _ledgers(settings: Settings) -> tuple[list[LedgerView], list[SilentLed
                 settings = stand_in.known(settings)
             with translated(opened.connection.client):
                 views, silent = await answers(opened.connection.client)
-            return views, silent, None, settings
+                found, silent_rates = await rates(opened.connection.client)
+            return views, found, [*silent, *silent_rates], None, settings
     except DurabatchError as error:
-        return [], [], f"The ledgers are not known. {error.message}", settings
+        return [], [], [], f"The ledgers are not known. {error.message}", settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +93,28 @@ class Account:
 
     settings: ProviderSettings
     ledgers: list[LedgerView]
+    rates: list[RatesView]
 
 
-def sorted_out(settings: Settings, views: list[LedgerView]) -> tuple[list[Account], list[LedgerView]]:
+def sorted_out(
+    settings: Settings, views: list[LedgerView], rates: Sequence[RatesView] = ()
+) -> tuple[list[Account], list[LedgerView]]:
     """Return the configured providers with their ledgers, and the ledgers of accounts that are not configured here."""
     accounts = [
-        Account(settings=provider, ledgers=[view for view in views if provider.owns(view.account)])
+        Account(
+            settings=provider,
+            ledgers=[view for view in views if provider.owns(view.account)],
+            rates=[view for view in rates if provider.owns(view.account)],
+        )
         for _, provider in sorted(settings.providers.items())
     ]
     known = {view.account for account in accounts for view in account.ledgers}
     return accounts, [view for view in views if view.account not in known]
+
+
+def unowned(settings: Settings, rates: Sequence[RatesView]) -> list[RatesView]:
+    """Return the rates of accounts that are not configured here."""
+    return [view for view in rates if not any(one.owns(view.account) for one in settings.providers.values())]
 
 
 def facts(
@@ -108,6 +131,7 @@ def facts(
                 "account": account.settings.fingerprint,
                 "max_enqueued_tokens": account.settings.max_enqueued_tokens,
                 "ledgers": [view.model_dump(mode="json") for view in account.ledgers],
+                "rates": [view.model_dump(mode="json") for view in account.rates],
             }
             for account in accounts
         ],
@@ -155,6 +179,8 @@ def full(account: Account, silent: Sequence[SilentLedger] = ()) -> str:
         lines.append(f"\n{view.model}: {view.in_use:,} of {view.limit:,} tokens in use")
         lines += _holders("have room", view.holders, view.holding)
         lines += _holders("wait, the next one first" if view.waiting else "wait", view.waiting, view.queue)
+    for rate in account.rates:
+        lines += shown_rates.lines(rate)
     return "\n".join(lines)
 
 

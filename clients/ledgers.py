@@ -1,21 +1,24 @@
-"""The ledgers of the providers' queues, as they report themselves: each is a workflow of one account and model."""
+"""The ledgers of queues and rates, as they report themselves: each is a workflow of one account and model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 from temporalio.client import Client, WorkflowExecution, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..contract import DurabatchError
 from ..contract.ledger import LEDGER_WORKFLOW, LedgerView
+from ..contract.rates import RATES_WORKFLOW, RatesView
 from .concurrency import concurrently
 
 #: A worker answers a query in milliseconds; one that replays a long history first may need seconds.
 _QUERY = timedelta(seconds=5)
 #: Ledgers that are asked at a time.
 _PARALLEL = 8
+View = TypeVar("View", LedgerView, RatesView)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +51,23 @@ async def answers(client: Client) -> tuple[list[LedgerView], list[SilentLedger]]
     Raises:
         RPCError: Temporal does not answer.
     """
-    query = f"WorkflowType = '{LEDGER_WORKFLOW}' AND ExecutionStatus = 'Running'"
-    running = [execution async for execution in client.list_workflows(query)]
-    found = await concurrently(lambda execution: _answer(client, execution), running, _PARALLEL)
-    views = [one for one in found if isinstance(one, LedgerView)]
+    return await _answers(client, LEDGER_WORKFLOW, "ledger", LedgerView)
+
+
+async def rates(client: Client) -> tuple[list[RatesView], list[SilentLedger]]:
+    """Return what the ledgers of direct mode's rates say, by account and model, and those that do not answer.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    return await _answers(client, RATES_WORKFLOW, "rates", RatesView)
+
+
+async def _answers(client: Client, type_: str, query: str, view: type[View]) -> tuple[list[View], list[SilentLedger]]:
+    listed = f"WorkflowType = '{type_}' AND ExecutionStatus = 'Running'"
+    running = [execution async for execution in client.list_workflows(listed)]
+    found = await concurrently(lambda execution: _answer(client, execution, query, view), running, _PARALLEL)
+    views = [one for one in found if isinstance(one, view)]
     silent = [one for one in found if isinstance(one, SilentLedger)]
     return (
         sorted(views, key=lambda view: (view.provider, view.account, view.model)),
@@ -59,11 +75,13 @@ async def answers(client: Client) -> tuple[list[LedgerView], list[SilentLedger]]
     )
 
 
-async def _answer(client: Client, execution: WorkflowExecution) -> LedgerView | SilentLedger | None:
+async def _answer(
+    client: Client, execution: WorkflowExecution, query: str, view: type[View]
+) -> View | SilentLedger | None:
     """Return a ledger's answer, or why there is none; None if it has ended since it was listed."""
     handle = client.get_workflow_handle(execution.id)
     try:
-        view: LedgerView = await handle.query("ledger", result_type=LedgerView, rpc_timeout=_QUERY)
+        answer: View = await handle.query(query, result_type=view, rpc_timeout=_QUERY)
     except WorkflowQueryFailedError as error:
         return _silent(
             execution,
@@ -82,10 +100,10 @@ async def _answer(client: Client, execution: WorkflowExecution) -> LedgerView | 
             f"No worker answers for the ledger {execution.id} on task queue {execution.task_queue!r}: start one with "
             "`durabatch worker`.",
         )
-    return view
+    return answer
 
 
 def _silent(execution: WorkflowExecution, problem: str) -> SilentLedger:
-    # As `ledger_id` makes it; a model's name may have slashes, an account's digest has none.
+    # As `ledger_id` and `rates_id` make it; a model's name may have slashes, an account's digest has none.
     _, account, model = (*execution.id.split("/", 2), "", "")[:3]
     return SilentLedger(id=execution.id, account=account, model=model, task_queue=execution.task_queue, problem=problem)

@@ -18,7 +18,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from temporalio.workflow import NondeterminismError
 
 from durabatch.workers.plugin import PASSED_THROUGH, WORKFLOW_MODULES
-from durabatch.workflows import BatchWorkflow, LedgerWorkflow, ShardWorkflow
+from durabatch.workflows import BatchWorkflow, LedgerWorkflow, RatesWorkflow, ShardWorkflow
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 NAMES = [path.stem for path in HISTORIES]
@@ -72,7 +72,7 @@ def _replayer() -> Replayer:
     shared = [name for name in PASSED_THROUGH if name != WORKFLOW_MODULES]
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*shared)
     return Replayer(
-        workflows=[BatchWorkflow, LedgerWorkflow, ShardWorkflow],
+        workflows=[BatchWorkflow, LedgerWorkflow, RatesWorkflow, ShardWorkflow],
         data_converter=pydantic_data_converter,
         workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
     )
