@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..activities.gateway import files as shelf
+from ..contract import ObjectNotFound
 from ..contract.gateway import FileRecord
 from ..contract.gateway_layout import Listed, content_path, make_id
 from . import index
@@ -152,9 +153,11 @@ async def content(request: Request) -> Response:
     """Send a file's bytes."""
     record = await _file(request)
     path = content_path(tenant_of(request).name, record.id)
-    return await download(
-        request, context_of(request).store, path, size=record.bytes, etag=record.id, filename=record.filename
-    )
+    store = context_of(request).store
+    try:
+        return await download(request, store, path, size=record.bytes, etag=record.id, filename=record.filename)
+    except ObjectNotFound:  # deleted since
+        raise not_found("File", record.id, "id") from None
 
 
 async def delete(request: Request) -> Response:

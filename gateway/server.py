@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -15,13 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..contract import ConfigurationError
 
-#: Seconds in which the head of a request arrives, from its first byte on, or from the connection on.
-_HEAD_SECONDS = 10.0
 #: Bytes of a head. httptools itself takes any number.
-_HEAD_BYTES = 64 * 1024
-#: Seconds for the rest of a body that was answered before its end. It is read and thrown away: a client that is still
-#: sending when the connection closes never sees its answer.
-_LINGER_SECONDS = 30.0
+HEAD_BYTES = 64 * 1024
 #: Seconds that an idle connection stays open: longer than official clients keep theirs (5 s), so that none is closed
 #: just when it is used again.
 _KEEP_ALIVE_SECONDS = 65
@@ -29,11 +26,23 @@ _KEEP_ALIVE_SECONDS = 65
 _GRACE_SECONDS = 10
 
 
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a connection waits for its client, in seconds."""
+
+    #: For the head of a request, from its first byte on, or from the connection on.
+    head: float = 10.0
+    #: For the rest of a body that was answered before its end. It is read and thrown away: a client that is still
+    #: sending when the connection closes never sees its answer.
+    rest: float = 30.0
+
+
 class Connection(HttpToolsProtocol):
     """One connection, which is closed when a head is late or long, or a body goes on after its answer."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, patience: Patience, **options: Any) -> None:
+        super().__init__(**options)
+        self._patience = patience
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True
         self._in_body = False
@@ -41,7 +50,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._close_in(_HEAD_SECONDS)
+        self._close_in(self._patience.head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stay()
@@ -53,10 +62,10 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if not self._in_head or self.transport.is_closing():
             return
-        if self._head_bytes > _HEAD_BYTES:
+        if self._head_bytes > HEAD_BYTES:
             self._refuse(431, "The request's head is too large.")
         elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._close_in(_HEAD_SECONDS)
+            self._close_in(self._patience.head)
 
     def on_headers_complete(self) -> None:
         self._stay()
@@ -71,7 +80,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._in_body and not self.transport.is_closing():
-            self._close_in(_LINGER_SECONDS)
+            self._close_in(self._patience.rest)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "The request is no valid HTTP.")
@@ -93,6 +102,9 @@ class Connection(HttpToolsProtocol):
             self._timer = None
 
 
+_PATIENCE = Patience()
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -101,11 +113,12 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, host: str, port: int, patience: Patience = _PATIENCE) -> AsyncIterator[str]:
     """Serve an application for as long as the block lasts, and yield its URL.
 
     Args:
         port: 0 for a free one.
+        patience: with clients that send slowly.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
@@ -113,7 +126,7 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
     listener = _listen(host, port)
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=functools.partial(Connection, patience),  # type: ignore[arg-type]  # it makes the protocol
         ws="none",
         lifespan="off",
         log_config=None,

@@ -18,7 +18,7 @@ from durabatch.clients.client import BatchClient
 from durabatch.gateway.app import create_app
 from durabatch.gateway.body import Pace
 from durabatch.gateway.context import Context
-from durabatch.gateway.server import serving
+from durabatch.gateway.server import Patience, serving
 from durabatch.gateway.uploads import Uploads
 from durabatch.workers import Settings
 
@@ -50,20 +50,22 @@ Opener = Callable[..., AbstractAsyncContextManager[Door]]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Opener:
-    """Return what opens a gateway, from lines of [gateway], the pace of bodies, and the seconds that uploads wait."""
+    """Return what opens a gateway, from lines of [gateway], and what it waits for at most."""
 
     @contextlib.asynccontextmanager
-    async def opened(gateway: str = "", pace: Pace | None = None, patience: float = 60) -> AsyncIterator[Door]:
+    async def opened(
+        gateway: str = "", pace: Pace | None = None, queued: float = 60, patience: Patience | None = None
+    ) -> AsyncIterator[Door]:
         config = tmp_path / "durabatch.toml"
         config.write_text(f'[store]\nurl = "{tmp_path / "store"}"\n[gateway]\n{gateway}\n')
         settings = Settings.load(config, {})
         store = Store.open(settings.store.url)
         temporal = await Client.connect("127.0.0.1:1", lazy=True)
         context = Context(settings, BatchClient(temporal, store))
-        context.uploads = Uploads(settings.gateway.uploads, patience)
+        context.uploads = Uploads(settings.gateway.uploads, queued)
         app = create_app(context, pace)
         async with (
-            serving(app, "127.0.0.1", 0) as url,
+            serving(app, "127.0.0.1", 0, patience or Patience()) as url,
             AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, _strict_response_validation=True) as openai,
             httpx2.AsyncClient(base_url=url, timeout=60) as http,
         ):

@@ -7,6 +7,7 @@ import io
 import time
 from datetime import UTC, datetime, timedelta
 
+import httpx2
 import openai
 import pytest
 
@@ -214,6 +215,30 @@ async def test_a_download_goes_on_where_it_was_broken_off_only_if_it_is_the_same
     assert (await door.http.get(f"/v1/files/{id}/content", headers=same)).content == LINE[9:]
     other = {"range": "bytes=9-", "if-range": '"file-of-another-kind"'}
     assert (await door.http.get(f"/v1/files/{id}/content", headers=other)).content == LINE
+
+
+async def test_a_download_that_the_store_does_not_finish_is_not_taken_for_the_whole(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = LINE * 20_000
+    id = (await door.openai.files.create(file=data, purpose="batch")).id
+    await door.store.write(content_path("default", id), data[:1_000_000])
+    with pytest.raises(httpx2.RemoteProtocolError):
+        await door.http.get(f"/v1/files/{id}/content")
+    assert "an answer was broken off" in caplog.text
+    await door.store.delete(content_path("default", id))
+    gone = await door.http.get(f"/v1/files/{id}/content")
+    assert (gone.status_code, gone.json()["error"]["message"]) == (404, f"No such File object: {id}")
+
+
+async def test_a_client_that_goes_away_in_a_download_is_no_error(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+    id = (await door.openai.files.create(file=LINE * 300_000, purpose="batch")).id
+    async with door.http.stream("GET", f"/v1/files/{id}/content") as answer:
+        async for _ in answer.aiter_raw():
+            break
+    while "files.content" not in (await door.http.get("/metrics")).text:
+        await asyncio.sleep(0.02)
+    assert caplog.records == []
 
 
 async def test_a_name_that_is_no_file_name_stays_what_it_is(door: Door) -> None:

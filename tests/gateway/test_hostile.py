@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from durabatch.gateway import server
 from durabatch.gateway.body import Pace
+from durabatch.gateway.server import HEAD_BYTES, Patience
 
 from .conftest import LINE, Door, Opener
 
@@ -176,7 +176,7 @@ async def test_the_time_for_which_an_upload_waits_for_others_is_not_its_own(open
 
 
 async def test_uploads_beyond_those_that_may_wait_are_sent_away(opened: Opener) -> None:
-    async with opened("uploads = 1", patience=0.1) as door, raw(door) as first:
+    async with opened("uploads = 1", queued=0.1) as door, raw(door) as first:
         await first.send(upload_head(100 * MIB), HEAD, LINE)
         await until(door.objects)
         answer = await door.http.post("/v1/files", data={"purpose": "batch"}, files={"file": LINE})
@@ -223,9 +223,51 @@ async def test_a_request_that_two_servers_could_read_differently_is_refused(door
 
 async def test_a_head_that_is_too_long_is_refused(door: Door) -> None:
     async with raw(door) as client:
-        await client.send(b"GET /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ", b"y" * (server._HEAD_BYTES + MIB))
+        await client.send(b"GET /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ", b"y" * (HEAD_BYTES + MIB))
         status, error = await client.answer()
         assert (status, error["message"]) == (431, "The request's head is too large.")
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"], ids=["first", "later"])
+@pytest.mark.parametrize(
+    ("head", "drop"), [(b"\r\n", b"\r\n"), (b"GET / HTTP/1.1\r\n", b"X: y\r\n")], ids=["blank", "fields"]
+)
+async def test_a_head_that_never_ends_is_not_waited_for(
+    opened: Opener, before: bytes, head: bytes, drop: bytes
+) -> None:
+    async with opened(patience=Patience(head=0.3)) as door, raw(door) as client:
+        if before:
+            await client.send(before)
+            await client.reader.readuntil(b"}")
+        with contextlib.suppress(ConnectionError):
+            await client.send(head)
+            while not client.reader.at_eof():  # until the connection is closed
+                await client.send(drop)
+                await asyncio.sleep(0.01)
+        assert await client.closed()
+
+
+async def test_a_connection_on_which_nothing_comes_is_closed_and_one_that_rests_between_requests_is_not(
+    opened: Opener,
+) -> None:
+    async with opened(patience=Patience(head=0.3)) as door, raw(door) as resting:
+        await resting.send(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await resting.reader.readuntil(b"}")
+        async with raw(door) as silent:
+            assert await silent.closed()
+        await resting.send(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert (await resting.reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_that_goes_on_after_its_answer_is_not_read_for_ever(opened: Opener) -> None:
+    async with opened(f"max_file_bytes = {MIB}", patience=Patience(rest=0.3)) as door, raw(door) as client:
+        await client.send(upload_head(100 * MIB))
+        status, _ = await client.answer()
+        assert status == 413
+        with contextlib.suppress(ConnectionError):
+            while True:  # until the connection is closed
+                await client.send(b" " * 1000)
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS"])
