@@ -1,9 +1,10 @@
 """What must happen, in which order: deterministic code only. Read `batch.py` first."""
 
 from .batch import BatchWorkflow
+from .gateway_batch import GatewayBatchWorkflow
 from .ledger import LedgerWorkflow
 from .rate_ledger import RatesWorkflow
 from .shard_workflow import ShardWorkflow
 from .versioned import WORKFLOWS
 
-__all__ = ["WORKFLOWS", "BatchWorkflow", "LedgerWorkflow", "RatesWorkflow", "ShardWorkflow"]
+__all__ = ["WORKFLOWS", "BatchWorkflow", "GatewayBatchWorkflow", "LedgerWorkflow", "RatesWorkflow", "ShardWorkflow"]

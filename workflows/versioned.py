@@ -15,10 +15,13 @@ from temporalio import workflow
 from temporalio.common import VersioningBehavior
 
 from ..contract import BATCH_WORKFLOW, BatchResult
+from ..contract.gateway_batch import GATEWAY_WORKFLOW, BatchObject
 from ..contract.ledger import LEDGER_WORKFLOW, LedgerStart, Reservation
 from ..contract.names import SHARD_WORKFLOW
 from ..contract.rates import RATES_WORKFLOW, RatesCarried, RatesStart
 from .batch import BatchWorkflow
+from .gateway_batch import GatewayBatchWorkflow
+from .gateway_state import GatewayStart
 from .ledger import LedgerWorkflow
 from .rate_ledger import RatesWorkflow
 from .shard_workflow import ShardRequest, ShardWorkflow
@@ -100,10 +103,28 @@ class VersionedRatesWorkflow(RatesWorkflow):
         await super().run(start, carried)
 
 
+@workflow.defn(
+    name=GATEWAY_WORKFLOW,
+    failure_exception_types=[ValidationError],
+    versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
+)
+class VersionedGatewayBatchWorkflow(GatewayBatchWorkflow):
+    """GatewayBatchWorkflow."""
+
+    @workflow.init
+    def __init__(self, start: GatewayStart) -> None:
+        super().__init__(start)
+
+    @workflow.run
+    async def run(self, start: GatewayStart) -> BatchObject:
+        return await super().run(start)
+
+
 #: What a worker runs; and, by it, what one with Worker Versioning runs instead.
 WORKFLOWS: dict[type, type] = {
     BatchWorkflow: VersionedBatchWorkflow,
     ShardWorkflow: VersionedShardWorkflow,
     LedgerWorkflow: VersionedLedgerWorkflow,
     RatesWorkflow: VersionedRatesWorkflow,
+    GatewayBatchWorkflow: VersionedGatewayBatchWorkflow,
 }

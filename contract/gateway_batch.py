@@ -1,0 +1,237 @@
+"""A batch of the gateway's: what was asked for, how it looks, and what passes between its workflow and its steps.
+
+`BatchObject` and its parts are OpenAI's, name by name (the openai package, `types/batch.py`); what is beyond them says
+that it is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from ._base import LenientModel, Word
+from .result import BatchResult
+from .status import BatchStatus
+from .steps import Step
+
+#: The workflow type that Temporal knows.
+GATEWAY_WORKFLOW = "DurabatchGatewayBatch"
+#: Errors of an input file that are listed; the others are counted.
+MAX_ERRORS = 100
+
+
+def workflow_id(tenant: str, batch_id: str) -> str:
+    """Return the id of the workflow of a batch of the gateway's."""
+    return f"gateway/{tenant}/{batch_id}"
+
+
+def inner_id(tenant: str, batch_id: str) -> str:
+    """Return the id of the batch that carries it out: of its `BatchWorkflow`, and of its folder in the store."""
+    return f"{tenant}.{batch_id}"
+
+
+class GatewayStatus(Word):
+    """OpenAI's states of a batch."""
+
+    VALIDATING = "validating"
+    FAILED = "failed"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+    @classmethod
+    def unknown(cls) -> GatewayStatus:
+        return cls.IN_PROGRESS
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will change no more."""
+        return self in _ENDED
+
+
+_ENDED = {GatewayStatus.FAILED, GatewayStatus.COMPLETED, GatewayStatus.EXPIRED, GatewayStatus.CANCELLED}
+
+
+class LineError(LenientModel):
+    """Why a batch failed, or one of the lines of its input that it failed for."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None  #: From 1; null where it is about the file or the batch as a whole.
+
+
+class ErrorList(LenientModel):
+    """What is wrong with a batch, in the order of its lines."""
+
+    object: str = "list"
+    data: tuple[LineError, ...] = ()
+    total: int | None = None  #: Ours: how many there are in all, where not all are listed.
+
+
+class RequestCounts(LenientModel):
+    """Rows. Once the batch has ended: total = completed + failed."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class CachedTokens(LenientModel):
+    cached_tokens: int = 0
+
+
+class ReasoningTokens(LenientModel):
+    reasoning_tokens: int = 0
+
+
+class TokenUsage(LenientModel):
+    """Tokens of a whole batch."""
+
+    input_tokens: int = 0
+    input_tokens_details: CachedTokens = CachedTokens()
+    output_tokens: int = 0
+    output_tokens_details: ReasoningTokens = ReasoningTokens()
+    total_tokens: int = 0
+
+
+class BatchObject(LenientModel):
+    """A batch as OpenAI shows it; instants are seconds since 1970."""
+
+    id: str
+    object: str = "batch"
+    endpoint: str
+    model: str | None = None
+    errors: ErrorList | None = None
+    input_file_id: str
+    completion_window: str
+    status: GatewayStatus = GatewayStatus.VALIDATING
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    created_at: int
+    in_progress_at: int | None = None
+    expires_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    request_counts: RequestCounts = RequestCounts()
+    usage: TokenUsage | None = None
+    metadata: dict[str, str] | None = None
+
+
+class GatewayBatch(LenientModel):
+    """What a tenant asked for: the input of the workflow."""
+
+    tenant: str
+    id: str
+    input_file_id: str
+    endpoint: str
+    completion_window: str = "24h"
+    window_seconds: int = 24 * 3600  #: The same as a length of time.
+    metadata: dict[str, str] | None = None
+    output_expires_seconds: int | None = None  #: How long output and error file are kept; null for ever.
+    provider: str | None = None  #: Which provider runs it; null to route each row by its model.
+    models: tuple[str, ...] = ()  #: Patterns of the models that the caller's key may use; none for all.
+    created_at: int  #: Seconds since 1970.
+
+    def beginning(self) -> BatchObject:
+        """Return the batch as it looks before anything of it is known."""
+        return BatchObject(
+            id=self.id,
+            endpoint=self.endpoint,
+            input_file_id=self.input_file_id,
+            completion_window=self.completion_window,
+            created_at=self.created_at,
+            expires_at=self.created_at + self.window_seconds,
+            metadata=self.metadata,
+        )
+
+
+class IntakeRequest(LenientModel):
+    batch: GatewayBatch
+
+
+class Intake(LenientModel):
+    """What a reading of the whole input found."""
+
+    errors: tuple[LineError, ...] = ()  #: The first in the order of the lines; if there are any, nothing is run.
+    total_errors: int = 0
+    rows: int = 0
+    input: str = ""  #: URI of the rows in the store.
+    provider: str = ""
+    model: str | None = None  #: The one that every row names; null where they differ, or name none.
+    store: str = ""  #: The store's identity.
+    translated: bool = False  #: Whether the provider answers in another shape than OpenAI's.
+    result: BatchResult | None = None  #: How the batch has ended already: an earlier workflow of it came so far.
+
+
+class BatchEntry(LenientModel):
+    """What a tenant's index holds of a batch."""
+
+    request: GatewayBatch
+    intake: Intake | None = None  #: What is known of its input, once that was read and found right.
+    final: BatchObject | None = None  #: The batch, once it will change no more.
+
+
+class Ended(LenientModel):
+    """How the batch that carries it out has ended."""
+
+    result: BatchResult
+    cause: dict[str, Any] = {}  #: What failed, as the batch's failure says: its code, and rows that are wrong.
+
+    @classmethod
+    def of_failure(cls, kind: str | None, message: str, details: Sequence[Any]) -> Ended:
+        """Return how a batch ended whose workflow failed.
+
+        Args:
+            kind: the failure's type. With "BatchFailed" its first detail is the BatchResult, its second what failed.
+            message: its sentence.
+            details: its details.
+        """
+        with suppress(ValidationError, IndexError):
+            result = BatchResult.model_validate(details[0])
+            cause = details[1] if len(details) > 1 and isinstance(details[1], dict) else {}
+            return cls(result=result, cause=cause)
+        return cls(result=BatchResult(batch_id="", status=BatchStatus.FAILED, error=message), cause={"code": kind})
+
+
+class JoinRequest(LenientModel):
+    """Asks how the batch is that an earlier run of the workflow started."""
+
+    batch_id: str  #: As `inner_id`.
+
+
+class Joined(LenientModel):
+    running: bool = False
+    ended: Ended | None = None  #: How it ended, where it left accounts.
+    #: Where it neither runs nor left accounts, it was terminated, or nobody knows it: to start it goes on with what it
+    #: bought.
+
+
+class PublishRequest(LenientModel):
+    """Writes the files of a batch that has ended, and what its index says of it."""
+
+    batch: GatewayBatch
+    object: BatchObject  #: As it looks so far.
+    result: BatchResult | None = None  #: None where it never ran.
+    translated: bool = False  #: As in Intake.
+    now: datetime  #: The workflow's time, UTC: the files get their ids by it, so that a repeated step makes the same.
+
+
+class Published(LenientModel):
+    object: BatchObject  #: As it stays.
+
+
+INTAKE = Step("durabatch.gateway_intake", IntakeRequest, Intake)
+JOIN = Step("durabatch.gateway_join", JoinRequest, Joined)
+PUBLISH = Step("durabatch.gateway_publish", PublishRequest, Published)

@@ -1,0 +1,153 @@
+"""How a batch of the gateway's looks from outside, from what is known of it. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ..contract import BatchResult, BatchStatus, Counts
+from ..contract.gateway_batch import (
+    MAX_ERRORS,
+    BatchObject,
+    CachedTokens,
+    Ended,
+    ErrorList,
+    GatewayStatus,
+    Intake,
+    LineError,
+    ReasoningTokens,
+    RequestCounts,
+    TokenUsage,
+)
+
+#: What our statuses are called by OpenAI.
+_STATUS = {
+    BatchStatus.COMPLETED: GatewayStatus.COMPLETED,
+    BatchStatus.FAILED: GatewayStatus.FAILED,
+    BatchStatus.EXPIRED: GatewayStatus.EXPIRED,
+    BatchStatus.CANCELED: GatewayStatus.CANCELLED,
+}
+#: Which instant each end is noted in.
+_INSTANT = {
+    GatewayStatus.COMPLETED: "completed_at",
+    GatewayStatus.FAILED: "failed_at",
+    GatewayStatus.EXPIRED: "expired_at",
+    GatewayStatus.CANCELLED: "cancelled_at",
+}
+#: Characters of an error's message.
+_MESSAGE = 500
+
+
+def seconds(instant: datetime) -> int:
+    """Return an instant as OpenAI writes it."""
+    return int(instant.timestamp())
+
+
+def cancelling(shown: BatchObject, now: datetime) -> BatchObject:
+    """Return a batch that was asked to stop."""
+    if shown.cancelling_at is not None:
+        return shown
+    return shown.model_copy(update={"status": GatewayStatus.CANCELLING, "cancelling_at": seconds(now)})
+
+
+def in_progress(shown: BatchObject, intake: Intake, now: datetime) -> BatchObject:
+    """Return a batch whose input is checked."""
+    shown = shown.model_copy(
+        update={
+            "in_progress_at": seconds(now),
+            "model": intake.model,
+            "request_counts": RequestCounts(total=intake.rows),
+        }
+    )
+    return _unless_cancelling(shown, GatewayStatus.IN_PROGRESS)
+
+
+def finalizing(shown: BatchObject, now: datetime) -> BatchObject:
+    """Return a batch whose rows have ended, and whose files are written."""
+    shown = shown.model_copy(update={"finalizing_at": seconds(now)})
+    return _unless_cancelling(shown, GatewayStatus.FINALIZING)
+
+
+def _unless_cancelling(shown: BatchObject, status: GatewayStatus) -> BatchObject:
+    return shown if shown.cancelling_at is not None else shown.model_copy(update={"status": status})
+
+
+def stopped(shown: BatchObject, *, canceled: bool, now: datetime) -> BatchObject:
+    """Return a batch that was stopped before anything of it ran."""
+    return _over(shown, GatewayStatus.CANCELLED if canceled else GatewayStatus.EXPIRED, now)
+
+
+def refused(shown: BatchObject, errors: tuple[LineError, ...], total: int, now: datetime) -> BatchObject:
+    """Return a batch that failed before anything of it ran.
+
+    Args:
+        errors: why, the first of them.
+        total: how many there are.
+    """
+    listed = ErrorList(data=errors[:MAX_ERRORS], total=total if total > len(errors[:MAX_ERRORS]) else None)
+    return _over(shown.model_copy(update={"errors": listed}), GatewayStatus.FAILED, now)
+
+
+def concluded(shown: BatchObject, ended: Ended, now: datetime) -> BatchObject:
+    """Return a batch that has run, but for its files.
+
+    OpenAI's batch whose rows all failed is a completed one, and its error file says why. Failed is one that could not
+    run at all.
+    """
+    result = ended.result
+    if result.status is BatchStatus.FAILED and result.results is None:
+        errors, total = _causes(result, ended.cause)
+        return refused(shown, errors, total, now)
+    status = _STATUS[result.status]
+    if status is GatewayStatus.FAILED:
+        status = GatewayStatus.COMPLETED
+        if result.error:
+            why = LineError(code="all_requests_failed", message=result.error[:_MESSAGE])
+            shown = shown.model_copy(update={"errors": ErrorList(data=(why,))})
+    if result.results is not None:
+        shown = shown.model_copy(update={"request_counts": counts(result.counts), "usage": _usage(result)})
+    return _over(shown, status, now)
+
+
+def counts(found: Counts) -> RequestCounts:
+    """Return rows as OpenAI counts them: a row that did not succeed is in the error file."""
+    return RequestCounts(
+        total=found.total, completed=found.succeeded, failed=found.failed + found.canceled + found.expired
+    )
+
+
+def _over(shown: BatchObject, status: GatewayStatus, now: datetime) -> BatchObject:
+    return shown.model_copy(update={"status": status, _INSTANT[status]: seconds(now)})
+
+
+def _usage(result: BatchResult) -> TokenUsage:
+    usage = result.usage
+    return TokenUsage(
+        input_tokens=usage.input_tokens,
+        input_tokens_details=CachedTokens(cached_tokens=usage.cached_input_tokens),
+        output_tokens=usage.output_tokens,
+        output_tokens_details=ReasoningTokens(reasoning_tokens=usage.reasoning_tokens),
+        total_tokens=usage.input_tokens + usage.output_tokens,
+    )
+
+
+def _causes(result: BatchResult, cause: dict[str, Any]) -> tuple[tuple[LineError, ...], int]:
+    """Return why a batch could not run: its lines, where it was they, or else one sentence."""
+    listed = [one for one in cause.get("problems") or () if isinstance(one, dict)]
+    lines = tuple(_line_error(one) for one in listed[:MAX_ERRORS])
+    if lines:
+        total = cause.get("total")
+        return lines, total if isinstance(total, int) else len(listed)
+    code = cause.get("code")
+    message = (result.error or "The batch could not be run.")[:_MESSAGE]
+    return (LineError(code=code if isinstance(code, str) else "internal_error", message=message),), 1
+
+
+def _line_error(problem: dict[str, Any]) -> LineError:
+    line, field = problem.get("line"), problem.get("field")
+    return LineError(
+        code=str(problem.get("code") or "invalid_request"),
+        message=str(problem.get("message") or "")[:_MESSAGE],
+        param=field if isinstance(field, str) else None,
+        line=line if isinstance(line, int) else None,
+    )

@@ -1,0 +1,24 @@
+"""How far a batch of the gateway's has come. Carried when its workflow continues as new."""
+
+from __future__ import annotations
+
+from ..contract.gateway_batch import BatchObject, Ended, GatewayBatch, Intake
+from .attempt_state import CarriedModel
+from .state import SteeringState
+
+
+class GatewayState(CarriedModel):
+    """One batch, as far as it has come."""
+
+    object: BatchObject  #: As it is shown.
+    steering: SteeringState
+    intake: Intake | None = None  #: What is known of its input, once that was read.
+    begun: bool = False  #: Whether the batch that carries it out was started.
+    ended: Ended | None = None  #: How that batch ended.
+
+
+class GatewayStart(CarriedModel):
+    """What the workflow is started with."""
+
+    batch: GatewayBatch
+    state: GatewayState | None = None  #: How far the run before came, where this one goes on from it.
