@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from temporalio import activity
 
 from ..contract import DurabatchError, WorkerBusy
+from ..contract.gateway_batch import IntakeRequest, JoinRequest, PublishRequest, inner_id
 from ..contract.names import batch_of
 from ..contract.steps import (
     CANCEL,
@@ -229,8 +230,10 @@ def _subject(request: BaseModel) -> dict[str, Any]:
     attempt = getattr(request, "attempt", None)
     if isinstance(attempt, Attempt):
         return {"batch_id": batch_of(attempt.scoped_id), "shard": attempt.shard, "attempt": attempt.number}
-    if isinstance(request, PlanRequest | ApplyRequest):
+    if isinstance(request, PlanRequest | ApplyRequest | JoinRequest):
         return {"batch_id": request.batch_id}
+    if isinstance(request, IntakeRequest | PublishRequest):
+        return {"batch_id": inner_id(request.batch.tenant, request.batch.id)}
     return {"batch_id": request.result.batch_id} if isinstance(request, FinishRequest) else {}
 
 

@@ -9,6 +9,9 @@ from .apply import Apply
 from .direct.collect import Collect
 from .direct.run import RunRows
 from .follow import Follow
+from .gateway.intake import GatewayIntake
+from .gateway.join import GatewayJoin
+from .gateway.publish import GatewayPublish
 from .ledger import LedgerSteps
 from .plan import Plan
 from .resources import Resources
@@ -38,4 +41,7 @@ def all_activities(resources: Resources) -> list[Callable[..., Any]]:
         ledger.reserve,
         ledger.release,
         ledger.census,
+        GatewayIntake(resources).intake,
+        GatewayJoin(resources).join,
+        GatewayPublish(resources).publish,
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from ..contract import AccountMismatch, ConfigurationError, StoreError, WorkerBu
 from ..contract.steps import ApplyRequest, Attempt, FinishRequest
 from .batch_folder import find_folder
 from .direct.governors import Governors
+from .gateway.routing import Route
 from .log import logger
 from .prices import Prices
 from .providers import Provider, ProviderSettings, open_provider
@@ -65,6 +66,7 @@ class Resources:
         results_file_bytes: results up to this size are joined into one file.
         long_steps: long steps under way at a time.
         governors: who says how fast rows may be sent in direct mode; by default the accounts' rate ledgers.
+        routes: which provider runs which models, for batches that come through the gateway.
     """
 
     def __init__(
@@ -75,12 +77,14 @@ class Resources:
         results_file_bytes: int = 4 * 1024**3,
         long_steps: int = 20,
         governors: Governors | None = None,
+        routes: Sequence[Route] = (),
     ) -> None:
         self.store = store
         self.heartbeat = heartbeat
         self.results_file_bytes = results_file_bytes
         self.long_steps = LongSteps(long_steps)
         self.governors = governors or Governors(heartbeat)
+        self.routes = routes
         self._settings_of = settings_of
         self._open: dict[str, Provider] = {}
         self._calls: dict[str, Calls] = {}

@@ -128,6 +128,13 @@ class BatchObject(LenientModel):
     usage: TokenUsage | None = None
     metadata: dict[str, str] | None = None
 
+    def as_failed(self) -> BatchObject:
+        """Return a batch that looked completed, and of which no row ran."""
+        if self.status is not GatewayStatus.COMPLETED:
+            return self
+        failed = {"status": GatewayStatus.FAILED, "failed_at": self.completed_at, "completed_at": None}
+        return self.model_copy(update=failed)
+
 
 class GatewayBatch(LenientModel):
     """What a tenant asked for: the input of the workflow."""

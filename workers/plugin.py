@@ -10,6 +10,7 @@ from temporalio.plugin import SimplePlugin
 from temporalio.worker import WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from ..activities.gateway.routing import Route
 from ..activities.registry import all_activities
 from ..activities.resources import Resources
 from ..activities.store import Store
@@ -51,6 +52,7 @@ class BatchPlugin(SimplePlugin):
             settings.worker.heartbeat,
             settings.store.results_file_bytes,
             long_steps(settings.worker.max_concurrent_activities),
+            routes=[Route(route.model, route.provider) for route in settings.gateway.routes],
         )
         self._long_steps = resources.long_steps
 

@@ -17,7 +17,7 @@ from temporalio import workflow
 from temporalio.common import Priority, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
 
-from ..contract import BATCH_WORKFLOW, BatchResult, BatchSpec, OnInvalidRow
+from ..contract import BATCH_WORKFLOW, BatchResult, BatchSpec, OnInvalidRow, PollPolicy
 from ..contract.gateway_batch import (
     GATEWAY_WORKFLOW,
     INTAKE,
@@ -43,6 +43,9 @@ from .steering import LONG, Steering, history_is_long
 
 #: A provider's own window begins with its batch, which is later than ours; what it finishes just in time is waited for.
 LEEWAY = timedelta(hours=2)
+#: Small batches of a server nearby are done in seconds, and whoever calls a gateway waits for them. Over a day it makes
+#: five polls more than our own rhythm.
+POLL = PollPolicy(first=timedelta(seconds=2))
 #: The longest wait between two looks at a batch that an earlier run started.
 LOOKS = timedelta(minutes=5)
 
@@ -115,6 +118,7 @@ class GatewayBatchWorkflow:
             batch=self._batch,
             object=final,
             result=state.ended.result if state.ended else None,
+            translated=state.intake is not None and state.intake.translated,
             now=workflow.now(),
         )
         published = await self._steering.call(PUBLISH, request, summary="write the output files", timeout=LONG)
@@ -181,6 +185,7 @@ class GatewayBatchWorkflow:
             input=intake.input,
             endpoint=batch.endpoint,
             deadline=max(self._steering.deadline_at - workflow.now(), timedelta(seconds=1)),
+            poll=POLL,
             on_invalid_row=OnInvalidRow.FAIL_ROW,
             fairness_key=batch.tenant,
             metadata=batch.metadata or {},

@@ -1,0 +1,127 @@
+"""Intake: the whole input file is read and checked before anything costs, and the provider is found that runs it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pydantic import ValidationError
+
+from ...contract import BatchResult, Mode, ObjectNotFound
+from ...contract.gateway import FileRecord
+from ...contract.gateway_batch import (
+    INTAKE,
+    BatchEntry,
+    GatewayBatch,
+    Intake,
+    IntakeRequest,
+    LineError,
+    inner_id,
+)
+from ...contract.gateway_layout import content_path, index_path
+from ...contract.layout import result_path
+from ..lease import Lease
+from ..resources import Resources
+from ..step import in_thread, step
+from ..store import Store, identify
+from .files import find
+from .reading import Reading, read
+from .routing import Router
+
+#: The kinds of providers whose answers are not in OpenAI's shape.
+_TRANSLATED = frozenset({"anthropic"})
+
+
+class GatewayIntake:
+    """The step that looks at a batch's input as OpenAI's server does."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    @step(INTAKE, long=True)
+    async def intake(self, request: IntakeRequest, lease: Lease) -> Intake:
+        """Check the input, and note in the tenant's index what was found, if it is right.
+
+        What an earlier run noted holds: the file may be deleted by now, and something may be bought by it.
+        """
+        store, batch = self._resources.store, request.batch
+        entry = await read_entry(store, batch)
+        if entry.intake is not None:
+            return entry.intake.model_copy(update={"result": await self._result(batch)})
+        found = await self._check(batch, lease)
+        if not found.errors:
+            await lease.hold()
+            await store.write(
+                index_path(batch.tenant, batch.id),
+                entry.model_copy(update={"intake": found}).model_dump_json().encode(),
+            )
+        return found
+
+    async def _result(self, batch: GatewayBatch) -> BatchResult | None:
+        """Return how the batch that runs the rows has ended, if it has."""
+        try:
+            data = await self._resources.store.read(result_path(inner_id(batch.tenant, batch.id)))
+            return BatchResult.model_validate_json(data)
+        except (ObjectNotFound, ValidationError):
+            return None
+
+    async def _check(self, batch: GatewayBatch, lease: Lease) -> Intake:
+        store = self._resources.store
+        record = await find(store, batch.tenant, batch.input_file_id)
+        if (wrong := _wrong_file(record, batch)) is not None:
+            return _refused(wrong)
+        path = content_path(batch.tenant, batch.input_file_id)
+        router = Router(self._resources.routes, batch.provider, batch.models)
+        async with self._resources.row_work:
+            found = await in_thread(lease, partial(read, store, path, batch.endpoint, router, lease))
+        if found.errors or found.provider is None:
+            return Intake(errors=tuple(found.errors), total_errors=found.total_errors, rows=found.rows)
+        if (wrong := self._unable(found, found.provider, batch.endpoint)) is not None:
+            return _refused(wrong)
+        return Intake(
+            rows=found.rows,
+            input=store.uri(path),
+            provider=found.provider,
+            model=found.model if found.other_model is None else None,
+            store=await identify(store),
+            translated=self._resources.settings(found.provider).kind in _TRANSLATED,
+        )
+
+    def _unable(self, found: Reading, provider: str, endpoint: str) -> LineError | None:
+        """Return why a provider cannot run these rows; None if it can."""
+        settings, able = self._resources.settings(provider), self._resources.provider(provider).capabilities
+        if endpoint not in able.endpoints:
+            message = f"The provider {provider} does not run {endpoint}."
+            return LineError(code="invalid_endpoint", message=message, param="endpoint")
+        if able.one_model and settings.mode is not Mode.DIRECT and found.other_model is not None:
+            message = (
+                "The model for this request does not match the rest of the batch. "
+                "Each batch must contain requests for a single model."
+            )
+            return LineError(code="mismatched_model", message=message, param="body.model", line=found.other_model)
+        return None
+
+
+async def read_entry(store: Store, batch: GatewayBatch) -> BatchEntry:
+    """Return what a tenant's index holds of a batch.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    try:
+        return BatchEntry.model_validate_json(await store.read(index_path(batch.tenant, batch.id)))
+    except (ObjectNotFound, ValidationError):  # it was removed; what the workflow was started with is as good
+        return BatchEntry(request=batch)
+
+
+def _wrong_file(record: FileRecord | None, batch: GatewayBatch) -> LineError | None:
+    if record is None:
+        message = f"Cannot find file {batch.input_file_id[:100]}."
+    elif record.purpose != "batch":
+        message = f"Invalid file: expected purpose 'batch', but got '{record.purpose}'."
+    else:
+        return None
+    return LineError(code="invalid_request", message=message, param="file_id")
+
+
+def _refused(error: LineError) -> Intake:
+    return Intake(errors=(error,), total_errors=1)

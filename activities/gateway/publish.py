@@ -1,0 +1,128 @@
+"""Publish: a batch's results become files of its tenant's, and its index says how it has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from functools import partial
+from typing import NamedTuple
+
+from ...contract import AccountingError, BatchResult, StoreError
+from ...contract.gateway import FileRecord
+from ...contract.gateway_batch import PUBLISH, BatchEntry, Published, PublishRequest
+from ...contract.gateway_layout import Listed, content_path, index_path, make_id
+from ..lease import Lease
+from ..lines import split_lines
+from ..manifest import stream_results
+from ..resources import Resources
+from ..step import in_thread, step
+from ..store import Store, Writer
+from .files import register
+from .output import Lines
+
+_PURPOSE = "batch_output"
+
+
+class _File(NamedTuple):
+    """One of the two files that a batch ends with."""
+
+    id: str
+    name: str
+    rows: int
+
+
+class GatewayPublish:
+    """The step that ends a batch of the gateway's."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    @step(PUBLISH, long=True)
+    async def publish(self, request: PublishRequest, lease: Lease) -> Published:
+        """Write output and error file, where there are rows for them, and then the batch as it stays.
+
+        The same request makes the same files again.
+
+        Raises:
+            AccountingError: the results do not have the rows that they are said to have.
+            StoreError: the store failed, or the results are damaged or gone.
+        """
+        store, batch, shown = self._resources.store, request.batch, request.object
+        if request.result is not None and request.result.results is not None:
+            output, error = _files(request, request.result)
+            async with self._resources.row_work:
+                sizes, answered = await in_thread(
+                    lease, partial(_write, store, request, request.result, output, error, lease)
+                )
+            for file, size in zip((output, error), sizes, strict=True):
+                if file.rows:
+                    await register(store, batch.tenant, _record(request, file, size))
+            if not answered and error.rows:
+                shown = shown.as_failed()  # the provider refused them all unread: a wrong key, for example
+            shown = shown.model_copy(
+                update={
+                    "output_file_id": output.id if output.rows else None,
+                    "error_file_id": error.id if error.rows else None,
+                }
+            )
+        await lease.hold()  # a workflow that was reset may be at work on it
+        entry = BatchEntry(request=batch, final=shown)
+        await store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
+        return Published(object=shown)
+
+
+def _files(request: PublishRequest, result: BatchResult) -> tuple[_File, _File]:
+    """Return the two files, by ids that a repeated step makes again."""
+    succeeded = result.counts.succeeded
+
+    def file(which: str, rows: int) -> _File:
+        digest = hashlib.sha256(f"{request.batch.tenant}/{request.batch.id}/{which}".encode()).hexdigest()
+        return _File(make_id(Listed.FILES, request.now, digest), f"{request.batch.id}_{which}.jsonl", rows)
+
+    return file("output", succeeded), file("error", result.counts.total - succeeded)
+
+
+def _record(request: PublishRequest, file: _File, size: int) -> FileRecord:
+    created_at = int(request.now.timestamp())
+    kept = request.batch.output_expires_seconds
+    return FileRecord(
+        id=file.id,
+        bytes=size,
+        created_at=created_at,
+        filename=file.name,
+        purpose=_PURPOSE,
+        expires_at=None if kept is None else created_at + kept,
+    )
+
+
+def _write(
+    store: Store, request: PublishRequest, result: BatchResult, output: _File, error: _File, lease: Lease
+) -> tuple[tuple[int, int], int]:
+    """Write the content of both files; return their sizes in bytes, and how many rows were answered. Blocks."""
+    tenant, uri = request.batch.tenant, result.results or ""
+    made = Lines(request.batch.id, int(request.now.timestamp()), translated=request.translated)
+    written = {True: 0, False: 0}
+    with contextlib.ExitStack() as stack:
+        writers: dict[bool, Writer] = {
+            ok: stack.enter_context(store.writer(content_path(tenant, file.id)))
+            for ok, file in ((True, output), (False, error))
+            if file.rows
+        }
+        for number, line in enumerate(split_lines(stream_results(store, uri)), 1):
+            if not number % 1024:
+                lease.check()
+            try:
+                ok, data = made.line(line)
+            except ValueError:
+                raise StoreError(f"Line {number} of {uri} is no result row: bring the file back as it was.") from None
+            if ok in writers:
+                writers[ok].write(data)
+            written[ok] += 1
+            lease.rows = number
+        if written != {True: output.rows, False: error.rows}:
+            raise AccountingError(
+                f"{uri} has {written[True]:,} rows that succeeded and {written[False]:,} others, and "
+                f"{output.rows:,} and {error.rows:,} were written there."
+            )
+    sizes = {ok: writer.bytes_written for ok, writer in writers.items()}
+    return (sizes.get(True, 0), sizes.get(False, 0)), made.answered

@@ -1,0 +1,162 @@
+"""A batch of the gateway's, from its input file to its output files, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from openai.types import Batch
+from temporalio.client import WorkflowFailureError
+
+from durabatch.contract.gateway_batch import BatchObject, GatewayStatus, inner_id
+from durabatch.workflows import GatewayBatchWorkflow
+from support.gateway import Desk, line
+from support.house import House
+
+SLOW = {"finish_after_polls": 100_000, "cancel_fraction": 0.34}
+
+
+def strict(shown: BatchObject) -> Batch:
+    """Return a batch as the official client's types take it, every field checked."""
+    return Batch.model_validate(shown.model_dump(mode="json"), strict=True)
+
+
+async def test_rows_become_an_output_file_in_input_order(house: House) -> None:
+    desk = Desk(house)
+    batch = desk.batch(await desk.upload([line(f"r{n}") for n in range(5)]), metadata={"team": "search"})
+    async with house.worker():
+        handle = await desk.start(batch)
+        ended = await handle.result()
+        assert await desk.shown(handle) == ended
+    assert await desk.final(batch) == ended
+    found = strict(ended)
+    assert (found.status, found.model, found.metadata) == ("completed", "gpt-4o-mini", {"team": "search"})
+    assert found.request_counts and found.request_counts.model_dump() == {"total": 5, "completed": 5, "failed": 0}
+    assert found.usage and found.usage.total_tokens == found.usage.input_tokens + found.usage.output_tokens > 0
+    assert found.created_at <= (found.in_progress_at or 0) <= (found.finalizing_at or 0) <= (found.completed_at or 0)
+    assert found.errors is found.error_file_id is found.failed_at is None
+    lines = await desk.content(found.output_file_id)
+    assert [one["custom_id"] for one in lines] == [f"r{n}" for n in range(5)]
+    assert all(set(one) == {"id", "custom_id", "response", "error"} and one["error"] is None for one in lines)
+    assert all(set(one["response"]) == {"status_code", "request_id", "body"} for one in lines)
+    assert all(one["response"]["body"]["choices"] for one in lines)
+    assert len({one["id"] for one in lines}) == 5
+
+
+async def test_rows_that_fail_are_in_an_error_file_of_their_own(house: House) -> None:
+    desk = Desk(house)
+    async with house.worker():
+        ended = await desk.run([line("good"), line("bad", "[[sandbox:invalid_request]]")])
+    assert ended.status is GatewayStatus.COMPLETED
+    assert ended.request_counts.model_dump() == {"total": 2, "completed": 1, "failed": 1}
+    assert [one["custom_id"] for one in await desk.content(ended.output_file_id)] == ["good"]
+    (bad,) = await desk.content(ended.error_file_id)
+    assert (bad["custom_id"], bad["response"]["status_code"]) == ("bad", 400)
+    assert bad["response"]["body"]["error"]["message"]
+
+
+async def test_a_batch_whose_rows_all_fail_is_completed_and_says_why(house: House) -> None:
+    desk = Desk(house)
+    async with house.worker():
+        ended = await desk.run([line("bad", "[[sandbox:invalid_request]]")])
+    assert (ended.status, ended.output_file_id) == (GatewayStatus.COMPLETED, None)
+    assert ended.errors is not None and ended.errors.data[0].code == "all_requests_failed"
+    assert len(await desk.content(ended.error_file_id)) == 1
+
+
+async def test_a_wrong_file_fails_the_batch_and_nothing_is_bought(house: House) -> None:
+    desk, other = Desk(house), Desk(house, "other")
+    theirs = await other.upload([line("r0")])
+    async with house.worker():
+        for file_id in ("file-0", theirs):
+            ended = await (await desk.start(desk.batch(file_id))).result()
+            assert ended.status is GatewayStatus.FAILED and ended.failed_at
+            assert ended.errors is not None
+            (error,) = ended.errors.data
+            assert (error.code, error.param, error.line) == ("invalid_request", "file_id", None)
+            assert error.message == f"Cannot find file {file_id}."
+        wrong = await (await desk.start(desk.batch(await desk.upload([line("r0")], "user_data")))).result()
+        lines = await desk.run([line("r0"), {"custom_id": "r1"}, line("r0")])
+    assert wrong.errors is not None and "user_data" in wrong.errors.data[0].message
+    assert lines.errors is not None
+    assert [(error.line, error.code) for error in lines.errors.data] == [
+        *[(2, "missing_required_parameter")] * 3,
+        (3, "duplicate_custom_id"),
+    ]
+    strict(lines)
+    assert await house.batches() == []
+
+
+async def test_a_cancel_keeps_the_rows_that_were_finished(house: House) -> None:
+    await house.admin.settings(**SLOW)
+    desk = Desk(house)
+    async with house.worker():
+        handle = await desk.start(desk.batch(await desk.upload([line(f"r{n}") for n in range(6)])))
+        while not await house.batches():
+            await asyncio.sleep(0.05)
+        assert (await desk.shown(handle)).status is GatewayStatus.IN_PROGRESS
+        await handle.signal(GatewayBatchWorkflow.cancel)
+        shown = await desk.shown(handle)
+        ended = await handle.result()
+    assert shown.status in (GatewayStatus.CANCELLING, GatewayStatus.CANCELLED) and shown.cancelling_at
+    assert ended.status is GatewayStatus.CANCELLED and ended.cancelled_at and ended.cancelling_at
+    assert ended.request_counts.model_dump() == {"total": 6, "completed": 2, "failed": 4}
+    assert len(await desk.content(ended.output_file_id)) == 2
+    unfinished = await desk.content(ended.error_file_id)
+    assert [(one["response"], one["error"]["code"]) for one in unfinished] == [(None, "batch_cancelled")] * 4
+    strict(ended)
+
+
+async def test_a_workflow_that_was_terminated_joins_its_batch_and_buys_nothing_twice(house: House) -> None:
+    await house.admin.settings(**SLOW)
+    desk = Desk(house)
+    batch = desk.batch(await desk.upload([line(f"r{n}") for n in range(3)]))
+    async with house.worker():
+        first = await desk.start(batch)
+        while not await house.batches():
+            await asyncio.sleep(0.05)
+        await first.terminate("by an operator")
+        await desk.store.delete(f"~gateway/{batch.tenant}/files/{batch.input_file_id}/meta.json")
+        second = await desk.start(batch)
+        while (await desk.shown(second)).status is GatewayStatus.VALIDATING:
+            await asyncio.sleep(0.05)
+        await house.admin.settings(finish_after_polls=0)
+        ended = await second.result()
+    assert (ended.status, ended.request_counts.completed) == (GatewayStatus.COMPLETED, 3)
+    assert len(await desk.content(ended.output_file_id)) == 3
+    assert len(await house.batches()) == 1
+
+
+async def test_a_batch_that_was_terminated_below_it_goes_on(house: House) -> None:
+    await house.admin.settings(**SLOW)
+    desk = Desk(house)
+    batch = desk.batch(await desk.upload([line(f"r{n}") for n in range(3)]))
+    async with house.worker():
+        handle = await desk.start(batch)
+        while not await house.batches():
+            await asyncio.sleep(0.05)
+        await house.client.get_workflow_handle(inner_id(batch.tenant, batch.id)).terminate("by an operator")
+        await house.admin.settings(finish_after_polls=0)
+        ended = await handle.result()
+    assert (ended.status, ended.request_counts.completed) == (GatewayStatus.COMPLETED, 3)
+    assert len(await house.batches()) == 1
+
+
+async def test_a_provider_that_refuses_the_key_fails_the_batch_in_its_words(house: House) -> None:
+    await house.admin.revoke("sk-test")
+    desk = Desk(house)
+    async with house.worker():
+        ended = await desk.run([line("r0")])
+    assert ended.status is GatewayStatus.FAILED and ended.errors is not None
+    assert "refuses the key" in ended.errors.data[0].message
+    assert (ended.failed_at or 0) >= ended.created_at and ended.completed_at is None
+    strict(ended)
+
+
+async def test_a_start_by_hand_that_is_wrong_fails(house: House) -> None:
+    async with house.worker():
+        handle = await house.client.start_workflow(
+            "DurabatchGatewayBatch", {"batch": {}}, id="by-hand", task_queue=house.task_queue
+        )
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
