@@ -1,10 +1,193 @@
-"""`/v1/batches`."""
+"""`/v1/batches`: create, list, retrieve, cancel."""
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute
+import asyncio
+import json
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from temporalio.service import RPCError, RPCStatusCode
+
+from ..clients.concurrency import concurrently
+from ..clients.connection import TemporalUnavailable, translated
+from ..contract.gateway_batch import (
+    BatchEntry,
+    BatchObject,
+    ErrorList,
+    GatewayBatch,
+    GatewayStatus,
+    LineError,
+    workflow_id,
+)
+from ..contract.gateway_layout import Listed, idempotency_path, index_path, make_id
+from . import index
+from .body import read_json
+from .context import Context, context_of, tenant_of
+from .errors import ApiError
+from .files import as_list
+from .live import Glance, begin, find_entry
+from .order import fingerprint, idempotency_key, ordered
+from .params import after_of, limit_of
+
+_DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
+#: Batches of a page that are looked at at a time.
+_PARALLEL = 16
+#: How long a start is tried again while Temporal does not answer, and the pause in between, in seconds. It is safe: the
+#: workflow's id is the batch's.
+_PATIENCE, _PAUSE = 10.0, 0.5
 
 
 def routes() -> list[BaseRoute]:
     """Return the routes."""
-    return []
+    return [
+        Route("/v1/batches", create, methods=["POST"]),
+        Route("/v1/batches", listing, methods=["GET"]),
+        Route("/v1/batches/{batch_id}", retrieve, methods=["GET"]),
+        Route("/v1/batches/{batch_id}/cancel", cancel, methods=["POST"]),
+    ]
+
+
+async def create(request: Request) -> Response:
+    """Take an order: note it in the tenant's index, start its workflow, and answer before anything is checked."""
+    context, tenant = context_of(request), tenant_of(request)
+    body = await read_json(request)
+    key = idempotency_key(request, body)
+    new_id = make_id(Listed.BATCHES, datetime.now(UTC), secrets.token_hex(8))
+    batch = ordered(body, new_id, context, tenant)
+    if key is not None:
+        batch = ordered(body, await _id_for(context, batch, key), context, tenant)
+    entry = BatchEntry(request=batch)
+    path = index_path(batch.tenant, batch.id)
+    # Noted first: a batch that runs and is in no list would cost unseen, and one that was only noted is started by
+    # whoever asks for it next.
+    made = await context.store.create(path, entry.model_dump_json().encode())
+    if not made:
+        entry = await find_entry(context.store, batch.tenant, batch.id) or entry
+    if entry.final is None:
+        await _begin(context, entry, retried=key is not None)
+    shown = batch.beginning() if made else await Glance(context.client, thorough=True).at(entry)
+    return JSONResponse(wire(shown))
+
+
+async def _id_for(context: Context, batch: GatewayBatch, key: str) -> str:
+    """Return the id of the batch that an idempotency key stands for: whoever comes first with it decides.
+
+    Raises:
+        ApiError: the key stands for a batch with other parameters.
+    """
+    path, asked = idempotency_path(batch.tenant, key), fingerprint(batch)
+    if await context.store.create(path, json.dumps({"id": batch.id, "fingerprint": asked}).encode()):
+        return batch.id
+    known = json.loads(await context.store.read(path))
+    if known["fingerprint"] != asked:
+        raise ApiError(
+            409,
+            f"Idempotency key '{key[:100]}' was previously used with different parameters. Either use a new "
+            "idempotency key or ensure all parameters match the original request.",
+            param="idempotency_key",
+            code="idempotency_conflict",
+        )
+    return str(known["id"])
+
+
+async def _begin(context: Context, entry: BatchEntry, *, retried: bool) -> None:
+    """Start a batch's workflow.
+
+    Args:
+        retried: whether the caller can ask for the same batch again.
+
+    Raises:
+        TemporalUnavailable: Temporal does not answer.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return await begin(context.client, entry.request)
+        except TemporalUnavailable:
+            if time.monotonic() < until:
+                await asyncio.sleep(_PAUSE)
+                continue
+            if not retried:
+                # The caller will create another batch. This one must not be started then by whoever lists it.
+                await _give_up(context, entry)
+            raise
+
+
+async def _give_up(context: Context, entry: BatchEntry) -> None:
+    why = LineError(code="not_started", message="Temporal did not answer, and the batch was not started.")
+    now = int(time.time())
+    final = entry.request.beginning().model_copy(
+        update={"status": GatewayStatus.FAILED, "failed_at": now, "errors": ErrorList(data=(why,))}
+    )
+    path = index_path(entry.request.tenant, entry.request.id)
+    await context.store.write(path, entry.model_copy(update={"final": final}).model_dump_json().encode())
+
+
+async def retrieve(request: Request) -> Response:
+    """Tell how a batch is."""
+    return JSONResponse(wire(await Glance(context_of(request).client, thorough=True).at(await _entry(request))))
+
+
+async def listing(request: Request) -> Response:
+    """List batches, newest first."""
+    context, tenant = context_of(request), tenant_of(request).name
+    limit, after = limit_of(request, _DEFAULT_LIMIT, _MAX_LIMIT), after_of(request, Listed.BATCHES)
+    found: list[BatchEntry] = []
+    whole = False
+    # One more than was asked for tells whether there is more; entries that cannot be read are made up for.
+    while not whole and len(found) <= limit:
+        wanted = limit + 1 - len(found)
+        ids = await index.page(context.store, tenant, Listed.BATCHES, after=after, limit=wanted)
+        whole = len(ids) < wanted
+        after = ids[-1] if ids else after
+        entries = await asyncio.gather(*(find_entry(context.store, tenant, id) for id in ids))
+        found += [entry for entry in entries if entry]
+    shown = await concurrently(Glance(context.client).at, found[:limit], _PARALLEL)
+    return JSONResponse(as_list([wire(one) for one in shown], more=len(found) > limit))
+
+
+async def cancel(request: Request) -> Response:
+    """Ask a batch to stop. It keeps the rows that are finished; a second request is fine."""
+    context, entry = context_of(request), await _entry(request)
+    glance = Glance(context.client, thorough=True)
+    shown = await glance.at(entry)
+    if shown.status in (GatewayStatus.CANCELLED, GatewayStatus.CANCELLING):
+        return JSONResponse(wire(shown))
+    if shown.status.ended:
+        raise ApiError(409, f"Cannot cancel a batch with status '{shown.status}'.")
+    batch = entry.request
+    handle = context.client.temporal.get_workflow_handle(workflow_id(batch.tenant, batch.id))
+    with translated(context.client.temporal, batch.id):
+        try:
+            await handle.signal("cancel", {"requested_by": "gateway"})
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            # It has ended since, and the answer says as what.
+    shown = await glance.at(await _entry(request))
+    if not shown.status.ended and shown.status is not GatewayStatus.CANCELLING:  # no worker answers
+        update = {"status": GatewayStatus.CANCELLING, "cancelling_at": int(time.time())}
+        shown = shown.model_copy(update=update)
+    return JSONResponse(wire(shown))
+
+
+async def _entry(request: Request) -> BatchEntry:
+    batch_id = request.path_params["batch_id"]
+    entry = await find_entry(context_of(request).store, tenant_of(request).name, batch_id)
+    if entry is None:
+        raise ApiError(404, f"No batch found with id '{batch_id[:100]}'.")
+    return entry
+
+
+def wire(shown: BatchObject) -> dict[str, Any]:
+    """Return a batch in OpenAI's shape."""
+    found = shown.model_dump(mode="json")
+    if shown.errors is not None and shown.errors.total is None:
+        del found["errors"]["total"]
+    return found

@@ -1,25 +1,32 @@
-"""The gateway's batches without its door: files put into the store, and the workflow started by hand."""
+"""The gateway's batches: through its door, and without it, by files put into the store and workflows started by hand."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from openai import AsyncOpenAI
 from temporalio.client import WorkflowHandle
 
 from durabatch.activities.gateway.files import find, register
 from durabatch.activities.gateway.intake import read_entry
 from durabatch.activities.store import Store
+from durabatch.clients.client import BatchClient
 from durabatch.contract.gateway import FileRecord
 from durabatch.contract.gateway_batch import BatchEntry, BatchObject, GatewayBatch, workflow_id
 from durabatch.contract.gateway_layout import Listed, content_path, index_path, make_id
+from durabatch.gateway.app import create_app
+from durabatch.gateway.context import Context
+from durabatch.gateway.server import serving
+from durabatch.workers import Settings
 from durabatch.workflows import GatewayBatchWorkflow
 from durabatch.workflows.gateway_state import GatewayStart
 
-from .house import House, asked
+from .house import KEY, House, asked
 
 TENANT = "search"
 
@@ -44,7 +51,7 @@ class Desk:
 
     async def upload(self, rows: Sequence[Mapping[str, Any]] | bytes, purpose: str = "batch") -> str:
         """Put a file into the store, and return its id."""
-        data = rows if isinstance(rows, bytes) else b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        data = rows if isinstance(rows, bytes) else jsonl(rows)
         file_id = new_id(Listed.FILES)
         await self.store.write(content_path(self.tenant, file_id), data)
         record = FileRecord(id=file_id, bytes=len(data), created_at=0, filename="in.jsonl", purpose=purpose)
@@ -95,3 +102,30 @@ class Desk:
         data = await self.store.read(content_path(self.tenant, file_id))
         assert record.bytes == len(data)
         return [json.loads(one) for one in data.splitlines()]
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(
+    house: House, gateway: str = "", *, provider: str | None = "sandbox", key: str = "any"
+) -> AsyncIterator[AsyncOpenAI]:
+    """Serve a gateway of this house over HTTP; yield an official client that checks every answer strictly.
+
+    Args:
+        gateway: lines of `[gateway]`.
+        provider: as `durabatch gateway --provider`.
+        key: the client's.
+    """
+    config = house.settings.source
+    assert config is not None
+    config.write_text(f"{config.read_text()}[gateway]\n{gateway}\n")
+    house.settings = Settings.load(config, {"KEY": KEY})
+    client = BatchClient(house.client, str(house.store), task_queue=house.task_queue)
+    async with (
+        serving(create_app(Context(house.settings, client, provider)), "127.0.0.1", 0) as url,
+        AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, _strict_response_validation=True) as openai,
+    ):
+        yield openai
+
+
+def jsonl(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)

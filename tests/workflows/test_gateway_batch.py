@@ -11,7 +11,7 @@ from temporalio.client import WorkflowFailureError
 from durabatch.contract.gateway_batch import BatchObject, GatewayStatus, inner_id
 from durabatch.workflows import GatewayBatchWorkflow
 from support.gateway import Desk, line
-from support.house import House
+from support.house import House, asked
 
 SLOW = {"finish_after_polls": 100_000, "cancel_fraction": 0.34}
 
@@ -115,7 +115,7 @@ async def test_a_workflow_that_was_terminated_joins_its_batch_and_buys_nothing_t
         first = await desk.start(batch)
         while not await house.batches():
             await asyncio.sleep(0.05)
-        await first.terminate("by an operator")
+        await asked(lambda: first.terminate("by an operator"))
         await desk.store.delete(f"~gateway/{batch.tenant}/files/{batch.input_file_id}/meta.json")
         second = await desk.start(batch)
         while (await desk.shown(second)).status is GatewayStatus.VALIDATING:
@@ -135,7 +135,8 @@ async def test_a_batch_that_was_terminated_below_it_goes_on(house: House) -> Non
         handle = await desk.start(batch)
         while not await house.batches():
             await asyncio.sleep(0.05)
-        await house.client.get_workflow_handle(inner_id(batch.tenant, batch.id)).terminate("by an operator")
+        inner = house.client.get_workflow_handle(inner_id(batch.tenant, batch.id))
+        await asked(lambda: inner.terminate("by an operator"))
         await house.admin.settings(finish_after_polls=0)
         ended = await handle.result()
     assert (ended.status, ended.request_counts.completed) == (GatewayStatus.COMPLETED, 3)
