@@ -80,33 +80,27 @@ async def test_a_file_that_is_not_there_fails_the_batch_later(house: House) -> N
     assert (ended.errors.data[0].param, ended.errors.data[0].code) == ("file_id", "invalid_request")
 
 
-@pytest.mark.parametrize(
-    ("order", "param", "code"),
-    [
-        ({"endpoint": "/v1/nothing"}, "endpoint", "invalid_value"),
-        ({"completion_window": "25h"}, "completion_window", "invalid_value"),
-        ({"input_file_id": "../x"}, "input_file_id", "invalid_value"),
-        ({"input_file_id": 7}, "input_file_id", "invalid_type"),
-        ({"input_file_id": None}, "input_file_id", "missing_required_parameter"),
-        ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
-        ({"metadata": {"a": "x" * 513}}, "metadata.a", "string_above_max_length"),
-        ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "object_above_max_properties"),
-        ({"provider": "claude"}, "provider", "invalid_value"),
-        ({"idempotency_key": ""}, "idempotency_key", "invalid_value"),
-        (
-            {"output_expires_after": {"anchor": "created_at", "seconds": 1}},
-            "output_expires_after.seconds",
-            "invalid_value",
-        ),
-    ],
-)
-async def test_an_order_that_is_wrong_is_refused_and_leaves_nothing(
-    house: House, order: dict[str, Any], param: str, code: str
-) -> None:
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"endpoint": "/v1/nothing"}, "endpoint", "invalid_value"),
+    ({"completion_window": "25h"}, "completion_window", "invalid_value"),
+    ({"input_file_id": "../x"}, "input_file_id", "invalid_value"),
+    ({"input_file_id": 7}, "input_file_id", "invalid_type"),
+    ({"input_file_id": None}, "input_file_id", "missing_required_parameter"),
+    ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
+    ({"metadata": {"a": "x" * 513}}, "metadata.a", "string_above_max_length"),
+    ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "object_above_max_properties"),
+    ({"provider": "claude"}, "provider", "invalid_value"),
+    ({"idempotency_key": ""}, "idempotency_key", "invalid_value"),
+    ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, "output_expires_after.seconds", "invalid_value"),
+]
+
+
+async def test_an_order_that_is_wrong_is_refused_and_leaves_nothing(house: House) -> None:
     async with open_gateway(house) as client:
-        with pytest.raises(openai.BadRequestError) as refused:
-            await client.post("/batches", body={"input_file_id": "file-x", **ORDER, **order}, cast_to=object)
-        assert (refused.value.param, refused.value.code) == (param, code)
+        for order, param, code in WRONG:
+            with pytest.raises(openai.BadRequestError) as refused:
+                await client.post("/batches", body={"input_file_id": "file-x", **ORDER, **order}, cast_to=object)
+            assert (refused.value.param, refused.value.code) == (param, code)
         assert [one.id async for one in client.batches.list()] == []
 
 

@@ -1,4 +1,4 @@
-"""The gateway's batches: through its door, and without it, by files put into the store and workflows started by hand."""
+"""The gateway's batches: through its door, and by files put into the store and workflows started by hand."""
 
 from __future__ import annotations
 
