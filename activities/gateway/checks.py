@@ -119,6 +119,8 @@ def _explained(
             message = f"This line is not parseable as valid JSON. It {error.reason}."
             return LineRefused([LineError(code="invalid_json_line", message=message)])
     found = _any(data)
+    if custom_id is None and isinstance(found, dict) and isinstance(found.get("custom_id"), str):
+        custom_id = found["custom_id"]
     errors = list(_problems(found, endpoint)) if isinstance(found, dict) else [_NO_OBJECT]
     if not errors and isinstance(error, RowRefused):
         what = f"'{error.field}' " if error.field else "This line "
