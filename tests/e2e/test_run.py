@@ -34,6 +34,26 @@ def test_a_run_without_anything_gives_its_result_and_a_second_one_buys_nothing(t
     assert shown.out.startswith("r0\tYou said: Say hi.")
 
 
+def test_a_local_model_needs_three_lines_and_no_key(workspace: Workspace) -> None:
+    config = workspace.folder / "durabatch.toml"
+    url = workspace.admin.url
+    config.write_text(f'[providers.local]\nkind = "openai"\nmode = "direct"\nbase_url = "{url}/v1"\n')
+    rows = workspace.rows("Say hi.", "And bye.")
+    options = ("--provider", "local", "--model", "llama3.2")
+    ended = workspace.run("run", rows, *options, "--output", "results.jsonl", KEY="")
+    assert ended.code == 0, ended.err
+    for words in ("2 rows sent one by one, at the list price", "llama3.2", "unknown"):
+        assert words in ended.out
+    assert statuses((workspace.folder / "results.jsonl").read_text()) == [("r0", "succeeded"), ("r1", "succeeded")]
+    assert workspace.bought() == []
+    again = workspace.run("run", rows, *options, "--json")
+    assert again.facts["direct"] == {"rows": 2, "cost_usd": None}
+    assert asyncio.run(workspace.admin.live())["calls"] == 2
+    refused = workspace.run("run", rows, *options, "--mode", "dirct")
+    assert (refused.code, refused.out) == (1, "")
+    assert "mode" in refused.err
+
+
 def test_a_killed_run_goes_on_where_it_was_when_it_is_given_again(workspace: Workspace) -> None:
     workspace.provider(batch_seconds=3600)
     rows = workspace.rows("one", "two", "three")
