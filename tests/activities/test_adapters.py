@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from durabatch.activities.direct.calls import Calls
 from durabatch.activities.prices import Prices
 from durabatch.activities.providers import (
     Content,
@@ -30,7 +31,7 @@ from durabatch.activities.providers import (
     kinds,
     open_provider,
 )
-from durabatch.activities.providers.base import sealed
+from durabatch.activities.providers.base import LimitNews, LiveCalls, sealed
 from durabatch.activities.rows import RowRefused, parse
 from durabatch.contract import (
     AnswerLost,
@@ -74,12 +75,18 @@ KINDS = {
 class Account:
     """One account at the sandbox, called by an adapter as the steps call it."""
 
-    def __init__(self, sandbox: Sandbox, kind: str, provider: Provider) -> None:
+    def __init__(self, sandbox: Sandbox, kind: str, provider: Provider, settings: ProviderSettings) -> None:
+        self.settings = settings
         self.sandbox = sandbox
         self.name = kind
         self.kind = KINDS[kind]
         self.provider = provider
         self.spec = BatchSpec(provider="p", input="in", endpoint=self.kind.endpoint, model=self.kind.model)
+
+    @property
+    def live(self) -> LiveCalls:
+        assert self.provider.live is not None
+        return self.provider.live
 
     def prepare(self, text: str, number: int = 0, **spec: Any) -> bytes:
         row = parse(json.dumps({"custom_id": f"row {number}", "input": text}).encode())
@@ -149,7 +156,7 @@ async def opened(sandbox: Sandbox, kind: str, key: str = KEY, **options: Any) ->
     )
     provider = open_provider(settings)
     try:
-        yield Account(sandbox, kind, provider)
+        yield Account(sandbox, kind, provider, settings)
     finally:
         await provider.close()
 
@@ -406,3 +413,120 @@ async def test_accounts_do_not_see_each_other(account: Account) -> None:
         for call in (batches.retrieve(batch.id), batches.cancel(batch.id), other.read(file)):
             with pytest.raises(ProviderNotFound):
                 await call
+
+
+# --- its ordinary endpoints ---
+
+
+async def called(account: Account, text: str, status: int = 200) -> Outcome:
+    """Send a row by itself, and read the line that is made of the answer."""
+    live = account.live
+    calls = Calls(account.settings, live.headers)
+    try:
+        answer = await calls.post(live.url(account.kind.endpoint), {}, live.body(account.prepare(text)))
+    finally:
+        await calls.close()
+    assert answer.status == status
+    line = live.line("sent 0", answer.status, "req_1", answer.body)
+    assert b"\n" not in line
+    return account.provider.rows.outcome(line)
+
+
+async def test_an_answer_to_a_row_is_the_line_that_a_batch_would_have_had(account: Account) -> None:
+    [by_batch] = (await account.outcomes(await account.ended(await account.submit("Say hi.")))).values()
+    alone = await called(account, "Say hi.")
+    assert (alone.custom_id, alone.status, alone.failure) == ("sent 0", RowStatus.SUCCEEDED, None)
+    assert (alone.text, alone.model, alone.tokens) == (by_batch.text, by_batch.model, by_batch.tokens)
+    assert alone.response is not None and alone.response.request_id == "req_1"
+
+
+async def test_a_refusal_of_a_row_has_the_class_that_it_has_in_a_batch(account: Account) -> None:
+    text = "[[sandbox:invalid_request]]"
+    [by_batch] = (await account.outcomes(await account.ended(await account.submit(text)))).values()
+    alone = await called(account, text, 400)
+    assert alone.status is RowStatus.FAILED
+    assert alone.failure is not None and by_batch.failure is not None
+    assert alone.failure.type is by_batch.failure.type is ErrorClass.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, ErrorClass.INVALID_REQUEST),
+        (403, ErrorClass.AUTHENTICATION),
+        (404, ErrorClass.NOT_FOUND),
+        (429, ErrorClass.RATE_LIMITED),
+        (500, ErrorClass.SERVER_ERROR),
+        (504, ErrorClass.TIMEOUT),
+    ],
+)
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>Sorry</html>", b"\xff\x00", b'{"detail": "no"}', b"[" * 50_000, b'{"a": ']
+)
+async def test_whatever_a_refusal_holds_its_status_tells_its_class(
+    account: Account, body: bytes, status: int, kind: ErrorClass
+) -> None:
+    line = account.live.line("a", status, None, body)
+    assert b"\n" not in line
+    found = account.provider.rows.outcome(line)
+    assert (found.custom_id, found.status) == ("a", RowStatus.FAILED)
+    assert found.failure is not None and found.failure.type is kind
+
+
+@pytest.mark.parametrize("body", [b"", b"OK", b'{"id": "x", "choi', b'"text"'])
+async def test_a_success_that_cannot_be_read_is_a_failure_that_is_not_bought_again(
+    account: Account, body: bytes
+) -> None:
+    found = account.provider.rows.outcome(account.live.line("a", 200, None, body))
+    assert found.status is RowStatus.FAILED
+    assert found.failure is not None and found.failure.type is ErrorClass.OTHER
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("timeout", ErrorClass.TIMEOUT),
+        ("connection_error", ErrorClass.SERVER_ERROR),
+        ("exceeds_rate_limit", ErrorClass.INVALID_REQUEST),
+    ],
+)
+async def test_a_row_that_nobody_answered_says_why(account: Account, code: str, kind: ErrorClass) -> None:
+    found = account.provider.rows.outcome(account.live.failed_line("a", code, "It took too long."))
+    assert (found.custom_id, found.status, found.response) == ("a", RowStatus.FAILED, None)
+    assert found.failure is not None
+    assert (found.failure.type, found.failure.code, found.failure.message) == (kind, code, "It took too long.")
+
+
+async def test_what_a_row_may_use_and_has_used_is_read_from_it(account: Account) -> None:
+    body = account.live.body(account.prepare("Say hi.", params={"max_tokens": 77}))
+    assert account.live.output_cap(body) == 77
+    assert account.live.output_cap(b'{"max_tokens": "x"}') is None
+    usage = b'{"usage": {"prompt_tokens": 5, "completion_tokens": 2, "input_tokens": 5, "output_tokens": 2, %b}}'
+    assert account.live.used_tokens(usage % (b'"total_tokens": 7' if account.name == "openai" else b'"x": 1')) == 7
+    assert [account.live.used_tokens(odd) for odd in (b"", b"{}", b'{"usage": {}}', b"[" * 50_000)] == [None] * 4
+
+
+async def test_a_wait_that_is_asked_for_is_heard_where_it_is_meant(account: Account) -> None:
+    live = account.live
+    assert live.limit_news(429, {"retry-after": "7"}).retry_after == 7.0
+    assert live.limit_news(503, {"retry-after-ms": "250"}).retry_after == 0.25
+    assert live.limit_news(200, {"retry-after": "7"}).retry_after is None
+    assert live.limit_news(200, {}) == LimitNews()
+
+
+async def test_a_query_of_the_base_url_goes_with_every_row(sandbox: Sandbox) -> None:
+    for kind, path in (
+        ("openai", "/openai/deployments/gpt/chat/completions"),
+        ("anthropic", "/openai/deployments/gpt/v1/messages"),
+    ):
+        settings = ProviderSettings(
+            name="p",
+            kind=kind,
+            base_url="https://x.openai.azure.com/openai/gpt?api-version=2026-01-01",
+            api_key=SecretStr(KEY),
+        )
+        provider = open_provider(settings)
+        assert provider.live is not None
+        url = provider.live.url("/v1/chat/completions")
+        assert url == f"https://x.openai.azure.com{path}?api-version=2026-01-01"
+        await provider.close()

@@ -226,3 +226,34 @@ async def test_answers_to_other_rows_are_not_taken(desk: Desk) -> None:
         (desk.path("attempt-1") / kept).write_bytes(json.dumps({**index, "rows": "0" * 16}).encode() + b"\n" + line)
         assert await desk.run_rows() == Ran(rows=1, kept=1)
         assert endpoint.calls == {"a": 2}
+
+
+async def test_a_row_loses_no_try_to_an_endpoint_that_is_away(desk: Desk) -> None:
+    async with live_endpoint(lambda text, times: Say() if times > 5 else Say(503, b"{}")) as endpoint:
+        await begin(desk, endpoint, ["a"])
+        assert await desk.run_rows() == Ran(rows=1, kept=1)
+        assert await desk.collect() == Collected(lines=1, succeeded=1)
+        assert endpoint.calls == {"a": 6}
+
+
+@pytest.mark.slow  # it is patient for 20 s
+async def test_a_run_ends_and_says_why_when_nobody_listens(desk: Desk) -> None:
+    async with live_endpoint() as endpoint:
+        await begin(desk, endpoint, ["a", "b"])
+    ran = await desk.run_rows()
+    assert (ran.rows, ran.kept) == (2, 0)
+    assert ran.reason == (
+        "Provider gpt cannot be reached: connection refused, so nothing listens there; is it running, and is its "
+        "base_url right?"
+    )
+    assert await desk.collect() == Collected(lines=0)
+
+
+async def test_where_configured_a_call_says_its_id_as_an_idempotency_key(desk: Desk) -> None:
+    async with live_endpoint() as endpoint:
+        await begin(desk, endpoint, ["a"], idempotency_key=True, headers={"X-Team": "search"})
+        await desk.run_rows()
+        [head] = endpoint.headers
+    assert head["idempotency-key"] == head["x-client-request-id"] != ""
+    assert (head["authorization"], head["x-team"]) == ("Bearer sk-test", "search")
+    assert head["content-type"] == "application/json"
