@@ -37,12 +37,14 @@ from durabatch.contract import (
     Unpriced,
     Usage,
 )
+from durabatch.workers.gateway_settings import GatewayKey, GatewayRoute, GatewaySettings
 from durabatch.workers.settings import StoreSettings, WorkerSettings
 
 #: What users write; its defaults are shown.
 ASKED: tuple[type[BaseModel], ...] = (
     *(BatchSpec, PollPolicy, RetryPolicy, Limits, OnComplete),
     *(StoreSettings, WorkerSettings, ProviderSettings),
+    *(GatewaySettings, GatewayKey, GatewayRoute),
 )
 #: What Durabatch writes; all of its fields are always there.
 TOLD: tuple[type[BaseModel], ...] = (
@@ -123,6 +125,8 @@ def default(field: FieldInfo) -> str:
         return duration(value)
     if isinstance(value, BaseModel):
         return "see below"
+    if value and isinstance(value, tuple) and all(isinstance(one, str) for one in value):
+        return ", ".join(f"`{one}`" for one in value)
     if isinstance(value, tuple | dict):
         return "see below" if value else "empty"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
