@@ -72,6 +72,14 @@ async def bought(desk: Desk, count: int) -> None:
         await asyncio.sleep(0.05)
 
 
+async def test_a_batch_of_direct_mode_has_left_nothing_at_the_provider(desk: Desk) -> None:
+    id = await ended(desk, mode="direct")
+    found, removed = await cleared(desk)
+    assert (reasons(found), found.orphans, found.uploads) == ({id: Reason.OVER}, [], {"stand_in": {}})
+    assert removed.objects > 0
+    assert await names(desk, f"{id}/shards") == [f"{id}/shards/00000/attempt-1/intent"]
+
+
 async def test_a_look_changes_nothing_and_a_removal_leaves_the_results(desk: Desk) -> None:
     id = await ended(desk)
     before = await names(desk)

@@ -69,6 +69,30 @@ async def test_every_phase_of_a_batch_can_be_the_last_of_its_run(moving: House) 
     assert await runs(moving.client, handle.id) >= 16
 
 
+async def test_every_phase_of_direct_mode_can_be_the_last_of_its_run(moving: House) -> None:
+    # The second row fails for good in the first attempt, which tries it three times, and is answered in the second.
+    texts = ["fine", "[[sandbox:server_error times=4]]", "[[sandbox:invalid_request]]"]
+    async with moving.worker():
+        handle = await moving.start(texts, mode="direct")
+        result = await handle.result()
+    assert (result.status, result.counts.succeeded, result.counts.failed) == (BatchStatus.COMPLETED, 2, 1)
+    assert [row["attempts"] for row in moving.results(handle.id)] == [1, 2, 1]
+    live = await moving.admin.live()
+    assert (live["repeated"] - 4, result.repeated) == (0, 0)  # the second row was called five times, on purpose
+    # After the rows of each attempt, between the two, and at the end.
+    assert await runs(moving.client, handle.id) >= 4
+
+
+async def test_rows_left_over_are_finished_directly_in_a_later_run(moving: House) -> None:
+    await moving.admin.fault("batches.create", "batch_outcome", outcome="expired", fraction=0.5, times=1)
+    async with moving.worker():
+        result = await (await moving.start(4, retry={"on_expired": "direct"})).result()
+    assert result.counts.succeeded == 4
+    assert result.direct is not None
+    assert (result.direct.rows, len(await moving.batches())) == (2, 1)
+    assert (await moving.admin.live())["calls"] == 2
+
+
 @pytest.mark.parametrize("fault", ["lost_answer", "reset"])
 async def test_doubt_about_a_create_is_carried(moving: House, fault: str) -> None:
     await moving.admin.fault("batches.create", fault, times=1)
