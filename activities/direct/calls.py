@@ -7,6 +7,7 @@ but for one line: what aiohttp does for each request, whatever it is, costs more
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -93,17 +94,28 @@ class Calls:
         return answer
 
     def _target(self, url: str) -> _Target:
-        where = URL(url, encoded=True)
+        where, proxy = URL(url, encoded=True), None
+        of_proxy: dict[str, str] = {}
+        if self._proxy is not None:
+            proxy = URL(self._proxy)
+            if proxy.user:
+                named = base64.b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode()
+                of_proxy = {"Proxy-Authorization": f"Basic {named}"}
+            proxy = proxy.with_user(None)
         request = aiohttp.ClientRequest(
             "POST",
             where,
             headers=self._headers,
             loop=asyncio.get_running_loop(),
             session=self._session,
-            proxy=None if self._proxy is None else URL(self._proxy),
+            proxy=proxy,
+            proxy_headers=of_proxy,
         )
-        path = url if self._proxy is not None and where.scheme == "http" else where.raw_path_qs
+        path = where.raw_path_qs
         lines = [f"{name}: {value}" for name, value in request.headers.items() if name.lower() not in _OF_THE_BODY]
+        if proxy is not None and where.scheme == "http":  # the proxy reads the request itself; else it has a tunnel
+            path = url
+            lines += [f"{name}: {value}" for name, value in of_proxy.items()]
         return _Target(request, "\r\n".join([f"POST {path} HTTP/1.1", *lines, ""]).encode("ascii"))
 
     async def close(self) -> None:

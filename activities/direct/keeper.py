@@ -10,11 +10,11 @@ from .kept import KeptRows
 
 #: Seconds that an answer waits at most, and bytes of answers that are kept at once.
 _SECONDS = 2.0
-_BYTES = 4 << 20
+_BYTES = 2 << 20
 #: Answers that are kept at once, at least, where that is not for the time.
 _LEAST = 4
 #: Bytes that may wait while others are being written; then no more calls are begun.
-_MOST_BYTES = 32 << 20
+_MOST_BYTES = 8 << 20
 #: Seconds between two looks whether Temporal is there again.
 _LOOK_SECONDS = 0.25
 

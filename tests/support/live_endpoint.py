@@ -51,13 +51,20 @@ class LiveEndpoint:
         self.calls = Counter[str]()  #: By the row's text.
         self.headers: list[dict[str, str]] = []
         self.open = self.most_open = 0
+        self._peers = set[object]()
         self.idle = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """How many connections the calls came by."""
+        return len(self._peers)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body: Any = await request.json()
         text = body["messages"][0]["content"]
         self.calls[text] += 1
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        self._peers.add(request.transport and request.transport.get_extra_info("peername"))
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         self.idle.clear()
@@ -81,7 +88,7 @@ class LiveEndpoint:
 async def live_endpoint(script: Script = lambda text, times: Say()) -> AsyncIterator[LiveEndpoint]:
     """Serve one on loopback."""
     endpoint = LiveEndpoint(script)
-    app = web.Application()
+    app = web.Application(client_max_size=1 << 26)
     app.router.add_post("/v1/chat/completions", endpoint.answer)
     # A handler ends when its client is gone, so that the books say which calls are open.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)

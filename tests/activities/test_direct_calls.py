@@ -1,0 +1,162 @@
+"""One call over HTTP: what is sent, by which way, and in which words it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from pydantic import SecretStr
+
+from durabatch.activities.direct.answer import Answer, NoAnswer
+from durabatch.activities.direct.calls import Calls
+from durabatch.activities.providers import ProviderSettings
+from support.live_endpoint import live_endpoint
+
+BODY = b'{"messages": [{"content": "a"}]}'
+PATH = "/chat/completions"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def listening(talk: Talk) -> AsyncIterator[str]:
+    """Serve connections by hand on loopback; yields host and port."""
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        yield f"{host}:{port}"
+
+
+def saying(answer: bytes, heard: list[bytes]) -> Talk:
+    """Answer each connection once, whatever it asks, and close it."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    return talk
+
+
+async def post(base_url: str, body: bytes = BODY, **headers: str) -> Answer:
+    settings = ProviderSettings(name="p", kind="openai", base_url=base_url, api_key=SecretStr("k"))
+    calls = Calls(settings, {"authorization": "Bearer k"})
+    try:
+        return await calls.post(f"{base_url}{PATH}", headers, body)
+    finally:
+        await calls.close()
+
+
+async def failed(base_url: str) -> NoAnswer:
+    with pytest.raises(NoAnswer) as caught:
+        await post(base_url)
+    return caught.value
+
+
+async def test_connections_are_kept_and_used_again() -> None:
+    async with live_endpoint() as endpoint:
+        settings = ProviderSettings(name="p", kind="openai", base_url=endpoint.url, api_key=SecretStr("k"))
+        calls = Calls(settings, {"authorization": "Bearer k"})
+        try:
+            for number in range(3):
+                answer = await calls.post(f"{endpoint.url}{PATH}", {"x-client-request-id": f"id-{number}"}, BODY)
+                assert (answer.status, answer.headers["X-Request-Id"]) == (200, "req-a")
+        finally:
+            await calls.close()
+        assert [head["x-client-request-id"] for head in endpoint.headers] == ["id-0", "id-1", "id-2"]
+        assert endpoint.connections == 1
+
+
+async def test_a_body_of_many_megabytes_goes_whole() -> None:
+    body = b'{"messages": [{"content": "a"}], "text": "%b"}' % (b"x" * (20 << 20))
+    async with live_endpoint() as endpoint:
+        assert (await post(endpoint.url, body)).status == 200
+        assert endpoint.headers[0]["content-length"] == str(len(body))
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, b"until the end"),
+        (b"HTTP/1.0 200 OK\r\n\r\nold", 200, b"old"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200, b"{}"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200, b"{}"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", 307, b""),
+    ],
+)
+async def test_any_answer_of_http_is_read(answer: bytes, status: int, body: bytes) -> None:
+    async with listening(saying(answer, [])) as where:
+        found = await post(f"http://{where}/v1")
+        assert (found.status, found.body) == (status, body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "the connection broke"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "what it sent is not HTTP; should its base_url begin with https://?"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{", "its answer broke off, or cannot be decompressed"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
+            "its answer broke off, or cannot be decompressed",
+        ),
+    ],
+)
+async def test_what_is_no_answer_is_said_in_words(answer: bytes, words: str) -> None:
+    async with listening(saying(answer, [])) as where:
+        error = await failed(f"http://{where}/v1")
+    assert error.reason.startswith(f"Provider p cannot be reached: {words}")
+    assert not error.unreached
+
+
+async def test_a_server_that_is_not_there_was_not_reached() -> None:
+    async with listening(saying(OK, [])) as where:
+        pass
+    error = await failed(f"http://{where}/v1")
+    assert error.unreached
+    assert "connection refused, so nothing listens there; is it running" in error.reason
+
+
+async def test_a_call_that_is_cancelled_closes_its_connection() -> None:
+    closed = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+        closed.set()
+        writer.close()
+
+    async with listening(talk) as where:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await post(f"http://{where}/v1")
+        await closed.wait()
+
+
+async def test_another_host_is_called_through_the_proxy_and_loopback_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[bytes] = []
+    async with listening(saying(OK, heard)) as proxy, live_endpoint() as endpoint:
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:secret@{proxy}")
+        monkeypatch.setenv("http_proxy", f"http://me:secret@{proxy}")
+        monkeypatch.setenv("no_proxy", "")
+        assert (await post("http://model.example/v1")).body == b"{}"
+        assert (await post(endpoint.url)).status == 200
+    [head] = heard
+    assert head.startswith(b"POST http://model.example/v1/chat/completions HTTP/1.1\r\n")
+    assert b"\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n" in head
+    assert b"Host: model.example\r\n" in head
+
+
+async def test_a_tunnel_is_asked_of_the_proxy_for_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[bytes] = []
+    async with listening(saying(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", heard)) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://{proxy}")
+        error = await failed("https://model.example/v1")
+    assert heard[0].startswith(b"CONNECT model.example:443 HTTP/1.1\r\n")
+    assert b"Bearer" not in heard[0]
+    assert error.unreached
+    assert "the proxy that https_proxy names refused the connection" in error.reason
