@@ -99,7 +99,7 @@ async def openai(file: Path, url: str, in_flight: int) -> int:
 
     room = asyncio.Semaphore(in_flight)
 
-    async with AsyncOpenAI(api_key="sk-bench", base_url=f"{url}/v1", max_retries=0) as client:
+    async with AsyncOpenAI(api_key="sk-bench", base_url=f"{url}/v1", max_retries=0, timeout=3600) as client:
 
         async def one(body: dict[str, Any]) -> None:
             async with room:

@@ -17,13 +17,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROWS, IN_FLIGHT = 600, 16
 
 
-def direct(lab: Lab, endpoint: LiveEndpoint) -> Crew:
+def direct(
+    lab: Lab, endpoint: LiveEndpoint, in_flight: int = IN_FLIGHT, timeout: str = "3s", heartbeat: str = "2s"
+) -> Crew:
     """Hire one worker that runs rows at an endpoint of the test's own."""
-    crew = lab.crew(0)
+    crew = lab.crew(0, timeout=timeout)
     config = lab.folder / f"{crew.name}.toml"
     there = f'base_url = "{lab.admin.url}/v1"'
-    here = f'base_url = "{endpoint.url}"\nmode = "direct"\nmax_concurrent_requests = {IN_FLIGHT}'
-    config.write_text(config.read_text().replace(there, here, 1))
+    here = f'base_url = "{endpoint.url}"\nmode = "direct"\nmax_concurrent_requests = {in_flight}'
+    text = config.read_text().replace(there, here, 1).replace('heartbeat = "2s"', f'heartbeat = "{heartbeat}"', 1)
+    config.write_text(text)
     crew.staff = 1
     return crew
 
@@ -72,3 +75,19 @@ async def test_a_worker_that_stood_still_sends_nothing_more_once_it_has_an_heir(
     assert len(endpoint.calls) == ROWS
     assert max(endpoint.calls.values()) <= 2
     assert again <= result.repeated <= 2 * IN_FLIGHT
+
+
+async def test_a_cancel_is_heard_long_before_a_heartbeat_is_due(tmp_path: Path) -> None:
+    """A thousand calls hang; the SDK would send the next heartbeat, and so hear of the cancel, after 96 s."""
+    calls = 1000
+    async with open_lab(tmp_path) as lab, live_endpoint(lambda text, times: Say(hang=3000.0)) as endpoint:
+        crew = direct(lab, endpoint, in_flight=calls, timeout="50m", heartbeat="2m")
+        order = await crew.start(calls + 100)
+        while endpoint.open < calls:
+            await asyncio.sleep(0.05)
+        await crew.cancel(order)
+        async with asyncio.timeout(60):
+            await endpoint.idle.wait()
+            result = await crew.result(order)
+    assert (result.status, result.counts.canceled) == (BatchStatus.CANCELED, calls + 100)
+    assert (endpoint.open, endpoint.calls.total()) == (0, calls)
