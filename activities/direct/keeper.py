@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
+from ...contract import StoreError
 from ...contract.layout import Run
 from ..lease import Lease, lost_step
 from .kept import KeptRows
@@ -15,8 +17,26 @@ _BYTES = 2 << 20
 _LEAST = 4
 #: Bytes that may wait while others are being written; then no more calls are begun.
 _MOST_BYTES = 8 << 20
+#: Seconds between two tries to write into a store that is away.
+_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 #: Seconds between two looks whether Temporal is there again.
 _LOOK_SECONDS = 0.25
+
+
+async def patiently(lease: Lease, write: Callable[[], Awaitable[None]]) -> None:
+    """Write something, and try again while the store is away: what is in memory would be lost with the step.
+
+    Raises:
+        StoreError: it is away for too long, or the step is to end.
+    """
+    for wait in _WAITS:
+        try:
+            return await write()
+        except StoreError as error:
+            if not error.retryable or lease.unwanted or not lease.sure():
+                raise
+            await asyncio.sleep(wait)
+    await write()
 
 
 class Keeper:
@@ -112,7 +132,7 @@ class Keeper:
         self._writing = len(lines)
         number, self._files = self._files, self._files + 1
         try:
-            await self._kept.keep(self._run, number, lines)
+            await patiently(self._lease, lambda: self._kept.keep(self._run, number, lines))
         except BaseException:
             self._waiting = lines + self._waiting
             raise

@@ -84,7 +84,7 @@ class RunRows:
             batch=batch_of(attempt.scoped_id),
         ) as lane:
             sender = Sender(calls, live, live.url(request.spec.endpoint), settings, lane, kept, run, lease)
-            source = Source(resources, provider, live, rows, request.spec, found.answered)
+            source = Source(resources.store, provider, live, rows, request.spec, found.answered)
             await _to_the_end(sender, source, lease)
         if sender.error is not None:
             if noted is not None and not sender.reached and isinstance(sender.error, _REFUSALS):

@@ -13,6 +13,7 @@ import heapq
 import random
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...contract.layout import Run
@@ -22,7 +23,7 @@ from ..providers.base import LimitNews, LiveCalls
 from .answer import Answer, NoAnswer
 from .breaker import Breaker, is_clear
 from .governor import Lane, Ticket
-from .keeper import Keeper
+from .keeper import Keeper, patiently
 from .kept import UNANSWERED, UNSENT, KeptRows
 from .source import Call, Source
 from .verdict import Verdict, error_of, verdict
@@ -177,7 +178,8 @@ class Sender:
             self._grouped.clear()
             group, self._group = self._group, []
             try:
-                await self._kept.mark(self._run, group[-1].place + 1)
+                place = group[-1].place + 1
+                await patiently(self._lease, partial(self._kept.mark, self._run, place))
             except BaseException:
                 self._group = group + self._group
                 raise

@@ -13,7 +13,7 @@ from ..content import prepare_row, with_data
 from ..estimate import estimate_tokens
 from ..providers import Provider
 from ..providers.base import LiveCalls
-from ..resources import Resources
+from ..store import Store
 from .governor import Ticket
 
 #: Rows, and bytes of them, that are read at a time; as many again wait to be sent.
@@ -53,14 +53,14 @@ class Source:
 
     def __init__(
         self,
-        resources: Resources,
+        store: Store,
         provider: Provider,
         live: LiveCalls,
         rows: AttemptRows,
         spec: BatchSpec,
         answered: Container[int],
     ) -> None:
-        self._resources = resources
+        self._store = store
         self._calls = self._read(provider, live, rows, spec, answered)
 
     async def pieces(self) -> AsyncGenerator[list[Call], None]:
@@ -80,8 +80,8 @@ class Source:
             await asyncio.gather(ahead, return_exceptions=True)
 
     async def _piece(self) -> list[Call]:
-        async with self._resources.row_work:
-            return await asyncio.to_thread(self._take)
+        # Not among the threads that work on rows for minutes: a piece takes milliseconds, and calls wait for it.
+        return await asyncio.to_thread(self._take)
 
     def _take(self) -> list[Call]:
         calls: list[Call] = []
@@ -101,7 +101,7 @@ class Source:
         spec: BatchSpec,
         answered: Container[int],
     ) -> Iterator[Call]:
-        store, format, seal = self._resources.store, provider.rows, rows.seal
+        store, format, seal = self._store, provider.rows, rows.seal
         name = request_name(rows)
         left = ((number, row) for number, row in rows.read_sent(store) if number not in answered)
         for number, row, data in with_data(store, rows.shard, left):

@@ -257,3 +257,20 @@ async def test_where_configured_a_call_says_its_id_as_an_idempotency_key(desk: D
     assert head["idempotency-key"] == head["x-client-request-id"] != ""
     assert (head["authorization"], head["x-team"]) == ("Bearer sk-test", "search")
     assert head["content-type"] == "application/json"
+
+
+async def test_answers_wait_for_a_store_that_is_away(desk: Desk) -> None:
+    async with live_endpoint() as endpoint:
+        await begin(desk, endpoint, ["a", "b", "c"])
+        folder = desk.path("attempt-1")
+        folder.mkdir()
+        (folder / "kept").touch()  # where a folder is to be
+        step = asyncio.create_task(desk.run_rows())
+        while endpoint.calls.total() < 3 or endpoint.open:
+            await asyncio.sleep(0.02)
+        done, _ = await asyncio.wait([step], timeout=3)
+        assert not done
+        (folder / "kept").unlink()
+        assert await step == Ran(rows=3, kept=3)
+        assert await desk.collect() == Collected(lines=3, succeeded=3)
+        assert endpoint.calls == {"a": 1, "b": 1, "c": 1}
