@@ -15,9 +15,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from durabatch.contract import BatchResult, BatchStatus
 from durabatch.contract.names import batch_of
+from durabatch.sandbox.prompt import Prompt, conversation
 
 from .lab import Lab
-from .orders import ENDS, Order, Row
+from .orders import ENDS, MODEL, Order, Row
 
 #: Promise G6.
 LARGEST_PAYLOAD = 64 * 1024
@@ -38,6 +39,7 @@ class Tally:
     rows_twice: int = 0
     orphans: int = 0
     adopted: int = 0
+    calls_repeated: int = 0  #: Of direct mode, as the results count them.
 
 
 async def audit(lab: Lab, ended: dict[Order, BatchResult]) -> Tally:
@@ -45,8 +47,11 @@ async def audit(lab: Lab, ended: dict[Order, BatchResult]) -> Tally:
     tally = Tally()
     books = await _settled_books(lab, ended)
     for order, result in ended.items():
-        book = _Book(order, result, books, tally)
-        book.provider()
+        book = _Book(lab, order, result, books, tally)
+        if order.direct:
+            book.calls()
+        else:
+            book.provider()
         book.results(lab)
         await _history(lab, order, tally)
         tally.batches += 1
@@ -81,7 +86,8 @@ def _account(order: Order) -> str:
 class _Book:
     """One batch against the books and the store."""
 
-    def __init__(self, order: Order, result: BatchResult, books: dict[str, Any], tally: Tally) -> None:
+    def __init__(self, lab: Lab, order: Order, result: BatchResult, books: dict[str, Any], tally: Tally) -> None:
+        self.lab = lab
         self.order = order
         self.result = result
         self.tally = tally
@@ -112,8 +118,20 @@ class _Book:
     def wrong(self, words: str) -> None:
         self.tally.violations.append(f"{self.order.batch_id}: {words}")
 
-    def billed(self, custom_id: str) -> int:
-        return int(self.books["rows"].get(f"{self.account}/{custom_id}", 0))
+    def billed(self, row: Row) -> int:
+        if self.order.direct:  # the books know a call by what it says
+            said = Prompt(MODEL, conversation({"messages": [{"role": "user", "content": row.text}]}, "messages"))
+            return int(self.books["live"]["rows"].get(f"{self.account}/{said.digest}", 0))
+        return int(self.books["rows"].get(f"{self.account}/{row.custom_id}", 0))
+
+    def calls(self) -> None:
+        """Direct mode leaves no provider batch; what was billed twice is counted, unless the server itself died."""
+        if self.mine:
+            self.wrong(f"a batch of direct mode has provider batches: {[batch['id'] for batch in self.mine]}")
+        again = sum(max(0, self.billed(row) - 1) for row in self.order.rows)
+        self.tally.calls_repeated += self.result.repeated
+        if again > self.result.repeated + self.lab.sandbox_deaths * len(self.order.rows):
+            self.wrong(f"{again} calls were billed again, and {self.result.repeated} are counted as repeated")
 
     def provider(self) -> None:
         """One provider batch for each marker, no row billed twice within one, nothing under way, no file left."""
@@ -133,7 +151,7 @@ class _Book:
         if unknown := told - {batch["id"] for batch in self.mine}:
             self.wrong(f"the result names provider batches that are not in the books: {unknown}")
         for row in self.order.rows:
-            times = self.billed(row.custom_id)
+            times = self.billed(row)
             if times > 1:
                 self.tally.rows_twice += 1
                 self.wrong(f"{row.custom_id} ({row.marker}) was billed {times} times")
@@ -183,10 +201,11 @@ class _Book:
         if status != ENDS[row.marker] and not stopped:
             self.tally.rows_lost += 1
             self.wrong(f"{row.custom_id} ({row.marker}) is {status}: {got['error']}")
-        if status == "canceled" and self.billed(row.custom_id):
+        # A call of direct mode that is dropped by a cancel may have been billed.
+        if status == "canceled" and self.billed(row) and not self.order.direct:
             self.tally.rows_lost += 1
             self.wrong(f"{row.custom_id} was paid for and its result thrown away")
-        if status == "succeeded" and not self.billed(row.custom_id):
+        if status == "succeeded" and not self.billed(row):
             self.wrong(f"{row.custom_id} has a result that nobody was billed for")
 
 

@@ -28,7 +28,7 @@ from durabatch.sandbox import SandboxAdmin
 from durabatch.workflows import BatchWorkflow
 from support.house import binary
 
-from .orders import Order
+from .orders import MODEL, Order
 from .processes import Held, Service, quiet_port
 
 T = TypeVar("T")
@@ -40,6 +40,7 @@ class Lab:
     """The processes, and a client of each."""
 
     def __init__(self, folder: Path) -> None:
+        self.sandbox_deaths = 0
         self.folder = folder
         self.address = f"127.0.0.1:{quiet_port()}"
         port = quiet_port()
@@ -83,6 +84,7 @@ class Lab:
         await self._server_ready()
 
     async def kill_sandbox(self) -> None:
+        self.sandbox_deaths += 1
         await self.sandbox.kill()
 
     async def start_sandbox(self) -> None:
@@ -235,9 +237,10 @@ class Crew:
         markers: dict[int, str] | None = None,
         name: str | None = None,
         provider: str = "sandbox",
+        direct: bool = False,
     ) -> Order:
         """Think of a batch, which is not started yet: its failpoints are armed first."""
-        return Order.make(rows, markers or {}, self.key, name, provider)
+        return Order.make(rows, markers or {}, self.key, name, provider, direct)
 
     async def start(self, rows: int = 3, markers: dict[int, str] | None = None, **fields: Any) -> Order:
         """Start a batch."""
@@ -248,7 +251,8 @@ class Crew:
             **{
                 "provider": order.provider,
                 "input": order.write(self.lab.folder / "store"),
-                "model": "gpt-4o-mini",
+                "model": MODEL,
+                "mode": "direct" if order.direct else "batch",
                 "poll": {"first": "0.2s", "factor": 1.2, "maximum": "1s"},
                 "retry": {"max_attempts": 3},
                 **fields,

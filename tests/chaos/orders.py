@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+MODEL = "gpt-4o-mini"
 #: Row markers (see docs/sandbox.md) and how such a row ends in a batch that is let run to its end.
 ENDS = {
     "": "succeeded",
@@ -24,6 +25,12 @@ ENDS = {
     "[[sandbox:content_filtered]]": "failed",
     "[[sandbox:context_length]]": "failed",
 }
+
+
+#: Those that the ordinary endpoint knows as well: the others spoil a provider batch or its lines.
+LIVE = tuple(
+    marker for marker in ENDS if not any(word in marker for word in ("duplicate", "unknown", "skipped", "expired"))
+)
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,17 @@ class Order:
     rows: tuple[Row, ...]
     key: str  #: Of the account that pays.
     provider: str = "sandbox"  #: In the crew's configuration; "claude" is Anthropic's protocol.
+    direct: bool = False  #: Whether its rows are sent one by one.
 
     @classmethod
     def make(
-        cls, rows: int, markers: dict[int, str], key: str, name: str | None = None, provider: str = "sandbox"
+        cls,
+        rows: int,
+        markers: dict[int, str],
+        key: str,
+        name: str | None = None,
+        provider: str = "sandbox",
+        direct: bool = False,
     ) -> Order:
         """Return an order of so many rows, with these markers on some of them."""
         name = name or f"chaos-{uuid.uuid4().hex[:10]}"
@@ -62,6 +76,7 @@ class Order:
             ),
             key=key,
             provider=provider,
+            direct=direct,
         )
 
     def write(self, store: Path) -> str:

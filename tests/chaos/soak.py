@@ -32,7 +32,7 @@ from temporalio.service import RPCError
 
 from chaos.check import Tally, audit
 from chaos.lab import Crew, Lab, open_lab
-from chaos.orders import ENDS, Order
+from chaos.orders import ENDS, LIVE, Order
 from chaos.processes import Held
 from chaos.scenarios import Ended
 from durabatch.contract import LedgerView
@@ -62,6 +62,7 @@ STEPS = (
     "apply",
     "finish",
 )
+DIRECT_STEPS = ("plan", "run_rows", "run_rows", "run_rows", "collect", "settle", "apply", "finish")
 OPS = (
     "files.create",
     "files.list",
@@ -108,7 +109,7 @@ class Soak:
         self.dice = random.Random(seed)
         self.orders = random.Random(f"{seed}/orders")  # apart, so that a disturbance more changes no order
         self.done = Counter[str]()
-        self.crew: Crew = lab.crew(WORKERS, max_enqueued_tokens=str(TOKENS))
+        self.crew: Crew = lab.crew(WORKERS, max_enqueued_tokens=str(TOKENS), max_concurrent_requests="16")
         self.under_way: dict[Order, asyncio.Task[Any]] = {}
         self.ended: Ended = {}
         self.started = 0
@@ -119,7 +120,7 @@ class Soak:
 
     async def run(self) -> Tally:
         # A listing shows a new batch half a second late: less than `listing_lag`, and as real ones do.
-        await self.lab.admin.settings(batch_seconds=2, cancel_polls=1, list_lag_seconds=0.5)
+        await self.lab.admin.settings(batch_seconds=2, cancel_polls=1, list_lag_seconds=0.5, live_seconds=0.3)
         buyer = asyncio.create_task(self._buy())
         nurse = asyncio.create_task(self._nurse())
         while self.disturbed < self.wanted and not buyer.done():
@@ -160,14 +161,16 @@ class Soak:
         draw = self.orders
         rows = draw.randint(20, 200)
         # A provider batch in which no row was run at all is asked for its results for minutes: longer than this waits.
-        worse = [marker for marker in ENDS if marker not in ("", "[[sandbox:skipped]]")]
+        provider, direct = (("sandbox", False), ("claude", False), ("sandbox", True))[self.started % 3]
+        worse = [marker for marker in (LIVE if direct else ENDS) if marker not in ("", "[[sandbox:skipped]]")]
         markers = {n: draw.choice(worse) for n in range(rows) if draw.random() < 0.06}
-        provider = ("sandbox", "claude")[self.started % 2]
-        order = self.crew.order(rows, markers, f"soak-{self.seed}-{self.started:04d}", provider)
+        order = self.crew.order(rows, markers, f"soak-{self.seed}-{self.started:04d}", provider, direct)
         limits = {"max_rows": max(10, rows // 3)} if draw.random() < 0.2 else {}
         if draw.random() < 0.4:
             what = draw.choice(("kill", "kill", "kill", "stop"))
-            self.lab.arm(order, draw.choice(STEPS), draw.choice(("before", "after")), what=what)
+            self.lab.arm(
+                order, draw.choice(DIRECT_STEPS if direct else STEPS), draw.choice(("before", "after")), what=what
+            )
         cancel_after = draw.uniform(0, 12) if draw.random() < 0.12 else None
         self.started += 1
         self.all_orders.append(order)
