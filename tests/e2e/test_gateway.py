@@ -6,8 +6,11 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
+import re
 import signal
 import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ import httpx2
 import openai
 import pytest
 
+from durabatch.workers.embedded import temporal_server
 from support.workspace import TIME_LIMIT, Workspace, finish
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +46,37 @@ def gateway(here: Workspace, *options: str, host: str = "127.0.0.1") -> Iterator
 
 def client(base_url: str, key: str = "any") -> openai.OpenAI:
     return openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, _strict_response_validation=True)
+
+
+def test_one_command_is_enough_for_the_official_client(workspace: Workspace) -> None:
+    lines = [{"custom_id": f"r{number}", **LINE, "body": BODY} for number in range(3)]
+    (workspace.folder / "requests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with gateway(workspace, "--provider", "sandbox") as (base_url, _):
+        environ = {**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "any"}
+        done = subprocess.run(
+            [sys.executable, ROOT / "examples" / "openai_client.py"],
+            cwd=workspace.folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT,
+        )
+        assert done.returncode == 0, done.stderr
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [row["custom_id"] for row in rows] == ["r0", "r1", "r2"]
+        assert all(row["response"]["body"]["choices"] for row in rows)
+        ready = httpx2.get(base_url.removesuffix("v1") + "readyz")
+        assert ready.json() == {"status": "ok", "store": "ok", "temporal": "ok"}
+    assert not temporal_server(workspace.folder / ".durabatch").alive()
+
+
+def test_the_readme_shows_the_lines_of_the_example() -> None:
+    example = (ROOT / "examples" / "openai_client.py").read_text()
+    shown = re.findall(
+        r"^```python\n(from openai import OpenAI\n.*?)^```$", (ROOT / "README.md").read_text(), re.S | re.M
+    )
+    assert len(shown) == 1
+    assert shown[0].replace("\n\n", "\n") in example.replace("\n\n", "\n")
 
 
 def test_a_gateway_that_is_killed_in_an_upload_leaves_no_file_and_others_go_on(served: Workspace) -> None:
