@@ -1,7 +1,8 @@
 """Whether the endpoint answers at all: when it does not, calls stop but for a probe now and then. Pure.
 
 One row can fail again and again by its own fault, so only failures of several rows, or such as no row can cause (no
-connection, 502, 503), speak of the endpoint.
+connection, 502, 503), speak of the endpoint. Failures in which a server may have worked on the row until somebody's
+patience was over (`may_have_cost`) do not: rows that are slow would be sent, and paid for, again and again.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ _ROWS = 5
 #: Seconds until the first probe, and between the later ones at most; each wait is twice the one before.
 _FIRST_PROBE = 0.5
 _LAST_PROBE = 8.0
+#: Statuses by which a server, or what stands before it, says that it waited for too long: 524 is Cloudflare's.
+_TOO_SLOW = frozenset({408, 504, 524})
 #: Statuses by which a server, or what stands before it, says that nobody is there to answer: Cloudflare's 520 to 527,
 #: Anthropic's 529.
-_NOBODY_THERE = frozenset({502, 503, 529, *range(520, 528)})
+_NOBODY_THERE = frozenset({502, 503, 529, *range(520, 528)}) - _TOO_SLOW
 
 
 def is_clear(status: int) -> bool:
     """Return whether a status says that the endpoint is not there, whatever the row."""
     return status in _NOBODY_THERE
+
+
+def may_have_cost(status: int) -> bool:
+    """Return whether a failure says that a server may have worked on the row all the same."""
+    return status in _TOO_SLOW
 
 
 class Breaker:
@@ -67,6 +75,13 @@ class Breaker:
         self.opened_at = now
         self._probe_at = now + max(self._wait, wait or 0.0)
         return True
+
+    def undecided(self, now: float) -> None:
+        """Note a failure that says nothing of the endpoint; where it was that of a probe, another one follows."""
+        if self._probing:
+            self._probing = False
+            self._wait = min(self._wait * 2, _LAST_PROBE)
+            self._probe_at = now + self._wait
 
     def delay(self, now: float) -> float:
         """Return for how many seconds the next call has to wait; 0 when it may be sent, as a probe where it is open."""

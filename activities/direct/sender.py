@@ -21,7 +21,7 @@ from ..lease import Lease, lost_step
 from ..providers import ProviderSettings
 from ..providers.base import LimitNews, LiveCalls
 from .answer import Answer, NoAnswer
-from .breaker import Breaker, is_clear
+from .breaker import Breaker, is_clear, may_have_cost
 from .governor import Lane, Ticket
 from .keeper import Keeper, patiently
 from .kept import UNANSWERED, UNSENT, KeptRows
@@ -40,6 +40,9 @@ _FIRST_WAIT, _WAIT_FACTOR, _LAST_WAIT = 0.5, 3.0, 30.0
 _PATIENCE = 20.0
 #: Calls that are begun at a time: thousands at once would keep the event loop from everything else for seconds.
 _RAMP = 100
+#: Seconds after which a server may have worked on a call whose connection breaks. Before, it is more likely that
+#: nobody is there: what stands before a dead server often takes connections, and closes them.
+_SLOW = 5.0
 #: Seconds between two looks at the clock.
 _TICK = 0.25
 #: Seconds that calls under way are given when a run ends early, and when it is cancelled.
@@ -219,14 +222,15 @@ class Sender:
             answer = await self._calls.post(self._url, headers, call.body)
         except NoAnswer as error:
             self._lane.done(ticket, None, None)
-            self._failed(call, error.reason, clear=error.unreached)
+            slow = time.monotonic() - call.due + self._timeout > _SLOW
+            self._failed(call, error.reason, clear=error.unreached, spent=slow and not error.unreached)
         except asyncio.CancelledError:
             self._lane.done(ticket, None, None)
             if not call.timed_out:
                 self._fates.append(call.row)
                 raise
             why = f"Provider {self._settings.name} gave no answer within {self._timeout:g} s."
-            self._failed(call, why, clear=False)
+            self._failed(call, why, spent=True)
         except BaseException as error:  # a fault of our own: without it the run would never end
             self.stop(error=error)
         else:
@@ -254,7 +258,8 @@ class Sender:
             self.stop(error=error_of(self._settings, answer))
         elif found is Verdict.FAILED:
             reason = error_of(self._settings, answer).message
-            self._failed(call, reason, clear=is_clear(answer.status), answer=answer, news=news)
+            clear, spent = is_clear(answer.status), may_have_cost(answer.status)
+            self._failed(call, reason, clear=clear, spent=spent, answer=answer, news=news)
         elif found is Verdict.REJECTED:
             self._breaker.succeeded()
             call.rejections += 1
@@ -266,11 +271,28 @@ class Sender:
             self._refused(call, answer)
 
     def _failed(
-        self, call: Call, reason: str, *, clear: bool, answer: Answer | None = None, news: LimitNews | None = None
+        self,
+        call: Call,
+        reason: str,
+        *,
+        clear: bool = False,
+        spent: bool = False,
+        answer: Answer | None = None,
+        news: LimitNews | None = None,
     ) -> None:
-        """Try a row again, if that may help; where the endpoint as a whole is dead, no row has used up a try."""
-        wait = news.retry_after if news else None
-        if self._breaker.failed(call.row, reason, time.monotonic(), clear=clear, wait=wait):
+        """Try a row again, if that may help; where the endpoint as a whole is dead, no row has used up a try.
+
+        Args:
+            clear: whether no row can have caused it.
+            spent: whether the server may have worked on the row, and bill it: that uses up a try whatever it says of
+                the endpoint.
+        """
+        wait, now = news.retry_after if news else None, time.monotonic()
+        self.retry_after = wait
+        if spent:
+            call.spent += 1
+            self._breaker.undecided(now)
+        elif self._breaker.failed(call.row, reason, now, clear=clear, wait=wait):
             for _, _, other in self._again:
                 other.tries = 0
             for other, found, _, _ in self._held_back:
@@ -278,17 +300,24 @@ class Sender:
                     other.tries = 0
                     self._again_at(other, 0.0)
             self._held_back = [one for one in self._held_back if one[1] is not Verdict.FAILED]
-        self.retry_after = wait
-        call.tries = call.tries + 1 if self._breaker.opened_at is None else 0
-        if call.tries < _TRIES:
-            pause = min(_FIRST_WAIT * _WAIT_FACTOR ** max(0, call.tries - 1), _LAST_WAIT)
+        elif self._breaker.opened_at is None:
+            call.tries += 1
+        if self._breaker.opened_at is not None:
+            call.tries = 0
+        tries = call.tries + call.spent
+        if tries < _TRIES:
+            pause = min(_FIRST_WAIT * _WAIT_FACTOR ** max(0, tries - 1), _LAST_WAIT)
             self._again_at(call, max(wait or 0.0, pause * random.uniform(0.5, 1.0)))
-        elif answer is not None:
-            self._held_back.append((call, Verdict.FAILED, answer.status, self._line(call, answer)))
+            return
+        if answer is not None:
+            status, line = answer.status, self._line(call, answer)
         else:
             code = "timeout" if call.timed_out else "connection_error"
-            line = self._live.failed_line(call.sent_id, code, reason)
-            self._held_back.append((call, Verdict.FAILED, UNANSWERED, line))
+            status, line = UNANSWERED, self._live.failed_line(call.sent_id, code, reason)
+        if spent:
+            self._answer(call, status, line)
+        else:
+            self._held_back.append((call, Verdict.FAILED, status, line))
 
     def _refused(self, call: Call, answer: Answer) -> None:
         """Hold back a refusal that may concern all rows, until it shows whether it does."""

@@ -31,7 +31,8 @@ class Call:
     body: bytes
     tokens: int  #: What it may use at most, as far as that can be estimated.
     place: int = 0  #: Its place in the order of the run, from 0.
-    tries: int = 0  #: Failures that count.
+    tries: int = 0  #: Failures that count, and can be forgiven.
+    spent: int = 0  #: Those by which a server may have worked on it, and bill it.
     rejections: int = 0  #: Answers that there were too many calls.
     ticket: Ticket | None = None  #: Leave to send it.
     due: float = 0.0  #: When its time is over, monotonic.

@@ -274,3 +274,13 @@ async def test_answers_wait_for_a_store_that_is_away(desk: Desk) -> None:
         assert await step == Ran(rows=3, kept=3)
         assert await desk.collect() == Collected(lines=3, succeeded=3)
         assert endpoint.calls == {"a": 1, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("say", [Say(hang=30), Say(504, b"<html><title>504 Gateway Time-out</title></html>"), Say(524)])
+async def test_rows_that_are_too_slow_are_not_sent_and_paid_for_without_end(desk: Desk, say: Say) -> None:
+    rows = [f"row {number}" for number in range(8)]
+    async with live_endpoint(lambda text, times: say) as endpoint:
+        await begin(desk, endpoint, rows, timeout=timedelta(seconds=0.5))
+        assert await desk.run_rows() == Ran(rows=8, kept=8)
+        assert await desk.collect() == Collected(lines=8, succeeded=0)
+        assert endpoint.calls == dict.fromkeys(rows, 3)
