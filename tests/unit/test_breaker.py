@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from durabatch.activities.direct.breaker import Breaker, is_clear
+from durabatch.activities.direct.breaker import Breaker, is_clear, may_have_cost
 
 
 def test_three_failures_that_no_row_can_cause_open_it() -> None:
@@ -68,4 +68,14 @@ def test_a_probe_that_succeeds_closes_it() -> None:
 
 
 def test_gateways_and_overload_speak_of_the_endpoint_and_other_faults_of_the_row() -> None:
-    assert [status for status in (408, 500, 502, 503, 504, 524, 529) if is_clear(status)] == [502, 503, 524, 529]
+    statuses = (408, 500, 502, 503, 504, 522, 524, 529)
+    assert [status for status in statuses if is_clear(status)] == [502, 503, 522, 529]
+    assert [status for status in statuses if may_have_cost(status)] == [408, 504, 524]
+
+
+def test_a_probe_that_says_nothing_is_followed_by_another_one() -> None:
+    breaker = opened()
+    assert breaker.delay(11.0) == 0.0
+    breaker.undecided(12.0)
+    assert breaker.opened_at is not None
+    assert breaker.delay(12.0) == 1.0
