@@ -30,6 +30,7 @@ from durabatch.workflows.decisions import (
     absent_class,
     answered_rows,
     batch_status,
+    direct_margin,
     lengthened,
     outage_delay,
     poll_delay,
@@ -416,3 +417,11 @@ def test_one_child_that_ends_again_and_again_is_followed_for_a_day_and_more() ->
     assert delays[0] == 5 * SECOND
     assert None not in delays
     assert sum((delay for delay in delays if delay), timedelta(0)) > timedelta(hours=20)
+
+
+# --- direct mode takes over ---
+
+
+@pytest.mark.parametrize(("deadline", "minutes"), [(26 * 60, 120), (8 * 60, 120), (60, 15), (1, 0.25)])
+def test_direct_mode_takes_over_two_hours_before_the_deadline_or_a_quarter_of_it(deadline: int, minutes: float) -> None:
+    assert direct_margin(timedelta(minutes=deadline)) == timedelta(minutes=minutes)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from durabatch.activities.modes import check_endpoint, choose_mode
+from durabatch.activities.modes import check_endpoint, check_on_expired, choose_mode
 from durabatch.activities.plan_inputs import plan_inputs, request_digest
 from durabatch.activities.providers import Provider, ProviderSettings, open_provider
 from durabatch.activities.rows import RowRefused
@@ -50,6 +50,15 @@ async def test_a_mode_that_a_provider_does_not_have_is_refused_in_a_sentence() -
         choose_mode(spec(mode="direct"), provider(live=None), SETTINGS)
     with pytest.raises(InvalidSpec, match=r"^Provider gpt has no batch API"):
         choose_mode(spec(mode="batch"), provider(batch_api=None), SETTINGS)
+
+
+async def test_on_expired_is_refused_where_the_endpoint_cannot_be_called_directly() -> None:
+    directly = spec(retry={"on_expired": "direct"})
+    check_on_expired(directly, provider(), Mode.BATCH)
+    check_on_expired(spec(), provider(live=None), Mode.BATCH)
+    for wanted, live in ((directly, None), (directly.model_copy(update={"endpoint": "/v1/audio"}), provider().live)):
+        with pytest.raises(InvalidSpec, match="has no direct mode for /v1/.*: leave retry.on_expired out"):
+            check_on_expired(wanted, provider(live=live), Mode.BATCH)
 
 
 async def test_an_endpoint_is_checked_in_the_mode_that_the_batch_is_run_in() -> None:
