@@ -57,7 +57,7 @@ async def test_on_expired_is_refused_where_the_endpoint_cannot_be_called_directl
     check_on_expired(directly, provider(), Mode.BATCH)
     check_on_expired(spec(), provider(live=None), Mode.BATCH)
     for wanted, live in ((directly, None), (directly.model_copy(update={"endpoint": "/v1/audio"}), provider().live)):
-        with pytest.raises(InvalidSpec, match="has no direct mode for /v1/.*: leave retry.on_expired out"):
+        with pytest.raises(InvalidSpec, match=r"has no direct mode for /v1/.*: leave retry.on_expired out"):
             check_on_expired(wanted, provider(live=live), Mode.BATCH)
 
 
