@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -61,6 +62,10 @@ class Connection:
     embedded: Embedded | None  #: The embedded server, where it is that one.
 
 
+#: Clients whose namespace is known to be there.
+_namespace_found: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
 @asynccontextmanager
 async def connection(
     embed: Embed = Embed.RUNNING,
@@ -106,6 +111,8 @@ async def connection(
             raise TemporalUnavailable(
                 f"Temporal at {address} cannot be reached ({_reason(error)}): is it running, and is its address right?"
             ) from None
+        if own_server is not None:
+            _namespace_found.add(client)  # the server makes it before it answers at all
         yield Connection(client=client, address=address, embedded=own_server)
 
 
@@ -121,8 +128,13 @@ def translated(client: Client, batch_id: str | None = None) -> Iterator[None]:
     address, namespace = client.service_client.config.target_host, client.namespace
     try:
         yield
+        _namespace_found.add(client)
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
+            if client in _namespace_found:  # a busy server says so when it could not read its database in time
+                raise TemporalUnavailable(
+                    f"Temporal at {address} does not find namespace {namespace!r}, which was there before."
+                ) from None
             raise ConfigurationError(
                 f"Temporal at {address} has no namespace {namespace!r}: correct TEMPORAL_NAMESPACE."
             ) from None

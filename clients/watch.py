@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from temporalio.client import Client
 
 from ..activities.store import Store
-from ..contract import BatchNotFound, BatchProgress, DurabatchError
+from ..contract import BatchNotFound, BatchProgress, DurabatchError, Phase
 from .connection import TemporalUnavailable, translated
 from .execution import stored_result, wait_for_ending
 from .progress import batch_progress, final
@@ -32,6 +32,8 @@ async def watch(client: Client, store: Store, batch_id: str) -> AsyncGenerator[B
         if result is None:
             raise
         seen = final(result)
+    except TemporalUnavailable as error:
+        seen = BatchProgress(batch_id=batch_id, phase=Phase.PLANNING, waiting_for=error.message)
     end = asyncio.create_task(wait_for_ending(client, store, batch_id))
     try:
         pause = _LOOK_FIRST

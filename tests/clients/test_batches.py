@@ -13,9 +13,11 @@ from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError, RPCStatusCode
 
 from durabatch import BatchClient
 from durabatch.clients import TemporalUnavailable
+from durabatch.clients.connection import translated
 from durabatch.contract import (
     BatchNotFinished,
     BatchNotFound,
@@ -281,6 +283,18 @@ async def test_a_wrong_namespace_is_told_in_a_sentence(
     async with BatchClient.connect(idle.settings) as client:
         with pytest.raises(ConfigurationError, match="no namespace 'nowhere'"):
             await client.status("any")
+
+
+async def test_a_namespace_that_was_there_before_is_only_out_of_reach(dev_server: str, idle: Desk) -> None:
+    """A busy server says "not found" of a namespace that it could not read from its database in time."""
+    lost = RPCError("Namespace default is not found.", RPCStatusCode.NOT_FOUND, b"")
+    client = await Client.connect(dev_server, data_converter=pydantic_data_converter)
+    with pytest.raises(ConfigurationError, match="no namespace 'default'"), translated(client):
+        raise lost
+    with translated(client):
+        await client.count_workflows()
+    with pytest.raises(TemporalUnavailable, match="namespace 'default', which was there before"), translated(client):
+        raise lost
 
 
 def test_the_door_is_complete_and_cheap() -> None:
