@@ -26,6 +26,7 @@ from temporalio.client import WorkflowHandle
 
 from durabatch.contract import Phase
 from durabatch.contract.ledger import ledger_id
+from durabatch.contract.rates import rates_id
 from durabatch.workflows.decisions import MAX_CHILDREN
 from support.house import KEY, House, asked, connect, dev_server, open_house
 
@@ -366,6 +367,11 @@ async def not_submitted_and_run_directly(house: House) -> Handle:
     return await house.start(6, deadline="20s", retry={"on_expired": "direct"})
 
 
+async def rate_leased(house: House) -> Handle:
+    await house.admin.settings(live_seconds=6)  # longer than a lease of workers that are believed for 3 s
+    return await house.start(2, mode="direct")
+
+
 PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     completed,
     completed_with_failed_rows,
@@ -412,6 +418,7 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     expired_and_finished_directly,
     ended_early_and_finished_directly,
     not_submitted_and_run_directly,
+    rate_leased,
 ]
 #: Paths of a provider whose account may have 1,000 tokens enqueued, which two long rows are most of.
 BOUNDED = {"waited_for_its_turn", "canceled_before_its_turn"}
@@ -461,6 +468,12 @@ async def _workflows(house: House, name: str, handle: Handle) -> list[tuple[str,
         found += [(f"{handle.id}/shards/{n:05d}", f"-shard-{n}") for n in range(3)]
     if name == "more_shards_than_children":  # the batch's own history is like the others', only long
         found = [(f"{handle.id}/shards/00000-00001", "-child")]
+    if name == "rate_leased":
+        rates = rates_id(house.settings.provider("sandbox").fingerprint, "gpt-4o-mini")
+        kept = house.client.get_workflow_handle(rates)
+        while (await asked(lambda: kept.query("rates")))["workers"]:  # until they have given their shares back
+            await asyncio.sleep(0.1)
+        return [(rates, "-ledger")]
     if name in BOUNDED:
         ledger = ledger_id(house.settings.provider("sandbox").fingerprint, "gpt-4o-mini")
         kept = house.client.get_workflow_handle(ledger)

@@ -53,6 +53,7 @@ PATHS = {
     "waited_for_its_turn",
     "waited_for_its_turn-ledger",
     "canceled_before_its_turn",
+    "rate_leased-ledger",
     "direct_completed",
     "direct_canceled",
     "direct_deadline_and_again",
