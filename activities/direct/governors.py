@@ -11,7 +11,8 @@ from temporalio import activity
 from ...contract.ledger import MIXED
 from ...contract.rates import RateLimits, RatesStart
 from ..providers.settings import ProviderSettings
-from .governor import Governor, Lane
+from .governor import Governor
+from .lane import Lane
 from .rate_lease import RateLedger, TemporalLedger
 
 #: Seconds that a lease lasts; where workers are believed to be alive for less than 20 s of silence, 1.5 times that.

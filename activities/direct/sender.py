@@ -22,9 +22,9 @@ from ..providers import ProviderSettings
 from ..providers.base import LimitNews, LiveCalls
 from .answer import Answer, NoAnswer
 from .breaker import Breaker, is_clear, may_have_cost
-from .governor import Lane, Ticket
 from .keeper import Keeper, patiently
 from .kept import UNANSWERED, UNSENT, KeptRows
+from .lane import Lane, Ticket
 from .source import Call, Source
 from .verdict import Verdict, error_of, verdict
 

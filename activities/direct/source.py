@@ -14,7 +14,7 @@ from ..estimate import estimate_tokens
 from ..providers import Provider
 from ..providers.base import LiveCalls
 from ..store import Store
-from .governor import Ticket
+from .lane import Ticket
 
 #: Rows, and bytes of them, that are read at a time; as many again wait to be sent.
 _PIECE_ROWS = 256

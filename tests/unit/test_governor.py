@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from durabatch.activities.direct.governor import Governor, Lane
+from durabatch.activities.direct.governor import Governor
+from durabatch.activities.direct.lane import Lane
 from durabatch.activities.providers.base import LimitNews
 from durabatch.contract.rates import RateLimits
 from support.rates import Line, World
