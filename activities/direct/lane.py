@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..providers.base import LimitNews
 from .pace import Charge, Costs
 from .turns import Turn
 
-if TYPE_CHECKING:
-    from .governor import Governor
+
+class Share(Protocol):
+    """A worker's share of a rate, as its lanes use it: the governor."""
+
+    @property
+    def most_tokens(self) -> int | None: ...
+
+    def may_send(self, lane: Lane) -> bool: ...
+
+    def send(self, lane: Lane, tokens: float) -> Ticket: ...
+
+    async def wait(self, lane: Lane, tokens: float) -> Ticket: ...
+
+    def done(self, ticket: Ticket, used: int | None, news: LimitNews | None) -> None: ...
+
+    def rejected(self, ticket: Ticket, news: LimitNews) -> None: ...
+
+    def waiting_for(self) -> str | None: ...
+
+    def pause_left(self) -> float | None: ...
 
 
 class Ticket:
@@ -27,7 +45,7 @@ class Ticket:
 class Lane:
     """One running attempt's way to its turns; see `Governors.lane`."""
 
-    def __init__(self, governor: Governor, turn: Turn, costs: Costs, batch: str) -> None:
+    def __init__(self, governor: Share, turn: Turn, costs: Costs, batch: str) -> None:
         self.turn = turn
         self.costs = costs
         self.batch = batch
