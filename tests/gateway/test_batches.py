@@ -221,3 +221,21 @@ async def test_all_batches_are_listed_once_newest_first(house: House) -> None:
             with pytest.raises(openai.BadRequestError) as refused:
                 await client.batches.list(limit=wrong)
             assert refused.value.code == code
+
+
+async def test_rows_may_be_run_directly(house: House) -> None:
+    config = house.settings.source
+    assert config is not None
+    config.write_text(config.read_text().replace("[providers.sandbox]\n", '[providers.sandbox]\nmode = "direct"\n'))
+    async with open_gateway(house) as client, house.worker():
+        data = jsonl([line("r0"), line("r1", "[[sandbox:invalid_request]]"), line("r2")])
+        file = await client.files.create(file=data, purpose="batch")
+        made = await client.batches.create(input_file_id=file.id, **ORDER)
+        ended = await until_ended(client, made.id)
+        assert (ended.status, ended.model) == ("completed", "gpt-4o-mini")
+        assert ended.request_counts and (ended.request_counts.completed, ended.request_counts.failed) == (2, 1)
+        text = (await client.files.content(ended.output_file_id or "")).text
+        (wrong,) = (await client.files.content(ended.error_file_id or "")).text.splitlines()
+    assert [json.loads(one)["custom_id"] for one in text.splitlines()] == ["r0", "r2"]
+    assert json.loads(wrong)["response"]["status_code"] == 400
+    assert await house.batches() == []
