@@ -29,6 +29,7 @@ from .routing import Router
 
 #: The kinds of providers whose answers are not in OpenAI's shape.
 _TRANSLATED = frozenset({"anthropic"})
+_GIVEN_UP = LineError(code="not_started", message="The batch was given up before it was started.")
 
 
 class GatewayIntake:
@@ -45,6 +46,10 @@ class GatewayIntake:
         """
         store, batch = self._resources.store, request.batch
         entry = await read_entry(store, batch)
+        if entry.final is not None and entry.intake is None:
+            # The door gave it up, as Temporal did not answer, and its caller may have created another one.
+            errors = entry.final.errors.data if entry.final.errors else ()
+            return Intake(errors=errors or (_GIVEN_UP,), total_errors=len(errors) or 1)
         if entry.intake is not None:
             return entry.intake.model_copy(update={"result": await self._result(batch)})
         found = await self._check(batch, lease)

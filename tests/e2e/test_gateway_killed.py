@@ -28,7 +28,7 @@ def until(what: Callable[[], bool]) -> None:
     deadline = time.monotonic() + TIME_LIMIT
     while not what():
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.3)
 
 
 @pytest.mark.slow

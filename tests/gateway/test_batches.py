@@ -43,7 +43,7 @@ async def upload(client: AsyncOpenAI, rows: int = 3) -> str:
 
 async def until_ended(client: AsyncOpenAI, batch_id: str) -> Batch:
     while (batch := await client.batches.retrieve(batch_id)).status not in ENDED:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
     return batch
 
 
