@@ -34,7 +34,7 @@ def until(what: Callable[[], bool]) -> None:
 @pytest.mark.slow
 def test_gateway_and_worker_that_are_killed_in_a_batch_buy_nothing_twice(workspace: Workspace) -> None:
     workspace.provider(finish_after_polls=100_000)
-    first, process = begin(workspace)
+    first, process = begin(workspace)  # with the Temporal of its folder, and a worker
     file = first.files.create(file=jsonl([line(f"r{n}") for n in range(20)]), purpose="batch")
     made = first.batches.create(
         input_file_id=file.id,
@@ -44,7 +44,7 @@ def test_gateway_and_worker_that_are_killed_in_a_batch_buy_nothing_twice(workspa
     )
     workspace.until_bought(0)
     process.kill()
-    process.wait()
+    assert finish(process).code == -signal.SIGKILL
 
     workspace.provider(finish_after_polls=0)
     second, process = begin(workspace)
