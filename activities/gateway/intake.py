@@ -18,7 +18,7 @@ from ...contract.gateway_batch import (
     inner_id,
 )
 from ...contract.gateway_layout import content_path, index_path
-from ...contract.layout import result_path
+from ...contract.layout import brought_folder, result_path, short_digest
 from ..lease import Lease
 from ..resources import Resources
 from ..step import in_thread, step
@@ -82,9 +82,13 @@ class GatewayIntake:
             return Intake(errors=tuple(found.errors), total_errors=found.total_errors, rows=found.rows)
         if (wrong := self._unable(found, found.provider, batch.endpoint)) is not None:
             return _refused(wrong)
+        # A copy, which is no more than a second name where storage can: the file may be deleted, or expire, while rows
+        # of it are still to be sent.
+        kept = f"{brought_folder(inner_id(batch.tenant, batch.id), short_digest(batch.input_file_id))}.jsonl"
+        await in_thread(lease, partial(store.concat, kept, [path]))
         return Intake(
             rows=found.rows,
-            input=store.uri(path),
+            input=store.uri(kept),
             provider=found.provider,
             model=found.model if found.other_model is None else None,
             store=await identify(store),

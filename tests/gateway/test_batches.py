@@ -123,6 +123,20 @@ async def test_creates_with_one_idempotency_key_are_one_batch(house: House) -> N
     assert len(await house.batches()) == 1
 
 
+async def test_a_file_that_is_deleted_while_its_batch_runs_is_run_to_its_end(house: House) -> None:
+    async with open_gateway(house) as client, house.worker():
+        rows = [line("fine"), line("again", "[[sandbox:rate_limited times=1]]")]
+        file_id = (await client.files.create(file=jsonl(rows), purpose="batch")).id
+        made = await client.batches.create(input_file_id=file_id, **ORDER)
+        while not await house.batches():
+            await asyncio.sleep(0.05)
+        await client.files.delete(file_id)
+        ended = await until_ended(client, made.id)
+        assert ended.request_counts and (ended.status, ended.request_counts.completed) == ("completed", 2)
+        assert len(await house.batches()) == 2
+    assert not (house.store / "~gateway/default/files" / file_id / "content").exists()
+
+
 async def test_a_batch_is_cancelled_once_however_often_it_is_asked(house: House) -> None:
     await house.admin.settings(finish_after_polls=100_000, cancel_fraction=0.34)
     async with open_gateway(house) as client, house.worker():
