@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from ..contract import ConfigurationError, InvalidInput, InvalidSpec
+from ..contract import ConfigurationError, InvalidInput, InvalidSpec, Mode
 from ..contract.errors import ObjectNotFound, StoreError
 from ..contract.layout import SHARDS, WRITTEN, file_list_path, inline_path, is_written, plan_path, result_path
 from ..contract.names import batch_of, check_batch_id, scoped
@@ -184,6 +184,7 @@ class Plan:
             execution=request.execution,
             store=identity,
             mode=limits.mode,
+            batch_share=self._batch_share(request.spec.provider, provider),
         )
         await lease.hold()
         try:
@@ -201,6 +202,10 @@ class Plan:
                 await withdraw(store, path)
         await store.write(plan_path(root), _encode(plan))
         return plan
+
+    def _batch_share(self, name: str, provider: Provider) -> str:
+        direct = provider.batch_api is None or self._resources.settings(name).mode is Mode.DIRECT
+        return "" if direct else str(self._resources.prices(name).share)
 
     async def _input(self, request: PlanRequest, root: str) -> tuple[File, ...]:
         """Return the files of the input; rows given inline are put into the store first."""

@@ -30,7 +30,7 @@ class Prices:
 
     def __init__(self, provider: str, discount: float) -> None:
         self._provider = provider
-        self._paid = 1 - Fraction(str(discount))
+        self.share = 1 - Fraction(str(discount))  #: What a batch costs of the list price.
 
     def list_cost(
         self, model: str | None, tokens: RowTokens | None, cache_writes: CacheWrites | None = None
@@ -85,7 +85,7 @@ class Prices:
         """Return what is paid for something of this list price, both in picodollars; in direct mode all of it."""
         if mode is Mode.DIRECT:
             return list_cost
-        return list_cost * self._paid.numerator // self._paid.denominator
+        return list_cost * self.share.numerator // self.share.denominator
 
 
 def dollars(pico: int) -> str:

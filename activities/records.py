@@ -105,6 +105,9 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     execution: str  #: The run that was started and last went by this plan.
     store: str  #: The identity of the store that it was planned in.
     mode: Mode = Mode.BATCH  #: How its shards are run, for good: what was bought is looked for where it was bought.
+    #: What the provider's batches cost of the list price, such as "1/2"; "" where it runs none, and in plans of older
+    #: versions. It is for clients, which may not have the provider's configuration.
+    batch_share: str = ""
 
 
 class SettledRecord(Settled):

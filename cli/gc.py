@@ -209,6 +209,7 @@ def _removable(found: Findings, rest: timedelta, results: bool, again: frozenset
     what = {
         Reason.OVER: f"{which} of batches that ended {_days(rest)} ago or earlier",
         Reason.ABANDONED: f"all of batches that left no result, {untouched}",
+        Reason.TRIED: "all of tries that were killed",
         Reason.UNFINISHED: f"all of batches that left no result, and what they bought, {untouched}",
     }
     groups = []

@@ -1,10 +1,10 @@
-"""`run` and `submit`: from a file of requests to a batch."""
+"""`run`, `submit` and `try`: from a file of requests to a batch, or to the results of some rows."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ import typer
 from .spec_options import SpecOptions, with_spec_options
 from .terminal import print_json, print_message, print_output, run_async
 from .terminal import settings as read_settings
+from .trying import Trying
 
 if TYPE_CHECKING:
     from ..clients.start import Started
@@ -42,21 +43,58 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example:  durabatch run requests.jsonl --provider openai --model gpt-4o-mini -o results.jsonl")(
         run
     )
+    app.command("try", epilog="Example:  durabatch try requests.jsonl --provider openai --model gpt-4o-mini -n 20")(
+        try_
+    )
     app.command(epilog="Example:  durabatch submit requests.jsonl --provider openai --id nightly-2026-01-31")(submit)
 
 
 @with_spec_options
-def run(input: Input, options: SpecOptions, output: Output = None, json_: Json = False) -> None:
+def run(
+    input: Input,
+    options: SpecOptions,
+    output: Output = None,
+    try_: Annotated[
+        int | None,
+        typer.Option("--try", metavar="N", help="Run N rows directly first, show what came of them, and ask."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --try: go on without asking.")] = False,
+    json_: Json = False,
+) -> None:
     """Run a batch to its end: submit, watch, write results.
 
     The same command again joins the same batch: one that was interrupted goes on, one that has ended shows its result.
     With no Temporal configured, an embedded one runs for as long as the command does.
 
-    Exit code: 0 if every row succeeded, 3 if some did not, 4 if it was cancelled, 1 on an error.
+    Exit code: 0 if every row succeeded, 3 if some did not, 4 if it was cancelled or not agreed to, 1 on an error.
     """
     _check_output(output)
+    trying = None if try_ is None else Trying(count=try_, only=False, yes=yes)
+    if trying is not None:
+        trying.check()
     with _local(input) as requests:
-        raise typer.Exit(run_async(_run(requests, options, output, json_)))
+        raise typer.Exit(run_async(_run(requests, options, output, trying, json_)))
+
+
+@with_spec_options
+def try_(
+    input: Input,
+    options: SpecOptions,
+    count: Annotated[int, typer.Option("--rows", "-n", help="How many rows to try, 1,000 at most.")] = 20,
+    first: Annotated[bool, typer.Option("--first", help="The first rows, not rows of all parts of the input.")] = False,
+    json_: Json = False,
+) -> None:
+    """Run some rows now, one by one, and show their answers and what the whole input would cost.
+
+    It leaves nothing behind: `run` with the same options is the batch as if nothing had been tried. Options that
+    concern a batch as a whole, such as --id, change nothing here.
+
+    Exit code: 0 if every row succeeded, 3 if some did not, 4 if it was cancelled, 1 on an error.
+    """
+    trying = Trying(count=count, first=first)
+    trying.check()
+    with _local(input) as requests:
+        raise typer.Exit(run_async(_run(requests, options, None, trying, json_)))
 
 
 @with_spec_options
@@ -69,7 +107,9 @@ def submit(input: Input, options: SpecOptions, json_: Json = False) -> None:
         run_async(_submit(requests, options, json_))
 
 
-async def _run(requests: str | Path, options: SpecOptions, output: Path | None, as_json: bool) -> int:
+async def _run(
+    requests: str | Path, options: SpecOptions, output: Path | None, trying: Trying | None, as_json: bool
+) -> int:
     from ..clients.spec_fields import check_fields
     from ..clients.temporal_config import temporal_config
     from ..workers.embedded import embedded
@@ -98,26 +138,42 @@ async def _run(requests: str | Path, options: SpecOptions, output: Path | None, 
         from .watching import follow
 
         if alone:
-            from .embedded_worker import embedded_worker
+            from . import embedded_worker  # noqa: F401
 
             log_to_file(settings.worker.log_format)
         opened = await stack.enter_async_context(session(Embed.ALWAYS, settings, server))
         if unusable:
-            known = await opened.client.find(requests, provider=provider, id=id, **fields)
+            only = trying is not None and trying.only
+            known = None if only else await opened.client.find(requests, provider=provider, id=id, **fields)
             if known is None or not known.ended:
                 raise unusable
         _introduce(opened, sandbox=sandbox)
+        works = False
+        # Rows of a batch that is bought already tell nothing that it does not.
+        if trying and (trying.only or await opened.client.find(requests, provider=provider, id=id, **fields) is None):
+            await _have_worker(stack, opened, knowing)
+            works = True
+            code = await trying.go(opened.client, requests, options, as_json=as_json)
+            if code is not None:
+                return code
         started = await opened.client.start(requests, provider=provider, id=id, **fields)
         print_message(_greeting(started))
-        if not started.ended:
-            if opened.embedded:
-                await stack.enter_async_context(embedded_worker(opened, knowing))
-            else:
-                await warn_without_worker(opened)
+        if not (started.ended or works):
+            await _have_worker(stack, opened, knowing)
         result = await follow(opened.client, started.id, _farewell(started.id, kept=opened.embedded))
         failure = await opened.client.failure(started.id)
         copied = await copy_results(opened.client.store, result, output) if output and result.results else None
         return print_result(result, failure, copied, as_json=as_json)
+
+
+async def _have_worker(stack: contextlib.AsyncExitStack, opened: Session, knowing: Awaitable[Settings] | None) -> None:
+    """Run a worker beside the embedded Temporal for as long as the command runs; elsewhere say so if there is none."""
+    if not opened.embedded:
+        await warn_without_worker(opened)
+        return
+    from .embedded_worker import embedded_worker
+
+    await stack.enter_async_context(embedded_worker(opened, knowing))
 
 
 def _unusable(settings: Settings, provider: str) -> ConfigurationError | None:

@@ -68,8 +68,8 @@ def result_text(result: BatchResult, failure: DurabatchError | None, copied: Pat
     if result.cancel_reason or result.canceled_by:
         who = f"by {result.canceled_by}" if result.canceled_by else None
         lines.append(("Cancelled", ": ".join(filter(None, [who, result.cancel_reason]))))
-    lines.append(("Rows", _rows(counts)))
-    lines += _bill(result)
+    lines.append(("Rows", rows_by_status(counts)))
+    lines += bill(result)
     if result.started_at and result.ended_at:
         lines.append(("Time", duration((result.ended_at - result.started_at).total_seconds())))
     for number, batch in enumerate(result.provider_batches[:_SHOWN]):
@@ -90,7 +90,7 @@ def result_text(result: BatchResult, failure: DurabatchError | None, copied: Pat
         lines.append(("Why", result.error))
     if 0 < counts.succeeded < counts.total:
         lines.append(("Hint", f"`durabatch results {result.batch_id} --errors` shows the rows that did not succeed"))
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def progress_text(progress: BatchProgress) -> str:
@@ -98,7 +98,7 @@ def progress_text(progress: BatchProgress) -> str:
     if progress.result is not None:
         return result_text(progress.result, None)
     lines = [("Batch", progress.batch_id), ("Phase", progress.phase.value), ("Provider", progress.provider or "?")]
-    lines.append(("Rows", _rows(progress.counts) if progress.counts.total else "not known yet"))
+    lines.append(("Rows", rows_by_status(progress.counts) if progress.counts.total else "not known yet"))
     if progress.shards.total > 1:
         shards = progress.shards
         lines.append(("Shards", f"{shards.ended} of {shards.total} ended, {shards.running} under way"))
@@ -119,7 +119,7 @@ def progress_text(progress: BatchProgress) -> str:
         lines.append(("Last error", progress.last_error))
     if progress.started_at is not None:
         lines.append(("Running for", duration(-seconds_until(progress.started_at))))
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def progress_line(progress: BatchProgress) -> str:
@@ -173,7 +173,8 @@ def money(usd: str) -> str:
     return f"${amount:.{max(2, 3 - amount.adjusted())}f}"
 
 
-def _rows(counts: Counts) -> str:
+def rows_by_status(counts: Counts) -> str:
+    """Return how many rows there are, and how many of them ended how: "20: 19 succeeded, 1 failed"."""
     named = (
         ("succeeded", counts.succeeded),
         ("failed", counts.failed),
@@ -184,7 +185,7 @@ def _rows(counts: Counts) -> str:
     return f"{counts.total:,}{': ' if parts else ''}{', '.join(parts)}"
 
 
-def _bill(result: BatchResult) -> list[tuple[str, str]]:
+def bill(result: BatchResult) -> list[tuple[str, str]]:
     """Return what was used and paid, and what is odd about it."""
     usage, lines = result.usage, list[tuple[str, str]]()
     if usage.input_tokens or usage.output_tokens:
@@ -249,6 +250,7 @@ def _raw(progress: BatchProgress) -> str:
     return progress.provider_status_raw or (progress.provider_status.value if progress.provider_status else "?")
 
 
-def _aligned(lines: list[tuple[str, str]]) -> str:
+def aligned(lines: list[tuple[str, str]]) -> str:
+    """Return names and what is said of them, in two columns."""
     width = max(len(name) for name, _ in lines) + 2
     return "\n".join(f"{name:<{width}}{text}" for name, text in lines)

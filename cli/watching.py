@@ -22,7 +22,7 @@ async def follow(client: BatchClient, id: str, farewell: str) -> BatchResult:
         BatchNotFound: there is no such batch.
     """
     try:
-        with _display() as show:
+        with display() as show:
             async with contextlib.aclosing(client.watch(id)) as progresses:
                 async for progress in progresses:
                     show(progress)
@@ -34,7 +34,8 @@ async def follow(client: BatchClient, id: str, farewell: str) -> BatchResult:
 
 
 @contextlib.contextmanager
-def _display() -> Iterator[Callable[[BatchProgress], None]]:
+def display() -> Iterator[Callable[[BatchProgress], None]]:
+    """Yield what shows where a batch is, for as long as the block lasts."""
     if interactive():
         with _live() as live:
             yield live

@@ -12,17 +12,30 @@ if TYPE_CHECKING:
     from .outcome import BatchOutcome
     from .requests import Requests
     from .start import Started
+    from .tries import Trial
+    from .whole_cost import CostRange
 
-__all__ = ["BatchClient", "BatchOutcome", "BatchRecord", "Requests", "Started", "TemporalUnavailable"]
+__all__ = [
+    "BatchClient",
+    "BatchOutcome",
+    "BatchRecord",
+    "CostRange",
+    "Requests",
+    "Started",
+    "TemporalUnavailable",
+    "Trial",
+]
 
 #: Where each name lives. They are imported on first use, since the command passes here to print its help.
 _HOMES = {
     "BatchClient": "client",
     "BatchOutcome": "outcome",
     "BatchRecord": "listing",
+    "CostRange": "whole_cost",
     "Requests": "requests",
     "Started": "start",
     "TemporalUnavailable": "connection",
+    "Trial": "tries",
 }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -38,6 +38,9 @@ from .result_rows import rows
 from .spec_fields import SpecFields
 from .start import Started, joined, start
 from .watch import watch
+
+if TYPE_CHECKING:
+    from .tries import Trial
 
 
 class BatchClient:
@@ -145,6 +148,38 @@ class BatchClient:
         """
         async with gathered(requests, self.store) as rows:
             return await joined(self.temporal, self.store, rows, {"provider": provider, **fields}, id)
+
+    async def try_rows(
+        self,
+        requests: Requests,
+        *,
+        provider: str,
+        rows: int = 20,
+        first: bool = False,
+        report: Callable[[BatchProgress], object] | None = None,
+        **fields: Unpack[SpecFields],
+    ) -> Trial:
+        """Run some rows now, in direct mode, and return their results and what all of them would cost.
+
+        It is a small batch of its own. What it stores is removed again, and `create` knows nothing of it afterwards. If
+        the awaiting task is cancelled, so is the try. It takes an hour at most.
+
+        Args:
+            requests, provider, fields: as `create`; of the fields, what concerns the batch as a whole is left out.
+            rows: how many are tried, 1,000 at most; all of them where there are no more.
+            first: whether to try the first rows, rather than rows of all parts of the input.
+            report: called with where the try is, now and then, until it has ended.
+
+        Raises:
+            InvalidSpec: so many rows cannot be tried, the provider has no direct mode, or a field is wrong.
+            DurabatchError: no row was sent; says why. As `create` besides.
+        """
+        from .tries import try_rows  # it brings the price list, which nothing else here needs
+
+        given = {"provider": provider, **fields}
+        return await try_rows(
+            self.temporal, self.store, requests, given, self.task_queue, count=rows, first=first, report=report
+        )
 
     async def status(self, id: str) -> BatchProgress:
         """Return where a batch is; `result` in it is set once it has ended.

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -55,9 +56,19 @@ class _Verdict(StrEnum):
 
 
 async def start(
-    client: Client, store: Store, rows: Rows, fields: dict[str, Any], batch_id: str | None, task_queue: str
+    client: Client,
+    store: Store,
+    rows: Rows,
+    fields: dict[str, Any],
+    batch_id: str | None,
+    task_queue: str,
+    lives: timedelta | None = None,
 ) -> Started:
     """Start the batch, or join it if it was started before.
+
+    Args:
+        lives: when Temporal ends it, whatever it does and even without a worker; never by default, as what is bought
+            would be lost.
 
     Raises:
         InvalidSpec: the spec or the id is wrong.
@@ -70,7 +81,7 @@ async def start(
             return known
         identity = await identify(store)
         await rows.put(store, batch_id)
-        created = await _start(client, batch_id, spec, rows, task_queue, identity)
+        created = await _start(client, batch_id, spec, rows, task_queue, identity, lives)
         # Another start of the same id may have come first; the server decided, and here is what it decided.
         known = await _known(client, batch_id, spec)
     return Started(id=batch_id, created=created, ended=known is None or known.ended)
@@ -104,7 +115,15 @@ def _content_id(spec: BatchSpec, rows: Rows) -> str:
     return f"{rows.stem}-{hashlib.sha256(facts.encode()).hexdigest()[:_ID_DIGITS]}"
 
 
-async def _start(client: Client, batch_id: str, spec: BatchSpec, rows: Rows, task_queue: str, identity: str) -> bool:
+async def _start(
+    client: Client,
+    batch_id: str,
+    spec: BatchSpec,
+    rows: Rows,
+    task_queue: str,
+    identity: str,
+    lives: timedelta | None,
+) -> bool:
     memo: dict[str, Any] = {"durabatch_provider": spec.provider, STORE_MEMO: identity}
     if spec.metadata and len(json.dumps(spec.metadata)) <= _MEMO_BYTES:
         memo["durabatch_metadata"] = spec.metadata
@@ -120,6 +139,7 @@ async def _start(client: Client, batch_id: str, spec: BatchSpec, rows: Rows, tas
             # A batch that failed may be tried again; _verdict has seen to it that nothing of it was submitted.
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             memo=memo,
+            execution_timeout=lives,
             # The steps of a batch inherit it, so Temporal's own task queues keep the same order as the ledgers.
             priority=Priority(priority_key=spec.priority, fairness_key=spec.fairness_key),
             static_summary=f"{rows.count:,} row{'s' * (rows.count != 1)} → {spec.provider}",

@@ -7,6 +7,7 @@
     <batch id>/input-<digest>.jsonl              rows that a client brought: one file,
     <batch id>/input-<digest>/00000-<name>       or several
     <batch id>/input-<digest>.jsonl.measured.json    what is known of the one file
+    <batch id>/~try.json                         the batch is a try: nobody needs what is left of it
     <batch's folder>/
         input.jsonl                              rows given inline in the spec
         input.json                               the list of the input's files, where there are several
@@ -52,6 +53,7 @@ OUTPUT, ERROR = "output", "error"
 SHARDS = "shards"
 
 _PLAN = "plan.json"
+_TRY = "~try.json"
 _RESULT = "result.json"
 _FILE_LIST = "input.json"
 _INLINE = "input.jsonl"
@@ -84,6 +86,7 @@ class Kind(StrEnum):
     PLAN = "plan"
     RESULT = "result"  #: result.json.
     RESULTS = "results"  #: results.jsonl or errors.jsonl, or a manifest of one.
+    TRY = "try"  #: Says that a batch is a try of some rows.
     INLINE = "inline rows"
     BROUGHT = "brought rows"
     FILE_LIST = "list of the input's files"
@@ -152,6 +155,11 @@ def plan_path(root: str) -> str:
 
 def result_path(root: str) -> str:
     return f"{root}/{_RESULT}"
+
+
+def try_path(batch_id: str) -> str:
+    """Return the path of what says that a batch is a try. No user calls a file so, and no other batch has it."""
+    return f"{batch_id}/{_TRY}"
 
 
 def results_path(root: str, which: str) -> str:
@@ -310,7 +318,7 @@ def short_digest(text: str) -> str:
 # --- names are taken apart ---
 
 _NAME = re.compile(
-    r"(?P<plan>plan\.json)|(?P<result>result\.json)|(?P<inline>input\.jsonl)|(?P<list>input\.json)"
+    r"(?P<plan>plan\.json)|(?P<result>result\.json)|(?P<try>~try\.json)|(?P<inline>input\.jsonl)|(?P<list>input\.json)"
     r"|(?P<stem>results|errors)(?P<suffix>\.jsonl|\.manifest\.json)"
     r"|input/(?P<copy>\d{5,})-[0-9a-f]{16}\.jsonl"
     r"|input-[0-9a-f]{16}(?:\.[a-z.]+|/(?P<file>\d{5,})-(?P<own>[^/]+))(?P<brought>)"
@@ -329,7 +337,7 @@ _IN_SHARD = re.compile(
 )
 _BROUGHT = re.compile(r"(?:.*/)?(input-[0-9a-f]{16}(?:\.[a-z.]+|/\d{5,}-[^/]+))", re.DOTALL)
 
-_TOP = {"plan": Kind.PLAN, "result": Kind.RESULT, "inline": Kind.INLINE, "list": Kind.FILE_LIST}
+_TOP = {"plan": Kind.PLAN, "result": Kind.RESULT, "try": Kind.TRY, "inline": Kind.INLINE, "list": Kind.FILE_LIST}
 _OF_SHARD = {"shard": Kind.SHARD, "index": Kind.INDEX, "settled": Kind.SETTLED, "unmatched": Kind.UNMATCHED}
 
 

@@ -14,15 +14,17 @@ from typing import NamedTuple
 
 from ...activities.store import Entry
 from ...contract import InvalidSpec
-from ...contract.layout import Kind, Name, bought_in, claim_owner, is_record, parse_claim, parse_name
+from ...contract.layout import Kind, Name, bought_in, claim_owner, is_record, parse_claim, parse_name, try_path
 from ...contract.names import check_batch_id, marker, parse_upload, scoped
 
 #: A folder without a result is left alone for at least this long, which is longer than a batch lives with its default
 #: deadline: it may belong to a batch of another Temporal that shares the store, or to one that is just being started.
 ABANDONED_REST = timedelta(days=10)
+#: A try is over after an hour, and nobody comes back for what one that was killed has left.
+TRY_REST = timedelta(days=1)
 #: In which order what a batch's folder holds goes: records last, so that a removal that is broken off leaves a folder
 #: that still says whose it is.
-_RANKS = {Kind.RESULTS: 1, Kind.PLAN: 2, Kind.RESULT: 3}
+_RANKS = {Kind.RESULTS: 1, Kind.PLAN: 2, Kind.RESULT: 3, Kind.TRY: 4}
 
 
 class Execution(StrEnum):
@@ -70,6 +72,7 @@ class Batch:
     ended_at: datetime | None  #: By its result.json; None where there is none.
     folders: tuple[Folder, ...]
     bought: bool = False  #: Whether there is any trace of a purchase, be it in a folder that is not surely its own.
+    tried: bool = False  #: Whether it is a try of some rows.
     names: tuple[str, ...] = ()  #: Its names at providers, as `contract.names.scoped`.
 
     @property
@@ -98,11 +101,13 @@ class Reason(StrEnum):
     OVER = "their batch ended long ago"
     ABANDONED_LATELY = "their batch left no result, and they are young"
     ABANDONED = "their batch left no result, and they are old"
+    TRIED_LATELY = "they are left of a try, and young"
+    TRIED = "they are left of a try"
     UNFINISHED = "their batch left no result, and goes on with what it bought if it is started again"
 
     def ripe(self, results: bool) -> bool:
         """Whether anything may go; `results` says whether results may."""
-        return self in (Reason.OVER, Reason.ABANDONED) or (self is Reason.UNFINISHED and results)
+        return self in (Reason.OVER, Reason.ABANDONED, Reason.TRIED) or (self is Reason.UNFINISHED and results)
 
 
 def record_folders(entries: Iterable[Entry]) -> list[str]:
@@ -121,6 +126,7 @@ def batches(entries: Iterable[Entry], records_of: Mapping[str, FolderRecords | N
     owners = {root: facts.batch_id for root, facts in facts_of.items() if _owned(root, facts)}
     found: dict[str, list[Entry]] = {}
     bought: set[str] = set()
+    tried: set[str] = set()
     for entry in entries:
         if (buyer := bought_in(entry.path)) is not None:
             facts = facts_of.get(buyer)
@@ -129,6 +135,9 @@ def batches(entries: Iterable[Entry], records_of: Mapping[str, FolderRecords | N
         first, _, rest = entry.path.partition("/")
         if root is None and first not in records_of and _is_brought(rest):
             root = first  # rows that a client brought, for a batch that has no plan yet, or has it elsewhere
+        if entry.path == try_path(first) and (first not in records_of or first in owners):
+            root = first
+            tried.add(first)
         if root is not None:
             found.setdefault(root, []).append(entry)
     folders: dict[str, list[Folder]] = {}
@@ -141,6 +150,7 @@ def batches(entries: Iterable[Entry], records_of: Mapping[str, FolderRecords | N
             ended_at=max((facts_of[f.root].ended_at for f in own if f.root in facts_of), key=_or_never, default=None),
             folders=tuple(own),
             bought=batch_id in bought,
+            tried=batch_id in tried,
             names=tuple({scoped(batch_id, facts_of[f.root].store if f.root in facts_of else "") for f in own}),
         )
         for batch_id, own in sorted(folders.items())
@@ -185,6 +195,10 @@ def reason(batch: Batch, state: TemporalState, now: datetime, rest: timedelta) -
         return Reason.RUNS
     if state.execution is Execution.ANOTHER:
         return Reason.ANOTHERS
+    if batch.tried:
+        over = batch.ended_at or state.ended_at
+        quiet = now - max(over or batch.touched, batch.touched)
+        return Reason.TRIED if quiet >= (min(rest, TRY_REST) if over else TRY_REST) else Reason.TRIED_LATELY
     if batch.ended_at is None:
         since = max(batch.touched, state.ended_at or batch.touched)
         if now - since < max(rest, ABANDONED_REST):
@@ -206,7 +220,7 @@ def removable(batch: Batch, reason: Reason, *, results: bool, needed: Collection
     """
     if not reason.ripe(results):
         return []
-    everything = results or reason is Reason.ABANDONED
+    everything = results or reason in (Reason.ABANDONED, Reason.TRIED)
     found = [ranked for folder in batch.folders for ranked in _ranked(folder, everything, needed)]
     return [entry for _, entry in sorted(found, key=lambda item: item[0])]
 

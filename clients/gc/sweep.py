@@ -20,7 +20,7 @@ from ...activities.records import decode_plan
 from ...activities.store import Entry, Store, identity_of
 from ...contract import DurabatchError
 from ...contract.errors import ObjectNotFound
-from ...contract.layout import is_record, plan_path
+from ...contract.layout import is_record, plan_path, try_path
 from ...contract.names import UPLOADS, batch_of, scope_of, scoped
 from . import decisions
 from .decisions import Batch, Execution, OpenBatch, Reason, TemporalState, Upload
@@ -226,7 +226,8 @@ class Sweep:
             for folder in pile.batch.folders:
                 await self._unplan(folder.root)
         # Records go last, one by one, so that a folder says whose it is to its end.
-        last = [entry for entry in pile.removable if is_record(entry.path)]
+        tries = {try_path(folder.root) for folder in pile.batch.folders}
+        last = [entry for entry in pile.removable if is_record(entry.path) or entry.path in tries]
         await self._reporter.each([entry for entry in pile.removable if entry not in last], self._delete)
         for entry in last:
             await self._delete(entry)

@@ -9,7 +9,7 @@ import pytest
 from support.workspace import Workspace
 
 SUBCOMMANDS = (
-    *("run", "submit", "status", "watch", "results", "list", "cancel", "gc"),
+    *("run", "submit", "try", "status", "watch", "results", "list", "cancel", "gc"),
     *("worker", "dev", "sandbox", "providers", "doctor"),
 )
 

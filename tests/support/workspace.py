@@ -52,7 +52,8 @@ class Workspace:
     admin: SandboxAdmin = field(default_factory=lambda: SandboxAdmin(""))  #: The provider `stub`, where there is one.
     environ: dict[str, str] = field(default_factory=dict)
 
-    def _environ(self, more: dict[str, str]) -> dict[str, str]:
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the environment variables that a command gets here."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -65,7 +66,7 @@ class Workspace:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "durabatch", *arguments],
             cwd=self.folder,
-            env=self._environ(environ),
+            env=self.environment(**environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -83,7 +84,7 @@ class Workspace:
         """
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
         with (
-            mock.patch.dict(os.environ, self._environ(environ), clear=True),
+            mock.patch.dict(os.environ, self.environment(**environ), clear=True),
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),

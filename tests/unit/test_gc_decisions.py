@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from durabatch.activities.content import file_name, file_prefix
 from durabatch.activities.store import Entry
 from durabatch.clients.gc.decisions import (
     ABANDONED_REST,
+    TRY_REST,
     Batch,
     Execution,
     Folder,
@@ -137,6 +139,45 @@ def test_a_folder_without_an_end_is_left_for_some_days_whatever_is_asked() -> No
     assert now(ABANDONED_REST - timedelta(seconds=1)) is Reason.ABANDONED_LATELY
     assert now(ABANDONED_REST) is Reason.ABANDONED
     assert reason(batch(COPY, ended_at=NOW), TemporalState(Execution.UNKNOWN), NOW, timedelta(0)) is Reason.OVER
+
+
+SAYS_TRY = "~try.json"
+
+
+def test_what_a_killed_try_left_goes_a_day_after_it_and_sooner_where_its_end_is_known() -> None:
+    def now(age: timedelta, state: TemporalState, rest: timedelta = REST, ended_at: datetime | None = None) -> Reason:
+        found = replace(batch(SAYS_TRY, COPY, ended_at=ended_at, modified=NOW - age), tried=True, bought=True)
+        return reason(found, state, NOW, rest)
+
+    unknown, short = TemporalState(Execution.UNKNOWN), timedelta(seconds=1)
+    assert now(TRY_REST * 2, TemporalState(Execution.RUNNING)) is Reason.RUNS
+    for rest in (timedelta(0), REST):
+        assert now(TRY_REST - short, unknown, rest) is Reason.TRIED_LATELY
+        assert now(TRY_REST, unknown, rest) is Reason.TRIED
+    ended = TemporalState(Execution.ENDED, NOW - short)
+    assert now(TRY_REST, ended) is Reason.TRIED_LATELY
+    assert now(short, ended, timedelta(0)) is Reason.TRIED
+    assert now(short, unknown, timedelta(0), NOW - short) is Reason.TRIED
+    assert now(TRY_REST, unknown, REST, NOW - TRY_REST) is Reason.TRIED
+
+
+def test_of_a_try_everything_goes_and_what_says_so_goes_last() -> None:
+    found = replace(batch(SAYS_TRY, *WHOLE), tried=True)
+    gone = names(removable(found, Reason.TRIED, results=False))
+    assert sorted(gone) == sorted([SAYS_TRY, *WHOLE])
+    assert gone[-3:] == ["plan.json", "result.json", SAYS_TRY]
+    assert removable(found, Reason.TRIED_LATELY, results=True) == []
+
+
+def test_a_try_is_known_by_an_object_of_its_own_and_never_by_its_name() -> None:
+    paths = (
+        *(f"fresh/{SAYS_TRY}", f"fresh/{COPY}", f"planned/{SAYS_TRY}", "planned/plan.json"),
+        *("try-mine/plan.json", f"copied/{SAYS_TRY}", "copied/plan.json", SAYS_TRY, f"deep/in/{SAYS_TRY}"),
+    )
+    told = {name: FolderRecords(name) for name in ("planned", "try-mine")}
+    found = batches([entry(path) for path in sorted(paths)], {**told, "copied": FolderRecords("planned")})
+    assert {one.id: one.tried for one in found} == {"fresh": True, "planned": True, "try-mine": False}
+    assert [len(one.folders[0].entries) for one in found] == [2, 2, 1]
 
 
 # --- what goes ---

@@ -45,6 +45,7 @@ from durabatch.contract.layout import (
     sent_path,
     settled_path,
     shard_path,
+    try_path,
     unmatched_name,
     withdrawn_path,
 )
@@ -80,6 +81,7 @@ MADE = [
         f"{ROOT}/errors.manifest.json",
         Name(kind=Kind.RESULTS, stem="errors", manifest=True),
     ),
+    (try_path(ROOT), f"{ROOT}/~try.json", Name(kind=Kind.TRY)),
     (inline_path(ROOT), f"{ROOT}/input.jsonl", Name(kind=Kind.INLINE)),
     (file_list_path(ROOT), f"{ROOT}/input.json", Name(kind=Kind.FILE_LIST)),
     (
