@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from ..activities.gateway.routing import Route as Routed
+from ..activities.gateway.routing import Router
 from .context import Context, context_of, tenant_of
 from .errors import ApiError
 from .tenants import Tenant
@@ -42,10 +43,8 @@ async def retrieve(request: Request) -> Response:
 
 
 def _model(context: Context, tenant: Tenant, model: str) -> dict[str, Any] | None:
-    if tenant.models and not any(fnmatchcase(model, pattern) for pattern in tenant.models):
-        return None
-    fitting = (route.provider for route in context.settings.gateway.routes if fnmatchcase(model, route.model))
-    provider = context.provider or next(fitting, None)
+    routes = [Routed(route.model, route.provider) for route in context.settings.gateway.routes]
+    provider = Router(routes, context.provider, tenant.models).provider_of(model)
     if provider is None:
         return None
     # The gateway does not know when a provider made its models.
