@@ -17,7 +17,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..contract.ledger import LEDGER_WORKFLOW, MIXED, LedgerStart, Place, Reservation, ledger_id
-from ..contract.steps import (
+from ..contract.ledger_steps import (
     CENSUS,
     RELEASE,
     RESERVE,

@@ -20,11 +20,10 @@ from temporalio import activity
 
 from ..contract import DurabatchError, WorkerBusy
 from ..contract.gateway_batch import IntakeRequest, JoinRequest, PublishRequest, inner_id
+from ..contract.ledger_steps import CENSUS, RELEASE, Reserved
 from ..contract.names import batch_of
 from ..contract.steps import (
     CANCEL,
-    CENSUS,
-    RELEASE,
     TIDY,
     Applied,
     ApplyRequest,
@@ -39,7 +38,6 @@ from ..contract.steps import (
     PlanSummary,
     Ran,
     Recalled,
-    Reserved,
     Settled,
     Snapshot,
     Uploaded,

@@ -21,7 +21,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ..contract.errors import AnswerLost, ObjectNotFound
-from ..contract.layout import Kind, note_path, parse_name, withdrawn_path
+from ..contract.layout import note_path, parse_name, withdrawn_path
+from ..contract.object_name import Kind
 from ..contract.steps import Attempt
 from .store import Entry, Store
 

@@ -7,7 +7,7 @@ claim is deleted once its batch has been dealt with: from then on the ids in its
 
 from __future__ import annotations
 
-from ..contract.layout import claim_owner, claim_path, claims_folder, parse_claim
+from ..contract.claim_names import claim_owner, claim_path, claims_folder, parse_claim
 from ..contract.steps import Attempt
 from .store import Store
 

@@ -8,7 +8,8 @@ import msgspec
 
 from ..contract import Mode
 from ..contract.errors import ObjectNotFound
-from ..contract.layout import Kind, parse_name, plan_path
+from ..contract.layout import parse_name, plan_path
+from ..contract.object_name import Kind
 from ..contract.steps import SETTLE, Attempt, Settled, SettleRequest
 from .attempt_rows import AttemptRows, Bought
 from .budget import Budget

@@ -3,7 +3,7 @@
 ::
 
     ~store.json                                  the store's identity
-    ~claims/<account>/<provider batch>~<owner>   whose a provider batch is
+    ~claims/, ~gateway/                          `claim_names`, `gateway_layout`
     <batch id>/input-<digest>.jsonl              rows that a client brought: one file,
     <batch id>/input-<digest>/00000-<name>       or several
     <batch id>/input-<digest>.jsonl.measured.json    what is known of the one file
@@ -37,12 +37,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from enum import StrEnum
 
-#: The store's identity. No batch id has a tilde, so neither this nor the next one is a batch's folder.
+from .object_name import Kind, Name, Run
+
+#: The store's identity. No batch id has a tilde, so this is no batch's folder.
 IDENTITY = "~store.json"
-CLAIMS = "~claims"
 
 #: The two files of results, without their suffixes.
 RESULTS, ERRORS = "results", "errors"
@@ -78,72 +77,6 @@ _DIGITS = 16
 _UNSTORED = re.compile(r"[^\w.,+=@() -]")
 #: Bytes of it that are kept; file systems take 255.
 _LONGEST = 200
-
-
-class Kind(StrEnum):
-    """What an object in a batch's folder is."""
-
-    PLAN = "plan"
-    RESULT = "result"  #: result.json.
-    RESULTS = "results"  #: results.jsonl or errors.jsonl, or a manifest of one.
-    TRY = "try"  #: Says that a batch is a try of some rows.
-    INLINE = "inline rows"
-    BROUGHT = "brought rows"
-    FILE_LIST = "list of the input's files"
-    COPY = "expanded copy"
-    SHARD = "shard"
-    INDEX = "index"
-    SETTLED = "settled"
-    UNMATCHED = "unmatched lines"
-    SHARD_RESULTS = "shard's results"
-    PICKED = "picked rows"
-    ANSWERS = "answers"  #: What the provider sent.
-    KEPT = "kept answers"  #: Of a run in direct mode.
-    SENT = "sent rows"  #: Which rows a run in direct mode was to send.
-    MARK = "mark"  #: How many of them it may have sent.
-    RAN = "ran"  #: What became of all runs.
-    NOTE = "note"
-    WITHDRAWN = "withdrawn note"
-    OTHER = "other"  #: Something else below shards/, which is Durabatch's alone.
-
-
-@dataclass(frozen=True, order=True)
-class Run:
-    """One execution of the step that runs an attempt's rows in direct mode."""
-
-    number: int  #: From 1, higher than that of every run that was seen when it began.
-    token: str  #: Eight random hexadecimal digits: two runs that began at once differ by them.
-
-    def __str__(self) -> str:
-        return f"{self.number}-{self.token}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Name:
-    """The name of an object in a batch's folder, taken apart."""
-
-    kind: Kind
-    shard: int | None = None
-    attempt: int | None = None
-    number: int = 0  #: Of a note, from 1; of a file among the files of an input, or of those of a run, from 0.
-    run: Run | None = None  #: Of what a run in direct mode wrote.
-    stem: str = ""  #: Which of the two: results or errors, output or error; of a brought file, its own name.
-    manifest: bool = False  #: Of results: whether it lists the parts that they are in.
-
-    @property
-    def own(self) -> str:
-        """Of a brought file: its path as its user has it (`brought_name`); "" where it is the only file."""
-        return self.stem.replace("~", "/")
-
-    @property
-    def bought(self) -> bool:
-        """Whether the object may be a trace of a purchase.
-
-        That is all that a batch writes but its plan and the numbers of creates that were refused.
-        """
-        if self.attempt is not None:
-            return self.kind is not Kind.WITHDRAWN
-        return self.kind in (Kind.SETTLED, Kind.SHARD_RESULTS, Kind.RESULTS)
 
 
 # --- names are made ---
@@ -296,20 +229,6 @@ def withdrawn_path(note: str) -> str:
     return f"{folder}/withdrawn-{name.rpartition('-')[2] if '-' in name else 1}"
 
 
-def claims_folder(account: str) -> str:
-    return f"{CLAIMS}/{account}"
-
-
-def claim_path(account: str, provider_batch_id: str, marker: str) -> str:
-    """Return the path of the claim of a provider batch for a marker."""
-    return f"{claims_folder(account)}/{provider_batch_id}~{claim_owner(marker)}"
-
-
-def claim_owner(marker: str) -> str:
-    """Return how a claim names the marker that it is for."""
-    return short_digest(marker)
-
-
 def short_digest(text: str) -> str:
     """Return the digits of a text's SHA-256 that are part of a name."""
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
@@ -399,14 +318,6 @@ def parse_brought(path: str) -> Name | None:
     """Take apart the path of rows that a client brought, in whichever folder; None for any other path."""
     found = _BROUGHT.fullmatch(path)
     return parse_name(found[1]) if found else None
-
-
-def parse_claim(path: str) -> tuple[str, str] | None:
-    """Return the provider batch and the owner (`claim_owner`) that a claim's path names; None for any other path."""
-    if not path.startswith(f"{CLAIMS}/"):
-        return None
-    provider_batch_id, _, owner = path.rpartition("/")[2].rpartition("~")
-    return provider_batch_id, owner
 
 
 def is_record(path: str) -> bool:

@@ -15,7 +15,6 @@ from pydantic import BaseModel
 
 from ._base import LenientModel, Word
 from .layout import attempt_folder
-from .ledger import Place
 from .names import marker, scoped
 from .result import BatchResult, Counts, DirectShare, Strays, Unpriced, Usage
 from .spec import PassedRetry, PassedSpec
@@ -326,41 +325,6 @@ class FinishRequest(LenientModel):
     store: str  #: As in Attempt.
 
 
-class ReserveRequest(LenientModel):
-    """Asks the account's ledger for room for one attempt."""
-
-    attempt: Attempt
-    account: str
-    workflow_id: str  #: Who is sent the signal `granted`.
-    since: datetime  #: When the attempt asked first.
-    priority: int
-    fairness_key: str
-    held: bool = False  #: The provider has it already.
-
-
-class Reserved(LenientModel):
-    ledger: str  #: The workflow id of the ledger; where to give the room back.
-    place: Place | None  #: Null where the ledger did not answer in time; it has the reservation.
-
-
-class ReleaseRequest(LenientModel):
-    """Gives an attempt's room back, or its place in the queue."""
-
-    attempt: Attempt
-    account: str
-    ledger: str | None = None  #: The workflow id of the ledger, where it is known.
-
-
-class CensusRequest(LenientModel):
-    """Asks which of a ledger's holders are still there."""
-
-    workflow_ids: tuple[str, ...]
-
-
-class Census(LenientModel):
-    gone: tuple[str, ...]  #: Workflows that have ended, or that Temporal does not know.
-
-
 @dataclass(frozen=True)
 class Step(Generic[Request, Answer]):
     """A Temporal activity as both sides know it: the workflow that runs it, and the code that carries it out."""
@@ -384,6 +348,3 @@ SETTLE = Step("durabatch.settle", SettleRequest, Settled)
 TIDY = Step("durabatch.tidy", TidyRequest, type(None))
 APPLY = Step("durabatch.apply", ApplyRequest, Applied)
 FINISH = Step("durabatch.finish", FinishRequest, type(None))
-RESERVE = Step("durabatch.reserve", ReserveRequest, Reserved)
-RELEASE = Step("durabatch.release", ReleaseRequest, type(None))
-CENSUS = Step("durabatch.census", CensusRequest, Census)

@@ -17,7 +17,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from ..contract.ledger import LEDGER_WORKFLOW, LedgerStart, LedgerView, Place, Reservation, shown
-from ..contract.steps import CENSUS, CensusRequest
+from ..contract.ledger_steps import CENSUS, CensusRequest
 from .queue import Queue
 from .steering import history_is_long
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from ..contract.steps import RELEASE, RESERVE, ReleaseRequest, Reserved, ReserveRequest
+from ..contract.ledger_steps import RELEASE, RESERVE, ReleaseRequest, Reserved, ReserveRequest
 from .attempt import AttemptContext
 from .failures import StepFailed, Stopped
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ...contract import StoreError
-from ...contract.layout import Run
+from ...contract.object_name import Run
 from ..lease import Lease, lost_step
 from .kept import KeptRows
 

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ...contract.errors import ObjectNotFound, StoreError
-from ...contract.layout import Kind, Run, kept_path, mark_path, parse_name, ran_path, sent_path
+from ...contract.layout import kept_path, mark_path, parse_name, ran_path, sent_path
+from ...contract.object_name import Kind, Run
 from ...contract.steps import Attempt
 from ..store import Store
 

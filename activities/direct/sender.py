@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...contract.layout import Run
+from ...contract.object_name import Run
 from ..lease import Lease, lost_step
 from ..providers import ProviderSettings
 from ..providers.base import LimitNews, LiveCalls

@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from ...activities.store import Entry
 from ...contract import InvalidSpec
-from ...contract.layout import Kind, Name, bought_in, claim_owner, is_record, parse_claim, parse_name, try_path
+from ...contract.claim_names import claim_owner, parse_claim
+from ...contract.layout import bought_in, is_record, parse_name, try_path
 from ...contract.names import check_batch_id, marker, parse_upload, scoped
+from ...contract.object_name import Kind, Name
 
 #: A folder without a result is left alone for at least this long, which is longer than a batch lives with its default
 #: deadline: it may belong to a batch of another Temporal that shares the store, or to one that is just being started.

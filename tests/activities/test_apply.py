@@ -17,7 +17,8 @@ from durabatch.activities.manifest import stream_results
 from durabatch.activities.prices import dollars, picodollars
 from durabatch.activities.records import SettledRecord
 from durabatch.contract import BatchResult, BatchStatus, Counts, RowStatus, Strays, Unpriced, Usage
-from durabatch.contract.layout import Kind, parse_name
+from durabatch.contract.layout import parse_name
+from durabatch.contract.object_name import Kind
 from durabatch.contract.steps import ApplyRequest, FinishRequest
 
 

@@ -15,24 +15,21 @@ from durabatch.activities.log import Action, outcome
 from durabatch.activities.step import step
 from durabatch.contract import AccountMismatch, BatchResult, BatchStatus, Counts, StoreError, Usage, WorkerBusy
 from durabatch.contract.ledger import Place
+from durabatch.contract.ledger_steps import CENSUS, RELEASE, RESERVE, Census, Reserved
 from durabatch.contract.status import ProviderStatus
 from durabatch.contract.steps import (
     CANCEL,
-    CENSUS,
     COLLECT,
     CREATE,
     FETCH,
     FIND,
     FINISH,
     POLL,
-    RELEASE,
-    RESERVE,
     RUN_ROWS,
     SETTLE,
     TIDY,
     UPLOAD,
     Attempt,
-    Census,
     Collected,
     CreateAnswer,
     Created,
@@ -40,7 +37,6 @@ from durabatch.contract.steps import (
     FinishRequest,
     Found,
     Ran,
-    Reserved,
     Settled,
     Snapshot,
     Step,

@@ -36,8 +36,10 @@ from durabatch.contract import (
     RowProblem,
     RowStatus,
     StoreError,
+    gateway_batch,
+    ledger_steps,
+    steps,
 )
-from durabatch.contract import steps as contract
 from durabatch.contract.errors import error_classes
 from durabatch.contract.steps import CREATE, Step
 
@@ -101,7 +103,8 @@ def test_a_step_is_an_activity_of_one_request_and_one_answer() -> None:
 
 def test_every_step_of_the_contract_is_registered_once(desk: Any) -> None:
     found = [activity._Definition.must_from_callable(one).name for one in registry.all_activities(desk.resources)]
-    named = {value.name for value in vars(contract).values() if isinstance(value, Step)}
+    values = [value for module in (steps, ledger_steps, gateway_batch) for value in vars(module).values()]
+    named = {value.name for value in values if isinstance(value, Step)}
     assert sorted(name for name in found if name) == sorted(named)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from durabatch.contract.claim_names import claim_owner, claim_path, parse_claim
 from durabatch.contract.layout import (
     ERROR,
     ERRORS,
@@ -11,16 +12,11 @@ from durabatch.contract.layout import (
     OUTPUT,
     RESULTS,
     WRITTEN,
-    Kind,
-    Name,
-    Run,
     answers_path,
     bought_in,
     brought_folder,
     brought_name,
     brought_path,
-    claim_owner,
-    claim_path,
     copy_path,
     file_list_path,
     index_path,
@@ -34,7 +30,6 @@ from durabatch.contract.layout import (
     measured_path,
     note_path,
     parse_brought,
-    parse_claim,
     parse_name,
     part_name,
     picked_path,
@@ -61,6 +56,7 @@ from durabatch.contract.names import (
     shards_of,
     upload_prefix,
 )
+from durabatch.contract.object_name import Kind, Name, Run
 
 ROOT = "deep/out"
 DIGEST = "0123456789abcdef" * 4
