@@ -47,6 +47,7 @@ bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (some m
 	python benchmarks/batch_path.py --out
 	python benchmarks/history.py --out
 	python benchmarks/start.py --out
+	python benchmarks/rate.py --out
 	python benchmarks/stages.py --hot 12 --out
 	python benchmarks/direct.py --out
 

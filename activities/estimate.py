@@ -22,12 +22,40 @@ calls, and the provider counts for itself. A row's fate hangs on it only where t
 
 from __future__ import annotations
 
+import re
+
 #: Between prose (4) and code (3), so that most batches are guessed a little high rather than low.
 BYTES_PER_TOKEN = 3.5
 #: JSON around the text: roles, braces and field names of a request's body.
 ENVELOPE_BYTES = 100
+#: Where these are in a row, most of its bytes are a picture, a sound or a file, and say nothing of its tokens.
+_MEDIA = (b";base64,", b'"base64"', b'"input_audio"', b'"file_data"')
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{1000,}")
+#: Tokens of one of these, as rates are kept by: of a picture, about.
+_MEDIA_TOKENS = 1000
 
 
 def estimate_tokens(body_bytes: int) -> int:
     """Return the estimated input tokens of a request whose line has this many bytes; 1 at least."""
     return max(1, int((body_bytes - ENVELOPE_BYTES) / BYTES_PER_TOKEN))
+
+
+def has_media(prepared: bytes) -> bool:
+    """Return whether a request as it is sent holds a picture, a sound or a file."""
+    return any(mark in prepared for mark in _MEDIA)
+
+
+def estimate_input(prepared: bytes) -> int:
+    """Return the estimated input tokens of a request as it is sent, by which a rate is kept."""
+    if not has_media(prepared):
+        return estimate_tokens(len(prepared))
+    media = [match.end() - match.start() for match in _BASE64.finditer(prepared)]
+    return estimate_tokens(len(prepared) - sum(media)) + _MEDIA_TOKENS * len(media)
+
+
+def sure_input(prepared: bytes) -> int:
+    """Return the input tokens that a request surely has, so that it can be refused for them.
+
+    Estimates are up to a quarter high for text, and tell nothing for pictures.
+    """
+    return 0 if has_media(prepared) else estimate_tokens(len(prepared)) * 3 // 4

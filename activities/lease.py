@@ -37,7 +37,8 @@ class Lease:
     #: When Temporal last said that the step is this process's (see `confirm`).
     confirmed_at: float = field(default_factory=time.monotonic)
     taken: bool = False  #: Whether Temporal has said that it is not.
-    unwanted: bool = False  #: Whether Temporal has said that the step is to be cancelled.
+    unwanted: bool = False  #: Whether Temporal has said that the step is to end.
+    held: bool = False  #: Whether that is because an operator paused or reset it, and it goes on later.
 
     def renew(self) -> None:
         """Note a heartbeat."""
@@ -78,8 +79,9 @@ class Lease:
         try:
             # With the same facts as every heartbeat: the next attempt gets those of the last one only.
             await client.get_async_activity_handle(task_token=activity.info().task_token).heartbeat(self._details())
-        except AsyncActivityCancelledError:
+        except AsyncActivityCancelledError as error:
             self.unwanted = True  # it is ours, and the cancel reaches it by its own way
+            self.held = error.details is not None and not error.details.cancel_requested
         except RPCError as error:
             self.taken = self.taken or error.status is RPCStatusCode.NOT_FOUND
             return False

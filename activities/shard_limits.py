@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..contract import BatchSpec, Mode
-from .estimate import estimate_tokens
+from .estimate import sure_input
 from .providers import Provider, ProviderSettings
 from .rows import Problem, RowRefused
 
@@ -14,8 +14,6 @@ from .rows import Problem, RowRefused
 #: workers busy, or one worker with ten steps. A step that is lost or cancelled has few rows to look through, and one
 #: that begins takes well under a second of the minutes that 2,000 calls take. And 100 kB an answer is 200 MB of output.
 DIRECT_ROWS = 2_000
-#: Where these are in a row, most of its bytes are a picture, a sound or a file, and say nothing of its tokens.
-_MEDIA = (b";base64,", b'"base64"', b'"input_audio"', b'"file_data"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +34,14 @@ class ShardLimits:
     def check_rate(self, provider: Provider, prepared: bytes, custom_id: str) -> None:
         """Refuse a row that surely needs more tokens than the account may use in a minute.
 
-        Estimates are up to a quarter high for text, and tell nothing for pictures, so what is not sure is sent: then
-        it is the server that counts.
+        What is not sure is sent: then it is the server that counts.
 
         Raises:
             RowRefused: the row cannot be sent.
         """
         if self.tokens_per_minute is None or provider.live is None:
             return
-        media = any(mark in prepared for mark in _MEDIA)
-        needs = 0 if media else estimate_tokens(len(prepared)) * 3 // 4
+        needs = sure_input(prepared)
         if self.reserves:
             needs += provider.live.output_cap(provider.live.body(prepared)) or 0
         if needs > self.tokens_per_minute:

@@ -60,6 +60,7 @@ class Watch:
         known["cpu"] = round(known["cpu"] + time.process_time() - used, 3)
         known["stall"] = round(max(known["stall"], self._stall), 3)
         known["busy"] = round(max(known["busy"], self._busy), 3)
+        known["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)  # until then
         return answer
 
 

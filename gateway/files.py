@@ -161,7 +161,7 @@ async def content(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    """Remove a file. A batch that was made of it has read its rows already, or fails."""
+    """Remove a file. A batch of its rows that has passed its validation keeps them, and one that has not fails."""
     record = await _file(request)
     await shelf.remove(context_of(request).store, tenant_of(request).name, record.id)
     return JSONResponse({"id": record.id, "object": "file", "deleted": True})

@@ -15,14 +15,15 @@ import logging
 import math
 import random
 import uuid
-from collections import deque
 from contextlib import suppress
 
-from ...contract.rates import SHOWN, RateAsk, RateLease, RateLimits, RunningBatch, Shares
+from ...contract.rates import SHOWN, RateAsk, RateLease, RateLimits, RunningBatch
 from ..providers.base import LimitNews
-from .pace import Charge, Costs, Pace
+from .demand import Demand
+from .lane import Lane, Ticket
+from .pace import Costs, Pace
 from .rate_lease import NoLease, RateLedger
-from .turns import Turn, Turns
+from .turns import Turns
 
 logger = logging.getLogger("durabatch")
 
@@ -32,72 +33,6 @@ _A_TICK = 100
 _TICK = 0.002
 #: Seconds that a worker pauses after a 429 that does not say how long, doubled for each pause without a success.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-#: What a share is of.
-_ALL = ("requests", "tokens", "slots")
-#: Asked for beyond what was used of late.
-_MARGIN = 1.5
-
-
-class Ticket:
-    """A call that may be sent."""
-
-    __slots__ = ("charge", "lane")
-
-    def __init__(self, lane: Lane, charge: Charge | None) -> None:
-        self.lane: Lane | None = lane  #: None once it is settled.
-        self.charge = charge
-
-
-class Lane:
-    """One running attempt's way to its turns; see `Governors.lane`."""
-
-    def __init__(self, governor: Governor, turn: Turn, costs: Costs, batch: str) -> None:
-        self.turn = turn
-        self.costs = costs
-        self.batch = batch
-        self.open = 0  #: Calls in flight.
-        self.closed = False
-        self.waiters: deque[tuple[asyncio.Future[Ticket], float, float]] = deque()  #: With tokens, and since when.
-        self._governor = governor
-
-    async def take(self, tokens: float) -> Ticket:
-        """Return when a call may be sent. Each ticket has its `done` or `rejected`.
-
-        Args:
-            tokens: what the call may use at most, input and output together.
-        """
-        governor = self._governor
-        if governor.may_send(self):
-            return governor.send(self, tokens)
-        return await governor.wait(self, tokens)
-
-    def done(self, ticket: Ticket, used: int | None = None, news: LimitNews | None = None) -> None:
-        """Give a call's slot back: it was answered, it failed, or it was not sent after all.
-
-        Args:
-            used: the tokens that the answer says it used; None if it does not say, or there is none.
-            news: what its headers say.
-        """
-        self._governor.done(ticket, used, news)
-
-    def rejected(self, ticket: Ticket, news: LimitNews) -> None:
-        """Give the slot of a call back that was refused with 429; this worker pauses."""
-        self._governor.rejected(ticket, news)
-
-    @property
-    def most_tokens(self) -> int | None:
-        """Tokens that a call may need at most: one that needs more can never be sent. None: no limit."""
-        return self._governor.most_tokens
-
-    @property
-    def waiting_for(self) -> str | None:
-        """Why nothing may be sent at present, in words; None if it may, or only waits for its turn."""
-        return self._governor.waiting_for()
-
-    @property
-    def resumes_in(self) -> float | None:
-        """Seconds until a pause that the provider asked for is over; None if there is none."""
-        return self._governor.pause_left()
 
 
 class Governor:
@@ -138,17 +73,10 @@ class Governor:
         self._pause = _FIRST_PAUSE
         self._seen = RateLimits()
         self._rejections = 0
-        # Since the last ask, and before it:
-        self._asked_at = self._loop.time()
-        self._sent, self._tokens, self._most = 0, 0.0, 0
-        self._using = Shares(requests=0.0, tokens=0.0, slots=0.0)
-        self._short = set(_ALL)  # what there was too little of
-        self._wanted: set[str] = set()  # of what it asked for as much as it can get
+        self._demand = Demand(self._loop.time())
         self._hurry = asyncio.Event()
         self._joined = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-
-    # Calls
 
     def may_send(self, lane: Lane) -> bool:
         """Whether a call of this lane may be sent at this moment."""
@@ -160,13 +88,10 @@ class Governor:
     def send(self, lane: Lane, tokens: float) -> Ticket:
         """Take a slot and a part of the rate."""
         self._in_flight += 1
-        if self._in_flight > self._most:
-            self._most = self._in_flight
         lane.open += 1
-        self._sent += 1
         charge = self._pace.spend(tokens, lane.costs)
         charged = tokens if charge is None else charge.tokens
-        self._tokens += charged
+        self._demand.sent(charged, self._in_flight)
         lane.turn.serve(charged if self._pace.tokens is not None else 1.0)
         return Ticket(lane, charge)
 
@@ -223,13 +148,11 @@ class Governor:
         self._paused_until = max(self._paused_until, self._loop.time() + seconds)
 
     def _hear(self, news: LimitNews) -> None:
-        requests, tokens = news.requests_per_minute, news.tokens_per_minute
-        if requests and requests != self._seen.requests_per_minute:
-            self._seen = self._seen.model_copy(update={"requests_per_minute": float(requests)})
-            self._hurry.set()
-        if tokens and tokens != self._seen.tokens_per_minute:
-            self._seen = self._seen.model_copy(update={"tokens_per_minute": float(tokens)})
-            self._hurry.set()
+        for limit in ("requests_per_minute", "tokens_per_minute"):
+            value = getattr(news, limit)
+            if value and value != getattr(self._seen, limit):
+                self._seen = self._seen.model_copy(update={limit: float(value)})
+                self._hurry.set()
 
     def _first(self, lane: Lane) -> bool:
         rank = lane.turn.rank
@@ -241,7 +164,7 @@ class Governor:
             self._timer.cancel()
             self._timer = None
         for _ in range(_A_TICK):
-            for lane in [lane for lane in self._waiting if not _forget_cancelled(lane)]:
+            for lane in [lane for lane in self._waiting if not lane.wanted()]:
                 del self._waiting[lane]
             if not self._waiting:
                 return
@@ -263,7 +186,7 @@ class Governor:
         """Return the seconds until the next call may be sent; infinite where something else than time has to pass."""
         now = self._loop.time()
         if now >= self._until or self._slots < 1:
-            self._lack(*_ALL)  # how much of it would be used cannot be seen
+            self._lack()  # how much of it would be used cannot be seen
             return math.inf  # until the ledger answers
         if now < self._paused_until:
             return self._paused_until - now
@@ -273,7 +196,7 @@ class Governor:
         self._pace.fill(now)
         for_request, for_tokens = self._pace.delays(tokens)
         if for_request == math.inf or for_tokens == math.inf:
-            self._lack(*_ALL)
+            self._lack()
         if for_request:
             self._lack("requests")
         if for_tokens:
@@ -281,23 +204,18 @@ class Governor:
         return max(for_request, for_tokens)
 
     def _lack(self, *what: str) -> None:
-        self._short.update(what)
-        if not self._wanted.issuperset(what):
+        if self._demand.lack(*what):
             self._hurry.set()
-
-    # Lanes
 
     def join(self, priority: int, fairness_key: str, batch: str) -> Lane:
         """Open a lane; the first one begins to ask for a share."""
         costs = self._costs.setdefault(batch, Costs())
         lane = Lane(self, self._turns.join(priority, fairness_key, batch), costs, batch)
         self._lanes.append(lane)
-        self._short = set(_ALL)  # nobody knows yet how much it will send
         self._joined.set()
+        self._lack()  # nobody knows yet how much it will send
         if self._keeper is None:
             self._keeper = self._loop.create_task(self._keep())
-        elif self._wanted != self._short:
-            self._hurry.set()
         return lane
 
     def leave(self, lane: Lane) -> None:
@@ -324,8 +242,6 @@ class Governor:
             with suppress(asyncio.CancelledError):
                 await keeper
         await self._release()
-
-    # The lease
 
     async def _keep(self) -> None:
         """Renew the lease while there are lanes; give it back soon after the last one has left."""
@@ -364,10 +280,7 @@ class Governor:
                 await self._hurry.wait()
 
     def _ask(self, now: float) -> RateAsk:
-        passed = max(now - self._asked_at, 1e-3)
-        using = Shares(requests=self._sent / passed, tokens=self._tokens / passed, slots=float(self._most))
-        before = self._using
-        self._wanted = set(self._short)
+        wants = self._demand.ask(now, self._in_flight)
         ask = RateAsk(
             worker=self._name,
             label=self._label[:200],
@@ -375,28 +288,18 @@ class Governor:
             ttl=self._ttl,
             limits=self._limits,
             seen=self._seen,
-            wants=Shares(
-                requests=self._want("requests", using.requests, before.requests, 0.1),
-                tokens=self._want("tokens", using.tokens, before.tokens, 1.0),
-                slots=self._want("slots", using.slots, before.slots, 1.0),
-            ),
+            wants=wants,
             weight=4.0 ** (3 - min((lane.turn.priority for lane in self._lanes), default=3)),
             in_flight=self._in_flight,
-            using=using,
+            using=self._demand.using,
             rejections=self._rejections,
             batches=self._batches(now),
         )
-        self._using, self._asked_at = using, now
-        self._sent, self._tokens, self._most = 0, 0.0, self._in_flight
         self._rejections = 0
-        self._short = set()
         for lane in self._waiting:
             self._delay(lane.waiters[0][1])  # what is short at this moment stays so
             break
         return ask
-
-    def _want(self, what: str, now: float | None, before: float | None, least: float) -> float | None:
-        return None if what in self._short else max(now or 0.0, before or 0.0) * _MARGIN + least
 
     def _batches(self, now: float) -> tuple[RunningBatch, ...]:
         found: dict[str, RunningBatch] = {}
@@ -421,8 +324,6 @@ class Governor:
             self._until = 0.0  # before anybody else may have it
             await self._ledger.release(self._name)
 
-    # What it says
-
     @property
     def most_tokens(self) -> int | None:
         if self._used:  # what a call will have used, nobody knows beforehand
@@ -444,10 +345,3 @@ class Governor:
             bucket is not None and bucket.rate <= 0 for bucket in (self._pace.requests, self._pace.tokens)
         )
         return f"a share of the rate of {self._what}: other workers have all of it at present" if nothing else None
-
-
-def _forget_cancelled(lane: Lane) -> bool:
-    """Drop calls that nobody waits for any more; return whether others are left."""
-    while lane.waiters and lane.waiters[0][0].done():
-        lane.waiters.popleft()
-    return bool(lane.waiters)

@@ -11,7 +11,8 @@ from temporalio import activity
 from ...contract.ledger import MIXED
 from ...contract.rates import RateLimits, RatesStart
 from ..providers.settings import ProviderSettings
-from .governor import Governor, Lane
+from .governor import Governor
+from .lane import Lane
 from .rate_lease import RateLedger, TemporalLedger
 
 #: Seconds that a lease lasts; where workers are believed to be alive for less than 20 s of silence, 1.5 times that.
@@ -29,7 +30,7 @@ class Governors:
     def __init__(self, heartbeat: timedelta, ledger_of: Callable[[RatesStart], RateLedger] | None = None) -> None:
         self._ledger_of = ledger_of or _temporal_ledger
         self._ttl = max(3.0, min(LEASE, 1.5 * heartbeat.total_seconds()))
-        self._governors: dict[tuple[str, str], Governor] = {}
+        self._governors: dict[tuple[str, str, str], Governor] = {}
 
     @contextlib.asynccontextmanager
     async def lane(
@@ -52,7 +53,8 @@ class Governors:
             fairness_key: batches with one key share one turn; a batch without one is its own.
             batch: the batch's id.
         """
-        key = (account, model)
+        # Two providers of one account share its ledger, which goes by the lower limits; each asks by its own.
+        key = (account, model, settings.name)
         if key not in self._governors:
             of = RatesStart(account=account, provider=settings.name, model=model or MIXED)
             ledger = self._ledger_of(of)

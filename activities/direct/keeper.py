@@ -16,7 +16,7 @@ _BYTES = 2 << 20
 #: Answers that are kept at once, at least, where that is not for the time.
 _LEAST = 4
 #: Bytes that may wait while others are being written; then no more calls are begun.
-_MOST_BYTES = 8 << 20
+_MOST_BYTES = 4 << 20
 #: Seconds between two tries to write into a store that is away.
 _WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 #: Seconds between two looks whether Temporal is there again.
@@ -117,16 +117,30 @@ class Keeper:
         """
         async with self._lock:
             await self._write()
+            while self._waiting:
+                await self._write()
+
+    def _some(self) -> tuple[list[tuple[int, int, bytes]], int]:
+        """Return what is written at once, and its bytes: a file of it is in memory twice."""
+        count = size = 0
+        for _, _, line in self._waiting:
+            count += 1
+            size += len(line)
+            if size >= _BYTES:
+                break
+        return self._waiting[:count], size
 
     async def _write(self) -> None:
         while not self._lease.sure():  # Temporal may only be away
             if self._lease.taken or self._lease.lost or self._lease.unwanted:
                 raise lost_step()
             await asyncio.sleep(_LOOK_SECONDS)
-        lines, self._waiting = self._waiting, []
-        self._bytes = 0
-        self._came.clear()
-        self._enough.clear()
+        lines, size = self._some()
+        self._waiting = self._waiting[len(lines) :]
+        self._bytes -= size
+        if not self._waiting:
+            self._came.clear()
+            self._enough.clear()
         if not lines:
             return
         self._writing = len(lines)
@@ -135,6 +149,7 @@ class Keeper:
             await patiently(self._lease, lambda: self._kept.keep(self._run, number, lines))
         except BaseException:
             self._waiting = lines + self._waiting
+            self._bytes += size
             raise
         finally:
             self._writing = 0

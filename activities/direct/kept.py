@@ -94,6 +94,12 @@ class Found:
     runs: list[Run] = field(default_factory=list)
     left: list[str] = field(default_factory=list)  #: Paths of everything that belongs to runs.
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether any of them had a good answer."""
+        lines = [self.ran.lines if self.ran else [], *(file.lines for file in self.files)]
+        return any(line.succeeded for part in lines for line in part)
+
 
 class KeptRows:
     """What the runs of one attempt keep.

@@ -14,6 +14,7 @@ from ...contract import (
     ConfigurationError,
     ProviderNotFound,
     ProviderRefused,
+    ProviderUnavailable,
     QuotaExhausted,
     WorkerBusy,
 )
@@ -83,13 +84,26 @@ class RunRows:
             fairness_key=request.spec.fairness_key or "",
             batch=batch_of(attempt.scoped_id),
         ) as lane:
-            sender = Sender(calls, live, live.url(request.spec.endpoint), settings, lane, kept, run, lease)
+            sender = Sender(
+                calls,
+                live,
+                live.url(request.spec.endpoint),
+                settings,
+                lane,
+                kept,
+                run,
+                lease,
+                succeeded=found.succeeded,
+            )
             source = Source(resources.store, provider, live, rows, request.spec, found.answered)
             await _to_the_end(sender, source, lease)
         if sender.error is not None:
             if noted is not None and not sender.reached and isinstance(sender.error, _REFUSALS):
                 await notes.withdraw(noted)  # as of a create that was refused: then the batch fails at once
             raise sender.error
+        if lease.held and answered + sender.kept < rows.count:
+            # Answered, it would be over, and the workflow would begin another one that is not paused.
+            raise ProviderUnavailable("An operator paused or reset the step; it goes on with the rows that are left.")
         wait = sender.retry_after if sender.reason else None
         return Ran(
             rows=rows.count,

@@ -16,15 +16,16 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ...contract import ProviderError
 from ...contract.object_name import Run
 from ..lease import Lease, lost_step
 from ..providers import ProviderSettings
 from ..providers.base import LimitNews, LiveCalls
 from .answer import Answer, NoAnswer
 from .breaker import Breaker, is_clear, may_have_cost
-from .governor import Lane, Ticket
 from .keeper import Keeper, patiently
 from .kept import UNANSWERED, UNSENT, KeptRows
+from .lane import Lane, Ticket
 from .source import Call, Source
 from .verdict import Verdict, error_of, verdict
 
@@ -47,7 +48,8 @@ _SLOW = 5.0
 _TICK = 0.25
 #: Seconds that calls under way are given when a run ends early, and when it is cancelled.
 _GRACE, _SHORT_GRACE = 10.0, 2.0
-#: Rows that the endpoint may refuse as if the key might do nothing, until they count as one refusal of all.
+#: Rows, one after another, that are refused as if the key might do nothing, until that counts as a refusal of all. A
+#: firewall before an endpoint answers 403 to a prompt that it does not like, and that may be the first one.
 _REFUSALS = 5
 
 
@@ -63,6 +65,7 @@ class Sender:
         kept: where answers are kept.
         run: this run.
         lease: of the step.
+        succeeded: whether an earlier run of the attempt had a good answer, so that the key and the route were right.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Sender:
         kept: KeptRows,
         run: Run,
         lease: Lease,
+        *,
+        succeeded: bool,
     ) -> None:
         self._calls = calls
         self._live = live
@@ -95,9 +100,10 @@ class Sender:
         self._held_back: list[tuple[Call, Verdict, int, bytes]] = []  # it may be the endpoint's fault, not the row's
         self._open = 0  # rows that were read, and have no answer
         self._read = False  # whether all were read
-        self._succeeded = False
+        self._succeeded = succeeded
+        self._refusal: ProviderError | None = None  # of a row that is held back
         self._over = asyncio.Event()
-        self._fates: list[int] = []  # rows that have an answer, or were dropped without one
+        self._fates: list[int] = []  # rows that have an answer, or may have had one
         self._stuck_since: float | None = None
         self.reason: str | None = None  #: Why the run ended early.
         self.retry_after: float | None = None  #: When to go on, in seconds, as far as the provider says.
@@ -153,7 +159,7 @@ class Sender:
                     self._open += 1
                     await self._ready()
                     most = self._lane.most_tokens
-                    if most is not None and call.tokens > most:
+                    if most is not None and call.least > most:
                         self._answer(call, UNSENT, self._too_large(call, most))
                         continue
                     call.ticket = await self._lane.take(call.tokens)
@@ -197,7 +203,7 @@ class Sender:
             self._again_at(call, 0.0)
             return
         call.due = time.monotonic() + self._timeout
-        self._under_way[call] = asyncio.create_task(self._send(call))
+        self._under_way[call] = self._start(self._send(call))
 
     async def _retry(self) -> None:
         while True:
@@ -231,8 +237,6 @@ class Sender:
                 raise
             why = f"Provider {self._settings.name} gave no answer within {self._timeout:g} s."
             self._failed(call, why, spent=True)
-        except BaseException as error:  # a fault of our own: without it the run would never end
-            self.stop(error=error)
         else:
             self._answered(call, ticket, answer)
         finally:
@@ -291,6 +295,7 @@ class Sender:
         self.retry_after = wait
         if spent:
             call.spent += 1
+            self._fates.append(call.row)
             self._breaker.undecided(now)
         elif self._breaker.failed(call.row, reason, now, clear=clear, wait=wait):
             for _, _, other in self._again:
@@ -322,12 +327,13 @@ class Sender:
     def _refused(self, call: Call, answer: Answer) -> None:
         """Hold back a refusal that may concern all rows, until it shows whether it does."""
         self._held_back.append((call, Verdict.REFUSED, answer.status, self._line(call, answer)))
-        refused = sum(found is Verdict.REFUSED for _, found, _, _ in self._held_back)
-        if not self._succeeded or refused >= _REFUSALS:
-            self.stop(error=error_of(self._settings, answer))
+        self._refusal = error_of(self._settings, answer)
+        if sum(found is Verdict.REFUSED for _, found, _, _ in self._held_back) >= _REFUSALS:
+            self.stop(error=self._refusal)
 
     def _release(self) -> None:
         """Take what was held back as answers: another row was answered well."""
+        self._refusal = None
         if self._held_back:
             held_back, self._held_back = self._held_back, []
             for call, _, status, line in held_back:
@@ -345,11 +351,13 @@ class Sender:
 
     def _line(self, call: Call, answer: Answer) -> bytes:
         request_id = answer.headers.get("x-request-id") or answer.headers.get("request-id")
+        if request_id and not request_id.isascii():  # bytes that are no text come as what no JSON can hold
+            request_id = request_id.encode(errors="replace").decode()
         return self._live.line(call.sent_id, answer.status, request_id, answer.body)
 
     def _too_large(self, call: Call, most: int) -> bytes:
         message = (
-            f"The row needs up to {call.tokens:,} tokens (estimated input and its output limit), and provider "
+            f"The row needs {call.least:,} tokens at least (estimated input and its output limit), and provider "
             f"{self._settings.name} allows {most:,} a minute; it was not sent."
         )
         return self._live.failed_line(call.sent_id, "exceeds_rate_limit", message)
@@ -359,6 +367,9 @@ class Sender:
     def _look(self) -> None:
         """End the run if every row has an answer."""
         if self._read and self._open == len(self._held_back) and not self._over.is_set():
+            if self._refusal is not None and not self._succeeded:
+                self.stop(error=self._refusal)
+                return
             self._release()
             self._over.set()
 
@@ -374,7 +385,7 @@ class Sender:
             if self._lease.taken or self._lease.lost:
                 self.stop(error=lost_step())
             elif self._lease.unwanted:
-                self.stop(reason="The batch is being canceled.")
+                self.stop(reason="The step was interrupted.")
             elif (opened_at := self._breaker.opened_at) is not None and now - opened_at > _PATIENCE:
                 self.stop(reason=self._breaker.reason)
             elif self._stuck(now):
@@ -407,7 +418,7 @@ class Sender:
             return
         await self._keeper.write()
         if self.reason is not None or self.error is not None:
-            await self._kept.end(self._run, sorted(self._fates))
+            await self._kept.end(self._run, sorted(set(self._fates)))
 
 
 def _ticket(call: Call) -> Ticket:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from ...contract import BatchSpec
 from ..attempt_rows import AttemptRows
 from ..content import prepare_row, with_data
-from ..estimate import estimate_tokens
+from ..estimate import estimate_input, sure_input
 from ..providers import Provider
 from ..providers.base import LiveCalls
 from ..store import Store
-from .governor import Ticket
+from .lane import Ticket
 
 #: Rows, and bytes of them, that are read at a time; as many again wait to be sent.
 _PIECE_ROWS = 256
@@ -30,6 +30,7 @@ class Call:
     request_id: str  #: The same each time that the row is sent.
     body: bytes
     tokens: int  #: What it may use at most, as far as that can be estimated.
+    least: int  #: What of that is sure.
     place: int = 0  #: Its place in the order of the run, from 0.
     tries: int = 0  #: Failures that count, and can be forgiven.
     spent: int = 0  #: Those by which a server may have worked on it, and bill it.
@@ -108,10 +109,12 @@ class Source:
         for number, row, data in with_data(store, rows.shard, left):
             prepared = prepare_row(format, row, data, spec)
             body = live.body(prepared)
+            cap = live.output_cap(body) or 0
             yield Call(
                 row=number,
                 sent_id=format.sent_id(row.custom_id, seal, number),
                 request_id=f"{name}-{number}",
                 body=body,
-                tokens=estimate_tokens(len(prepared)) + (live.output_cap(body) or 0),
+                tokens=estimate_input(prepared) + cap,
+                least=sure_input(prepared) + cap,
             )

@@ -13,6 +13,9 @@ from .answer import Answer
 #: Bytes of a refusal in which a word about the account or the model is looked for.
 _LOOKED_AT = 4096
 
+#: Words by which OpenAI refuses a row that alone needs more than the tokens of a minute: sent again, it would be again.
+_TOO_LARGE = (b"request too large", b"tokens must be reduced")
+
 
 class Verdict(Enum):
     """What becomes of the row."""
@@ -28,6 +31,8 @@ def verdict(answer: Answer) -> Verdict:
     """Return what an answer means for its row."""
     status = answer.status
     if 200 <= status < 300:
+        return Verdict.ANSWERED
+    if status == 429 and any(words in answer.body[:_LOOKED_AT].lower() for words in _TOO_LARGE):
         return Verdict.ANSWERED
     if status == 429:
         return Verdict.HOPELESS if _no_credit(answer.body) else Verdict.REJECTED
@@ -45,6 +50,7 @@ def verdict(answer: Answer) -> Verdict:
 def error_of(settings: ProviderSettings, answer: Answer) -> ProviderError:
     """Return a refusal that concerns all rows as an error of the contract."""
     location = answer.headers.get("location", "") if answer.status < 400 else ""
+    location = location.encode(errors="replace").decode()
     moved = f"it has moved to {location.partition('?')[0]}; correct base_url" if location else ""
     error = status_error(settings, answer.status, answer.headers, answer.body, moved=moved)
     if answer.status != 429:

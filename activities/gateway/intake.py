@@ -18,7 +18,7 @@ from ...contract.gateway_batch import (
     inner_id,
 )
 from ...contract.gateway_layout import content_path, index_path
-from ...contract.layout import result_path
+from ...contract.layout import brought_folder, result_path, short_digest
 from ..lease import Lease
 from ..resources import Resources
 from ..step import in_thread, step
@@ -29,6 +29,7 @@ from .routing import Router
 
 #: The kinds of providers whose answers are not in OpenAI's shape.
 _TRANSLATED = frozenset({"anthropic"})
+_GIVEN_UP = LineError(code="not_started", message="The batch was given up before it was started.")
 
 
 class GatewayIntake:
@@ -45,6 +46,10 @@ class GatewayIntake:
         """
         store, batch = self._resources.store, request.batch
         entry = await read_entry(store, batch)
+        if entry.final is not None and entry.intake is None:
+            # The door gave it up, as Temporal did not answer, and its caller may have created another one.
+            errors = entry.final.errors.data if entry.final.errors else ()
+            return Intake(errors=errors or (_GIVEN_UP,), total_errors=len(errors) or 1)
         if entry.intake is not None:
             return entry.intake.model_copy(update={"result": await self._result(batch)})
         found = await self._check(batch, lease)
@@ -77,9 +82,13 @@ class GatewayIntake:
             return Intake(errors=tuple(found.errors), total_errors=found.total_errors, rows=found.rows)
         if (wrong := self._unable(found, found.provider, batch.endpoint)) is not None:
             return _refused(wrong)
+        # A copy, which is no more than a second name where storage can: the file may be deleted, or expire, while rows
+        # of it are still to be sent.
+        kept = f"{brought_folder(inner_id(batch.tenant, batch.id), short_digest(batch.input_file_id))}.jsonl"
+        await in_thread(lease, partial(store.concat, kept, [path]))
         return Intake(
             rows=found.rows,
-            input=store.uri(path),
+            input=store.uri(kept),
             provider=found.provider,
             model=found.model if found.other_model is None else None,
             store=await identify(store),

@@ -284,3 +284,66 @@ async def test_rows_that_are_too_slow_are_not_sent_and_paid_for_without_end(desk
         assert await desk.run_rows() == Ran(rows=8, kept=8)
         assert await desk.collect() == Collected(lines=8, succeeded=0)
         assert endpoint.calls == dict.fromkeys(rows, 3)
+
+
+@pytest.mark.parametrize("at", [0, 39])
+async def test_a_row_that_alone_is_refused_like_a_key_does_not_stop_those_beside_it(desk: Desk, at: int) -> None:
+    """A firewall answers 403 to a prompt that it does not like: the first one, or the last."""
+    rows = [f"row {number}" for number in range(40)]
+    async with live_endpoint(lambda text, times: error(403, "Blocked.") if text == rows[at] else Say()) as endpoint:
+        await begin(desk, endpoint, rows, max_concurrent_requests=1)
+        assert await desk.run_rows() == Ran(rows=40, kept=40)
+        assert await desk.collect() == Collected(lines=40, succeeded=39)
+        assert max(endpoint.calls.values()) == 1
+
+
+async def test_a_row_that_was_refused_when_its_worker_was_lost_does_not_hold_the_batch_up(desk: Desk) -> None:
+    async with live_endpoint(lambda text, times: error(403, "Blocked.") if text == "c" else Say()) as endpoint:
+        await begin(desk, endpoint, ["a", "b", "c"])
+        await desk.run_rows()
+        for path in (desk.path("attempt-1") / "kept").iterdir():  # as if its answer had not been kept
+            head, *lines = path.read_bytes().splitlines()
+            index = json.loads(head)
+            left = [place for place, line in enumerate(index["lines"]) if line[0] != 2]
+            index["lines"] = [index["lines"][place] for place in left]
+            path.write_bytes(b"\n".join([json.dumps(index).encode(), *(lines[place] for place in left), b""]))
+        assert await desk.run_rows() == Ran(rows=3, kept=3)
+        assert await desk.collect() == Collected(lines=3, succeeded=2, repeated=1)
+
+
+async def test_a_picture_is_not_taken_for_more_tokens_than_a_minute_has(desk: Desk) -> None:
+    picture = f"data:image/png;base64,{'iVBORw0KGgo' * 60_000}"
+    async with live_endpoint(lambda text, times: Say(200, good("x"), {"x-request-id": "r"})) as endpoint:
+        await desk.reopen(base_url=endpoint.url, tokens_per_minute=100_000)
+        await desk.plan(chat("a", picture))
+        assert await desk.run_rows() == Ran(rows=1, kept=1)
+        assert await desk.collect() == Collected(lines=1, succeeded=1)
+
+
+async def test_a_row_that_the_server_finds_too_large_for_its_rate_is_told_so_once(desk: Desk) -> None:
+    said = "Request too large for gpt-4o-mini on tokens per min (TPM): Limit 30000, Requested 47045."
+    async with live_endpoint(
+        lambda text, times: error(429, said, "rate_limit_exceeded") if text == "large" else Say()
+    ) as endpoint:
+        await begin(desk, endpoint, ["large", "small"])
+        assert await desk.run_rows() == Ran(rows=2, kept=2)
+        assert await desk.collect() == Collected(lines=2, succeeded=1)
+        assert endpoint.calls == {"large": 1, "small": 1}
+
+
+async def test_a_request_id_that_is_no_text_costs_nothing(desk: Desk) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line.split(b":")[1]) for line in head.splitlines() if line.startswith(b"content-length"))
+        await reader.readexactly(length)
+        body = good("x")
+        writer.write(b"HTTP/1.0 200 OK\r\nX-Request-Id: \xff\xfe\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        await desk.reopen(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        await desk.plan(chat("a", "a"), chat("b", "b"))
+        async with asyncio.timeout(60):
+            assert await desk.run_rows() == Ran(rows=2, kept=2)
+        assert await desk.collect() == Collected(lines=2, succeeded=2)

@@ -43,7 +43,7 @@ async def upload(client: AsyncOpenAI, rows: int = 3) -> str:
 
 async def until_ended(client: AsyncOpenAI, batch_id: str) -> Batch:
     while (batch := await client.batches.retrieve(batch_id)).status not in ENDED:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
     return batch
 
 
@@ -121,6 +121,20 @@ async def test_creates_with_one_idempotency_key_are_one_batch(house: House) -> N
         ended = await until_ended(client, made[0].id)
         assert (await create(extra_body={"idempotency_key": "nightly"})).status == ended.status == "completed"
     assert len(await house.batches()) == 1
+
+
+async def test_a_file_that_is_deleted_while_its_batch_runs_is_run_to_its_end(house: House) -> None:
+    async with open_gateway(house) as client, house.worker():
+        rows = [line("fine"), line("again", "[[sandbox:rate_limited times=1]]")]
+        file_id = (await client.files.create(file=jsonl(rows), purpose="batch")).id
+        made = await client.batches.create(input_file_id=file_id, **ORDER)
+        while not await house.batches():
+            await asyncio.sleep(0.05)
+        await client.files.delete(file_id)
+        ended = await until_ended(client, made.id)
+        assert ended.request_counts and (ended.status, ended.request_counts.completed) == ("completed", 2)
+        assert len(await house.batches()) == 2
+    assert not (house.store / "~gateway/default/files" / file_id / "content").exists()
 
 
 async def test_a_batch_is_cancelled_once_however_often_it_is_asked(house: House) -> None:
@@ -221,3 +235,21 @@ async def test_all_batches_are_listed_once_newest_first(house: House) -> None:
             with pytest.raises(openai.BadRequestError) as refused:
                 await client.batches.list(limit=wrong)
             assert refused.value.code == code
+
+
+async def test_rows_may_be_run_directly(house: House) -> None:
+    config = house.settings.source
+    assert config is not None
+    config.write_text(config.read_text().replace("[providers.sandbox]\n", '[providers.sandbox]\nmode = "direct"\n'))
+    async with open_gateway(house) as client, house.worker():
+        data = jsonl([line("r0"), line("r1", "[[sandbox:invalid_request]]"), line("r2")])
+        file = await client.files.create(file=data, purpose="batch")
+        made = await client.batches.create(input_file_id=file.id, **ORDER)
+        ended = await until_ended(client, made.id)
+        assert (ended.status, ended.model) == ("completed", "gpt-4o-mini")
+        assert ended.request_counts and (ended.request_counts.completed, ended.request_counts.failed) == (2, 1)
+        text = (await client.files.content(ended.output_file_id or "")).text
+        (wrong,) = (await client.files.content(ended.error_file_id or "")).text.splitlines()
+    assert [json.loads(one)["custom_id"] for one in text.splitlines()] == ["r0", "r2"]
+    assert json.loads(wrong)["response"]["status_code"] == 400
+    assert await house.batches() == []

@@ -25,8 +25,11 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowHandle
 
 from durabatch.contract import Phase
+from durabatch.contract.gateway_batch import GatewayBatch, inner_id
 from durabatch.contract.ledger import ledger_id
+from durabatch.contract.rates import rates_id
 from durabatch.workflows.decisions import MAX_CHILDREN
+from support.gateway import Desk, line
 from support.house import KEY, House, asked, connect, dev_server, open_house
 
 STACK_TRACE = re.compile(r'"stackTrace":"(?:[^"\\]|\\.)*"')
@@ -366,6 +369,58 @@ async def not_submitted_and_run_directly(house: House) -> Handle:
     return await house.start(6, deadline="20s", retry={"on_expired": "direct"})
 
 
+async def rate_leased(house: House) -> Handle:
+    await house.admin.settings(live_seconds=6)  # longer than a lease of workers that are believed for 3 s
+    return await house.start(2, mode="direct")
+
+
+async def _gateway(house: House, rows: list[dict[str, Any]], **fields: Any) -> tuple[Desk, GatewayBatch]:
+    desk = Desk(house)
+    return desk, desk.batch(await desk.upload(rows), **fields)
+
+
+async def gateway_completed(house: House) -> Handle:
+    desk, batch = await _gateway(house, [line("good"), line("bad", "[[sandbox:invalid_request]]")])
+    return await desk.start(batch, house.name)
+
+
+async def gateway_refused(house: House) -> Handle:
+    desk, batch = await _gateway(house, [line("r0"), line("r0"), {}])
+    return await desk.start(batch, house.name)
+
+
+async def gateway_canceled(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    desk, batch = await _gateway(house, [line(f"r{n}") for n in range(6)])
+    handle = await desk.start(batch, house.name)
+    await _asked(house, "batches.create")
+    await handle.signal("poll_now")
+    await handle.signal("cancel", {"reason": "recorded"})
+    return handle
+
+
+async def gateway_that_joined_its_batch(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    desk, batch = await _gateway(house, [line(f"r{n}") for n in range(3)])
+    first = await desk.start(batch, house.name)
+    await _asked(house, "batches.create")
+    await first.terminate("recorded")
+    second = await desk.start(batch, house.name)
+    await asyncio.sleep(3)  # it has found that the batch runs
+    await house.admin.settings(finish_after_polls=0)
+    return second
+
+
+async def gateway_whose_batch_was_terminated(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    desk, batch = await _gateway(house, [line(f"r{n}") for n in range(3)])
+    handle = await desk.start(batch, house.name)
+    await _asked(house, "batches.create")
+    await house.client.get_workflow_handle(inner_id(batch.tenant, batch.id)).terminate("recorded")
+    await house.admin.settings(finish_after_polls=0)
+    return handle
+
+
 PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     completed,
     completed_with_failed_rows,
@@ -412,6 +467,12 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     expired_and_finished_directly,
     ended_early_and_finished_directly,
     not_submitted_and_run_directly,
+    rate_leased,
+    gateway_completed,
+    gateway_refused,
+    gateway_canceled,
+    gateway_that_joined_its_batch,
+    gateway_whose_batch_was_terminated,
 ]
 #: Paths of a provider whose account may have 1,000 tokens enqueued, which two long rows are most of.
 BOUNDED = {"waited_for_its_turn", "canceled_before_its_turn"}
@@ -461,6 +522,12 @@ async def _workflows(house: House, name: str, handle: Handle) -> list[tuple[str,
         found += [(f"{handle.id}/shards/{n:05d}", f"-shard-{n}") for n in range(3)]
     if name == "more_shards_than_children":  # the batch's own history is like the others', only long
         found = [(f"{handle.id}/shards/00000-00001", "-child")]
+    if name == "rate_leased":
+        rates = rates_id(house.settings.provider("sandbox").fingerprint, "gpt-4o-mini")
+        kept = house.client.get_workflow_handle(rates)
+        while (await asked(lambda: kept.query("rates")))["workers"]:  # until they have given their shares back
+            await asyncio.sleep(0.1)
+        return [(rates, "-ledger")]
     if name in BOUNDED:
         ledger = ledger_id(house.settings.provider("sandbox").fingerprint, "gpt-4o-mini")
         kept = house.client.get_workflow_handle(ledger)

@@ -18,7 +18,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from temporalio.workflow import NondeterminismError
 
 from durabatch.workers.plugin import PASSED_THROUGH, WORKFLOW_MODULES
-from durabatch.workflows import BatchWorkflow, LedgerWorkflow, RatesWorkflow, ShardWorkflow
+from durabatch.workflows import BatchWorkflow, GatewayBatchWorkflow, LedgerWorkflow, RatesWorkflow, ShardWorkflow
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 NAMES = [path.stem for path in HISTORIES]
@@ -53,6 +53,12 @@ PATHS = {
     "waited_for_its_turn",
     "waited_for_its_turn-ledger",
     "canceled_before_its_turn",
+    "rate_leased-ledger",
+    "gateway_completed",
+    "gateway_refused",
+    "gateway_canceled",
+    "gateway_that_joined_its_batch",
+    "gateway_whose_batch_was_terminated",
     "direct_completed",
     "direct_canceled",
     "direct_deadline_and_again",
@@ -72,7 +78,7 @@ def _replayer() -> Replayer:
     shared = [name for name in PASSED_THROUGH if name != WORKFLOW_MODULES]
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*shared)
     return Replayer(
-        workflows=[BatchWorkflow, LedgerWorkflow, RatesWorkflow, ShardWorkflow],
+        workflows=[BatchWorkflow, GatewayBatchWorkflow, LedgerWorkflow, RatesWorkflow, ShardWorkflow],
         data_converter=pydantic_data_converter,
         workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
     )

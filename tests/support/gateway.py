@@ -71,14 +71,14 @@ class Desk:
             }
         )
 
-    async def start(self, batch: GatewayBatch) -> WorkflowHandle[Any, BatchObject]:
-        """Note a batch in the index, and start its workflow."""
+    async def start(self, batch: GatewayBatch, id: str | None = None) -> WorkflowHandle[Any, BatchObject]:
+        """Note a batch in the index, and start its workflow; by its own id if none is given."""
         entry = BatchEntry(request=batch)
         await self.store.create(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
         return await self.house.client.start_workflow(
             GatewayBatchWorkflow.run,
             GatewayStart(batch=batch),
-            id=workflow_id(batch.tenant, batch.id),
+            id=id or workflow_id(batch.tenant, batch.id),
             task_queue=self.house.task_queue,
         )
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from durabatch.activities.direct.governor import Governor, Lane, Ticket
+from durabatch.activities.direct.governor import Governor
+from durabatch.activities.direct.lane import Lane, Ticket
 from durabatch.activities.direct.rate_lease import NoLease, patience
 from durabatch.activities.providers.base import LimitNews
 from durabatch.contract.rates import RateAsk, RateLease, RateLimits

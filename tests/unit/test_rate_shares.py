@@ -10,7 +10,8 @@ import pytest
 from pydantic_core import to_json
 
 from durabatch.contract.rates import MAX_WORKERS, RateAsk, RateLease, RateLimits, RatesCarried, Shares
-from durabatch.workflows.rate_shares import LEAST, RateShares, quiet, water_fill, whole
+from durabatch.workflows.division import water_fill, whole
+from durabatch.workflows.rate_shares import LEAST, RateShares, quiet
 
 NOW = 1_800_000_000.0
 LIMITS = RateLimits(requests_per_minute=600, tokens_per_minute=60_000, slots=30)

@@ -7,12 +7,13 @@ import uuid
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from durabatch.contract import BatchResult, BatchStatus
 from support.house import KEY, House
-from support.operator import reset_points, reset_workflow
+from support.operator import pause_activity, reset_points, reset_workflow, unpause_activity
 
 MODELS = {"sandbox": "gpt-4o-mini", "claude": "claude-sonnet-4-5"}
 
@@ -98,6 +99,32 @@ async def test_a_cancel_drops_calls_that_hang_and_keeps_what_is_answered(house: 
     assert (result.status, result.counts.succeeded, result.counts.canceled) == (BatchStatus.CANCELED, 1, 2)
     live = await house.admin.live()
     assert (live["open"], live["how"]["dropped"]) == (0, 2)
+
+
+async def test_a_step_that_an_operator_pauses_sends_nothing_until_it_is_unpaused(house: House) -> None:
+    async def pending(state: str) -> str:
+        while True:
+            description = (await handle.describe()).raw_description
+            for found in description.pending_activities:
+                if PendingActivityState.Name(found.state).endswith(state):
+                    return found.activity_id
+            await asyncio.sleep(0.1)
+
+    async with house.worker(), asyncio.timeout(60):
+        handle = await house.start(["fine", "[[sandbox:hang]]"], mode="direct")
+        while (await house.admin.live())["calls"] < 2:
+            await asyncio.sleep(0.05)
+        activity = await pending("_STARTED")
+        await pause_activity(house.client, handle.id, activity)
+        await pending("_PAUSED")  # it has let go, and is not begun again
+        live = await house.admin.live()
+        assert (live["open"], live["calls"]) == (0, 2)
+        await unpause_activity(house.client, handle.id, activity)
+        while (await house.admin.live())["calls"] < 3:  # the call that was dropped
+            await asyncio.sleep(0.05)
+        await handle.signal("cancel", {"reason": "enough"})
+        result = await handle.result()
+    assert (result.counts.succeeded, result.counts.canceled, result.repeated) == (1, 1, 1)
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ import pytest
 from openai.types import Batch
 from temporalio.client import WorkflowFailureError
 
-from durabatch.contract.gateway_batch import BatchObject, GatewayStatus, inner_id
+from durabatch.contract.gateway_batch import BatchEntry, BatchObject, GatewayStatus, inner_id
+from durabatch.contract.gateway_layout import index_path
 from durabatch.workflows import GatewayBatchWorkflow
 from support.gateway import Desk, line
 from support.house import House, asked
@@ -152,6 +153,19 @@ async def test_a_provider_that_refuses_the_key_fails_the_batch_in_its_words(hous
     assert "refuses the key" in ended.errors.data[0].message
     assert (ended.failed_at or 0) >= ended.created_at and ended.completed_at is None
     strict(ended)
+
+
+async def test_a_batch_that_the_door_gave_up_is_not_run_after_all(house: House) -> None:
+    desk = Desk(house)
+    batch = desk.batch(await desk.upload([line("r0")]))
+    final = batch.beginning().model_copy(update={"status": GatewayStatus.FAILED})
+    entry = BatchEntry(request=batch, final=final)
+    await desk.store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
+    async with house.worker():
+        ended = await (await desk.start(batch)).result()
+    assert ended.status is GatewayStatus.FAILED and ended.errors is not None
+    assert ended.errors.data[0].code == "not_started"
+    assert await house.batches() == []
 
 
 async def test_a_start_by_hand_that_is_wrong_fails(house: House) -> None:

@@ -119,7 +119,7 @@ class AnthropicLive:
     def output_cap(self, body: bytes) -> int | None:
         try:
             return _caps(body).max_tokens
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             return None
 
     def used_tokens(self, body: bytes) -> int | None:

@@ -100,7 +100,7 @@ class OpenAILive:
     def output_cap(self, body: bytes) -> int | None:
         try:
             caps = _caps(body)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             return None
         most = caps.max_completion_tokens or caps.max_tokens or caps.max_output_tokens
         return None if most is None else most * max(1, caps.n or 1)
