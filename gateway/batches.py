@@ -38,9 +38,6 @@ from .params import after_of, limit_of
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
 #: Batches of a page that are looked at at a time.
 _PARALLEL = 16
-#: How long a start is tried again while Temporal does not answer, and the pause in between, in seconds. It is safe: the
-#: workflow's id is the batch's.
-_PATIENCE, _PAUSE = 10.0, 0.5
 
 
 def routes() -> list[BaseRoute]:
@@ -105,18 +102,13 @@ async def _begin(context: Context, entry: BatchEntry, *, retried: bool) -> None:
     Raises:
         TemporalUnavailable: Temporal does not answer.
     """
-    until = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return await begin(context.client, entry.request)
-        except TemporalUnavailable:
-            if time.monotonic() < until:
-                await asyncio.sleep(_PAUSE)
-                continue
-            if not retried:
-                # The caller will create another batch. This one must not be started then by whoever lists it.
-                await _give_up(context, entry)
-            raise
+    try:
+        await begin(context.client, entry.request)  # the SDK tries it again for some ten seconds
+    except TemporalUnavailable:
+        if not retried:
+            # The caller will create another batch. This one must not be started then by whoever lists it.
+            await _give_up(context, entry)
+        raise
 
 
 async def _give_up(context: Context, entry: BatchEntry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from datetime import timedelta
 
@@ -95,15 +96,20 @@ class Glance:
             return _noted(entry)
         handle = self._client.temporal.get_workflow_handle(workflow_id(batch.tenant, batch.id))
         try:
-            shown = await handle.query(
-                "batch",
-                result_type=BatchObject,
-                reject_condition=QueryRejectCondition.NOT_OPEN,
-                rpc_timeout=_QUERY,
-            )
+            # The SDK tries on for ten seconds where Temporal does not answer.
+            async with asyncio.timeout(2 * _QUERY.total_seconds()):
+                shown = await handle.query(
+                    "batch",
+                    result_type=BatchObject,
+                    reject_condition=QueryRejectCondition.NOT_OPEN,
+                    rpc_timeout=_QUERY,
+                )
         except WorkflowQueryRejectedError:
             return await self._ended(entry)
         except WorkflowQueryFailedError:
+            return _noted(entry)
+        except TimeoutError:
+            self._silent = True
             return _noted(entry)
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
