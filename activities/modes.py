@@ -16,7 +16,7 @@ def choose_mode(spec: BatchSpec, provider: Provider, settings: ProviderSettings)
     if mode is Mode.DIRECT and provider.live is None:
         raise InvalidSpec(
             f"Provider {spec.provider} has no direct mode: its kind {settings.kind} answers batches only. Leave mode "
-            'out, or say mode = "batch"; its rows cannot be tried before.'
+            'out, or say mode = "batch"; its rows cannot be tried first.'
         )
     if mode is Mode.BATCH and provider.batch_api is None:
         raise InvalidSpec(

@@ -46,7 +46,9 @@ async def test_a_provider_without_batches_is_called_directly() -> None:
 
 
 async def test_a_mode_that_a_provider_does_not_have_is_refused_in_a_sentence() -> None:
-    with pytest.raises(InvalidSpec, match=r"^Provider gpt has no direct mode: its kind openai answers batches only"):
+    with pytest.raises(
+        InvalidSpec, match=r"^Provider gpt has no direct mode: its kind openai .*; its rows cannot be tried"
+    ):
         choose_mode(spec(mode="direct"), provider(live=None), SETTINGS)
     with pytest.raises(InvalidSpec, match=r"^Provider gpt has no batch API"):
         choose_mode(spec(mode="batch"), provider(batch_api=None), SETTINGS)
