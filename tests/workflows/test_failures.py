@@ -25,7 +25,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from durabatch.activities.registry import all_activities
 from durabatch.activities.resources import Resources
 from durabatch.activities.store import Store
-from durabatch.contract import BatchProgress, BatchResult, BatchSpec, BatchStatus
+from durabatch.contract import BatchProgress, BatchResult, BatchSpec, BatchStatus, ledger_steps
 from durabatch.contract import steps as names
 from durabatch.contract.ledger import ledger_id
 from durabatch.workers.plugin import PASSED_THROUGH
@@ -42,8 +42,9 @@ CODES = {
 STEPS = [
     step.name
     for step in (
-        *(names.PLAN, names.RECALL, names.RESERVE, names.UPLOAD, names.FIND, names.CREATE, names.POLL, names.CANCEL),
-        *(names.FETCH, names.RELEASE, names.SETTLE, names.TIDY, names.APPLY, names.FINISH),
+        *(names.PLAN, names.RECALL, ledger_steps.RESERVE, names.UPLOAD, names.FIND),
+        *(names.CREATE, names.POLL, names.CANCEL),
+        *(names.FETCH, ledger_steps.RELEASE, names.SETTLE, names.TIDY, names.APPLY, names.FINISH),
         *(names.RUN_ROWS, names.COLLECT),
     )
 ]
@@ -178,7 +179,7 @@ async def start(house: House, double: Double, shards: int) -> WorkflowHandle[Any
 async def test_a_step_that_fails_ends_its_batch_or_is_waited_for_and_the_batch_goes_on(
     house: House, step: str, code: str, shards: int
 ) -> None:
-    if step in (names.RESERVE.name, names.RELEASE.name):
+    if step in (ledger_steps.RESERVE.name, ledger_steps.RELEASE.name):
         house = bounded(house)
     double = Double(step, code)
     async with worker(house, double):
@@ -249,7 +250,7 @@ async def test_a_census_that_fails_leaves_the_ledger_going(fast_house: House, co
     house = replace(fast_house, settings=fast_house.settings.with_provider(provider))
     await house.admin.settings(finish_after_polls=30)
     text = "word " * 200
-    async with worker(house, Double(names.CENSUS.name, code)):
+    async with worker(house, Double(ledger_steps.CENSUS.name, code)):
         handles = [await house.start([text, text], poll={}) for _ in range(2)]
         for handle in handles:
             assert (await handle.result()).counts.succeeded == 2
