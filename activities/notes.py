@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from ..contract import Mode
 from ..contract.errors import AnswerLost, ObjectNotFound
 from ..contract.layout import note_path, parse_name, withdrawn_path
 from ..contract.object_name import Kind
@@ -85,6 +86,14 @@ async def noted_digests(store: Store, attempt: Attempt) -> set[str]:
             noted = await _read(store, path)
             found |= {noted.digest} if noted else set()
     return found
+
+
+async def noted_mode(store: Store, attempt: Attempt) -> Mode:
+    """Return how an attempt was run that was noted: in direct mode its rows were written down before any was sent."""
+    root = store.path(attempt.root)
+    names = [parse_name(path[len(root) + 1 :]) for path, _ in await store.list(f"{root}/{attempt.folder}")]
+    direct = any(name is not None and (name.run is not None or name.kind is Kind.RAN) for name in names)
+    return Mode.DIRECT if direct else Mode.BATCH
 
 
 async def withdraw(store: Store, path: str) -> None:

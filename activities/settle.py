@@ -8,13 +8,12 @@ import msgspec
 
 from ..contract import Mode
 from ..contract.errors import ObjectNotFound
-from ..contract.layout import parse_name, plan_path
-from ..contract.object_name import Kind
+from ..contract.layout import plan_path
 from ..contract.steps import SETTLE, Attempt, Settled, SettleRequest
 from .attempt_rows import AttemptRows, Bought
 from .budget import Budget
 from .lease import Lease
-from .notes import noted_digests
+from .notes import noted_digests, noted_mode
 from .records import ShardRecord, decode_plan, read_shard
 from .resources import Resources
 from .settlement import Settlement
@@ -83,13 +82,5 @@ async def _bought(store: Store, attempt: Attempt, shard: ShardRecord) -> Bought 
         with contextlib.suppress(ObjectNotFound, msgspec.MsgspecError):
             rows = await AttemptRows.read(store, attempt, shard)
             if rows.digest in digests:
-                return Bought(rows=rows.picked or [], mode=await _mode_of(store, attempt))
+                return Bought(rows=rows.picked or [], mode=await noted_mode(store, attempt))
     return None
-
-
-async def _mode_of(store: Store, attempt: Attempt) -> Mode:
-    """Return how an attempt was run: in direct mode its rows were written down before any of them was sent."""
-    root = store.path(attempt.root)
-    names = [parse_name(path[len(root) + 1 :]) for path, _ in await store.list(f"{root}/{attempt.folder}")]
-    direct = any(name is not None and (name.run is not None or name.kind is Kind.RAN) for name in names)
-    return Mode.DIRECT if direct else Mode.BATCH

@@ -11,6 +11,7 @@ from ..contract import (
     AnswerLost,
     AuthenticationFailed,
     DurabatchError,
+    Mode,
     ProviderError,
     ProviderNotFound,
     ProviderRefused,
@@ -40,7 +41,7 @@ from ..contract.steps import (
 from .attempt_rows import AttemptRows
 from .content import file_generation, file_name, file_prefix, open_content
 from .lease import Lease
-from .notes import AttemptNotes
+from .notes import AttemptNotes, noted_digests, noted_mode
 from .owners import Owners
 from .providers import Creation, Wanted
 from .resources import Resources
@@ -99,7 +100,10 @@ class Submit:
 
     @step(FIND)
     async def find(self, request: FindRequest, lease: Lease) -> Found:
-        """Look for the provider batch that an earlier create of this attempt may have made."""
+        """Look for the provider batch that an earlier create of this attempt may have made.
+
+        Where there is none, an earlier run may have sent the attempt's rows one by one, as a deadline came near.
+        """
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.batch_folder(request.attempt)
         rows = await AttemptRows.read(self._resources.store, request.attempt)
@@ -126,11 +130,18 @@ class Submit:
                 sent=request.sent or notes.newest > 0,
             )
         )
+        direct = (
+            batch is None
+            and notes.may_have_bought
+            and await noted_mode(store, attempt) is Mode.DIRECT
+            and rows.digest in await noted_digests(store, attempt)
+        )
         return Found(
             batch=batch,
             provisional=provisional,
             noted=notes.newest,
             standing=notes.standing,
+            direct=direct,
         )
 
     @step(CREATE)

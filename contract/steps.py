@@ -159,6 +159,7 @@ class Found(LenientModel):
     noted: int
     #: The same of those that the provider did not refuse: they may be on their way, or may have bought something.
     standing: int = 0
+    direct: bool = False  #: An earlier run sent its rows one by one, so that is how it goes on.
 
 
 class CreateAnswer(Word):

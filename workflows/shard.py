@@ -66,7 +66,7 @@ class Shard:
         """Run the attempt under way to its end, and clear up after it."""
         run = self._mode()
         end = await run.run()
-        while self._goes_on_unsent(end) or self._goes_on_late(end):
+        while self._goes_on_directly(run) or self._goes_on_unsent(end) or self._goes_on_late(end):
             if self._state.attempt.mode is Mode.DIRECT and isinstance(run, BatchMode):
                 if not await run.tidy():
                     self._state.leave_untidy()
@@ -89,6 +89,10 @@ class Shard:
         if self._spec.retry.on_expired is Mode.DIRECT:
             self._steering.end_early(direct_margin(self._spec.deadline))
         return BatchMode(context)
+
+    def _goes_on_directly(self, run: AttemptRun) -> bool:
+        """Return whether another run of the batch has run the attempt directly: what is kept is not bought again."""
+        return self._state.attempt.mode is Mode.DIRECT and isinstance(run, BatchMode)
 
     def _goes_on_late(self, end: AttemptEnd) -> bool:
         """Go on with an attempt that came too near to the deadline to be sent as a provider batch; return whether so.

@@ -20,7 +20,7 @@ from datetime import timedelta
 
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from ..contract import Phase
+from ..contract import Mode, Phase
 from ..contract.steps import (
     CREATE,
     FIND,
@@ -75,11 +75,13 @@ class Submission:
         Raises:
             Refused: the provider will not take it.
             StepFailed: something before the create failed for good.
-            Stopped: a stop came before anything was created.
+            Stopped: a stop came before anything was created, or the attempt was run directly before.
         """
         try:
             await self._submit()
         except Stopped:
+            if self._state.mode is Mode.DIRECT:
+                raise
             # Another run may have created the batch since this one looked: the workflow was reset to a task in between.
             await self._submit()
 
@@ -188,6 +190,9 @@ class Submission:
             give_up_at=self._steering.deadline_at + PATIENCE,
         )
         self._noted, self._standing = found.noted, found.standing
+        if found.direct:
+            self._state.turn_direct()
+            raise Stopped
         if found.batch is None:
             return False
         self._state.adopt(found.batch, provisional=found.provisional)

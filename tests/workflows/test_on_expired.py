@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
@@ -91,6 +92,32 @@ async def test_rows_that_could_not_be_submitted_by_then_are_run_directly_if_they
     assert (await house.admin.live())["calls"] == (0 if dear else 6)
     books = await house.admin.books()
     assert [file["filename"] for file in books["files"] if not file["deleted"]] == []
+
+
+@pytest.mark.slow  # its deadline comes near after half a minute
+@pytest.mark.parametrize("again", ["reset", "start"])
+async def test_rows_that_were_run_directly_are_not_bought_as_a_provider_batch_by_another_run(
+    house: House, again: str
+) -> None:
+    await house.admin.fault("batches.create", "status", status=429)
+    rows = ["fine", "fine too", "[[sandbox:hang]]"]
+    async with house.worker(), asyncio.timeout(150):
+        handle = await house.start(rows, **DIRECTLY, poll={}, deadline="40s")
+        while not list(house.store.rglob("kept/*.jsonl")):
+            await asyncio.sleep(0.1)
+        await house.admin.clear()
+        points = await reset_points(house.client, handle.id)
+        if again == "reset":
+            await reset_workflow(house.client, handle.id, points[1])
+        else:
+            await handle.terminate()
+            await house.start(rows, **DIRECTLY, poll={}, deadline="10m", id=handle.id)
+        while (await house.admin.live())["calls"] < 4 and not await house.batches():
+            await asyncio.sleep(0.1)
+        handle = house.client.get_workflow_handle(handle.id, result_type=BatchResult)
+        await handle.signal("cancel", {"reason": "enough"})
+        result = await handle.result()
+    assert (await house.batches(), result.counts.succeeded, result.repeated) == ([], 2, 1)
 
 
 async def test_a_provider_that_is_not_to_finish_directly_buys_another_provider_batch(house: House) -> None:
