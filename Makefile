@@ -43,13 +43,14 @@ chaos: setup ## Kill at every step boundary, then disturb at random DISTURBANCES
 	pytest -o faulthandler_timeout=900 tests/chaos/matrix.py
 	python tests/chaos/soak.py --disturbances $(DISTURBANCES) --seed $(SEED) --batches $(BATCHES)
 
-bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (some minutes)
+bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (a quarter of an hour, 6 GB of disk)
 	python benchmarks/batch_path.py --out
 	python benchmarks/history.py --out
 	python benchmarks/start.py --out
 	python benchmarks/rate.py --out
 	python benchmarks/stages.py --hot 12 --out
 	python benchmarks/direct.py --out
+	python benchmarks/scale.py --out
 
 bench-size: setup ## Measure 10 thousand to a million rows, and a million with two kills (8 GB of disk)
 	python benchmarks/size.py 10000 100000 1000000 --kill 2 --out

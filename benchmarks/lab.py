@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -35,22 +36,34 @@ _START = 60.0
 _PAUSE = 0.02
 #: No batch takes longer, in seconds; a batch that waits for an outage's end would wait for ever here.
 _PATIENCE = 3600.0
-#: Runs a command that dies with its parent, so that a benchmark that is killed leaves nothing behind.
+#: Runs a command, on some cores, that dies with its parent, so that a benchmark that is killed leaves nothing behind.
 _LAUNCH = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); "
-    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+    "os.sched_setaffinity(0, map(int, sys.argv[2].split(','))); "
+    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[3], sys.argv[3:])"
 )
+#: Where what is measured runs, and where everything else does, so that neither takes the other's time. On one core
+#: they are the same.
+FIRST_CORE, LAST_CORE = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
 
 
 class Process:
-    """A process, what it has used so far, and its end."""
+    """A process, what it has used so far, and its end.
 
-    def __init__(self, command: Sequence[str], log: Path, **environment: str) -> None:
+    Args:
+        command: an absolute path, and its arguments.
+        log: where what it prints is added.
+        core: the only core that it may run on; None for all.
+        environment: what it gets beside this process's environment.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, core: int | None = None, **environment: str) -> None:
+        cores = sorted(os.sched_getaffinity(0)) if core is None else [core]
         self._log = log
         self._seen = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command],
+                [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), ",".join(map(str, cores)), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -136,6 +149,25 @@ async def sandbox(folder: Path, **settings: Any) -> AsyncIterator[tuple[SandboxA
         shutil.rmtree(state, ignore_errors=True)
 
 
+@contextlib.asynccontextmanager
+async def live_server(folder: Path, core: int | None = None, **settings: Any) -> AsyncIterator[str]:
+    """Run live_server.py with these settings; yield its URL."""
+    options = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, str(Path(__file__).with_name("live_server.py")), *options]
+    process = Process(command, folder / f"live-{uuid.uuid4().hex[:8]}.log", core)
+    try:
+        yield json.loads(await process.says('"url"'))["url"]
+    finally:
+        process.kill()
+
+
+async def live_books(url: str) -> dict[str, Any]:
+    """Return what a live server has seen."""
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        books: dict[str, Any] = (await client.get(f"{url}/books")).json()
+    return books
+
+
 @dataclass
 class Lab:
     """A Temporal server for a whole benchmark, and a folder."""
@@ -149,23 +181,28 @@ class Lab:
     def store(self) -> Path:
         return self.folder / "store"
 
-    async def worker(self, provider: SandboxAdmin, queue: str) -> Process:
-        """Start `durabatch worker` with the default settings, and wait until it polls."""
-        config = self.folder / f"{queue}.toml"
-        config.write_text(
-            f'[store]\nurl = "{self.store}"\n[worker]\ntask_queue = "{queue}"\n'
-            f'[providers.sandbox]\nkind = "openai"\nbase_url = "{provider.url}/v1"\nlisting_lag = "1s"\n'
-        )
+    async def worker(self, provider: str, queue: str, core: int | None = None, **environment: str) -> Process:
+        """Start `durabatch worker`, and wait until it polls.
+
+        Args:
+            provider: sections `[providers.NAME]`, in TOML. Everything else is as it is by default.
+            queue: its task queue.
+            core: the only core that it may run on; None for all.
+            environment: what it gets beside this process's environment.
+        """
+        name = f"{queue}-{uuid.uuid4().hex[:8]}"
+        config = self.folder / f"{name}.toml"
+        config.write_text(f'[store]\nurl = "{self.store}"\n[worker]\ntask_queue = "{queue}"\n{provider}')
         command = [sys.executable, "-m", "durabatch", "worker"]
-        environment = {"TEMPORAL_ADDRESS": self.address, "DURABATCH_CONFIG": str(config)}
-        process = Process(command, self.folder / "worker.log", **environment)
+        environment |= {"TEMPORAL_ADDRESS": self.address, "DURABATCH_CONFIG": str(config)}
+        process = Process(command, self.folder / f"{name}.log", core, **environment)
         await process.says("Worker polls")
         return process
 
 
 @contextlib.asynccontextmanager
-async def open_lab(folder: Path | None = None) -> AsyncIterator[Lab]:
-    """Start a Temporal server on a database file, as `durabatch dev` does, in a scratch folder."""
+async def open_lab(folder: Path | None = None, core: int | None = None) -> AsyncIterator[Lab]:
+    """Start a Temporal server on a database file, with the defaults of Temporal's own command, in a scratch folder."""
     with scratch(folder) as made:
         port = _free_port()
         server = Process(
@@ -176,6 +213,7 @@ async def open_lab(folder: Path | None = None) -> AsyncIterator[Lab]:
                 *("--disable-config-file", "--disable-config-env"),
             ],
             made / "temporal.log",
+            core,
         )
         try:
             address = f"127.0.0.1:{port}"
@@ -226,7 +264,8 @@ async def run_batch(
     The worker is killed when a third, two thirds, … of the shards have ended.
     """
     queue = f"bench-{uuid.uuid4().hex[:8]}"
-    worker = await lab.worker(provider, queue)
+    config = f'[providers.sandbox]\nkind = "openai"\nbase_url = "{provider.url}/v1"\nlisting_lag = "1s"\n'
+    worker = await lab.worker(config, queue)
     try:
         os.sync()  # what was written before must not be paid for here
         idle = peak = worker.peak
@@ -239,7 +278,7 @@ async def run_batch(
             await _shards_ended(client, batch_id, (number + 1) / (kills + 1), end)
             peak = max(peak, worker.peak)
             worker.kill()
-            worker = await lab.worker(provider, queue)
+            worker = await lab.worker(config, queue)
         result = await asyncio.wait_for(end, _PATIENCE)
         seconds = time.perf_counter() - began
         return Run(

@@ -66,10 +66,11 @@ class _Result(msgspec.Struct):
     attempts: int
 
 
-def wrong_rows(results: Path, rows: int) -> list[str]:
+def wrong_rows(results: Path, rows: int, *, quoted: bool = True) -> list[str]:
     """Read a results file against the rows it must answer, one for each and in order; return what is wrong.
 
-    The sandbox quotes each request's first sentence, so an answer that went to another row shows.
+    The sandbox quotes each request's first sentence, so an answer that went to another row shows. live_server.py does
+    not quote: its answers are all alike.
     """
     decode = msgspec.json.Decoder(_Result).decode
     wrong: list[str] = []
@@ -77,19 +78,19 @@ def wrong_rows(results: Path, rows: int) -> list[str]:
         for number, line in zip_longest(range(rows), lines):
             if number is None or line is None:
                 wrong.append(f"row {number}: there is no {'request' if number is None else 'result'}")
-            elif problem := _wrong(number, decode(line)):
+            elif problem := _wrong(number, decode(line), quoted):
                 wrong.append(f"row {number}: {problem}")
             if len(wrong) >= 10:
                 break
     return wrong
 
 
-def _wrong(number: int, row: _Result) -> str | None:
+def _wrong(number: int, row: _Result, quoted: bool) -> str | None:
     if row.custom_id != f"row-{number:08}":
         return f"it is {row.custom_id}'s"
     if row.status != "succeeded" or row.attempts != 1:
         return f"{row.status} after {row.attempts} attempts"
-    if not (row.text or "").startswith(f"You said: Request {number}. ["):
+    if quoted and not (row.text or "").startswith(f"You said: Request {number}. ["):
         return "the answer is another row's"
     return None if row.usage and row.cost_usd else "it has no usage or no cost"
 

@@ -21,6 +21,9 @@ SMALLEST = {
     "history": ("--rows", "3", "--polls", "2"),
     "start": ("--times", "1", "--cold"),
     "stages": ("--rows", "40", "--times", "1", "--hot", "3"),
+    "direct": ("--rows", "40", "--times", "1", "--in-flight", "20", "--long-rows", "2"),
+    "scale": ("--rows", "40", "--workers", "2", "--in-flight", "4", "--seconds", "0.01"),
+    "rate": ("--seconds", "1", "--fleets", "one"),
 }
 
 
@@ -127,3 +130,30 @@ def test_each_stage_is_timed_by_row(told: dict[str, dict[str, Any]]) -> None:
         assert found["steps"].keys() == {"plan", "upload", "fetch", "settle", "apply"}
         assert all(is_spread(step["wall"]) and is_spread(step["cpu"]) for step in found["steps"].values())
         assert found["hot"].keys() >= {"plan", "settle"}
+
+
+def test_direct_mode_is_compared_with_its_rivals(told: dict[str, dict[str, Any]]) -> None:
+    found = told["direct"]["zero_latency"]
+    assert found["rows"] == 40
+    assert found["microseconds_per_row"].keys() == {"bare", "batch", "step", "openai"}
+    for compared in ("rate_of_bare", "rate_of_bare_by_processor", "rate_of_openai"):
+        assert found[compared].keys() == {"batch", "step"}
+        assert all(is_spread(rate) for rate in found[compared].values())
+    assert found["batch_step_busy_seconds"].keys() >= {"plan", "run_rows", "collect", "settle", "apply"}
+    assert 0 < told["direct"]["many_in_flight"]["most_open_at_the_server"] <= 20
+    assert told["direct"]["long_answers"]["rows"] == 2
+
+
+def test_a_scale_is_told_by_the_workers_and_what_each_of_them_sent(told: dict[str, dict[str, Any]]) -> None:
+    found = told["scale"]
+    assert found["of_linear"].keys() == {"1", "2"}
+    assert found["of_linear"]["1"] == 1
+    assert [run["workers"] for run in found["runs"]] == [1, 2]
+    assert [sum(run["calls_by_worker"].values()) for run in found["runs"]] == [40, 40]
+    assert all(0 < run["most_in_flight"] <= 4 * run["workers"] for run in found["runs"])
+
+
+def test_a_rate_is_told_as_the_provider_counted_it(told: dict[str, dict[str, Any]]) -> None:
+    cases = told["rate"]["cases"]
+    assert cases.keys() == {f"one, answers after {latency} s" for latency in (0, 2, 10)}
+    assert all(0 < case["worst_minute"] <= 1.02 for case in cases.values())
