@@ -74,9 +74,9 @@ def check_count(count: int) -> None:
         InvalidSpec: they cannot.
     """
     if not 1 <= count <= MAX_TRIED:
+        more = ': to run more of them row by row, run the batch with mode = "direct"' if count > MAX_TRIED else ""
         raise InvalidSpec(
-            f"The number of rows to try must be between 1 and {MAX_TRIED:,}, and {count:,} was given: to run more of "
-            'them row by row, run the batch with mode = "direct".'
+            f"The number of rows to try must be between 1 and {MAX_TRIED:,}, and {count:,} was given{more}."
         )
 
 

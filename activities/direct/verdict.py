@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from ...contract import ProviderError, QuotaExhausted
+from ...contract import ProviderError, ProviderNotFound, QuotaExhausted
 from ..providers import ProviderSettings
 from ..providers.refusals import refusal
 from ..providers.status_errors import CREDIT_WORDS, status_error
@@ -53,6 +53,9 @@ def error_of(settings: ProviderSettings, answer: Answer) -> ProviderError:
     location = location.encode(errors="replace").decode()
     moved = f"it has moved to {location.partition('?')[0]}; correct base_url" if location else ""
     error = status_error(settings, answer.status, answer.headers, answer.body, moved=moved)
+    if answer.status == 404:
+        message = f"{error.message.rstrip('.')}. Does base_url end where the API begins? `durabatch doctor` looks."
+        return ProviderNotFound(message, status=404)
     if answer.status != 429:
         return error
     # Of a create it may lift by itself; here every row would use up its tries on it.

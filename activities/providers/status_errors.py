@@ -81,7 +81,10 @@ def status_error(
         )
     if status == 404:
         if listing:
-            hint = "There is such a listing at the right base_url: see `durabatch doctor`."
+            hint = (
+                "There is such a listing at the right base_url: see `durabatch doctor`. A server without batches needs "
+                'mode = "direct".'
+            )
             message = f"{message.rstrip('.')}. {hint}"
         return ProviderNotFound(message, status=status)
     if status == 429:

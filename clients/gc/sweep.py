@@ -18,7 +18,7 @@ from ...activities.gateway.files import collect
 from ...activities.providers import MarkedBatch, Provider, ProviderSettings, StoredFile, open_provider
 from ...activities.records import decode_plan
 from ...activities.store import Entry, Store, identity_of
-from ...contract import DurabatchError
+from ...contract import DurabatchError, Mode, ProviderNotFound
 from ...contract.errors import ObjectNotFound
 from ...contract.layout import is_record, plan_path, try_path
 from ...contract.names import UPLOADS, batch_of, scope_of, scoped
@@ -139,7 +139,9 @@ class Sweep:
                 async with self._provider(name) as provider:
                     await self._look_at(name, provider, findings, states, ended, homes, now)
             except DurabatchError as error:
-                findings.failures[name] = error.message
+                # A server whose rows are sent one by one often has no batches, nor files, and so nothing is left there.
+                if not isinstance(error, ProviderNotFound) or self._providers[name].mode is not Mode.DIRECT:
+                    findings.failures[name] = error.message
         return findings
 
     def _sorted_out(

@@ -145,7 +145,10 @@ async def test_no_body_costs_its_row_or_another_one(desk: Desk) -> None:
 async def test_what_concerns_every_row_ends_the_step(desk: Desk, say: Say, code: str) -> None:
     async with live_endpoint(lambda text, times: say) as endpoint:
         await begin(desk, endpoint, [f"row {number}" for number in range(50)], max_concurrent_requests=4)
-        assert (await desk.refused(desk.run_rows())).type == code
+        refused = await desk.refused(desk.run_rows())
+        assert refused.type == code
+        # Most often it is the configuration that leads past the API, and one command finds that out.
+        assert ("`durabatch doctor` looks" in refused.message) is (code == "provider_not_found")
         assert endpoint.calls.total() <= 8
         # Mended, every row is sent, and none counts as sent again: all of them were refused for certain.
         endpoint.script = lambda text, times: Say()

@@ -75,6 +75,12 @@ async def test_a_try_takes_rows_as_they_come_and_all_of_them_where_there_are_no_
     assert await left(desk) == []
 
 
+async def test_a_try_of_which_no_row_succeeds_says_why_and_names_no_file_that_is_gone(desk: Desk) -> None:
+    trial = await tried(desk, {"a": "[[sandbox:invalid_request]]"})
+    assert trial.result.error == "No row succeeded: 1 invalid_request."
+    assert await left(desk) == []
+
+
 async def test_a_price_that_is_not_known_makes_no_cost(desk: Desk) -> None:
     trial = await tried(desk, {"a": "Say one.", "b": "Say two."}, rows=1, first=True, model="a-model-of-our-own")
     assert [row.custom_id for row in trial.rows] == ["a"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from support.workspace import COMMON, Workspace, statuses
 
 
@@ -44,6 +46,19 @@ def test_gc_names_the_providers_that_it_does_not_ask_for_want_of_a_key(served: W
     assert served.call("gc", "--json", "--provider", "stub").facts["not_asked"] == {}
     keyless = served.call("gc", "--provider", "anthropic")
     assert (keyless.code, keyless.out, f"error: {reason}\n" in keyless.err) == (1, "", True)
+
+
+def test_gc_finds_nothing_at_a_server_without_batches_whose_rows_are_sent_one_by_one(served: Workspace) -> None:
+    given = (served.folder / "durabatch.toml").read_text()
+    found = re.search(r'base_url = "(http[^"]*)/v1"', given)
+    assert found is not None
+    plain = f'{given}[providers.plain]\nkind = "openai"\nbase_url = "{found[1]}/without-batches/v1"\n'
+    (served.folder / "plain.toml").write_text(plain)
+    ended = served.call("--config", "plain.toml", "gc")
+    assert (ended.code, "error: Provider plain answered 404" in ended.err) == (1, True)
+    (served.folder / "plain.toml").write_text(f'{plain}mode = "direct"\n')
+    ended = served.call("--config", "plain.toml", "gc")
+    assert (ended.code, "plain" in ended.err) == (0, False), ended.err
 
 
 def test_gc_says_which_provider_could_not_be_asked(served: Workspace) -> None:

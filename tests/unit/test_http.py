@@ -235,7 +235,10 @@ async def test_a_listing_that_is_not_there_says_that_the_base_url_is_wrong(path:
     async with serving(answering(404, b'{"error": {"message": "Unknown request URL: GET /batches."}}')) as http:
         with pytest.raises(ProviderNotFound) as caught:
             await http.call("GET", path, read=dict, params={"limit": 1})
-    advice = "There is such a listing at the right base_url: see `durabatch doctor`."
+    advice = (
+        "There is such a listing at the right base_url: see `durabatch doctor`. "
+        'A server without batches needs mode = "direct".'
+    )
     assert caught.value.message.endswith(f"Unknown request URL: GET /batches. {advice}") is advised
 
 

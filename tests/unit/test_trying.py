@@ -22,8 +22,10 @@ MICRO = 10**6
 
 @pytest.mark.parametrize("count", [0, -3, MAX_TRIED + 1])
 def test_too_few_and_too_many_rows_are_refused_in_a_sentence(count: int) -> None:
-    with pytest.raises(InvalidSpec, match=f"between 1 and 1,000, and {count:,} was given"):
+    with pytest.raises(InvalidSpec, match=f"between 1 and 1,000, and {count:,} was given") as caught:
         check_count(count)
+    # Only whoever wants more of them is told how to have more.
+    assert ('mode = "direct"' in caught.value.message) is (count > MAX_TRIED)
     check_count(1)
     check_count(MAX_TRIED)
 
