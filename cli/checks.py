@@ -15,6 +15,7 @@ from temporalio.service import RPCError
 
 from ..activities.providers import ProviderSettings, open_provider
 from ..activities.providers.kinds import KINDS
+from ..activities.providers.settings import NO_KEY
 from ..activities.store import Store, identity_of
 from ..clients.connection import Embed, translated
 from ..clients.progress import worker_polls
@@ -157,6 +158,8 @@ async def _providers(settings: Settings) -> list[Finding]:
 
 def _key(settings: Settings, name: str) -> Finding:
     provider = settings.providers[name]
+    if provider.api_key and provider.api_key.get_secret_value() == NO_KEY:
+        return Finding(Level.OK, f"key of {name}", "is not needed")
     if provider.api_key:
         return Finding(Level.OK, f"key of {name}", "is there")
     try:

@@ -139,8 +139,10 @@ def progress_line(progress: BatchProgress) -> str:
         parts.append(f"{_least(progress.result)}{money(progress.cost_usd)}")
     if progress.cancel_requested:
         parts.append("cancelling")
-    if progress.result is None and (why := progress.waiting_for or progress.last_error):
-        parts.append(why)
+    if progress.result is None and progress.waiting_for:
+        parts.append(progress.waiting_for)
+    elif progress.result is None and progress.last_error:
+        parts.append(f"last error: {progress.last_error}")  # it may be over
     return " · ".join(parts)
 
 

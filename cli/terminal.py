@@ -112,6 +112,7 @@ def print_problems(problems: Sequence[object], total: int) -> None:
 #: What is wrong with every row of a file whose command lacks an option, and that option.
 _COMMON = {
     "model: is missing, and the batch names none": "give the model of all rows that name none by --model.",
+    "(tokens_per_minute)": "raise tokens_per_minute of the provider, or have the rows ask for less output.",
     "url: differs from the batch's endpoint": "give the rows' endpoint by --endpoint; a batch asks one endpoint.",
 }
 
@@ -131,7 +132,12 @@ def _hint(error: BaseException) -> str | None:
     if isinstance(error, BatchNotFinished):
         return "`durabatch watch ID` follows it to its end."
     if isinstance(error, MissingKey | UnknownProvider):
-        return "`--provider sandbox` tries everything without an account; `durabatch doctor` checks the configuration."
+        advice = (
+            "`--provider sandbox` tries everything without an account; `durabatch doctor` checks the configuration."
+        )
+        # In one folder, the worker of a `gateway` or `dev` may take the steps of a `run` that has the key.
+        where = " Each worker needs the key: also a `dev`, `gateway` or `worker` that was started without it."
+        return advice + where if isinstance(error, MissingKey) else advice
     if isinstance(error, TemporalUnavailable):
         return "`durabatch doctor` checks what is wrong."
     if isinstance(error, ObjectNotFound):

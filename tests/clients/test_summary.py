@@ -193,6 +193,9 @@ def test_progress_tells_why_nothing_moves() -> None:
         "polling · 3/10 rows (1 not succeeded) · 1/4 shards · attempt 2 · provider in_progress · $0.5000 · "
         "cancelling · openai does not answer"
     )
+    # What went wrong last is not what is waited for: it may be over, and is not told as if it were not.
+    moving = progress.model_copy(update={"waiting_for": None})
+    assert progress_line(moving).endswith("cancelling · last error: an error that is over")
     told = progress_text(progress)
     for words in ("batch_1 (in_progress)", "1 of 4 ended, 2 under way", "requested", "openai does not answer", "over"):
         assert words in told

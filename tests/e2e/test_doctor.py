@@ -38,6 +38,8 @@ def test_doctor_says_what_is_wrong_and_how_to_fix_it(workspace: Workspace) -> No
     assert "refuses the key (401): Incorrect API key provided" in failed["provider stub"]["fact"]
     assert "KEY" in failed["provider stub"]["fix"]
     assert "NOBODY_SET_THIS" in failed["key of keyless"]["fact"]
+    facts = {check["name"]: check["fact"] for check in ended.facts["checks"]}
+    assert (facts["key of stub"], facts["key of dead"]) == ("is there", "is not needed")
     config.write_text("[stor]\n")
     broken = workspace.call("doctor")
     assert broken.code == 1

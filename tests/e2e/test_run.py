@@ -52,6 +52,10 @@ def test_a_local_model_needs_three_lines_and_no_key(workspace: Workspace) -> Non
     refused = workspace.run("run", rows, *options, "--mode", "dirct")
     assert (refused.code, refused.out) == (1, "")
     assert "mode" in refused.err
+    config.write_text(f"{config.read_text()}tokens_per_minute = 1\n")
+    refused = workspace.run("run", workspace.rows("Too much.", name="large.jsonl"), *options)
+    assert (refused.code, refused.out) == (1, "")
+    assert "hint: raise tokens_per_minute of the provider" in refused.err
 
 
 def test_a_killed_run_goes_on_where_it_was_when_it_is_given_again(workspace: Workspace) -> None:
@@ -73,6 +77,7 @@ def test_a_killed_run_goes_on_where_it_was_when_it_is_given_again(workspace: Wor
     other = workspace.run("run", workspace.rows("four", name="other.jsonl"), *COMMON, KEY="")
     assert (other.code, other.out) == (1, "")
     assert "The provider 'stub' has no key: the environment variable KEY is not set or empty." in other.err
+    assert "Each worker needs the key" in other.err
     assert len(workspace.bought()) == 1
 
 
