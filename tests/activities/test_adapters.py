@@ -522,7 +522,7 @@ async def test_a_query_of_the_base_url_goes_with_every_row(sandbox: Sandbox) -> 
         settings = ProviderSettings(
             name="p",
             kind=kind,
-            base_url="https://x.openai.azure.com/openai/gpt?api-version=2026-01-01",
+            base_url="https://x.openai.azure.com/openai/deployments/gpt?api-version=2026-01-01",
             api_key=SecretStr(KEY),
         )
         provider = open_provider(settings)

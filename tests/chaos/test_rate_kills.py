@@ -19,11 +19,11 @@ async def test_the_rate_holds_while_workers_are_killed_and_others_take_their_pla
         crew = lab.crew(0)
         config = lab.folder / f"{crew.name}.toml"
         there = f'base_url = "{lab.admin.url}/v1"'
-        directly = f'{there}\nmode = "direct"\nrequests_per_minute = {A_MINUTE}'
-        config.write_text(config.read_text().replace(there, directly, 1))
+        limited = f"{there}\nrequests_per_minute = {A_MINUTE}"
+        config.write_text(config.read_text().replace(there, limited, 1))
         crew.staff = STAFF
         await lab.admin.settings(rate_period_seconds=PERIOD)
-        order = await crew.start(ROWS)
+        order = await crew.submit(crew.order(ROWS, direct=True))
         for calls in (30, 70):
             while (await lab.admin.live())["calls"] < calls:
                 await asyncio.sleep(0.05)
