@@ -108,3 +108,18 @@ def test_a_batch_of_which_no_row_ran_can_be_called_failed() -> None:
     assert (shown.status, shown.failed_at, shown.completed_at) == (GatewayStatus.FAILED, 1_000_000, None)
     kept = concluded(ORDER.beginning(), result(BatchStatus.CANCELED), NOW)
     assert kept.as_failed() == kept
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("No row succeeded: 4 other. Each row's own reason is in file:///a/b/errors.jsonl.", "is in the error file."),
+        ("The store s3://bucket/x?y=1 does not work.", "The store the store does not work."),
+        ("The folder is not there (gs://bucket/b): mount it.", "The folder is not there (the store): mount it."),
+    ],
+)
+def test_no_place_in_the_store_is_shown_to_a_tenant(said: str, shown: str) -> None:
+    for whole in ({}, {"results": None}):
+        ended = result(BatchStatus.FAILED, error=said, errors="file:///a/b/errors.jsonl", **whole)
+        errors = concluded(ORDER.beginning(), ended, NOW).errors
+        assert errors is not None and errors.data[0].message.endswith(shown)
