@@ -1,6 +1,6 @@
 """Scale: the same batch in direct mode on one, two and three workers.
 
-    python benchmarks/scale.py --rows 18000
+    python benchmarks/scale.py --rows 20000
 
 Each worker is `durabatch worker` with the default settings, and works with the others on one batch through a real
 Temporal server. What limits a worker here is its model server, not its processor: the server answers after 200 ms, and
@@ -34,8 +34,10 @@ from durabatch import BatchClient
 GOAL = 0.9
 
 
-async def run(lab: Lab, file: Path, rows: int, workers: int, in_flight: int, seconds: float) -> dict[str, Any]:
-    """Bring a file of the store through so many fresh workers; return what it took."""
+async def run(
+    lab: Lab, file: Path, rows: int, workers: int, in_flight: int, seconds: float, **spec: Any
+) -> dict[str, Any]:
+    """Bring a file of the store, with these fields of its spec, through so many fresh workers; return what it took."""
     name = f"scale-{workers}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(live_server(lab.folder, seconds=seconds, most_at_a_time=in_flight))
@@ -51,7 +53,7 @@ async def run(lab: Lab, file: Path, rows: int, workers: int, in_flight: int, sec
         client = BatchClient(lab.client, str(lab.store), task_queue=name)
         used, temporal = [worker.cpu for worker in running], lab.server.cpu
         began = time.perf_counter()
-        result = await client.result(await client.create(file.as_uri(), provider="live", id=name))
+        result = await client.result(await client.create(file.as_uri(), provider="live", id=name, **spec))
         took = time.perf_counter() - began
         cpu = sum(worker.cpu for worker in running) - sum(used)
         facts = {
@@ -68,16 +70,18 @@ async def run(lab: Lab, file: Path, rows: int, workers: int, in_flight: int, sec
     if wrong or result.repeated or not books["calls"] == books["distinct"] == rows:
         raise SystemExit("\n".join((*wrong, f"The server's books: {books}. The result: {result!r}")))
     facts |= {"calls_by_worker": books["calls_by_worker"], "most_in_flight": books["most_open"]}
-    return {**facts, "steps": step_seconds(await histories(lab.client, name))}
+    steps = step_seconds(await histories(lab.client, name))
+    return {**facts, "shards": steps["collect"]["times"], "steps": steps}
 
 
-async def measure(rows: int, most: int, in_flight: int, seconds: float) -> dict[str, Any]:
+async def measure(rows: int, most: int, in_flight: int, seconds: float, shard_rows: int | None) -> dict[str, Any]:
     found = []
+    spec = {"limits": {"max_rows": shard_rows}} if shard_rows else {}
     async with open_lab() as lab:
         file = lab.store / "in" / "rows.jsonl"
         make_rows(file, rows, 600)
         for workers in range(1, most + 1):
-            facts = await run(lab, file, rows, workers, in_flight, seconds)
+            facts = await run(lab, file, rows, workers, in_flight, seconds, **spec)
             found.append(facts)
             say(f"{workers} workers: {facts['seconds']} s, calls {facts['calls_by_worker']}")
     alone = found[0]["seconds"]
@@ -94,12 +98,14 @@ async def measure(rows: int, most: int, in_flight: int, seconds: float) -> dict[
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--rows", type=int, default=18_000)
+    parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=3, help="up to so many")
     parser.add_argument("--in-flight", type=int, default=50, help="calls that the server works at for one worker")
     parser.add_argument("--seconds", type=float, default=0.2, help="what it takes for each")
+    parser.add_argument("--shard-rows", type=int, help="rows of each shard; 2,000 by default")
     given = parser.parse_args()
-    publish("scale", asyncio.run(measure(given.rows, given.workers, given.in_flight, given.seconds)), given.out)
+    facts = asyncio.run(measure(given.rows, given.workers, given.in_flight, given.seconds, given.shard_rows))
+    publish("scale", facts, given.out)
 
 
 if __name__ == "__main__":
