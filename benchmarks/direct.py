@@ -46,7 +46,7 @@ async def client(how: str, file: Path, url: str, in_flight: int) -> dict[str, An
     )
     out, _ = await process.communicate()
     if process.returncode:
-        raise SystemExit(f"The client {how} failed.")
+        raise SystemExit(f"The client {how} failed: it ended with {process.returncode}.")
     facts: dict[str, Any] = json.loads(out)
     return {**facts, "books": await live_books(url)}
 
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3, help="how often each one runs")
     parser.add_argument("--in-flight", type=int, default=5_000)
     parser.add_argument(
-        "--long-rows", type=int, default=20_000, help="rows with answers of 100 kB, up to 6 GB of disk; 0: none"
+        "--long-rows", type=int, default=20_000, help="rows with answers of 100 kB, up to 10 GB of disk; 0: none"
     )
     given = parser.parse_args()
     facts = asyncio.run(measure(given.rows, given.row_bytes, given.times, given.in_flight, given.long_rows))
