@@ -157,8 +157,7 @@ class Found(LenientModel):
     #: Number of the newest create of this attempt that was noted before the provider was asked, by this run or an
     #: earlier one; 0: there was none.
     noted: int
-    #: The same of those that the provider did not refuse: they may be on their way, or may have bought something.
-    standing: int = 0
+    standing: int = 0  #: The same of those that the provider did not refuse, and that may have bought something.
     direct: bool = False  #: An earlier run sent its rows one by one, so that is how it goes on.
 
 
