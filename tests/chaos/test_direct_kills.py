@@ -24,7 +24,7 @@ def direct(
     crew = lab.crew(0, timeout=timeout)
     config = lab.folder / f"{crew.name}.toml"
     there = f'base_url = "{lab.admin.url}/v1"'
-    here = f'base_url = "{endpoint.url}"\nmode = "direct"\nmax_concurrent_requests = {in_flight}'
+    here = f'base_url = "{endpoint.url}"\nmax_concurrent_requests = {in_flight}'
     text = config.read_text().replace(there, here, 1).replace('heartbeat = "2s"', f'heartbeat = "{heartbeat}"', 1)
     config.write_text(text)
     crew.staff = 1
@@ -42,7 +42,7 @@ async def test_killed_workers_repeat_no_more_than_was_in_flight(tmp_path: Path) 
     kills = 3
     async with open_lab(tmp_path) as lab, live_endpoint(lambda text, times: Say(hang=0.1)) as endpoint:
         crew = direct(lab, endpoint)
-        order = await crew.start(ROWS)
+        order = await crew.submit(crew.order(ROWS, direct=True))
         for _ in range(kills):
             await answered(endpoint, 100)
             await crew.fit[0].kill()
@@ -60,7 +60,7 @@ async def test_killed_workers_repeat_no_more_than_was_in_flight(tmp_path: Path) 
 async def test_a_worker_that_stood_still_sends_nothing_more_once_it_has_an_heir(tmp_path: Path) -> None:
     async with open_lab(tmp_path) as lab, live_endpoint(lambda text, times: Say(hang=0.1)) as endpoint:
         crew = direct(lab, endpoint)
-        order = await crew.start(ROWS)
+        order = await crew.submit(crew.order(ROWS, direct=True))
         await answered(endpoint, 100)
         zombie = crew.fit[0]
         zombie.pause()
@@ -82,7 +82,7 @@ async def test_a_cancel_is_heard_long_before_a_heartbeat_is_due(tmp_path: Path) 
     calls = 1000
     async with open_lab(tmp_path) as lab, live_endpoint(lambda text, times: Say(hang=3000.0)) as endpoint:
         crew = direct(lab, endpoint, in_flight=calls, timeout="50m", heartbeat="2m")
-        order = await crew.start(calls + 100)
+        order = await crew.submit(crew.order(calls + 100, direct=True))
         while endpoint.open < calls:
             await asyncio.sleep(0.05)
         await crew.cancel(order)
