@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
@@ -233,8 +232,8 @@ async def _connected(address: str) -> Client:
     while True:
         try:
             client = await Client.connect(address, data_converter=pydantic_data_converter, runtime=runtime)
-            # The front end answers before its namespace is there.
-            await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="default"))
+            # The front end answers before its namespace is there, and describes it before its calls find it.
+            await client.count_workflows()
             return client
         except (RPCError, RuntimeError):
             if time.monotonic() > deadline:
