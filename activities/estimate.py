@@ -56,6 +56,6 @@ def estimate_input(prepared: bytes) -> int:
 def sure_input(prepared: bytes) -> int:
     """Return the input tokens that a request surely has, so that it can be refused for them.
 
-    Estimates are up to a quarter high for text, and tell nothing for pictures.
+    Estimates are up to a quarter high for text, and mean nothing for pictures.
     """
     return 0 if has_media(prepared) else estimate_tokens(len(prepared)) * 3 // 4

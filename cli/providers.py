@@ -52,8 +52,8 @@ async def _providers(name: str | None, as_json: bool) -> None:
         silent = [one for one in silent if any(account.settings.owns(one.account) for account in accounts)]
     if as_json:
         strangers = [] if name is not None else unowned(settings, rates)
-        told = facts(accounts, others, note, silent)
-        print_json({**told, "other_rates": [view.model_dump(mode="json") for view in strangers]})
+        printed = facts(accounts, others, note, silent)
+        print_json({**printed, "other_rates": [view.model_dump(mode="json") for view in strangers]})
         return
     shown = [full(account, silent) for account in accounts]
     if name is None:

@@ -149,7 +149,7 @@ async def _run(
                 raise unusable
         _introduce(opened, sandbox=sandbox)
         works = False
-        # Rows of a batch that is bought already tell nothing that it does not.
+        # Rows of a batch that is bought already add nothing to what it has answered itself.
         if trying and (trying.only or await opened.client.find(requests, provider=provider, id=id, **fields) is None):
             await _have_worker(stack, opened, knowing)
             works = True

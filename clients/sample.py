@@ -44,7 +44,7 @@ class Sample(NamedTuple):
     places: list[Place]
 
     def problem(self, found: RowProblem) -> RowProblem:
-        """Return why a row of the sample's file cannot be sent, told of the input's own line."""
+        """Return why a row of the sample's file cannot be sent, by its line in the whole input."""
         if found.line is None or not 0 < found.line <= len(self.places):
             return found
         own = self.places[found.line - 1]
@@ -111,7 +111,7 @@ async def write_sample(rows: Rows, store: Store, count: int, file: Path, *, firs
     if rows.uri is None:
         several = len(rows.files) > 1
         sources = [
-            # The tilde stands for the slash in what a brought file is called (see `contract.layout`).
+            # The tilde replaces the slash in what a brought file is called (see `contract.layout`).
             (f"The file {one.file}", one.name.replace("~", "/") if several else None, _local(one.file))
             for one in rows.files
         ]

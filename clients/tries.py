@@ -51,7 +51,7 @@ _GRACE = timedelta(minutes=30)
 _PATIENCE = 15.0
 #: Beginning of a try's id, and digits of its random end: each try is a batch of its own.
 _PREFIX, _DIGITS = "try-", 12
-#: What a try does not take over from its batch: where its results go, who is told, and its labels.
+#: What a try does not take over from its batch: where its results go, who is notified, and its labels.
 _LEFT_OUT = ("mode", "output", "on_complete", "metadata", "completion_window")
 
 
@@ -139,13 +139,13 @@ def _own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 async def _trial(store: Store, ended: Ending, total: int, sample: Sample, first: bool) -> Trial:
     result = ended.result
     if result is None or not result.results:
-        raise _told(ended.error or DurabatchError("The try ended without results."), sample)
+        raise _by_own_lines(ended.error or DurabatchError("The try ended without results."), sample)
     own = [row async for row in result_rows(store, result.results)]
     named = [
         row.model_copy(update={"custom_id": sample.custom_id(number, row.custom_id)}) for number, row in enumerate(own)
     ]
     answered = [row for row in named if row.status is RowStatus.SUCCEEDED]
-    # Without any known price there is nothing to tell; otherwise what is known is a lower bound.
+    # Without any known price there is no cost to report; otherwise what is known is a lower bound.
     known = any(row.cost_usd is not None for row in answered)
     costs = [picodollars(row.cost_usd or "0") for row in answered] if known else []
     share = await _batch_share(store, result.batch_id)
@@ -164,7 +164,7 @@ def _why(result: BatchResult) -> str | None:
     return result.error and result.error.removesuffix(f" Each row's own reason is in {result.errors}.")
 
 
-def _told(error: DurabatchError, sample: Sample) -> DurabatchError:
+def _by_own_lines(error: DurabatchError, sample: Sample) -> DurabatchError:
     """Return an error that names the rows by their lines in the input that they were taken from."""
     if not isinstance(error, InvalidInput) or not error.problems:
         return error

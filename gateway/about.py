@@ -1,4 +1,4 @@
-"""What a gateway tells of itself: alive, ready, measured."""
+"""What a gateway reports of itself: alive, ready, measured."""
 
 from __future__ import annotations
 

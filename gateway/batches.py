@@ -73,10 +73,10 @@ async def create(request: Request) -> Response:
 
 
 async def _id_for(context: Context, batch: GatewayBatch, key: str) -> str:
-    """Return the id of the batch that an idempotency key stands for: whoever comes first with it decides.
+    """Return the id of the batch of an idempotency key: whoever comes first with it decides.
 
     Raises:
-        ApiError: the key stands for a batch with other parameters.
+        ApiError: the key belongs to a batch with other parameters.
     """
     path, asked = idempotency_path(batch.tenant, key), fingerprint(batch)
     if await context.store.create(path, json.dumps({"id": batch.id, "fingerprint": asked}).encode()):
@@ -132,7 +132,7 @@ async def listing(request: Request) -> Response:
     limit, after = limit_of(request, _DEFAULT_LIMIT, _MAX_LIMIT), after_of(request, Listed.BATCHES)
     found: list[BatchEntry] = []
     whole = False
-    # One more than was asked for tells whether there is more; entries that cannot be read are made up for.
+    # One more than was asked for shows whether there is more; entries that cannot be read are made up for.
     while not whole and len(found) <= limit:
         wanted = limit + 1 - len(found)
         ids = await index.page(context.store, tenant, Listed.BATCHES, after=after, limit=wanted)

@@ -21,7 +21,7 @@ async def download(request: Request, store: Store, path: str, *, size: int, etag
 
     Args:
         size: bytes of it.
-        etag: what tells it from others.
+        etag: what identifies its content.
         filename: what it is called where it is saved.
 
     Raises:

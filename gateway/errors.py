@@ -60,7 +60,7 @@ def answer(error: ApiError) -> Response:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Return what a caller is told of an error; what it cannot help goes into the log instead."""
+    """Return an error as its caller sees it; what the caller cannot fix goes into the log instead."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, InvalidSpec):

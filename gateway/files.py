@@ -127,7 +127,7 @@ async def listing(request: Request) -> Response:
     purpose = request.query_params.get("purpose")
     found: list[FileRecord] = []
     whole = False
-    # One more than was asked for tells whether there is more; what is expired or half removed is made up for.
+    # One more than was asked for shows whether there is more; what is expired or half removed is made up for.
     while not whole and len(found) <= limit:
         wanted = limit + 1 - len(found)
         ids = await index.page(context.store, tenant, Listed.FILES, after=after, limit=wanted, oldest_first=backwards)

@@ -36,7 +36,7 @@ class Tenants:
             return Tenant(name=DEFAULT_TENANT)
         digest = hashlib.sha256((key or "").encode("utf-8", "surrogateescape")).digest()
         found = None
-        # Every key is compared, and each in the same time, so that how long it takes tells nothing.
+        # Every key is compared, and each in the same time, so that the time it takes reveals nothing.
         for known, tenant in self._keys:
             if hmac.compare_digest(known, digest):
                 found = tenant

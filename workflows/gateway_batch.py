@@ -74,7 +74,7 @@ class GatewayBatchWorkflow:
         self._steering = Steering(self._state.steering, self._changed)
         self._steering.checkpoint = self._checkpoint
         self._over = False
-        self._told = False  #: Whether the batch that runs the rows was sent the cancel.
+        self._cancel_sent = False  #: Whether the batch that runs the rows was sent the cancel.
         self._nudges = 0  #: How many of the nudges it was sent.
 
     # A signal with an argument too many would leave the workflow stuck, so each takes any number of them.
@@ -204,7 +204,7 @@ class GatewayBatchWorkflow:
             static_summary=f"{intake.rows:,} row{'s' * (intake.rows != 1)} → {intake.provider}",
         )
         self._state.begun = True
-        self._told, self._nudges = False, self._steering.nudges
+        self._cancel_sent, self._nudges = False, self._steering.nudges
         while not child.done():
             await workflow.wait_condition(lambda: child.done() or self._news)
             if not child.done():
@@ -220,7 +220,7 @@ class GatewayBatchWorkflow:
         Raises:
             _Gone: it has ended without accounts.
         """
-        self._told, self._nudges = False, self._steering.nudges
+        self._cancel_sent, self._nudges = False, self._steering.nudges
         for number in count(1):
             await self._pass_on()
             joined = await self._steering.call(JOIN, JoinRequest(batch_id=self._inner), summary="how is the batch?")
@@ -240,15 +240,15 @@ class GatewayBatchWorkflow:
     @property
     def _news(self) -> bool:
         """Whether there is a signal that the batch was not sent yet."""
-        return (self._canceled and not self._told) or self._steering.nudges != self._nudges
+        return (self._canceled and not self._cancel_sent) or self._steering.nudges != self._nudges
 
     async def _pass_on(self) -> None:
         """Send the batch what it was not sent yet."""
         # By its workflow id: a reset makes it another run's, and loses what is sent to it as a child.
         inner = workflow.get_external_workflow_handle(self._inner)
         with suppress(FailureError):  # it ends at this very moment, and needs no signal
-            if self._canceled and not self._told:
-                self._told = True
+            if self._canceled and not self._cancel_sent:
+                self._cancel_sent = True
                 await inner.signal("cancel", self._steering.cancel)
             if self._steering.nudges != self._nudges:
                 self._nudges = self._steering.nudges

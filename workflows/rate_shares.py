@@ -44,7 +44,7 @@ ASKS_PER_SECOND = 4.0
 USUALLY, SOON, AT_ONCE = 1 / 3, 1 / 15, 1 / 100
 #: Where there are fewer slots than workers, they go round among them at this pace, in seconds.
 TURN = 60.0
-#: Leases of one worker that are told apart; what is older than these is taken together.
+#: Leases of one worker that are counted one by one; older ones are counted together.
 _KEPT = 4
 
 
@@ -325,7 +325,7 @@ def _shares(amounts: Amounts) -> Shares:
 
 
 def _together(given: Sequence[_Grant]) -> _Grant:
-    """Return one lease that stands for several, the newest last: as much as any of them, and for as long."""
+    """Return one lease in place of several, the newest last: as much as any of them, and for as long."""
     requests, tokens, slots = (max(one.amounts[which] for one in given) for which in range(3))
     return _Grant(given[-1].seq, max(one.until for one in given), (requests, tokens, slots))
 

@@ -59,7 +59,7 @@ class RateLedger(Protocol):
         ...
 
     async def release(self, worker: str) -> None:
-        """Give everything back; what cannot be told comes back by itself when the lease is over."""
+        """Give everything back; what cannot be reported comes back by itself when the lease is over."""
         ...
 
 

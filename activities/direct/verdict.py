@@ -24,7 +24,7 @@ class Verdict(Enum):
     FAILED = auto()  #: The server has a fault: worth another try.
     REJECTED = auto()  #: There are too many calls: it is sent again, later.
     REFUSED = auto()  #: The row is refused as all rows would be if the key or the route were wrong.
-    HOPELESS = auto()  #: No row can be sent until somebody mends the account.
+    HOPELESS = auto()  #: No row can be sent until somebody fixes the account.
 
 
 def verdict(answer: Answer) -> Verdict:

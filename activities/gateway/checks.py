@@ -1,7 +1,7 @@
 """One line of an input file, checked as OpenAI's server checks it, in its codes and words. Pure, and fast.
 
-Where OpenAI names one error of a file, all of them are listed here, so that somebody mends a file once. Sources: the
-openai package (types/batch_error.py), live captures, and the words that clients test for.
+Where OpenAI names one error of a file, all of them are listed here, so that a file has to be corrected only once.
+Sources: the openai package (types/batch_error.py), live captures, and the words that clients test for.
 """
 
 from __future__ import annotations

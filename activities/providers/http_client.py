@@ -178,7 +178,7 @@ def reason_of_system(error: BaseException, url: str) -> str | None:
     """Return what TLS, the name service or the network say of an error, whichever client raised it; None if nothing.
 
     Args:
-        error: what the client raised; what led to it tells.
+        error: what the client raised; the reason is in what led to it.
         url: what was to be called.
     """
     of_system = _of_system if proxy_of(url) is None else _of_proxy

@@ -105,7 +105,7 @@ class Folder(Backend):
                 suppress(FileNotFoundError, NotADirectoryError),
                 os.scandir(self._file(at)) as entries,
             ):
-                # No stat of any file: the system tells with the name what is a folder.
+                # No stat of any file: with each name the system says whether it is a folder.
                 inside = [
                     f"{at}{entry.name}/" if entry.is_dir() else f"{at}{entry.name}"
                     for entry in entries

@@ -52,7 +52,7 @@ def duration(seconds: float) -> str:
         return f"{milliseconds}ms" if milliseconds else "0s"
     minutes, rest = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
-    told = f"{rest / 1000:g}s"
+    last = f"{rest / 1000:g}s"
     if hours:
-        return f"{hours}h{minutes}m{told}"
-    return f"{minutes}m{told}" if minutes else told
+        return f"{hours}h{minutes}m{last}"
+    return f"{minutes}m{last}" if minutes else last

@@ -69,7 +69,7 @@ def check_file(lines: Lines, size: int, endpoint: str, settings: Settings, keep_
             tokens += prompt.tokens
             inputs += len(prompt.texts)
         except Refusal as refusal:
-            # The first bad line is the only one that is told, as captures of real batches show.
+            # The first bad line is the only one that is reported, as captures of real batches show.
             code = refusal.code or "invalid_request"
             error = LineError(code=code, message=refusal.message, line=index + 1, param=refusal.param)
             return Check([error], len(lines), None, 0)

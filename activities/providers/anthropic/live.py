@@ -151,7 +151,7 @@ _NO_NEWS = LimitNews()
 
 
 def _error_of(status: int, body: msgspec.Raw) -> Any:
-    """Return an answer without a message as an error whose type tells its class, in Anthropic's shape."""
+    """Return an answer without a message as an error whose type says its class, in Anthropic's shape."""
     try:
         _error(body)
     except msgspec.DecodeError:
