@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from ._base import LenientModel, Word
 from .result import BatchResult
@@ -68,8 +68,14 @@ class LineError(LenientModel):
     line: int | None = None  #: From 1; null where it is about the file or the batch as a whole.
 
 
+def _total_may_lack(schema: dict[str, Any]) -> None:
+    schema["required"] = [name for name in schema.get("required", ()) if name != "total"]
+
+
 class ErrorList(LenientModel):
     """What is wrong with a batch, in the order of its lines."""
+
+    model_config = ConfigDict(json_schema_extra=_total_may_lack)
 
     object: str = "list"
     data: tuple[LineError, ...] = ()
@@ -85,10 +91,14 @@ class RequestCounts(LenientModel):
 
 
 class CachedTokens(LenientModel):
+    """Input tokens that the provider had in a cache."""
+
     cached_tokens: int = 0
 
 
 class ReasoningTokens(LenientModel):
+    """Output tokens that are in no answer."""
+
     reasoning_tokens: int = 0
 
 

@@ -12,6 +12,8 @@ from temporalio.service import RPCError
 from ..activities.store import IDENTITY
 from ..contract import StoreError
 from .context import Context, context_of
+from .described import Described
+from .shapes import Alive, Readiness
 
 #: A Temporal in reach answers in milliseconds.
 _PATIENCE = timedelta(seconds=2)
@@ -22,11 +24,17 @@ def routes() -> list[BaseRoute]:
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
+@Described(answer=Alive, keyless=True)
 async def healthz(request: Request) -> Response:
     """Answer that the process is alive."""
     return JSONResponse({"status": "ok"})
 
 
+@Described(
+    answer=Readiness,
+    statuses={200: "Requests are served.", 503: "The store or Temporal does not answer."},
+    keyless=True,
+)
 async def readyz(request: Request) -> Response:
     """Answer whether requests can be served: whether the store and Temporal answer."""
     context = context_of(request)
@@ -51,6 +59,7 @@ async def _temporal(context: Context) -> bool:
         return False
 
 
+@Described(media="text/plain", keyless=True)
 async def metrics(request: Request) -> Response:
     """Answer with what this process has done, for Prometheus."""
     context = context_of(request)

@@ -5,15 +5,21 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 from ..contract import DurabatchError
-from . import about, batches, files, models
+from . import about, batches, files, models, openapi
 from .auth import Authentication
 from .body import Pace, Paced
 from .context import Context
 from .errors import ApiError, on_error, on_http_exception
 from .observed import Observed
 from .tenants import Tenants
+
+
+def routes() -> list[BaseRoute]:
+    """Return all routes. Each says at its endpoint what it takes and answers with: see described.py."""
+    return [*about.routes(), *files.routes(), *batches.routes(), *models.routes(), *openapi.routes()]
 
 
 def create_app(context: Context, pace: Pace | None = None) -> Starlette:
@@ -23,7 +29,7 @@ def create_app(context: Context, pace: Pace | None = None) -> Starlette:
         pace: how slowly a body may arrive.
     """
     app = Starlette(
-        routes=[*about.routes(), *files.routes(), *batches.routes(), *models.routes()],
+        routes=routes(),
         middleware=[
             Middleware(Observed, metrics=context.metrics),
             Middleware(Authentication, tenants=Tenants(context.settings.gateway.keys)),

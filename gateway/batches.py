@@ -29,15 +29,20 @@ from ..contract.gateway_layout import Listed, idempotency_path, index_path, make
 from . import index
 from .body import read_json
 from .context import Context, context_of, tenant_of
+from .described import Described, Param
 from .errors import ApiError
 from .files import as_list
 from .live import Glance, begin, find_entry
 from .order import fingerprint, idempotency_key, ordered
-from .params import after_of, limit_of
+from .params import AFTER, after_of, limit_of, limit_param
+from .shapes import BatchOrder, BatchPage
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
 #: Batches of a page that are looked at at a time.
 _PARALLEL = 16
+
+_KEY = Param("idempotency-key", "The same create with the same key is the same batch.", where="header")
+_NO_BATCH = {404: "The caller has no such batch."}
 
 
 def routes() -> list[BaseRoute]:
@@ -50,6 +55,7 @@ def routes() -> list[BaseRoute]:
     ]
 
 
+@Described(answer=BatchObject, takes=[_KEY], body=BatchOrder, errors={409: "The key was used with other parameters."})
 async def create(request: Request) -> Response:
     """Take an order: note it in the tenant's index, start its workflow, and answer before anything is checked."""
     context, tenant = context_of(request), tenant_of(request)
@@ -121,11 +127,13 @@ async def _give_up(context: Context, entry: BatchEntry) -> None:
     await context.store.write(path, entry.model_copy(update={"final": final}).model_dump_json().encode())
 
 
+@Described(answer=BatchObject, errors=_NO_BATCH)
 async def retrieve(request: Request) -> Response:
     """Tell how a batch is."""
     return JSONResponse(wire(await Glance(context_of(request).client, thorough=True).at(await _entry(request))))
 
 
+@Described(answer=BatchPage, takes=[AFTER, limit_param(_DEFAULT_LIMIT, _MAX_LIMIT)])
 async def listing(request: Request) -> Response:
     """List batches, newest first."""
     context, tenant = context_of(request), tenant_of(request).name
@@ -144,6 +152,7 @@ async def listing(request: Request) -> Response:
     return JSONResponse(as_list([wire(one) for one in shown], more=len(found) > limit))
 
 
+@Described(answer=BatchObject, errors={**_NO_BATCH, 409: "The batch has ended."})
 async def cancel(request: Request) -> Response:
     """Ask a batch to stop. It keeps the rows that are finished; a second request is fine."""
     context, entry = context_of(request), await _entry(request)

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,16 +19,13 @@ from ..contract.gateway_layout import Listed, content_path, make_id
 from . import index
 from .body import pieces
 from .context import context_of, tenant_of
+from .described import Described, Param
 from .download import download
 from .errors import ApiError, not_found
 from .form import read_form
 from .incoming import Incoming
-from .params import after_of, limit_of, oldest_first
-
-#: Source: the openai package, FileCreateParams.purpose.
-PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
-#: Seconds that a file may live. Source: the openai package, FileCreateParams.ExpiresAfter.
-SHORTEST_LIFE, LONGEST_LIFE = 3_600, 2_592_000
+from .params import AFTER, ORDER, after_of, limit_of, limit_param, oldest_first
+from .shapes import LONGEST_LIFE, SHORTEST_LIFE, FileDeleted, FileObject, FilePage, FileUpload, Purpose
 
 #: Source: OpenAI's Files reference; it is the default as well.
 _MOST_LISTED = 10_000
@@ -36,6 +33,12 @@ _MOST_LISTED = 10_000
 _LONGEST_PAGE = 1_000
 #: What a multipart body has beside the bytes of its file, at most.
 _AROUND = 128 * 1024
+
+_PURPOSE = Param("purpose", "Only files of this purpose.")
+_RANGE = Param("range", "The bytes that are wanted, such as bytes=0-99.", where="header")
+_IF_RANGE = Param("if-range", "The ETag of the file that the range is of.", where="header")
+_PURPOSES = get_args(Purpose)
+_NO_FILE = {404: "The caller has no such file."}
 
 
 def routes() -> list[BaseRoute]:
@@ -49,6 +52,12 @@ def routes() -> list[BaseRoute]:
     ]
 
 
+@Described(
+    answer=FileObject,
+    body=FileUpload,
+    body_media="multipart/form-data",
+    errors={413: "The file is too large.", 429: "Too many uploads at a time."},
+)
 async def create(request: Request) -> Response:
     """Take an upload: its bytes go straight into the store, and it is a file when all of them are there."""
     context, tenant = context_of(request), tenant_of(request).name
@@ -73,8 +82,8 @@ def _described(file_id: str, now: datetime, size: int, filename: str | None, fie
         if given is None:
             raise ApiError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
     purpose = fields["purpose"]
-    if purpose not in PURPOSES:
-        known = ", ".join(f"'{one}'" for one in PURPOSES)
+    if purpose not in _PURPOSES:
+        known = ", ".join(f"'{one}'" for one in _PURPOSES)
         raise ApiError(400, f"'{purpose[:100]}' is not one of [{known}] - 'purpose'", param="purpose")
     created_at = int(now.timestamp())
     life = _life(fields)
@@ -119,6 +128,7 @@ def lifetime(expires_after: object, field: str = "expires_after") -> int:
     return seconds
 
 
+@Described(answer=FilePage, takes=[AFTER, limit_param(_MOST_LISTED, _MOST_LISTED), ORDER, _PURPOSE])
 async def listing(request: Request) -> Response:
     """List files, newest first unless asked otherwise."""
     context, tenant = context_of(request), tenant_of(request).name
@@ -144,11 +154,18 @@ def as_list(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
     return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more}
 
 
+@Described(answer=FileObject, errors=_NO_FILE)
 async def retrieve(request: Request) -> Response:
     """Tell what is known of a file."""
     return JSONResponse(wire(await _file(request)))
 
 
+@Described(
+    media="application/octet-stream",
+    statuses={200: "The whole file.", 206: "The bytes that were asked for."},
+    takes=[_RANGE, _IF_RANGE],
+    errors={**_NO_FILE, 416: "No byte of the file is in the range."},
+)
 async def content(request: Request) -> Response:
     """Send a file's bytes."""
     record = await _file(request)
@@ -160,6 +177,7 @@ async def content(request: Request) -> Response:
         raise not_found("File", record.id, "id") from None
 
 
+@Described(answer=FileDeleted, errors=_NO_FILE)
 async def delete(request: Request) -> Response:
     """Remove a file. A batch of its rows that has passed its validation keeps them, and one that has not fails."""
     record = await _file(request)

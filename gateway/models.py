@@ -11,7 +11,9 @@ from starlette.routing import BaseRoute, Route
 from ..activities.gateway.routing import Route as Routed
 from ..activities.gateway.routing import Router
 from .context import Context, context_of, tenant_of
+from .described import Described
 from .errors import ApiError
+from .shapes import ModelObject, ModelPage
 from .tenants import Tenant
 
 
@@ -20,6 +22,7 @@ def routes() -> list[BaseRoute]:
     return [Route("/v1/models", listing, methods=["GET"]), Route("/v1/models/{model:path}", retrieve, methods=["GET"])]
 
 
+@Described(answer=ModelPage)
 async def listing(request: Request) -> Response:
     """List the models that routes name; a pattern names none."""
     context, tenant = context_of(request), tenant_of(request)
@@ -28,6 +31,7 @@ async def listing(request: Request) -> Response:
     return JSONResponse({"object": "list", "data": data})
 
 
+@Described(answer=ModelObject, errors={404: "The caller may use no such model, or no provider runs it."})
 async def retrieve(request: Request) -> Response:
     """Tell whether a model may be used, and who runs it."""
     model = request.path_params["model"]

@@ -5,7 +5,17 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from ..contract.gateway_layout import Listed, is_id
+from .described import Param
 from .errors import ApiError, not_found
+
+AFTER = Param("after", "The id behind which the page begins: the last one of the page before.")
+ORDER = Param("order", "Newest or oldest first.", {"type": "string", "enum": ["asc", "desc"], "default": "desc"})
+
+
+def limit_param(default: int, most: int) -> Param:
+    """Return the parameter that `limit_of` reads."""
+    schema = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
+    return Param("limit", "How many objects the page has at most.", schema)
 
 
 def limit_of(request: Request, default: int, most: int) -> int:

@@ -1,4 +1,4 @@
-"""Keys and tenants: every route without a key, and one tenant's objects asked for with another's."""
+"""Keys and tenants. Every route without a key, and with another tenant's: test_every_route.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import logging
 
 import openai
 import pytest
-from starlette.routing import Route
-
-from durabatch.gateway import about, batches, files, models
-from durabatch.gateway.auth import OPEN
 
 from .conftest import LINE, Door, Opener
 
@@ -26,33 +22,6 @@ KEYS = "".join(
     '[[gateway.routes]]\nmodel = "claude-haiku-4-5"\nprovider = "anthropic"\n'
     '[[gateway.routes]]\nmodel = "gpt-*"\nprovider = "openai"\n'
 )
-
-
-def every_route() -> list[tuple[str, str]]:
-    """Return method and path of every route there is."""
-    found = []
-    for route in (*about.routes(), *files.routes(), *batches.routes(), *models.routes()):
-        assert isinstance(route, Route)
-        path = route.path
-        for name in route.param_convertors:
-            path = path.replace(f"{{{name}:path}}", "x").replace(f"{{{name}}}", "x")
-        found += [(method, path) for method in sorted(route.methods or set()) if method != "HEAD"]
-    return found
-
-
-@pytest.mark.parametrize("key", [None, "", "wrong", "Key-one", "key-one\u00e9", "x" * 10_000])
-async def test_no_route_but_the_monitors_answers_without_a_known_key(opened: Opener, key: str | None) -> None:
-    async with opened(KEYS) as door:
-        headers = {} if key is None else {"authorization": f"Bearer {key}".strip().encode()}
-        for method, path in every_route():
-            answer = await door.http.request(method, path, headers=headers)
-            if path in OPEN:
-                assert answer.status_code in (200, 503)
-                continue
-            assert (answer.status_code, answer.json()["error"]["type"]) == (401, "invalid_request_error"), path
-            assert answer.json()["error"]["code"] == ("invalid_api_key" if key else None)
-        # Not even whether there is such a route.
-        assert (await door.http.get("/v1/nothing", headers=headers)).status_code == 401
 
 
 async def test_another_tenants_file_is_not_there(opened: Opener) -> None:

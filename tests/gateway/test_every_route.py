@@ -1,0 +1,136 @@
+"""Every route there is: what it says of itself, whom it answers, and that nobody sees what another tenant made."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+import pytest
+from jsonschema import Draft202012Validator
+
+from durabatch.activities.gateway.files import register
+from durabatch.activities.store import Store
+from durabatch.contract.gateway import FileRecord
+from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch, GatewayStatus
+from durabatch.contract.gateway_layout import Listed, content_path, index_path, make_id
+from support.openapi import Document
+
+from .conftest import LINE, Door, Opener
+from .every_route import VISITS, Shows, every_route
+
+OWNER, OTHER = "search", "ads"
+KEYS = (
+    "".join(
+        f'[[gateway.keys]]\ntenant = "{name}"\nsha256 = "{hashlib.sha256(f"key-{name}".encode()).hexdigest()}"\n'
+        for name in (OWNER, OTHER)
+    )
+    + '[[gateway.routes]]\nmodel = "gpt-5-mini"\nprovider = "openai"\n'
+)
+
+
+async def things(store: Store, tenant: str) -> dict[str, str]:
+    """Put into the store what a tenant made, and return its ids by the names that paths have for them."""
+    at = datetime.now(UTC)
+    file_id, batch_id = (make_id(listed, at, secrets.token_hex(7)) for listed in (Listed.FILES, Listed.BATCHES))
+    await store.write(content_path(tenant, file_id), LINE)
+    record = FileRecord(id=file_id, bytes=len(LINE), created_at=1, filename=f"of-{tenant}.jsonl", purpose="batch")
+    await register(store, tenant, record)
+    batch = GatewayBatch(
+        tenant=tenant, id=batch_id, input_file_id=file_id, endpoint="/v1/chat/completions", created_at=1
+    )
+    final = batch.beginning().model_copy(update={"status": GatewayStatus.COMPLETED, "output_file_id": file_id})
+    entry = BatchEntry(request=batch, final=final)
+    await store.write(index_path(tenant, batch_id), entry.model_dump_json().encode())
+    return {"file_id": file_id, "batch_id": batch_id, "model": "gpt-5-mini"}
+
+
+async def document_of(http: httpx2.AsyncClient, key: str = f"key-{OWNER}") -> Document:
+    answer = await http.get("/openapi.json", headers={"authorization": f"Bearer {key}"})
+    assert answer.status_code == 200
+    return Document(answer.json())
+
+
+def test_every_route_has_its_visit_and_no_other_has() -> None:
+    assert sorted(every_route()) == sorted(VISITS)
+
+
+async def test_the_document_has_every_route_and_no_other(opened: Opener) -> None:
+    async with opened(KEYS) as door:
+        document = await document_of(door.http)
+    assert sorted(document.operations) == sorted(every_route())
+    for route, operation in document.operations.items():
+        assert operation["summary"].endswith("."), route
+        assert operation["responses"].keys() > {"4XX", "5XX"}, route
+        assert {one["name"] for one in operation["parameters"] if one["in"] == "path"} == {
+            part[1:-1] for part in route.split("/") if part.startswith("{")
+        }
+        assert (operation["security"] == []) == (VISITS[route].shows is Shows.OPEN), route
+    assert len({one["operationId"] for one in document.operations.values()}) == len(document.operations)
+    for name, schema in document.document["components"]["schemas"].items():
+        Draft202012Validator.check_schema(schema)
+        assert schema.get("description"), f"{name} has no docstring"
+
+
+async def test_a_gateway_without_keys_says_that_none_is_needed(door: Door) -> None:
+    answer = await door.http.get("/openapi.json")
+    assert {str(one["security"]) for one in Document(answer.json()).operations.values()} == {"[]"}
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong", "Key-search", "key-search\u00e9", "x" * 10_000])
+async def test_no_route_but_the_monitors_answers_without_a_known_key(opened: Opener, key: str | None) -> None:
+    async with opened(KEYS) as door:
+        document, ids = await document_of(door.http), await things(door.store, OWNER)
+        before = door.objects()
+        headers = {} if key is None else {"authorization": f"Bearer {key}".strip().encode()}
+        for route, visit in VISITS.items():
+            method, _, path = route.partition(" ")
+            answer = await door.http.request(method, path.format_map(ids), headers=headers)
+            document.check(route, answer)
+            if visit.shows is Shows.OPEN:
+                assert answer.status_code in visit.own, route
+                continue
+            assert answer.status_code == 401, route
+            assert not any(id in answer.text for id in ids.values()), route
+        # Not even whether there is such a route.
+        assert (await door.http.get("/v1/nothing", headers=headers)).status_code == 401
+        assert door.objects() == before
+
+
+async def test_no_route_shows_or_changes_what_another_tenant_made(opened: Opener) -> None:
+    async with opened(KEYS) as door:
+        await walk(door.http, door.store, temporal=False)
+
+
+async def walk(http: httpx2.AsyncClient, store: Store, *, temporal: bool) -> None:
+    """Ask every route for what a tenant made, as another one and then as its owner."""
+    document = await document_of(http)
+    ids: dict[str, str] = await things(store, OWNER)
+    theirs: dict[str, str] = await things(store, OTHER)
+    for route, visit in VISITS.items():
+        if visit.temporal and not temporal:
+            continue
+        others = await visit.send(http, route, ids, key=f"key-{OTHER}")
+        document.check(route, others)
+        if visit.shows is Shows.OWNED:
+            assert others.status_code == 404, f"{route}: {others.text}"
+        else:
+            assert others.status_code in visit.own, f"{route}: {others.text}"
+        if visit.shows is Shows.LIST:
+            shown = {one["id"] for one in others.json()["data"]}
+            assert shown and not shown & set(ids.values()), route
+            assert shown & set(theirs.values()), route
+        mine = await visit.send(http, route, ids, key=f"key-{OWNER}")
+        document.check(route, mine)
+        # It was there all the time, whatever the other one did.
+        assert mine.status_code in visit.own, f"{route}: {mine.text}"
+        if visit.shows is Shows.LIST:
+            assert {one["id"] for one in mine.json()["data"]} & set(ids.values()), route
+        if visit.shows is Shows.MADE:
+            assert made(mine) != made(others), route
+
+
+def made(answer: httpx2.Response) -> Any:
+    return answer.json()["id"]
