@@ -26,6 +26,7 @@ class Lease:
 
     rows: int = 0
     bytes: int = 0
+    waiting_for: str | None = None  #: What the step waits for by itself, as a sentence.
     #: Where the step could go on if this worker died; at first, where that of the attempt before could. Temporal keeps
     #: it in the clear, so it holds numbers and digests only.
     resume_from: dict[str, int | str] = field(default_factory=dict)
@@ -91,7 +92,9 @@ class Lease:
 
     def _details(self) -> dict[str, Any]:
         """Return what a heartbeat reports."""
-        return {"rows": self.rows, "bytes": self.bytes, **({"place": self.resume_from} if self.resume_from else {})}
+        place = {"place": self.resume_from} if self.resume_from else {}
+        waits = {"waiting_for": self.waiting_for} if self.waiting_for else {}
+        return {"rows": self.rows, "bytes": self.bytes, **place, **waits}
 
     def check(self) -> None:
         """Let the thread end here if the step was cancelled, or is another worker's by now.
@@ -124,9 +127,19 @@ def lost_step() -> ProviderUnavailable:
 
 def resume_point() -> dict[str, int | str]:
     """Return where the attempt before this one said last that the step can go on; empty if it did not."""
-    reported = next(iter(activity.info().heartbeat_details), None)
-    place = reported.get("place") if isinstance(reported, dict) else None
+    place = _reported().get("place")
     return place if isinstance(place, dict) else {}
+
+
+def rows_so_far() -> int:
+    """Return how many rows the attempt before this one reported last; 0 if it did not."""
+    rows = _reported().get("rows")
+    return rows if isinstance(rows, int) else 0
+
+
+def _reported() -> dict[str, Any]:
+    reported = next(iter(activity.info().heartbeat_details), None)
+    return reported if isinstance(reported, dict) else {}
 
 
 @contextlib.asynccontextmanager

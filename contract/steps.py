@@ -218,6 +218,7 @@ class RunRequest(LenientModel):
     attempt: Attempt
     account: str
     spec: PassedSpec
+    at_once: bool = False  #: An operator asked for it, so a pause that the provider asked for is over.
 
 
 class Ran(LenientModel):

@@ -60,14 +60,16 @@ class DirectMode:
         context, direct = self._context, self._direct
         spec = context.spec
         request = RunRequest(attempt=context.attempt, account=context.provider.account, spec=spec)
+        nudges = self._steering.nudges
         while not direct.answered:
             if self._steering.stop() or self._state.only_if_bought:
                 raise Stopped  # what another run of the workflow had answered is joined all the same
             direct.begin()
             context.changed(Phase.RUNNING)
+            at_once, nudges = self._steering.nudges > nudges, self._steering.nudges
             ran = await self._steering.call(
                 RUN_ROWS,
-                request,
+                request.model_copy(update={"at_once": at_once}),
                 summary=f"run shard {context.attempt.shard}, attempt {context.attempt.number}",
                 # It may go on until the deadline ends it: a slow model takes days for a shard, and a worker that is
                 # lost is noticed by its heartbeats.

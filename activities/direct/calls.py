@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import weakref
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
@@ -60,6 +62,7 @@ class Calls:
         self._connector = aiohttp.TCPConnector(
             limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=trust_of(settings), ttl_dns_cache=60
         )
+        self._used = weakref.WeakSet[ResponseHandler]()  # what connections speak that were used before
         self._session = aiohttp.ClientSession(connector=self._connector, cookie_jar=aiohttp.DummyCookieJar())
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -79,7 +82,7 @@ class Calls:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         data = b"%b%bcontent-length: %d\r\n\r\n%b" % (target.head, lines.encode("ascii"), len(body), body)
         try:
-            connection = await self._connector.connect(target.request, [], _TIMEOUT)
+            connection = await self._connected(target)
         except (aiohttp.ClientError, OSError) as error:
             raise self._no_answer(error, url, unreached=True) from None
         try:
@@ -90,8 +93,23 @@ class Calls:
         except BaseException:
             connection.close()
             raise
+        if connection.protocol is not None:
+            self._used.add(connection.protocol)
         connection.release()
         return answer
+
+    async def _connected(self, target: _Target) -> Connection:
+        """Return a connection on which nothing was said yet.
+
+        Some servers say goodbye on one that is idle, with 408 for example, and that would be taken for the answer. On a
+        new one, what is said is the answer, for want of another.
+        """
+        while True:
+            connection = await self._connector.connect(target.request, [], _TIMEOUT)
+            protocol = connection.protocol
+            if protocol is None or not protocol.should_close or protocol not in self._used:
+                return connection
+            connection.close()
 
     def _target(self, url: str) -> _Target:
         where, proxy = URL(url, encoded=True), None

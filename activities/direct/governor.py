@@ -147,6 +147,10 @@ class Governor:
     def _rest(self, seconds: float) -> None:
         self._paused_until = max(self._paused_until, self._loop.time() + seconds)
 
+    def resume(self) -> None:
+        self._paused_until = 0.0
+        self._dispatch()
+
     def _hear(self, news: LimitNews) -> None:
         for limit in ("requests_per_minute", "tokens_per_minute"):
             value = getattr(news, limit)

@@ -31,6 +31,8 @@ class Share(Protocol):
 
     def pause_left(self) -> float | None: ...
 
+    def resume(self) -> None: ...
+
 
 class Ticket:
     """A call that may be sent."""
@@ -93,6 +95,10 @@ class Lane:
     def waiting_for(self) -> str | None:
         """Why nothing may be sent at present, in words; None if it may, or only waits for its turn."""
         return self._governor.waiting_for()
+
+    def resume(self) -> None:
+        """End a pause that the provider asked for: an operator knows better. Another 429 begins another one."""
+        self._governor.resume()
 
     @property
     def resumes_in(self) -> float | None:

@@ -22,7 +22,7 @@ from ...contract.layout import result_path
 from ...contract.names import batch_of
 from ...contract.steps import RUN_ROWS, Ran, RunRequest
 from ..attempt_rows import AttemptRows
-from ..lease import Lease
+from ..lease import Lease, rows_so_far
 from ..notes import AttemptNotes
 from ..providers.base import LiveCalls, Provider
 from ..resources import Resources
@@ -56,6 +56,7 @@ class RunRows:
             StoreError: the store failed.
             AccountingError: the input is not what was planned.
         """
+        lease.rows = rows_so_far()  # a heartbeat that counts none would take back what is known of the run before
         resources, attempt = self._resources, request.attempt
         provider = resources.at_account(attempt.provider, request.account)
         live = _live(provider)
@@ -68,11 +69,11 @@ class RunRows:
         answered = rows.count - len(left)
         if not left:
             return Ran(rows=rows.count, kept=answered)
+        lease.rows = answered
         await lease.hold()
         await resources.store.delete(result_path(root))  # of a run before a reset: it no longer accounts for all
         notes = AttemptNotes(resources.store, attempt, request.account)
         noted = await _note(notes, rows.digest)
-        lease.rows = answered
         run = await kept.begin(found.newest, left)
         settings = resources.settings(attempt.provider)
         calls = resources.calls(attempt.provider)
@@ -84,6 +85,8 @@ class RunRows:
             fairness_key=request.spec.fairness_key or "",
             batch=batch_of(attempt.scoped_id),
         ) as lane:
+            if request.at_once:
+                lane.resume()
             sender = Sender(
                 calls,
                 live,
@@ -146,6 +149,8 @@ async def _to_the_end(sender: Sender, source: Source, lease: Lease) -> None:
                 interrupted = lease.unwanted = True
                 sender.stop(reason="The step was interrupted.")
         if interrupted:
+            if not sending.cancelled():
+                sending.exception()  # nobody wants it any more, and asyncio would report it as overlooked
             raise asyncio.CancelledError
         sending.result()
     finally:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Seconds that the endpoint, or the lease of the rate, is waited for; then the workflow waits, where everybody sees it.
 _PATIENCE = 20.0
+#: Seconds after which a wait for the rate is reported: its ledger takes some time to start.
+_SHOWN_AFTER = 2.0
 #: Calls that are begun at a time: thousands at once would keep the event loop from everything else for seconds.
 _RAMP = 100
 #: Seconds between two looks at the clock.
@@ -232,23 +234,32 @@ class Sender:
                     break
                 call.timed_out = True
                 task.cancel()
+            stuck = self._stuck(now)
+            self._lease.waiting_for = self._waits_for() if stuck > _SHOWN_AFTER or self._breaker.opened_at else None
             if self._lease.taken or self._lease.lost:
                 self.stop(error=lost_step())
             elif self._lease.unwanted:
                 self.stop(reason="The step was interrupted.")
             elif (opened_at := self._breaker.opened_at) is not None and now - opened_at > _PATIENCE:
                 self.stop(reason=self._breaker.reason)
-            elif self._stuck(now):
+            elif stuck > _PATIENCE:
                 self._resumes_in = self._lane.resumes_in
-                self.stop(reason=f"It waits for {self._lane.waiting_for}.")
+                self.stop(reason=self._waits_for())
 
-    def _stuck(self, now: float) -> bool:
-        """Return whether nothing has been under way for long because the rate cannot be had."""
+    def _waits_for(self) -> str | None:
+        """Return why no call is begun at present, as a sentence; None if calls are begun as fast as they may be."""
+        if self._breaker.opened_at is not None:
+            return self._breaker.reason
+        why = self._lane.waiting_for
+        return None if why is None else f"It waits for {why}."
+
+    def _stuck(self, now: float) -> float:
+        """Return for how many seconds nothing has been under way because the rate cannot be had."""
         if self._under_way or self._lane.waiting_for is None:
             self._stuck_since = None
         elif self._stuck_since is None:
             self._stuck_since = now
-        return self._stuck_since is not None and now - self._stuck_since > _PATIENCE
+        return 0.0 if self._stuck_since is None else now - self._stuck_since
 
     async def _end(self) -> None:
         """Give calls under way their grace, drop what is left of them, and keep what was answered."""

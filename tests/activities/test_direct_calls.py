@@ -160,3 +160,45 @@ async def test_a_tunnel_is_asked_of_the_proxy_for_https(monkeypatch: pytest.Monk
     assert b"Bearer" not in heard[0]
     assert error.unreached
     assert "the proxy that https_proxy names refused the connection" in error.reason
+
+
+async def test_what_a_server_says_on_an_idle_connection_is_no_answer_to_the_next_call() -> None:
+    taken, said = asyncio.Event(), asyncio.Event()
+    served = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(int(head.rpartition(b"content-length: ")[2]))
+                served += 1
+                writer.write(OK)
+                await writer.drain()
+                if served == 1:
+                    await taken.wait()
+                    writer.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 3\r\n\r\nbye")
+                    await writer.drain()
+                    said.set()
+        writer.close()
+
+    async with listening(talk) as where:
+        settings = ProviderSettings(name="p", kind="openai", base_url=f"http://{where}/v1", api_key=SecretStr("k"))
+        calls = Calls(settings, {})
+        try:
+            for _ in range(3):
+                answer = await calls.post(f"http://{where}/v1{PATH}", {}, BODY)
+                assert (answer.status, answer.body) == (200, b"{}")
+                taken.set()
+                await said.wait()
+                await asyncio.sleep(0.05)  # until it has arrived
+        finally:
+            await calls.close()
+    assert served == 3
+
+
+async def test_a_proxy_s_password_goes_to_the_proxy_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[bytes] = []
+    async with listening(saying(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", heard)) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://me:a%2Fb@{proxy}")
+        await failed("https://model.example/v1")
+    assert b"\r\nProxy-Authorization: Basic bWU6YS9i\r\n" in heard[0]

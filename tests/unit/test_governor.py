@@ -90,6 +90,21 @@ def test_a_pause_that_the_provider_asks_for_is_kept_and_told() -> None:
     governed(story)
 
 
+def test_an_operator_ends_such_a_pause_and_another_429_begins_another() -> None:
+    async def story(world: World, governor: Governor, lane: Lane) -> None:
+        lane.rejected(await lane.take(1), LimitNews(retry_after=3600))
+        begun = world.now
+        waiting = asyncio.create_task(lane.take(1))
+        await asyncio.sleep(5)
+        lane.resume()
+        lane.rejected(await waiting, LimitNews(retry_after=60))
+        assert world.now - begun == pytest.approx(5)
+        lane.done(await lane.take(1))
+        assert world.now - begun >= 65
+
+    governed(story)
+
+
 def test_while_temporal_is_away_nothing_is_sent_once_the_lease_is_over() -> None:
     async def story(world: World, governor: Governor, lane: Lane) -> None:
         lane.done(await lane.take(1))

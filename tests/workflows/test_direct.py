@@ -11,8 +11,9 @@ from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
+from durabatch.clients.progress import batch_progress
 from durabatch.contract import BatchResult, BatchStatus
-from support.house import KEY, House
+from support.house import KEY, House, free_port
 from support.operator import pause_activity, reset_points, reset_workflow, unpause_activity
 
 MODELS = {"sandbox": "gpt-4o-mini", "claude": "claude-sonnet-4-5"}
@@ -125,6 +126,55 @@ async def test_a_step_that_an_operator_pauses_sends_nothing_until_it_is_unpaused
         await handle.signal("cancel", {"reason": "enough"})
         result = await handle.result()
     assert (result.counts.succeeded, result.counts.canceled, result.repeated) == (1, 1, 1)
+
+
+async def test_the_status_says_why_no_row_is_sent_while_the_step_waits_by_itself(house: House) -> None:
+    nowhere = house.settings.provider("sandbox").model_copy(update={"base_url": f"http://127.0.0.1:{free_port()}/v1"})
+    house.settings = house.settings.with_provider(nowhere)
+    async with house.worker():
+        handle = await start(house, 2)
+        while not (why := (await batch_progress(house.client, handle.id))[0].waiting_for):
+            await asyncio.sleep(0.05)
+        assert "connection refused" in why
+        assert (await house.progress(handle)).waiting_for is None  # the workflow has not heard of it yet
+        await handle.signal("cancel", {"reason": "enough"})
+        await handle.result()
+
+
+@pytest.mark.slow  # a worker that stops gives calls under way 10 s
+async def test_the_status_never_takes_back_rows_that_are_kept_when_another_worker_goes_on(house: House) -> None:
+    seen = [0]
+
+    async def look() -> None:
+        while True:
+            seen.append((await batch_progress(house.client, handle.id))[0].counts.settled)
+            await asyncio.sleep(0.02)
+
+    async with house.worker():
+        handle = await house.start(["fine", "fine too", "[[sandbox:hang]]"], mode="direct")
+        while (await batch_progress(house.client, handle.id))[0].counts.settled < 2:
+            await asyncio.sleep(0.05)
+    async with house.worker():
+        looking = asyncio.create_task(look())
+        while (await house.admin.live())["calls"] < 4:  # the row that hung is sent again
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        looking.cancel()
+        await handle.signal("cancel", {"reason": "enough"})
+        assert (await handle.result()).counts.succeeded == 2
+    assert set(seen[1:]) == {2}
+
+
+@pytest.mark.slow  # the step waits for 20 s before the batch does
+async def test_poll_now_ends_a_pause_that_the_provider_asked_for(house: House) -> None:
+    await house.admin.fault("chat", "status", status=429, retry_after=3600, times=1)
+    async with house.worker():
+        handle = await start(house, 2)
+        progress = await house.until(handle, lambda p: p.waiting_for)
+        assert "the end of a pause that provider sandbox" in progress.waiting_for
+        await handle.signal("poll_now")
+        result = await handle.result()
+    whole(house, result, 2)
 
 
 @pytest.mark.slow
