@@ -22,6 +22,8 @@ from .steps import Step
 GATEWAY_WORKFLOW = "DurabatchGatewayBatch"
 #: Errors of an input file that are listed; the others are counted.
 MAX_ERRORS = 100
+#: The code of a batch whose results cannot be written, before an operator has seen to it.
+OUTPUT_FAILED = "output_failed"
 
 
 def workflow_id(tenant: str, batch_id: str) -> str:
@@ -190,6 +192,7 @@ class Intake(LenientModel):
     store: str = ""  #: The store's identity.
     translated: bool = False  #: Whether the provider answers in another shape than OpenAI's.
     result: BatchResult | None = None  #: How the batch has ended already: an earlier workflow of it came so far.
+    final: BatchObject | None = None  #: The batch as it stays: an earlier workflow of it came to its end.
 
 
 class BatchEntry(LenientModel):
@@ -198,6 +201,7 @@ class BatchEntry(LenientModel):
     request: GatewayBatch
     intake: Intake | None = None  #: What is known of its input, once that was read and found right.
     final: BatchObject | None = None  #: The batch, once it will change no more.
+    published: bool = False  #: Whether its workflow wrote that, at its end; and not the door, which gave it up.
 
 
 class Ended(LenientModel):

@@ -18,12 +18,12 @@ from .result import batch_result
 from .shard import Shard
 from .signals import read_carried, read_spec
 from .state import Carried, ShardOutcome, ShardState, SteeringState
-from .steered import SteeredWorkflow
 from .steering import LONG, go_on
+from .watched import WatchedWorkflow
 
 
 @workflow.defn(name=BATCH_WORKFLOW)
-class BatchWorkflow(SteeredWorkflow):
+class BatchWorkflow(WatchedWorkflow):
     """One batch: plan, then every shard through the provider, then apply and finish.
 
     Its workflow id is the batch's id. It returns a BatchResult, or fails with a BatchFailed that holds one.

@@ -9,6 +9,7 @@ from typing import Any
 from ..contract import BatchResult, BatchStatus, Counts
 from ..contract.gateway_batch import (
     MAX_ERRORS,
+    OUTPUT_FAILED,
     BatchObject,
     CachedTokens,
     Ended,
@@ -89,6 +90,12 @@ def refused(shown: BatchObject, errors: tuple[LineError, ...], total: int, now: 
     """
     listed = ErrorList(data=errors[:MAX_ERRORS], total=total if total > len(errors[:MAX_ERRORS]) else None)
     return _over(shown.model_copy(update={"errors": listed}), GatewayStatus.FAILED, now)
+
+
+def unwritten(shown: BatchObject, now: datetime) -> BatchObject:
+    """Return a batch that has run, and whose files cannot be written."""
+    message = "The batch has run, and its results cannot be written: ask whoever operates the gateway."
+    return refused(shown, (LineError(code=OUTPUT_FAILED, message=message),), 1, now)
 
 
 def concluded(shown: BatchObject, ended: Ended, now: datetime) -> BatchObject:

@@ -18,7 +18,7 @@ from ..contract.steps import PlanSummary, Settled
 from .failures import StepFailed, Stopped
 from .shard import Shard
 from .state import Carried, ShardOutcome, ShardState, SteeringState
-from .steered import SteeredWorkflow
+from .watched import WatchedWorkflow
 
 
 class ShardRequest(LenientModel):
@@ -46,7 +46,7 @@ class _Retired(Exception):
 
 # A wrong start by hand fails instead of being stuck.
 @workflow.defn(name=SHARD_WORKFLOW, failure_exception_types=[ValidationError])
-class ShardWorkflow(SteeredWorkflow):
+class ShardWorkflow(WatchedWorkflow):
     """Shards through the provider, one after another. BatchWorkflow starts it; nobody else needs to."""
 
     @workflow.init

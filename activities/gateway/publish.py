@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ...contract import AccountingError, BatchResult, StoreError
 from ...contract.gateway import FileRecord
-from ...contract.gateway_batch import PUBLISH, BatchEntry, Published, PublishRequest
+from ...contract.gateway_batch import OUTPUT_FAILED, PUBLISH, BatchEntry, Published, PublishRequest
 from ...contract.gateway_layout import Listed, content_path, index_path, make_id
 from ..lease import Lease
 from ..lines import split_lines
@@ -18,6 +18,7 @@ from ..resources import Resources
 from ..step import in_thread, step
 from ..store import Store, Writer
 from .files import register
+from .intake import read_entry
 from .output import Lines
 
 _PURPOSE = "batch_output"
@@ -41,13 +42,16 @@ class GatewayPublish:
     async def publish(self, request: PublishRequest, lease: Lease) -> Published:
         """Write output and error file, where there are rows for them, and then the batch as it stays.
 
-        The same request makes the same files again.
+        The same request makes the same files again. What an earlier run of the workflow has published stays.
 
         Raises:
             AccountingError: the results do not have the rows that they are said to have.
             StoreError: the store failed, or the results are damaged or gone.
         """
         store, batch, shown = self._resources.store, request.batch, request.object
+        before = await read_entry(store, batch)
+        if before.published and before.final is not None:
+            return Published(object=before.final)
         if request.result is not None and request.result.results is not None:
             output, error = _files(request, request.result)
             async with self._resources.row_work:
@@ -66,7 +70,10 @@ class GatewayPublish:
                 }
             )
         await lease.hold()  # a workflow that was reset may be at work on it
-        entry = BatchEntry(request=batch, final=shown)
+        errors = shown.errors.data if shown.errors else ()
+        # One whose results cannot be written is published once they can.
+        published = all(error.code != OUTPUT_FAILED for error in errors)
+        entry = BatchEntry(request=batch, intake=before.intake, final=shown, published=published)
         await store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
         return Published(object=shown)
 
