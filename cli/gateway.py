@@ -75,6 +75,11 @@ async def _gateway(host: str, port: int, provider: str | None, as_json: bool) ->
             whose = f"{len(settings.gateway.keys)} keys" if settings.gateway.keys else "no key needed"
             worker = "a worker runs here" if opened.embedded else f"Temporal at {opened.connection.address}"
             print_message(f"The gateway serves {base_url} ({whose}, {worker}). Ctrl-C ends it; batches are kept.")
+            if provider is None and not settings.gateway.routes:
+                print_message(
+                    "warning: no model has a provider, and each create is refused: add [[gateway.routes]] to "
+                    "durabatch.toml, or start it with --provider NAME."
+                )
             await until_stopped()
 
 

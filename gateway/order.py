@@ -101,6 +101,13 @@ def _seconds(window: str) -> int:
 def _provider(given: object, context: Context) -> str | None:
     """Return the provider that a request names, or else the gateway's."""
     if given is None:
+        if context.provider is None and not context.settings.gateway.routes:
+            raise ApiError(
+                400,
+                "This gateway has no provider to run batches at: its operator has to add [[gateway.routes]] to "
+                "durabatch.toml, or start it with --provider.",
+                code="no_route",
+            )
         return context.provider
     if not isinstance(given, str):
         raise _wrong_type("provider", "a string", given)

@@ -104,6 +104,14 @@ async def test_an_order_that_is_wrong_is_refused_and_leaves_nothing(house: House
         assert [one.id async for one in client.batches.list()] == []
 
 
+async def test_a_gateway_that_routes_to_no_provider_refuses_a_batch_and_says_what_is_missing(house: House) -> None:
+    async with open_gateway(house, provider=None) as client:
+        with pytest.raises(openai.BadRequestError, match=r"\[\[gateway.routes\]\].*--provider") as refused:
+            await client.batches.create(input_file_id="file-x", **ORDER)
+        assert refused.value.code == "no_route"
+        assert [one.id async for one in client.batches.list()] == []
+
+
 async def test_creates_with_one_idempotency_key_are_one_batch(house: House) -> None:
     async with open_gateway(house) as client, house.worker():
         file_id = await upload(client)

@@ -8,11 +8,13 @@ import pytest
 from openai.types import Batch
 from temporalio.client import WorkflowFailureError
 
-from durabatch.contract.gateway_batch import BatchEntry, BatchObject, GatewayStatus, inner_id
+from durabatch.activities.gateway.intake import read_entry
+from durabatch.contract.gateway_batch import OUTPUT_FAILED, BatchEntry, BatchObject, GatewayStatus, inner_id
 from durabatch.contract.gateway_layout import index_path
 from durabatch.workflows import GatewayBatchWorkflow
 from support.gateway import Desk, line
 from support.house import House, asked
+from support.operator import reset_points, reset_workflow
 
 SLOW = {"finish_after_polls": 100_000, "cancel_fraction": 0.34}
 
@@ -175,3 +177,80 @@ async def test_a_start_by_hand_that_is_wrong_fails(house: House) -> None:
         )
         with pytest.raises(WorkflowFailureError):
             await handle.result()
+
+
+async def test_a_cancel_of_a_workflow_that_was_started_again_keeps_what_the_first_one_bought(house: House) -> None:
+    await house.admin.settings(**SLOW)
+    desk = Desk(house)
+    batch = desk.batch(await desk.upload([line(f"r{n}") for n in range(6)]))
+    async with house.worker():
+        first = await desk.start(batch)
+        while not await house.batches():
+            await asyncio.sleep(0.05)
+        await asked(lambda: first.terminate("by an operator"))
+    second = await desk.start(batch)
+    await second.signal(GatewayBatchWorkflow.cancel)  # before it has looked at anything
+    async with house.worker():
+        ended = await second.result()
+    assert (ended.status, ended.model) == (GatewayStatus.CANCELLED, "gpt-4o-mini")
+    assert ended.request_counts.model_dump() == {"total": 6, "completed": 2, "failed": 4}
+    assert [one["status"] for one in await house.batches()] == ["cancelled"]
+
+
+async def test_results_that_do_not_add_up_fail_the_batch_once_until_an_operator_has_seen_to_them(house: House) -> None:
+    desk = Desk(house)
+    batch = desk.batch(await desk.upload([line(f"r{n}") for n in range(3)]))
+    results = house.store / inner_id(batch.tenant, batch.id) / "results.jsonl"
+    async with house.worker():
+        await (await desk.start(batch)).result()
+        entry = await read_entry(desk.store, batch)
+        unpublished = entry.model_copy(update={"final": None, "published": False})
+        path = index_path(batch.tenant, batch.id)
+        await desk.store.write(path, unpublished.model_dump_json().encode())
+        whole = results.read_bytes()
+        results.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+        handle = await desk.start(batch)
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        failed = await desk.final(batch)
+        assert failed is not None and failed.errors is not None
+        assert (failed.status, failed.errors.data[0].code) == (GatewayStatus.FAILED, OUTPUT_FAILED)
+        assert str(house.store) not in failed.model_dump_json()  # the operator's, and in the workflow's failure
+        strict(failed)
+        results.write_bytes(whole)
+        await reset_workflow(house.client, handle.id, (await reset_points(house.client, handle.id))[0])
+        ended = await house.client.get_workflow_handle(handle.id, result_type=BatchObject).result()
+    assert ended.status is GatewayStatus.COMPLETED
+    assert await desk.final(batch) == ended
+
+
+@pytest.mark.slow
+async def test_a_reset_to_any_task_buys_nothing_twice_and_changes_nothing_that_has_ended(house: House) -> None:
+    await house.admin.settings(**SLOW)
+    desk = Desk(house)
+    batch = desk.batch(await desk.upload([line("r0"), line("r1", "[[sandbox:invalid_request]]"), line("r2")]))
+    async with house.worker():
+        handle = await desk.start(batch)
+        while not await house.batches():
+            await asyncio.sleep(0.05)
+        under_way = len(await reset_points(house.client, handle.id))
+        for number in range(under_way):
+            # Of the newest run: each reset has begun another one, with events of its own.
+            await reset_workflow(house.client, handle.id, (await reset_points(house.client, handle.id))[number])
+            while (await desk.shown(house.client.get_workflow_handle(handle.id))).status is GatewayStatus.VALIDATING:
+                await asyncio.sleep(0.05)
+            while len(await reset_points(house.client, handle.id)) <= number + 1:
+                await asyncio.sleep(0.05)
+        await house.admin.settings(finish_after_polls=0)
+        newest = house.client.get_workflow_handle(handle.id, result_type=BatchObject)
+        ended = await newest.result()
+        content = {path: path.read_bytes() for path in (house.store / "~gateway").rglob("*") if path.is_file()}
+        after = len(await reset_points(house.client, handle.id))
+        for number in range(after):
+            points = await reset_points(house.client, handle.id)
+            await reset_workflow(house.client, handle.id, points[min(number, len(points) - 1)])
+            assert await house.client.get_workflow_handle(handle.id, result_type=BatchObject).result() == ended
+    assert under_way >= 2 and after >= 3
+    assert ended.request_counts.model_dump() == {"total": 3, "completed": 2, "failed": 1}
+    assert content == {path: path.read_bytes() for path in (house.store / "~gateway").rglob("*") if path.is_file()}
+    assert len(await house.batches()) == 1
