@@ -82,6 +82,8 @@ def unanswered(
         # Why it is unfinished: as the batch ended, or else as the provider said.
         status = request.unfinished or RowStatus.FAILED
         kind, message = _UNFINISHED[status]
+        if status is RowStatus.FAILED:
+            kind = request.kind
         message = request.message or message
         if past is not None and status is RowStatus.FAILED:
             status, kind = STATUS_OF[past.absent], past.absent

@@ -17,7 +17,7 @@ from ..activities.providers import ProviderSettings, open_provider
 from ..activities.providers.kinds import KINDS
 from ..activities.providers.settings import NO_KEY
 from ..activities.store import Store, identity_of
-from ..clients.connection import Embed, translated
+from ..clients.connection import Embed, translated, worker_command
 from ..clients.progress import worker_polls
 from ..clients.temporal_config import temporal_config
 from ..contract import (
@@ -117,7 +117,8 @@ async def _worker(opened: Session) -> Finding:
         return Finding(Level.WARN, "worker", f"Temporal does not say who polls {queue!r}: {error.message}")
     if polled:
         return Finding(Level.OK, "worker", f"a worker polls task queue {queue!r}")
-    return Finding(Level.WARN, "worker", f"no worker polls task queue {queue!r}", "Start one: `durabatch worker`.")
+    start = f"Start one: {worker_command(opened.connection.client)}."
+    return Finding(Level.WARN, "worker", f"no worker polls task queue {queue!r}", start)
 
 
 async def _store(settings: Settings) -> Finding:

@@ -59,7 +59,8 @@ async def _providers(name: str | None, as_json: bool) -> None:
     if name is None:
         named = [(account.settings.name, view) for account in accounts for view in account.rates]
         named += [(view.provider or "?", view) for view in unowned(settings, rates)]
-        shown = [table(accounts, others), *([f"\n{shown_rates.table(named)}"] if named else [])]
+        used = [(provider, view) for provider, view in named if view.workers]  # a ledger outlives its last user
+        shown = [table(accounts, others), *([f"\n{shown_rates.table(used)}"] if used else [])]
     print_output("\n".join([*shown, *(one.problem for one in silent)]))
     if note:
         print_message(note)
@@ -196,4 +197,8 @@ def _local(moment: datetime) -> str:
 
 
 def _key(settings: ProviderSettings) -> str:
-    return "set" if settings.api_key else "missing"
+    from ..activities.providers.settings import NO_KEY
+
+    if settings.api_key is None:
+        return "missing"
+    return "not needed" if settings.api_key.get_secret_value() == NO_KEY else "set"

@@ -24,6 +24,8 @@ def table(named: Sequence[tuple[str, RatesView]]) -> str:
 
 def lines(view: RatesView) -> list[str]:
     """Return everything about one rate: what is in use, by worker, and who waits."""
+    if not view.workers:
+        return [f"\n{view.model}, directly: no worker has a share of the rate."]
     requests, tokens, in_flight = _use(view)
     found = [f"\n{view.model}, directly: {requests} requests and {tokens} tokens a minute, {in_flight} calls in flight"]
     if view.factor < 1:
@@ -34,8 +36,6 @@ def lines(view: RatesView) -> list[str]:
         for batch in worker.batches:
             waits = f", has waited {batch.waits:,.0f} s for its next call" if batch.waits >= 1 else ""
             found.append(f"    {batch.batch}, priority {batch.priority}{waits}")
-    if not view.workers:
-        found.append("  No worker has a share of it.")
     return found
 
 

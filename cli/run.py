@@ -244,14 +244,15 @@ async def _submit(requests: str | Path, options: SpecOptions, as_json: bool) -> 
 
 async def warn_without_worker(opened: Session) -> None:
     """Say so if no worker would take the batch."""
+    from ..clients.connection import worker_command
     from ..clients.progress import worker_polls
 
     queue = opened.settings.worker.task_queue
     if await worker_polls(opened.connection.client, queue):
         return
-    start = "`durabatch dev` in this folder" if opened.embedded else "`durabatch worker`"
     print_message(
-        f"No worker polls task queue {queue!r} at {opened.connection.address}, so the batch waits; {start} runs one."
+        f"No worker polls task queue {queue!r} at {opened.connection.address}, so the batch waits; "
+        f"{worker_command(opened.connection.client)} runs one."
     )
 
 

@@ -88,7 +88,7 @@ def result_text(result: BatchResult, failure: DurabatchError | None, copied: Pat
         lines.append(("Errors", plain_path(result.errors)))
     if result.error and (failure is None or result.results):
         lines.append(("Why", result.error))
-    if 0 < counts.succeeded < counts.total:
+    if result.errors and counts.succeeded < counts.total:
         lines.append(("Hint", f"`durabatch results {result.batch_id} --errors` shows the rows that did not succeed"))
     return aligned(lines)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
@@ -62,8 +64,16 @@ class Connection:
     embedded: Embedded | None  #: The embedded server, where it is that one.
 
 
-#: Clients whose namespace is known to be there.
+#: Clients whose namespace is known to be there, and those of an embedded server.
 _namespace_found: weakref.WeakSet[Client] = weakref.WeakSet()
+_to_embedded: weakref.WeakSet[Client] = weakref.WeakSet()
+#: Seconds that a server which has only just begun is given to find its namespace, and between two looks.
+_NAMESPACE_SECONDS, _NAMESPACE_LOOK = 2.0, 0.2
+
+
+def worker_command(client: Client) -> str:
+    """Return the command that runs a worker for this client's Temporal, for a sentence."""
+    return "`durabatch dev` in this folder" if client in _to_embedded else "`durabatch worker`"
 
 
 @asynccontextmanager
@@ -113,7 +123,28 @@ async def connection(
             ) from None
         if own_server is not None:
             _namespace_found.add(client)  # the server makes it before it answers at all
+            _to_embedded.add(client)
+        else:
+            await _find_namespace(client)
         yield Connection(client=client, address=address, embedded=own_server)
+
+
+async def _find_namespace(client: Client) -> None:
+    """Wait a little while a server that answers does not find the namespace: one that has only just begun does so.
+
+    Whatever else it answers, and a namespace that is not there, the first real call reports.
+    """
+    until = time.monotonic() + _NAMESPACE_SECONDS
+    while time.monotonic() < until:
+        try:
+            await client.count_workflows("WorkflowId = ''", rpc_timeout=timedelta(seconds=_NAMESPACE_SECONDS))
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
+                await asyncio.sleep(_NAMESPACE_LOOK)
+                continue
+        else:
+            _namespace_found.add(client)
+        return
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from ..contract import DurabatchError
 from ..contract.ledger import LEDGER_WORKFLOW, LedgerView
 from ..contract.rates import RATES_WORKFLOW, RatesView
 from .concurrency import concurrently
+from .connection import worker_command
 
 #: A worker answers a query in milliseconds; one that replays a long history first may need seconds.
 _QUERY = timedelta(seconds=5)
@@ -98,7 +99,7 @@ async def _answer(
         return _silent(
             execution,
             f"No worker answers for the ledger {execution.id} on task queue {execution.task_queue!r}: start one with "
-            "`durabatch worker`.",
+            f"{worker_command(client)}.",
         )
     return answer
 

@@ -18,7 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..contract import BatchProgress, BatchResult, BatchStatus, Phase, steps
 from .children import with_children
-from .connection import PASSING
+from .connection import PASSING, worker_command
 from .execution import Ending, describe, ending_of
 from .listing import provider_of
 from .running import with_rows
@@ -52,7 +52,8 @@ async def batch_progress(client: Client, batch_id: str) -> tuple[BatchProgress, 
     except RPCError as error:
         if error.status not in PASSING and error.status != RPCStatusCode.FAILED_PRECONDITION:
             raise
-        why = f"no worker answers on task queue {description.task_queue!r}; start one with `durabatch worker`"
+        start = worker_command(client)
+        why = f"no worker answers on task queue {description.task_queue!r}; {start} runs one"
     guess = BatchProgress(
         batch_id=batch_id,
         phase=_phase(description),

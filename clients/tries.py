@@ -153,15 +153,10 @@ async def _trial(store: Store, ended: Ending, total: int, sample: Sample, first:
         total=total,
         first=first,
         rows=tuple(named),
-        result=result.model_copy(update={"results": None, "errors": None, "error": _why(result)}),
+        result=result.model_copy(update={"results": None, "errors": None}),
         batch_cost=None if share is None else whole_cost(costs, total, share),
         direct_cost=whole_cost(costs, total),
     )
-
-
-def _why(result: BatchResult) -> str | None:
-    """Return why a try did not complete, without the sentence that leads to a file that is gone by then."""
-    return result.error and result.error.removesuffix(f" Each row's own reason is in {result.errors}.")
 
 
 def _by_own_lines(error: DurabatchError, sample: Sample) -> DurabatchError:

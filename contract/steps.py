@@ -269,6 +269,7 @@ class SettleRequest(LenientModel):
     #: Null while another attempt may follow; else what becomes of rows that no attempt has finished.
     unfinished: RowStatus | None = None
     message: str | None = None  #: The same in words, where the batch itself could not run.
+    kind: ErrorClass = ErrorClass.OTHER  #: The class of rows that were not sent for that reason.
 
 
 class Settled(LenientModel):

@@ -121,6 +121,7 @@ class AttemptState(CarriedModel):
     answered: int = 0  #: Rows that the provider says it answered, and so bills.
     unreturned: str = ""  #: Why some of those rows did not come back, in words.
     refused: str | None = None  #: Why it goes no further.
+    refused_code: str | None = None  #: Code of the error that it was.
     blocked: bool = False  #: An operator can fix that, and nothing of the batch was known to be bought.
     slot: SlotState = SlotState()
     direct: DirectState = DirectState()
@@ -223,9 +224,9 @@ class AttemptState(CarriedModel):
         if asked:
             self.polls = 0  # its end is near: ask often again
 
-    def refuse(self, why: str, *, blocked: bool) -> None:
+    def refuse(self, why: str, *, code: str | None = None, blocked: bool) -> None:
         """Note why it goes no further."""
-        self.refused, self.blocked = why, blocked
+        self.refused, self.refused_code, self.blocked = why, code, blocked
 
 
 class Fate(Word):
@@ -250,4 +251,5 @@ class AttemptEnd(CarriedModel):
     reason: str = ""  #: The provider's words, where it had no room.
     batch: ProviderBatch | None = None  #: What is listed of it in the result.
     refused: str | None = None  #: Why no further attempt may follow.
+    refused_code: str | None = None  #: Code of the error that it was.
     blocked: bool = False  #: An operator can fix that, and nothing of the batch was known to be bought.

@@ -38,7 +38,7 @@ class BatchMode:
             pass
         except (Refused, StepFailed) as error:
             fixable = waits_for_payment(error.code or "", create=isinstance(error, Refused))
-            self._state.refuse(error.message, blocked=fixable and not self._context.paid)
+            self._state.refuse(error.message, code=error.code, blocked=fixable and not self._context.paid)
         await self._slot.give_back()
         return self._end()
 
@@ -67,6 +67,7 @@ class BatchMode:
                 fate=Fate.EMPTY if empty else Fate.UNSENT,
                 record=AttemptRecord(number=state.number, sent=False),
                 refused=state.refused,
+                refused_code=state.refused_code,
                 blocked=state.blocked,
             )
         full, vanished = queue_was_full(batch), state.stage is Stage.VANISHED
@@ -93,6 +94,7 @@ class BatchMode:
                 adopted=state.adopted,
             ),
             refused=state.refused,
+            refused_code=state.refused_code,
             blocked=state.blocked,
         )
 

@@ -48,6 +48,17 @@ FIXABLE = frozenset(
 FIXABLE_CREATE = frozenset({"authentication_failed", "quota_exhausted", "provider_not_found"})
 
 
+#: What a refusal of the whole batch means for each of its rows.
+_REFUSED = {
+    "authentication_failed": ErrorClass.AUTHENTICATION,
+    "missing_key": ErrorClass.AUTHENTICATION,
+    "account_mismatch": ErrorClass.AUTHENTICATION,
+    "quota_exhausted": ErrorClass.QUOTA_EXHAUSTED,
+    "provider_not_found": ErrorClass.NOT_FOUND,
+    "provider_refused": ErrorClass.INVALID_REQUEST,
+}
+
+
 #: Where direct mode is to finish what provider batches leave over, they are ended this long before the deadline, or a
 #: quarter of the time that the batch may take if that is less: a cancel takes OpenAI up to ten minutes, and the rest is
 #: for the rows. With the defaults (26 h, and a window of 24 h) they have their whole window.
@@ -202,6 +213,11 @@ def waits_for_payment(code: str, *, create: bool) -> bool:
         create: whether the provider refused a create with it.
     """
     return code in (FIXABLE_CREATE if create else FIXABLE)
+
+
+def refused_class(code: str | None) -> ErrorClass:
+    """Return what is the matter with rows that were not sent because a step failed for good with this code."""
+    return _REFUSED.get(code or "", ErrorClass.OTHER)
 
 
 def absent_class(batch: Snapshot | None, stopped: RowStatus | None) -> ErrorClass:

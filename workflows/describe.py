@@ -33,7 +33,7 @@ def failure_words(applied: Applied) -> str:
     """Return why not one row succeeded, in a sentence."""
     ranked = sorted(applied.classes.items(), key=lambda item: (-item[1], item[0]))[:5]
     reasons = ", ".join(f"{rows:,} {name}" for name, rows in ranked)
-    return f"No row succeeded: {reasons or 'no row was sent'}. Each row's own reason is in {applied.errors}."
+    return f"No row succeeded: {reasons or 'no row was sent'}."
 
 
 def _rows(counts: Counts) -> str:

@@ -39,7 +39,7 @@ class DirectMode:
                 pass
             except StepFailed as error:
                 fixable = waits_for_payment(error.code, create=False)
-                state.refuse(error.message, blocked=fixable and not self._context.paid)
+                state.refuse(error.message, code=error.code, blocked=fixable and not self._context.paid)
         # What is kept is paid for. Where nothing is known to be, and an operator can fix what refused it, the batch
         # looks whether anything was bought, and has the attempt run again.
         if self._direct.collected is None and not state.blocked and not self._empty():
@@ -96,7 +96,7 @@ class DirectMode:
                 COLLECT, request, summary="join what was answered", timeout=LONG, submitted=True
             )
         except StepFailed as error:  # an operator insisted on a cancel, for example, while the store was away
-            state.refuse(state.refused or error.message, blocked=False)
+            state.refuse(state.refused or error.message, code=state.refused_code or error.code, blocked=False)
             return
         if self._direct.begun or collected.lines:
             self._direct.collect(collected)
@@ -115,6 +115,7 @@ class DirectMode:
                 fate=Fate.EMPTY if self._empty() else Fate.UNSENT,
                 record=AttemptRecord(number=state.number, sent=False, mode=Mode.DIRECT),
                 refused=state.refused,
+                refused_code=state.refused_code,
                 blocked=state.blocked,
             )
         absent = _ABSENT[state.stopped] if state.stopped else ErrorClass.MISSING
@@ -129,6 +130,7 @@ class DirectMode:
                 repeated=collected.repeated,
             ),
             refused=state.refused,
+            refused_code=state.refused_code,
             blocked=state.blocked,
         )
 

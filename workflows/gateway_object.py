@@ -112,7 +112,7 @@ def concluded(shown: BatchObject, ended: Ended, now: datetime) -> BatchObject:
     if status is GatewayStatus.FAILED:
         status = GatewayStatus.COMPLETED
         if result.error:
-            why = LineError(code="all_requests_failed", message=_outside(result.error, result)[:_MESSAGE])
+            why = LineError(code="all_requests_failed", message=_outside(result.error)[:_MESSAGE])
             shown = shown.model_copy(update={"errors": ErrorList(data=(why,))})
     if result.results is not None:
         shown = shown.model_copy(update={"request_counts": counts(result.counts), "usage": _usage(result)})
@@ -149,14 +149,12 @@ def _causes(result: BatchResult, cause: dict[str, Any]) -> tuple[tuple[LineError
         total = cause.get("total")
         return lines, total if isinstance(total, int) else len(listed)
     code = cause.get("code")
-    message = _outside(result.error or "The batch could not be run.", result)[:_MESSAGE]
+    message = _outside(result.error or "The batch could not be run.")[:_MESSAGE]
     return (LineError(code=code if isinstance(code, str) else "internal_error", message=message),), 1
 
 
-def _outside(words: str, result: BatchResult) -> str:
+def _outside(words: str) -> str:
     """Return words without the places in the store that they name: those are the operator's, and no tenant's."""
-    if result.errors:
-        words = words.replace(result.errors, "the error file")
     return _IN_STORE.sub("the store", words)
 
 

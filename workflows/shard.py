@@ -12,7 +12,7 @@ from ..contract.steps import SETTLE, Attempt, PlanSummary, Settled, SettleReques
 from .attempt import AttemptContext, AttemptRun
 from .attempt_state import AttemptEnd, Fate
 from .batch_mode import BatchMode
-from .decisions import direct_margin, outage_delay
+from .decisions import direct_margin, outage_delay, refused_class
 from .direct_mode import DirectMode
 from .state import ShardOutcome, ShardState, Untidy
 from .steering import LONG, Steering
@@ -145,6 +145,7 @@ class Shard:
             max_cost_usd=None if self._spec.max_cost_usd is None else str(self._spec.max_cost_usd),
             unfinished=unfinished,
             message=self._state.refused,
+            kind=refused_class(self._state.refused_code),
         )
         return await self._steering.call(SETTLE, request, summary=f"settle shard {self._state.shard}", timeout=LONG)
 
@@ -169,6 +170,7 @@ class Shard:
             settled=settled,
             batches=state.batches,
             error=state.refused,
+            error_code=state.refused_code,
             untidy=tuple(Untidy(shard=state.shard, number=number) for number in state.untidy),
             blocked=state.blocked,
             bought=state.bought,

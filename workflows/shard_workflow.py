@@ -92,7 +92,7 @@ class ShardWorkflow(WatchedWorkflow):
             following = ShardState(shard=carried.shard.shard + 1)
             if outcome.blocked and not self._steering.paid:
                 # It would be refused as well. If the batch finds that something was bought, it starts them again.
-                following.attempt.refuse(outcome.error or "", blocked=True)
+                following.attempt.refuse(outcome.error or "", code=outcome.error_code, blocked=True)
             carried.begin_shard(following)
             await self._checkpoint()
 

@@ -27,6 +27,7 @@ class ShardState(CarriedModel):
     waits: int = 0  #: Attempts that the provider's queue had no room for.
     vanished: int = 0  #: Provider batches that the provider lost.
     refused: str | None = None  #: Why no further attempt may follow.
+    refused_code: str | None = None  #: Code of the error that it was.
     #: What refused it is for an operator to fix, and nothing of the batch was known to be bought.
     blocked: bool = False
     records: tuple[AttemptRecord, ...] = ()
@@ -43,15 +44,15 @@ class ShardState(CarriedModel):
         """Whether the provider took any of its rows."""
         return self.attempt.sent or any(record.sent for record in self.records)
 
-    def refuse(self, why: str | None, *, blocked: bool) -> None:
+    def refuse(self, why: str | None, *, code: str | None = None, blocked: bool) -> None:
         """Note why no further attempt may follow."""
-        self.refused, self.blocked = why, blocked
+        self.refused, self.refused_code, self.blocked = why, code, blocked
 
     def close(self, end: AttemptEnd) -> None:
         """Note what became of the attempt under way."""
         self.end = end
         if end.refused is not None:
-            self.refuse(end.refused, blocked=end.blocked)
+            self.refuse(end.refused, code=end.refused_code, blocked=end.blocked)
         if end.record.sent:
             self.tries += self.attempt.only_if_bought
         before = self.records
@@ -105,6 +106,7 @@ class ShardOutcome(CarriedModel):
     settled: Settled
     batches: tuple[ProviderBatch, ...] = ()
     error: str | None = None
+    error_code: str | None = None
     untidy: tuple[Untidy, ...] = ()
     #: An operator can fix why these shards, or some of them, were refused, and nothing of the batch was known to be
     #: bought. Where something is, they are worth another start.
@@ -118,6 +120,7 @@ class ShardOutcome(CarriedModel):
             settled=Settled(counts=self.settled.counts + other.settled.counts),
             batches=(*self.batches, *other.batches)[:MAX_LISTED],
             error=self.error or other.error,
+            error_code=self.error_code if self.error else other.error_code,
             untidy=(*self.untidy, *other.untidy)[:MAX_LISTED],
             blocked=self.blocked or other.blocked,
             bought=self.bought or other.bought,

@@ -28,6 +28,7 @@ from durabatch.contract import (
 )
 from durabatch.workers import Settings, open_worker
 from durabatch.workers.embedded import embedded, temporal_server
+from support.house import dev_server as just_begun
 
 from .conftest import Desk, unique
 
@@ -295,6 +296,23 @@ async def test_a_namespace_that_was_there_before_is_only_out_of_reach(dev_server
         await client.count_workflows()
     with pytest.raises(TemporalUnavailable, match="namespace 'default', which was there before"), translated(client):
         raise lost
+
+
+@pytest.mark.slow
+async def test_a_temporal_that_has_only_just_begun_is_not_taken_for_one_without_the_namespace(
+    idle: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        with just_begun() as address:
+            monkeypatch.setenv("TEMPORAL_ADDRESS", address)
+            while True:
+                try:
+                    async with BatchClient.connect(idle.settings) as client:
+                        with pytest.raises(BatchNotFound):
+                            await client.status("any")
+                    break
+                except TemporalUnavailable:
+                    await asyncio.sleep(0.01)
 
 
 def test_the_door_is_complete_and_cheap() -> None:

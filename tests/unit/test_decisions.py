@@ -35,6 +35,7 @@ from durabatch.workflows.decisions import (
     outage_delay,
     poll_delay,
     queue_was_full,
+    refused_class,
     restart_delay,
     results_patience,
     shard_ranges,
@@ -425,3 +426,17 @@ def test_one_child_that_ends_again_and_again_is_followed_for_a_day_and_more() ->
 @pytest.mark.parametrize(("deadline", "minutes"), [(26 * 60, 120), (8 * 60, 120), (60, 15), (1, 0.25)])
 def test_direct_mode_takes_over_two_hours_before_the_deadline_or_a_quarter_of_it(deadline: int, minutes: float) -> None:
     assert direct_margin(timedelta(minutes=deadline)) == timedelta(minutes=minutes)
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("authentication_failed", ErrorClass.AUTHENTICATION),
+        ("provider_not_found", ErrorClass.NOT_FOUND),
+        ("quota_exhausted", ErrorClass.QUOTA_EXHAUSTED),
+        ("store_error", ErrorClass.OTHER),
+        (None, ErrorClass.OTHER),
+    ],
+)
+def test_rows_of_a_refused_batch_say_what_it_was_refused_for(code: str | None, found: ErrorClass) -> None:
+    assert refused_class(code) is found

@@ -82,7 +82,6 @@ def test_why_no_row_succeeded_names_the_most_frequent_classes_first() -> None:
         classes=classes,
     )
     assert failure_words(applied) == (
-        "No row succeeded: 1,200 rate_limited, 7 expired, 7 missing, 3 server_error, 2 other. "
-        "Each row's own reason is in file:///b/errors.jsonl."
+        "No row succeeded: 1,200 rate_limited, 7 expired, 7 missing, 3 server_error, 2 other."
     )
     assert "no row was sent" in failure_words(applied.model_copy(update={"classes": {}}))

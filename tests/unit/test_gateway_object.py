@@ -113,7 +113,8 @@ def test_a_batch_of_which_no_row_ran_can_be_called_failed() -> None:
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ("No row succeeded: 4 other. Each row's own reason is in file:///a/b/errors.jsonl.", "is in the error file."),
+        ("No row succeeded: 4 other.", "No row succeeded: 4 other."),
+        ("Each row's own reason is in file:///a/b/errors.jsonl.", "is in the store."),
         ("The store s3://bucket/x?y=1 does not work.", "The store the store does not work."),
         ("The folder is not there (gs://bucket/b): mount it.", "The folder is not there (the store): mount it."),
     ],

@@ -46,7 +46,7 @@ def outcome(*ids: str, error: str | None = None) -> ShardOutcome:
         (
             {"applied": applied(Counts(total=2, failed=2), timeout=2)},
             BatchStatus.FAILED,
-            "No row succeeded: 2 timeout. Each row's own reason is in file:///s/b-1/errors.jsonl.",
+            "No row succeeded: 2 timeout.",
         ),
         (
             {"applied": applied(Counts(total=2, failed=2), timeout=2), "outcomes": [outcome(), outcome(error="No.")]},

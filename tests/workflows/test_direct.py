@@ -65,6 +65,7 @@ async def test_a_wrong_key_fails_a_batch_at_once_of_which_nothing_is_bought(hous
             await handle.result()
         assert isinstance(caught.value.cause, ApplicationError)
         assert "refuses the key" in caught.value.cause.message
+        assert [row["error"]["type"] for row in house.results(handle.id)] == ["authentication"] * 20
         await house.admin.restore(KEY)  # the same id again goes on as if nothing had been
         whole(house, await (await start(house, 20, id=handle.id)).result(), 20)
     live = await house.admin.live()
