@@ -185,6 +185,8 @@ class Plan:
             store=identity,
             mode=limits.mode,
             batch_share=self._batch_share(request.spec.provider, provider),
+            kind=self._resources.settings(request.spec.provider).kind,
+            spec=request.spec.model_dump(mode="json", exclude_defaults=True, exclude={"requests"}),
         )
         await lease.hold()
         try:

@@ -27,14 +27,22 @@ def request_digest(spec: BatchSpec, kind: str) -> str:
     return _sha256({"spec": spec.model_dump(mode="json", include=_PLANNED), "kind": kind})
 
 
+def input_digest(asked: str, files: tuple[File, ...]) -> str:
+    """Return the digest of what was asked for and of the files found."""
+    return _sha256({"asked": asked, "files": _facts(files)})
+
+
 def plan_inputs(asked: str, files: tuple[File, ...], limits: ShardLimits) -> PlanInputs:
     """Return the digests of all that a plan depends on: what was asked for, the files found, the limits of a shard."""
-    found = [[file.path, file.size, file.modified] for file in files]
     return PlanInputs(
         asked,
-        _sha256({"asked": asked, "files": found}),
-        _sha256({"asked": asked, "files": found, "limits": list(limits.facts)}),
+        input_digest(asked, files),
+        _sha256({"asked": asked, "files": _facts(files), "limits": list(limits.facts)}),
     )
+
+
+def _facts(files: tuple[File, ...]) -> list[list[str | int | None]]:
+    return [[file.path, file.size, file.modified] for file in files]
 
 
 def _sha256(facts: Any) -> str:

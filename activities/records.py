@@ -108,6 +108,10 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     #: What the provider's batches cost of the list price, such as "1/2"; "" where it runs none, and in plans of older
     #: versions. It is for clients, which may not have the provider's configuration.
     batch_share: str = ""
+    kind: str = ""  #: Of the provider: which adapter reads its results; "" in plans of older versions.
+    #: What was asked for, as JSON and without rows given inline, so that a retry can ask for the same when Temporal has
+    #: forgotten the batch; empty in plans of older versions.
+    spec: dict[str, Any] = {}
 
 
 class SettledRecord(Settled):

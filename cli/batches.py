@@ -87,6 +87,9 @@ def results(
     format: Annotated[
         RowFormat, typer.Option(help="The rows as they are, or each row's id and answer.")
     ] = RowFormat.JSONL,
+    with_retries: Annotated[
+        bool, typer.Option("--with-retries", help="Each row as its retries have it, where it did not succeed at first.")
+    ] = False,
 ) -> None:
     """Print the result rows of a batch that has ended.
 
@@ -94,21 +97,29 @@ def results(
     """
     if output is not None and format is RowFormat.TEXT:
         raise typer.BadParameter("writes rows as they are; redirect stdout for text", param_hint="--output")
-    run_async(_results(id, output, errors, format))
+    if errors and with_retries:
+        raise typer.BadParameter("cannot be given with --errors", param_hint="--with-retries")
+    run_async(_results(id, output, errors, format, with_retries))
 
 
-async def _results(id: str, output: Path | None, errors: bool, format: RowFormat) -> None:
-    from .results import copy, stream_results
+async def _results(id: str, output: Path | None, errors: bool, format: RowFormat, with_retries: bool) -> None:
+    from ..clients.retry_chain import results_of_all
+    from .results import Results, copy, stream_results
     from .session import session
 
     async with session() as opened:
-        uri = await opened.client.results_uri(id, errors=errors)
+        client = opened.client
+        if with_retries:
+            uris = await results_of_all(client.temporal, client.store, id)
+        else:
+            uris = [await client.results_uri(id, errors=errors)]
+        found = Results(client.store, uris)
         if output is None:
-            await stream_results(opened.client.store, uri, text=format is RowFormat.TEXT)
+            await stream_results(found, text=format is RowFormat.TEXT)
             return
         if output.is_dir():
             output /= "errors.jsonl" if errors else "results.jsonl"
-        await copy(opened.client.store, uri, output)
+        await copy(found, output)
     print_message(f"Written to {output}")
 
 

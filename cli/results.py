@@ -5,12 +5,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ..activities import manifest
 from ..activities.store import Store
 from ..clients import result_rows
+from ..clients.merged import merged
 from ..contract import BatchResult, DurabatchError, ResultRow
+
+
+class Results(NamedTuple):
+    """Where the results of a batch are, and those of its retries where each row is wanted as they have it."""
+
+    store: Store
+    uris: list[str]
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield them as bytes, in pieces. Blocks.
+
+        Raises:
+            StoreError: the store failed, or what is there is not what Durabatch wrote.
+        """
+        if len(self.uris) == 1:
+            yield from manifest.stream_results(self.store, self.uris[0])
+        else:
+            for line in merged(self.store, self.uris):
+                yield line + b"\n"
+
+    def rows(self) -> AsyncGenerator[ResultRow]:
+        """Return them as rows."""
+        one = len(self.uris) == 1
+        return result_rows.rows(self.store, self.uris[0]) if one else result_rows.merged_rows(self.store, self.uris)
 
 
 async def copy_results(store: Store, result: BatchResult, output: Path) -> Path:
@@ -22,47 +49,49 @@ async def copy_results(store: Store, result: BatchResult, output: Path) -> Path:
     """
     assert result.results is not None
     if not output.is_dir():
-        await copy(store, result.results, output)
+        await copy(Results(store, [result.results]), output)
         return output
     if result.errors and result.counts.succeeded < result.counts.total:
-        await copy(store, result.errors, output / "errors.jsonl")
-    await copy(store, result.results, output / "results.jsonl")
+        await copy(Results(store, [result.errors]), output / "errors.jsonl")
+    await copy(Results(store, [result.results]), output / "results.jsonl")
     return output / "results.jsonl"
 
 
-async def copy(store: Store, uri: str, file: Path) -> None:
-    """Copy a results file, or its parts as one, to a local file, all or nothing.
+async def copy(results: Results, file: Path) -> None:
+    """Copy results to one local file, all or nothing.
 
     Raises:
         StoreError: the store failed.
         DurabatchError: the copy cannot be written.
     """
-    await asyncio.to_thread(_copy, store, uri, file)
+    await asyncio.to_thread(_copy, results, file)
 
 
-def _copy(store: Store, uri: str, file: Path) -> None:
+def _copy(results: Results, file: Path) -> None:
     draft = file.with_name(f".{file.name}.part")
     try:
         with draft.open("wb") as out:
-            for piece in manifest.stream_results(store, uri):
+            for piece in results.pieces():
                 out.write(piece)
         draft.replace(file)
     except OSError as error:
-        raise DurabatchError(f"The results cannot be copied to {file}: {error.strerror}; they are at {uri}.") from None
+        raise DurabatchError(
+            f"The results cannot be copied to {file}: {error.strerror}; they are at {results.uris[0]}."
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
 
 
-async def stream_results(store: Store, uri: str, *, text: bool) -> None:
+async def stream_results(results: Results, *, text: bool) -> None:
     """Write results to stdout: the lines as they are, or each row's id and text."""
     out = sys.stdout.buffer
     if not text:
-        pieces = manifest.stream_results(store, uri)
+        pieces = results.pieces()
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             out.write(piece)
         return
-    async with contextlib.aclosing(result_rows.rows(store, uri)) as rows:
+    async with contextlib.aclosing(results.rows()) as rows:
         async for row in rows:
             out.write(f"{row.custom_id}\t{_text(row)}\n".encode())
 

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from temporalio.client import Client
-from temporalio.service import RPCError, RPCStatusCode
 
 from ..activities.store import Store
 from ..contract import (
@@ -28,18 +27,20 @@ from ..workers.settings import Settings
 from . import stored
 from .connecting import Connecting
 from .connection import connection, translated
-from .execution import ending, wait_for_ending
+from .execution import cancel, ending, wait_for_ending
 from .ledgers import ledgers
-from .listing import BatchRecord, Status, listing
+from .listing import BatchRecord, Status
 from .outcome import BatchOutcome
 from .progress import batch_progress
 from .requests import Requests, gathered
-from .result_rows import rows
+from .result_rows import merged_rows, rows
+from .retry_chain import results_of_all
 from .spec_fields import SpecFields
 from .start import Started, joined, start
 from .watch import watch
 
 if TYPE_CHECKING:
+    from .retrying import Retried
     from .tries import Trial
 
 
@@ -222,8 +223,30 @@ class BatchClient:
         """
         return (await wait_for_ending(self.temporal, self.store, id)).error
 
-    async def retrieve(self, id: str) -> AsyncGenerator[ResultRow]:
+    async def retry(self, id: str, *, provider: str | None = None, **fields: Unpack[SpecFields]) -> Retried:
+        """Run the rows of a batch that did not succeed once more, as a new batch; return at once.
+
+        The first retry, `<id>.retry-1`, takes the rows that failed, expired or were canceled, and each later one those
+        that the retry before it has left over; a call while one runs joins it. Rows that cannot be sent stay out.
+
+        Args:
+            id: the batch, or one of its retries.
+            provider, fields: what shall differ from the batch's own spec. Its output folder is not taken over.
+
+        Raises:
+            NotRetryable: nothing is left to retry, it ended before its rows were run, or its input has changed.
+            BatchNotFinished, BatchConflict: it runs still, or its retry does, with another spec. Else as `create`.
+        """
+        from .retrying import retry  # it brings the price list
+
+        given = {**fields, **({} if provider is None else {"provider": provider})}
+        return await retry(self.temporal, self.store, id, given, self.task_queue)
+
+    async def retrieve(self, id: str, *, retries: bool = False) -> AsyncGenerator[ResultRow]:
         """Yield the rows of a batch that has ended: one for every request, in the order of the requests.
+
+        Args:
+            retries: whether to take a row from the batch's retry in which it has succeeded, or that ran it last.
 
         Raises:
             BatchNotFound: there is no such batch.
@@ -231,7 +254,8 @@ class BatchClient:
             DurabatchError: it failed before it had rows; says why.
             StoreError: the store failed.
         """
-        async for row in rows(self.store, await self.results_uri(id)):
+        uris = [await self.results_uri(id)] if not retries else await results_of_all(self.temporal, self.store, id)
+        async for row in rows(self.store, uris[0]) if len(uris) == 1 else merged_rows(self.store, uris):
             yield row
 
     async def results_uri(self, id: str, *, errors: bool = False) -> str:
@@ -269,19 +293,9 @@ class BatchClient:
             StoreError: the store failed.
             TemporalUnavailable: Temporal does not answer.
         """
-        known = set[str]()
-        with translated(self.temporal):
-            async for record in listing(self.temporal, status, limit):
-                known.add(record.batch_id)
+        async with contextlib.aclosing(stored.all_batches(self.temporal, self.store, status, limit)) as records:
+            async for record in records:
                 yield record
-            if status == "running" or len(known) >= limit:
-                return
-            async with contextlib.aclosing(stored.forgotten(self.temporal, self.store, status, known)) as forgotten:
-                async for record in forgotten:
-                    known.add(record.batch_id)
-                    yield record
-                    if len(known) >= limit:
-                        return
 
     async def cancel(self, id: str, *, reason: str | None = None, requested_by: str | None = None) -> bool:
         """Ask a batch to end now, at the provider too. It keeps the rows that are finished and ends as `canceled`.
@@ -295,17 +309,7 @@ class BatchClient:
             BatchNotFound: there is no such batch.
         """
         request = CancelRequest(reason=reason, requested_by=requested_by)
-        if await ending(self.temporal, self.store, id) is not None:
-            return False
-        with translated(self.temporal, id):
-            try:
-                await self.temporal.get_workflow_handle(id).signal("cancel", request.model_dump(exclude_none=True))
-            except RPCError as error:
-                # NOT_FOUND, after Temporal has described it: it has ended.
-                if error.status != RPCStatusCode.NOT_FOUND:
-                    raise
-                return False
-        return True
+        return await ending(self.temporal, self.store, id) is None and await cancel(self.temporal, id, request)
 
     async def watch(self, id: str) -> AsyncGenerator[BatchProgress]:
         """Yield where a batch is, every half second at first and every 5 seconds later, until it has ended.

@@ -14,6 +14,7 @@ from temporalio.client import (
     WorkflowFailureError,
 )
 from temporalio.exceptions import ApplicationError, CancelledError, FailureError, TerminatedError, TimeoutError
+from temporalio.service import RPCError, RPCStatusCode
 
 from ..activities.store import Store
 from ..contract import (
@@ -21,6 +22,7 @@ from ..contract import (
     BatchNotFound,
     BatchResult,
     BatchStatus,
+    CancelRequest,
     DurabatchError,
     InvalidInput,
     InvalidSpec,
@@ -79,6 +81,23 @@ async def ending(client: Client, store: Store, batch_id: str) -> Ending | None:
             return await ending_of(client, await describe(client, batch_id))
     except BatchNotFound as unknown:
         return await _stored_ending(store, batch_id, unknown)
+
+
+async def cancel(client: Client, batch_id: str, request: CancelRequest) -> bool:
+    """Ask a batch that ran just now to end; return False if it has ended since.
+
+    Raises:
+        TemporalUnavailable: Temporal does not answer.
+    """
+    with translated(client, batch_id):
+        try:
+            await client.get_workflow_handle(batch_id).signal("cancel", request.model_dump(exclude_none=True))
+        except RPCError as error:
+            # NOT_FOUND, after Temporal has described it: it has ended.
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            return False
+    return True
 
 
 async def wait_for_ending(client: Client, store: Store, batch_id: str) -> Ending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator
 
 from pydantic import ValidationError
@@ -12,6 +13,10 @@ from ..activities.manifest import stream_results
 from ..activities.repair import repaired
 from ..activities.store import Store
 from ..contract import ResultRow, StoreError
+from .merged import merged
+
+#: Rows that a thread reads at a time.
+_ROWS_A_TURN = 100
 
 
 async def rows(store: Store, uri: str) -> AsyncGenerator[ResultRow]:
@@ -25,6 +30,20 @@ async def rows(store: Store, uri: str) -> AsyncGenerator[ResultRow]:
         async for line in stream:
             number += 1
             yield _row(line, f"Line {number} of {uri}")
+
+
+async def merged_rows(store: Store, uris: list[str]) -> AsyncGenerator[ResultRow]:
+    """Yield the rows of a batch, by its results and those of its retries (`merged`).
+
+    Raises:
+        StoreError: as `rows`.
+    """
+    found = merged(store, uris)
+    number = 0
+    while some := await asyncio.to_thread(lambda: list(itertools.islice(found, _ROWS_A_TURN))):
+        for line in some:
+            number += 1
+            yield _row(line, f"Line {number} of the results")
 
 
 def _row(line: bytes, where: str) -> ResultRow:

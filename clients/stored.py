@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Collection
 
 import msgspec
@@ -14,8 +15,9 @@ from ..contract import BatchProgress, Counts, InvalidSpec, ObjectNotFound, Phase
 from ..contract.layout import plan_path, result_path
 from ..contract.names import batch_of, check_batch_id
 from .concurrency import concurrently
+from .connection import translated
 from .execution import stored_result
-from .listing import BatchRecord, Status
+from .listing import BatchRecord, Status, listing
 from .progress import final
 
 #: Batches that are looked up at a time.
@@ -48,6 +50,28 @@ async def progress(store: Store, batch_id: str) -> BatchProgress | None:
             "requests, options and id again to go on with what it bought"
         ),
     )
+
+
+async def all_batches(client: Client, store: Store, status: Status | None, limit: int) -> AsyncGenerator[BatchRecord]:
+    """Yield the batches that Temporal knows, and then those that it has forgotten, as `BatchClient.list`.
+
+    Raises:
+        StoreError: the store failed.
+        TemporalUnavailable: Temporal does not answer.
+    """
+    known = set[str]()
+    with translated(client):
+        async for record in listing(client, status, limit):
+            known.add(record.batch_id)
+            yield record
+        if status == "running" or len(known) >= limit:
+            return
+        async with contextlib.aclosing(forgotten(client, store, status, known)) as records:
+            async for record in records:
+                known.add(record.batch_id)
+                yield record
+                if len(known) >= limit:
+                    return
 
 
 async def forgotten(

@@ -11,6 +11,7 @@
     ├── BatchNotFound
     ├── BatchConflict          the id belongs to a batch with another spec
     ├── BatchNotFinished       results were asked for too early
+    ├── NotRetryable           a batch has no rows that could be retried
     ├── StoreError             the object store failed or refused
     │   ├── ObjectNotFound
     │   └── StoreMismatch      another store than the batch was planned in, or its folder is not there
@@ -128,6 +129,12 @@ class BatchNotFinished(DurabatchError):
     """The batch has not ended yet."""
 
     code = "batch_not_finished"
+
+
+class NotRetryable(DurabatchError):
+    """The batch has no rows that could be retried."""
+
+    code = "not_retryable"
 
 
 class StoreError(DurabatchError):

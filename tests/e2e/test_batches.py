@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 from support.workspace import COMMON, Workspace, finish
 
@@ -30,6 +31,20 @@ def test_submit_watch_list_and_cancel(served: Workspace) -> None:
     result = watched.facts
     assert (result["status"], result["cancel_reason"], result["canceled_by"]) == ("canceled", "wrong prompt", "me")
     assert served.call("cancel", id).out == f"Batch {id} has ended already.\n"
+
+
+def test_a_retry_is_followed_to_its_end_and_read_as_one_with_its_batch(served: Workspace) -> None:
+    rows = served.rows("Say one.", "[[sandbox:server_error times=1]] two", "[[sandbox:invalid_request]] three")
+    id = served.call("run", rows, *COMMON, "--id", "left-over", "--max-attempts", "1", "--json").facts["batch_id"]
+    begun = served.call("retry", id, "--json")
+    assert (begun.facts["id"], begun.facts["retry_of"], begun.facts["rows"]) == (f"{id}.retry-1", id, 2)
+    assert "of 2 rows is submitted; what it costs at most is not known" in begun.err
+    followed = served.call("retry", id, "--watch", "--json")
+    assert (followed.code, followed.facts["batch_id"]) in {(3, f"{id}.retry-1"), (1, f"{id}.retry-2")}
+    found = [json.loads(line)["status"] for line in served.call("results", id, "--with-retries").out.splitlines()]
+    assert found == ["succeeded", "succeeded", "failed"]
+    again = served.call("retry", "no-such-batch")
+    assert (again.code, again.out) == (1, "")
 
 
 def test_output_that_nobody_reads_any_more_ends_the_command_quietly(served: Workspace) -> None:
