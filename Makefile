@@ -51,6 +51,7 @@ bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (a quar
 	python benchmarks/stages.py --hot 12 --out
 	python benchmarks/direct.py --out
 	python benchmarks/scale.py --out
+	python benchmarks/gateway.py --out
 
 bench-size: setup ## Measure 10 thousand to a million rows, and a million with two kills (8 GB of disk)
 	python benchmarks/size.py 10000 100000 1000000 --kill 2 --out

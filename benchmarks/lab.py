@@ -189,14 +189,32 @@ class Lab:
             core: the only core that it may run on; None for all.
             environment: what it gets beside this process's environment.
         """
-        name = f"{queue}-{uuid.uuid4().hex[:8]}"
-        config = self.folder / f"{name}.toml"
-        config.write_text(f'[store]\nurl = "{self.store}"\n[worker]\ntask_queue = "{queue}"\n{provider}')
-        command = [sys.executable, "-m", "durabatch", "worker"]
-        environment |= {"TEMPORAL_ADDRESS": self.address, "DURABATCH_CONFIG": str(config)}
-        process = Process(command, self.folder / f"{name}.log", core, **environment)
+        process = self._start(["worker"], provider, queue, core, environment)
         await process.says("Worker polls")
         return process
+
+    async def gateway(self, provider: str, queue: str, name: str, **environment: str) -> tuple[str, Process]:
+        """Start `durabatch gateway` in front of a provider, and return its base URL too.
+
+        Args:
+            provider: as for a worker, whose configuration must say the same.
+            queue: the worker's task queue.
+            name: the provider that every batch goes to.
+            environment: what it gets beside this process's environment.
+        """
+        words = ["gateway", "--port", "0", "--provider", name]
+        process = self._start(words, provider, queue, None, environment)
+        line = await process.says("OPENAI_BASE_URL=")
+        return line.strip().partition("=")[2], process
+
+    def _start(
+        self, words: Sequence[str], provider: str, queue: str, core: int | None, environment: dict[str, str]
+    ) -> Process:
+        name = f"{words[0]}-{queue}-{uuid.uuid4().hex[:8]}"
+        config = self.folder / f"{name}.toml"
+        config.write_text(f'[store]\nurl = "{self.store}"\n[worker]\ntask_queue = "{queue}"\n{provider}')
+        environment = {**environment, "TEMPORAL_ADDRESS": self.address, "DURABATCH_CONFIG": str(config)}
+        return Process([sys.executable, "-m", "durabatch", *words], self.folder / f"{name}.log", core, **environment)
 
 
 @contextlib.asynccontextmanager

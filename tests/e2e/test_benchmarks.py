@@ -24,6 +24,7 @@ SMALLEST = {
     "direct": ("--rows", "40", "--times", "1", "--in-flight", "20", "--long-rows", "2"),
     "scale": ("--rows", "40", "--workers", "2", "--in-flight", "4", "--seconds", "0.01"),
     "rate": ("--seconds", "1", "--fleets", "one"),
+    "gateway": ("--rows", "40", "--times", "1", "--steady-rows", "20"),
 }
 
 
@@ -157,3 +158,12 @@ def test_a_rate_is_told_as_the_provider_counted_it(told: dict[str, dict[str, Any
     cases = told["rate"]["cases"]
     assert cases.keys() == {f"one, answers after {latency} s" for latency in (0, 2, 10)}
     assert all(0 < case["worst_minute"] <= 1.02 for case in cases.values())
+
+
+def test_the_gateway_is_measured_as_a_whole_and_beside_a_bare_loop(told: dict[str, dict[str, Any]]) -> None:
+    [found] = told["gateway"]["zero_latency"]
+    assert found["rows"] == 40
+    assert is_spread(found["rows_per_second"])
+    assert is_spread(found["bare_rows_per_second"])
+    assert found["runs"][0]["processor_seconds"].keys() == {"temporal", "worker", "gateway"}
+    assert 0 < told["gateway"]["steady"]["percent_of_best"] <= 100
