@@ -199,7 +199,7 @@ def answers_path(root: str, shard: int, attempt: int, which: str) -> str:
 
 
 def kept_path(root: str, shard: int, attempt: int, run: Run, number: int) -> str:
-    """Return the path of a run's answers, in direct mode: it writes some every few seconds, numbered from 0."""
+    """Return the path of a run's answers, in direct mode: its files are numbered from 0."""
     return f"{root}/{attempt_folder(shard, attempt)}/{_KEPT}/{run}-{number:05d}{_LINES}"
 
 

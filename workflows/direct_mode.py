@@ -1,6 +1,6 @@
 """An attempt in direct mode: a step sends its rows one by one, and another one joins what was answered.
 
-What is answered is in the store every few seconds, whoever sent it, and is never sent again. So the step that sends is
+What is answered is soon in the store, whoever sent it, and is never sent again. So the step that sends is
 simply run again when its worker was lost, when the endpoint is dead, or by a new run of a workflow that was reset.
 """
 

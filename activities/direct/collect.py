@@ -89,7 +89,7 @@ def _join(
         for file in files:
             wanted = [line for place, line in enumerate(file.lines) if chosen.get(line.row) == (file.path, place)]
             for start, end in _stretches(file, wanted):
-                for chunk in store.stream(file.path, start, end, _CHUNK):
+                for chunk in file.read(store, start, end, _CHUNK):
                     out.write(chunk)
             lines += wanted
             lease.rows = len(lines)

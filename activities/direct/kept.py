@@ -4,8 +4,9 @@ A *run* is one execution of the step. It writes, below the attempt's folder:
 
 - `sent/<run>.rows`, at its beginning: which rows it is to send, in order, as ranges of their numbers;
 - `sent/<run>.mark`: how many of them it may have sent, written *before* they are sent;
-- `kept/<run>-<seq>.jsonl`, every few seconds: the answers that it has by then, as lines of results. Before them comes a
-  line that says whose they are, so that nobody has to read answers to know which rows have one.
+- `kept/<run>-<seq>.jsonl`, soon after they came: answers, as lines of results. Before them comes a line that says whose
+  they are, so that nobody has to read answers to know which rows have one. The newest of these objects is written again
+  with more answers, until they are `WHOLE` bytes.
 
 A later run sends what has no answer. A row that two runs had below their marks was, for all that anybody can know, sent
 twice: that is what `repeated` counts. `ran.json` says which lines the attempt's output has, and makes it final.
@@ -16,22 +17,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import sys
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from ...contract.errors import ObjectNotFound, StoreError
+from ...contract.errors import ObjectNotFound
 from ...contract.layout import kept_path, mark_path, parse_name, ran_path, sent_path
 from ...contract.object_name import Kind, Run
 from ...contract.steps import Attempt
+from ..log import logger
 from ..store import Store
 
 #: An answer's status in an index: nobody answered the row; or it was not sent at all.
 UNANSWERED, UNSENT = 0, -1
+#: A file with so many bytes of answers is never written again. One that has less may be by a worker that is not lost
+#: after all, so it is read in one piece.
+WHOLE = 1 << 16
 #: Bytes that are read of an answers' file for its index, at first.
-_HEAD = 1 << 16
+_HEAD = 2 * WHOLE
 #: Files whose indexes are read at a time.
 _AT_ONCE = 16
 
@@ -53,6 +59,11 @@ class _Index(msgspec.Struct, frozen=True):
 
     rows: str  #: Digest of the attempt's rows.
     lines: list[Line]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the answers."""
+        return sum(line.length for line in self.lines)
 
 
 class RanRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +92,11 @@ class KeptFile:
     path: str
     start: int  #: Where its first answer begins.
     lines: list[Line]
+    data: bytes | None = None  #: All of it, where it may be written again.
+
+    def read(self, store: Store, start: int, end: int, chunk: int) -> Iterator[bytes]:
+        """Yield a part of it. Blocks."""
+        return store.stream(self.path, start, end, chunk) if self.data is None else iter((self.data[start:end],))
 
 
 @dataclass
@@ -116,6 +132,7 @@ class KeptRows:
         self._root = store.path(attempt.root)
         self._folder = f"{self._root}/{attempt.folder}"
         self._where = (self._root, attempt.shard, attempt.number)
+        self._marks: dict[Run, str] = {}
 
     async def find(self) -> Found:
         """Return what earlier runs left."""
@@ -136,7 +153,7 @@ class KeptRows:
         paths = [path for _, _, path in sorted(kept)]
         for first in range(0, len(paths), _AT_ONCE):
             some = paths[first : first + _AT_ONCE]
-            for file in await asyncio.gather(*(asyncio.to_thread(self._read_index, path) for path in some)):
+            for file in await asyncio.gather(*(asyncio.to_thread(self._read_file, path) for path in some)):
                 if file is not None:
                     found.files.append(file)
                     found.answered.update(line.row for line in file.lines)
@@ -159,7 +176,9 @@ class KeptRows:
 
         Not so that it outlives a power cut: that would cost more than all else that is done for a row.
         """
-        await self.store.write(mark_path(*self._where, run), b"%d" % count, durable=False)
+        path = mark_path(*self._where, run)
+        await self.store.write(path, b"%d" % count, durable=False)
+        self._marks[run] = path
 
     async def end(self, run: Run, rows: Sequence[int]) -> None:
         """End a run in good order: only these of its rows may have been sent without anybody knowing how they fared.
@@ -171,16 +190,23 @@ class KeptRows:
         await self.store.write(sent_path(*self._where, run), _encode(_Sent(self.digest, list(_ranges(rows)))))
 
     async def keep(self, run: Run, number: int, lines: Sequence[tuple[int, int, bytes]]) -> None:
-        """Keep answers, durably.
+        """Keep answers so that they outlive this process; a power cut they outlive after `sync`.
 
         Args:
             run: whose they are.
-            number: how many times it has kept some before.
+            number: of the file. What it has is replaced, so it comes again among the lines.
             lines: row, status and line of each, without a line break.
         """
         index = _Index(self.digest, [Line(row, status, len(line) + 1) for row, status, line in lines])
         data = b"\n".join([_encode(index), *(line for _, _, line in lines), b""])
-        await self.store.write(kept_path(*self._where, run, number), data)
+        await self.store.write(kept_path(*self._where, run, number), data, durable=False)
+
+    async def sync(self, run: Run, numbers: Sequence[int]) -> None:
+        """Make files of answers, and the run's mark, outlive a power cut."""
+        paths = [kept_path(*self._where, run, number) for number in numbers]
+        if run in self._marks:
+            paths.append(self._marks[run])
+        await asyncio.to_thread(self.store.sync, paths)
 
     async def repeated(self, runs: Sequence[Run], unsent: Container[int]) -> int:
         """Return how many calls were sent again by a later run, as far as anybody can know.
@@ -193,7 +219,7 @@ class KeptRows:
         for run in runs:
             try:
                 sent = _sent(await self.store.read(sent_path(*self._where, run)))
-                mark = int(await self.store.read(mark_path(*self._where, run)))
+                mark = _mark(await self.store.read(mark_path(*self._where, run)))
             except ObjectNotFound:  # nothing was sent
                 continue
             if sent.rows == self.digest:
@@ -213,19 +239,37 @@ class KeptRows:
             return None
         return record if record.rows == self.digest else None
 
-    def _read_index(self, path: str) -> KeptFile | None:
-        """Return the index of a file of answers; None where it is of other rows, or gone."""
-        head, end = b"", _HEAD
-        while (cut := head.find(b"\n")) < 0:
-            try:
-                more = b"".join(self.store.stream(path, len(head), end))
-            except ObjectNotFound:  # another worker has collected it meanwhile
-                return None
-            if not more:
-                raise StoreError(f"The object {self.store.uri(path)} is not what Durabatch wrote there; bring it back.")
-            head, end = head + more, end * 4
-        index = _index(head[:cut])
-        return KeptFile(path, cut + 1, index.lines) if index.rows == self.digest else None
+    def _read_file(self, path: str) -> KeptFile | None:
+        """Return a file of answers; None where it is of other rows, gone, or not what was written."""
+        try:
+            data = b"".join(self.store.stream(path, 0, _HEAD))
+            index, whole = _index_of(data), len(data) < _HEAD
+            if not whole and (index is None or index.size < WHOLE):
+                data, whole = b"".join(self.store.stream(path)), True
+                index = _index_of(data)
+        except ObjectNotFound:  # another worker has collected it meanwhile
+            return None
+        start = data.find(b"\n") + 1
+        if index is None or (whole and len(data) != start + index.size):
+            # What a power cut may leave of a file that was just written. Its rows count as sent, and not as answered.
+            logger.warning("The object %s is not what Durabatch wrote there; it is passed over.", self.store.uri(path))
+            return None
+        if index.rows != self.digest:
+            return None
+        return KeptFile(path, start, index.lines, data if index.size < WHOLE else None)
+
+
+def _index_of(data: bytes) -> _Index | None:
+    """Return the index that a file begins with; None if none can be read."""
+    try:
+        return _index(data[: max(0, data.find(b"\n"))])
+    except msgspec.MsgspecError:
+        return None
+
+
+def _mark(data: bytes) -> int:
+    """Return a mark; as high as can be where a power cut has left nothing of it."""
+    return int(data) if data.isdigit() else sys.maxsize
 
 
 def _ranges(rows: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -52,7 +52,7 @@ async def test_killed_workers_repeat_no_more_than_was_in_flight(tmp_path: Path) 
     assert len(endpoint.calls) == ROWS
     assert max(endpoint.calls.values()) <= 1 + kills
     # What had its leave, and what had its answer, when the worker died, but for what the store had by then.
-    assert again <= result.repeated <= kills * 2 * IN_FLIGHT
+    assert again <= result.repeated <= kills * 3 * IN_FLIGHT // 2
     # Between leave and call a worker can die as well; then the call was not made, which nobody can know.
     assert result.repeated - again <= kills * IN_FLIGHT
 

@@ -1,0 +1,100 @@
+"""What a run keeps of its answers, and what a later run reads of that: a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from durabatch.activities.direct.keeper import Keeper
+from durabatch.activities.direct.kept import WHOLE, KeptRows
+from durabatch.activities.lease import Lease
+from durabatch.activities.store import Store
+from durabatch.contract.steps import Attempt
+
+DIGEST = "0" * 16
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> KeptRows:
+    store = Store.open(str(tmp_path))
+    attempt = Attempt(scoped_id="b", provider="gpt", root=store.uri("b"), shard=0, number=1, store="s")
+    return KeptRows(store, attempt, DIGEST)
+
+
+def files(kept: KeptRows, tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "b/shards/00000/attempt-1/kept").glob("*.jsonl"))
+
+
+def answer(row: int, size: int = 300) -> bytes:
+    return json.dumps({"row": row, "text": "x" * size}).encode()
+
+
+async def test_answers_that_come_one_by_one_are_kept_at_once_and_leave_few_objects(
+    kept: KeptRows, tmp_path: Path
+) -> None:
+    rows = 60
+    run = await kept.begin(0, range(rows))
+    keeper = Keeper(kept, run, Lease(), in_flight=4)
+    for row in range(rows):
+        keeper.add(row, 200, answer(row, 3000))
+        await keeper.write()
+        assert keeper.rows == row + 1
+    found = await kept.find()
+    assert found.answered == set(range(rows))
+    assert sum(len(file.lines) for file in found.files) == rows  # each of them once
+    assert len(found.files) == 3 == rows * len(answer(0, 3000)) // WHOLE + 1
+
+
+async def test_what_is_kept_without_a_last_word_is_there_for_the_next_run(kept: KeptRows) -> None:
+    """As after SIGKILL: whoever keeps the answers is never asked to finish."""
+    run = await kept.begin(0, range(10))
+    keeper = Keeper(kept, run, Lease(), in_flight=100)
+    keeping = asyncio.create_task(keeper.work())
+    for row in range(10):
+        keeper.add(row, 200, answer(row))
+        while keeper.rows <= row:
+            await asyncio.sleep(0.01)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert (await kept.find()).answered == set(range(10))
+
+
+async def test_a_file_that_is_written_again_while_it_is_read_is_joined_as_it_was_read(kept: KeptRows) -> None:
+    run = await kept.begin(0, range(3))
+    await kept.keep(run, 0, [(0, 200, answer(0))])
+    [file] = (await kept.find()).files
+    await kept.keep(run, 0, [(0, 200, answer(0)), (1, 200, answer(1)), (2, 200, answer(2))])
+    end = file.start + file.lines[0].length
+    assert b"".join(file.read(kept.store, file.start, end, 1 << 16)) == answer(0) + b"\n"
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 500, b"half"])
+async def test_what_a_power_cut_leaves_of_a_file_is_passed_over(kept: KeptRows, tmp_path: Path, left: bytes) -> None:
+    run = await kept.begin(0, range(2))
+    await kept.mark(run, 2)
+    for number in range(2):
+        await kept.keep(run, number, [(number, 200, answer(number))])
+    await kept.sync(run, [0, 1])
+    path = files(kept, tmp_path)[1]
+    path.write_bytes(path.read_bytes()[:-5] if left == b"half" else left)
+    found = await kept.find()
+    assert found.answered == {0}
+    # The next run sends the other row again, and that counts.
+    heir = await kept.begin(found.newest, [1])
+    await kept.mark(heir, 1)
+    assert await kept.repeated((await kept.find()).runs, set()) == 1
+
+
+async def test_of_a_mark_that_a_power_cut_has_emptied_every_row_counts_as_sent(kept: KeptRows, tmp_path: Path) -> None:
+    for number in range(2):
+        await kept.mark(await kept.begin(number, range(3)), 1)
+    [first, _] = sorted((tmp_path / "b/shards/00000/attempt-1/sent").glob("*.mark"))
+    assert await kept.repeated((await kept.find()).runs, set()) == 1
+    first.write_bytes(b"")
+    assert await kept.repeated((await kept.find()).runs, set()) == 1
+    for mark in first.parent.glob("*.mark"):
+        mark.write_bytes(b"")
+    assert await kept.repeated((await kept.find()).runs, set()) == 3
