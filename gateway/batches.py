@@ -33,7 +33,7 @@ from .described import Described, Param
 from .errors import ApiError
 from .files import as_list
 from .live import Glance, begin, find_entry
-from .order import fingerprint, idempotency_key, ordered
+from .order import MAX_IDEMPOTENCY_KEY, fingerprint, idempotency_key, ordered
 from .params import AFTER, after_of, limit_of, limit_param
 from .shapes import BatchOrder, BatchPage
 
@@ -41,7 +41,12 @@ _DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
 #: Batches of a page that are looked at at a time.
 _PARALLEL = 16
 
-_KEY = Param("idempotency-key", "The same create with the same key is the same batch.", where="header")
+_KEY = Param(
+    "idempotency-key",
+    "The same create with the same key is the same batch.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY},
+    where="header",
+)
 _NO_BATCH = {404: "The caller has no such batch."}
 
 

@@ -7,6 +7,7 @@ import logging
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 from ..clients.connection import TemporalUnavailable
 from ..contract import DurabatchError, InvalidSpec, StoreError
@@ -86,11 +87,21 @@ def on_http_exception(request: Request, error: Exception) -> Response:
         found = ApiError(404, f"Unknown request URL: {asked}. Please check the URL for typos.", code="unknown_url")
     elif status == 405:
         found = ApiError(
-            405, f"Not allowed to {request.method} on {request.url.path[:200]}.", code="method_not_supported"
+            405,
+            f"Not allowed to {request.method} on {request.url.path[:200]}.",
+            code="method_not_supported",
+            headers={"Allow": _allowed(request)},
         )
     else:
         found = ApiError(status, str(getattr(error, "detail", "The request cannot be read.")))
     return answer(found)
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods that a path has. Starlette names those of one route, and a path may have several."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted(set().union(*found)))
 
 
 def on_error(request: Request, error: Exception) -> Response:

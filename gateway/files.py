@@ -118,6 +118,8 @@ def lifetime(expires_after: object, field: str = "expires_after") -> int:
             code="invalid_value",
         )
     seconds = expires_after.get("seconds")
+    if isinstance(seconds, float) and seconds.is_integer():  # 3600.0 is an integer to JSON Schema
+        seconds = int(seconds)
     if not isinstance(seconds, int) or not SHORTEST_LIFE <= seconds <= LONGEST_LIFE:
         raise ApiError(
             400,

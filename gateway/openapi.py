@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from .. import __version__
 from .context import context_of
 from .described import JSON, Described, Param
+from .order import providers_of, windows_of
 from .shapes import AnyObject
 
 _REF = "#/components/schemas/{model}"
@@ -34,9 +35,18 @@ async def openapi(request: Request) -> Response:
     """Answer with this document."""
     state = request.app.state
     if not hasattr(state, "openapi"):
-        keyed = bool(context_of(request).settings.gateway.keys)
-        state.openapi = json.dumps(document(request.app.routes, keyed=keyed)).encode()
+        state.openapi = json.dumps(_here(request)).encode()
     return Response(state.openapi, media_type=JSON)
+
+
+def _here(request: Request) -> dict[str, Any]:
+    """Return the document with what this gateway's configuration decides."""
+    context = context_of(request)
+    found = document(request.app.routes, keyed=bool(context.settings.gateway.keys))
+    order = found["components"]["schemas"]["BatchOrder"]["properties"]
+    order["completion_window"]["enum"] = windows_of(context)
+    order["provider"]["enum"] = [*providers_of(context), None]
+    return found
 
 
 def document(routes: Iterable[BaseRoute], *, keyed: bool) -> dict[str, Any]:
@@ -72,7 +82,13 @@ def document(routes: Iterable[BaseRoute], *, keyed: bool) -> dict[str, Any]:
 
 
 class _Whole(GenerateJsonSchema):
-    """Schemas by which an answer has all of its fields: none is left out for having its default."""
+    """Schemas by which an answer has all of its fields: none is left out for having its default.
+
+    They are called Batch, File and so on, as at OpenAI; ours have other names only where that word is taken.
+    """
+
+    def normalize_name(self, name: str) -> str:
+        return super().normalize_name(name).removesuffix("Object")
 
     def field_is_required(self, field: Any, total: bool) -> bool:
         written = self.mode == "serialization" and field["type"] == "model-field"

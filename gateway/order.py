@@ -22,7 +22,7 @@ _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 16, 64, 512
 _FILE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _WINDOW = re.compile(r"([1-9]\d{0,3})([hd])")
 _HOUR = 3600
-_MAX_IDEMPOTENCY_KEY = 255
+MAX_IDEMPOTENCY_KEY = 255
 
 
 def ordered(body: dict[str, Any], batch_id: str, context: Context, tenant: Tenant) -> GatewayBatch:
@@ -46,9 +46,7 @@ def ordered(body: dict[str, Any], batch_id: str, context: Context, tenant: Tenan
         )
     _check_value(body["endpoint"], "endpoint", list(REQUIRED))
     window = body["completion_window"]
-    _check_value(
-        window, "completion_window", [one for one in context.settings.gateway.completion_windows if _seconds(one)]
-    )
+    _check_value(window, "completion_window", windows_of(context))
     expires_after = body.get("output_expires_after")
     return GatewayBatch(
         tenant=tenant.name,
@@ -71,19 +69,19 @@ def idempotency_key(request: Request, body: dict[str, Any]) -> str | None:
     Raises:
         ApiError: it is no text, or too long.
     """
-    key = body.get("idempotency_key", request.headers.get("idempotency-key"))
-    if key is None:
-        return None
-    if not isinstance(key, str):
-        raise _wrong_type("idempotency_key", "a string", key)
-    if not 1 <= len(key) <= _MAX_IDEMPOTENCY_KEY:
-        raise ApiError(
-            400,
-            f"Invalid 'idempotency_key': expected 1 to {_MAX_IDEMPOTENCY_KEY} characters.",
-            param="idempotency_key",
-            code="invalid_value",
-        )
-    return key
+    given = [body.get("idempotency_key"), request.headers.get("idempotency-key")]
+    keys = [key for key in given if key is not None]
+    for key in keys:
+        if not isinstance(key, str):
+            raise _wrong_type("idempotency_key", "a string", key)
+        if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
+            raise ApiError(
+                400,
+                f"Invalid 'idempotency_key': expected 1 to {MAX_IDEMPOTENCY_KEY} characters.",
+                param="idempotency_key",
+                code="invalid_value",
+            )
+    return keys[0] if keys else None  # that of the body, where there are both
 
 
 def fingerprint(batch: GatewayBatch) -> str:
@@ -111,10 +109,22 @@ def _provider(given: object, context: Context) -> str | None:
         return context.provider
     if not isinstance(given, str):
         raise _wrong_type("provider", "a string", given)
-    # Those alone that the operator routes to: a tenant is not to choose among everything that is configured.
-    routed = {route.provider for route in context.settings.gateway.routes} | {context.provider}
-    _check_value(given, "provider", sorted(name for name in routed if name))
+    _check_value(given, "provider", providers_of(context))
     return given
+
+
+def windows_of(context: Context) -> list[str]:
+    """Return the completion windows that batches may have."""
+    return [one for one in context.settings.gateway.completion_windows if _seconds(one)]
+
+
+def providers_of(context: Context) -> list[str]:
+    """Return the providers that a batch may name.
+
+    Those alone that the operator routes to: a tenant is not to choose among everything that is configured.
+    """
+    routed = {route.provider for route in context.settings.gateway.routes} | {context.provider}
+    return sorted(name for name in routed if name)
 
 
 def _check_value(value: str, name: str, known: list[str]) -> None:

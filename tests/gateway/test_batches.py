@@ -101,6 +101,14 @@ async def test_an_order_that_is_wrong_is_refused_and_leaves_nothing(house: House
             with pytest.raises(openai.BadRequestError) as refused:
                 await client.post("/batches", body={"input_file_id": "file-x", **ORDER, **order}, cast_to=object)
             assert (refused.value.param, refused.value.code) == (param, code)
+        # A key in the header is looked at as well where the body has one.
+        with pytest.raises(openai.BadRequestError, match="1 to 255 characters"):
+            await client.batches.create(
+                input_file_id="file-x",
+                extra_headers={"Idempotency-Key": "k" * 256},
+                extra_body={"idempotency_key": "k"},
+                **ORDER,
+            )
         assert [one.id async for one in client.batches.list()] == []
 
 

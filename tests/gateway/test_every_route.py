@@ -99,6 +99,14 @@ async def test_no_route_but_the_monitors_answers_without_a_known_key(opened: Ope
         assert door.objects() == before
 
 
+async def test_a_method_that_a_path_has_not_is_refused_with_those_that_it_has(door: Door) -> None:
+    for path in {route.partition(" ")[2] for route in VISITS}:
+        refused = await door.http.request("PUT", path)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (405, "method_not_supported"), path
+        has = {route.partition(" ")[0] for route in VISITS if route.endswith(f" {path}")}
+        assert set(refused.headers["allow"].split(", ")) - {"HEAD"} == has, path
+
+
 async def test_no_route_shows_or_changes_what_another_tenant_made(opened: Opener) -> None:
     async with opened(KEYS) as door:
         await walk(door.http, door.store, temporal=False)

@@ -14,6 +14,8 @@ import pytest
 from durabatch.activities.gateway.files import collect, register
 from durabatch.contract.gateway import FileRecord
 from durabatch.contract.gateway_layout import DUE, Listed, content_path, due_path, make_id
+from durabatch.gateway.errors import ApiError
+from durabatch.gateway.files import lifetime
 
 from .conftest import LINE, Door, Opener
 
@@ -46,6 +48,13 @@ async def test_a_file_may_come_before_its_purpose(door: Door) -> None:
     parts = [("file", ("rows.jsonl", LINE)), ("purpose", (None, "batch"))]
     answer = await door.http.post("/v1/files", files=parts)
     assert (answer.status_code, answer.json()["purpose"]) == (200, "batch")
+
+
+async def test_a_batchs_files_expire_after_any_json_number_that_is_whole() -> None:
+    assert lifetime({"anchor": "created_at", "seconds": 7200.0}) == 7200
+    for seconds in (7200.5, True, "7200", 3599.0, float("inf"), float("nan"), None):
+        with pytest.raises(ApiError, match="expected an integer from 3600 to 2592000"):
+            lifetime({"anchor": "created_at", "seconds": seconds})
 
 
 async def test_a_file_that_expires_is_gone_when_its_time_is_over(door: Door) -> None:
