@@ -132,6 +132,7 @@ async def _run(
 
         # While they start, what a client and a worker need is loaded.
         from ..clients.connection import Embed
+        from ..clients.requests import Rows, gathered
         from .results import copy_results
         from .session import log_to_file, session
         from .summary import print_result
@@ -149,14 +150,19 @@ async def _run(
                 raise unusable
         _introduce(opened, sandbox=sandbox)
         works = False
-        # Rows of a batch that is bought already add nothing to what it has answered itself.
-        if trying and (trying.only or await opened.client.find(requests, provider=provider, id=id, **fields) is None):
-            await _have_worker(stack, opened, knowing)
-            works = True
-            code = await trying.go(opened.client, requests, options, as_json=as_json)
-            if code is not None:
-                return code
-        started = await opened.client.start(requests, provider=provider, id=id, **fields)
+        source: str | Path | Rows = requests
+        if trying:
+            rows = await stack.enter_async_context(gathered(requests, opened.client.store))
+            # Rows of a batch that is bought already add nothing to what it has answered itself.
+            if trying.only or await opened.client.find(rows, provider=provider, id=id, **fields) is None:
+                await _have_worker(stack, opened, knowing)
+                works = True
+                code = await trying.go(opened.client, rows, options, as_json=as_json)
+                if code is not None:
+                    return code
+            # Somebody may have thought about it for long. That local files are the same is seen when they are copied.
+            source = rows if rows.files else requests
+        started = await opened.client.start(source, provider=provider, id=id, **fields)
         print_message(_greeting(started))
         if not (started.ended or works):
             await _have_worker(stack, opened, knowing)

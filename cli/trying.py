@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,6 +13,7 @@ from .terminal import CANCELED, print_json, print_message, print_output
 
 if TYPE_CHECKING:
     from ..clients.client import BatchClient
+    from ..clients.requests import Rows
     from ..clients.tries import Trial
     from .spec_options import SpecOptions
 
@@ -43,7 +43,7 @@ class Trying:
                 param_hint="--try",
             )
 
-    async def go(self, client: BatchClient, requests: str | Path, options: SpecOptions, *, as_json: bool) -> int | None:
+    async def go(self, client: BatchClient, requests: Rows, options: SpecOptions, *, as_json: bool) -> int | None:
         """Try the rows and show what came of them.
 
         Returns:
@@ -61,6 +61,7 @@ class Trying:
                 rows=self.count,
                 first=self.first,
                 report=show,
+                say=print_message,
                 **options.fields(),
             )
         code = exit_code(trial.result)

@@ -32,7 +32,7 @@ from .ledgers import ledgers
 from .listing import BatchRecord, Status
 from .outcome import BatchOutcome
 from .progress import batch_progress
-from .requests import Requests, gathered
+from .requests import Requests, Rows, gathered
 from .result_rows import merged_rows, rows
 from .retry_chain import results_of_all
 from .spec_fields import SpecFields
@@ -133,14 +133,14 @@ class BatchClient:
         return (await self.start(requests, provider=provider, id=id, **fields)).id
 
     async def start(
-        self, requests: Requests, *, provider: str, id: str | None = None, **fields: Unpack[SpecFields]
+        self, requests: Requests | Rows, *, provider: str, id: str | None = None, **fields: Unpack[SpecFields]
     ) -> Started:
         """Do what `create` does, and say also whether the batch is new."""
         async with gathered(requests, self.store) as rows:
             return await start(self.temporal, self.store, rows, {"provider": provider, **fields}, id, self.task_queue)
 
     async def find(
-        self, requests: Requests, *, provider: str, id: str | None = None, **fields: Unpack[SpecFields]
+        self, requests: Requests | Rows, *, provider: str, id: str | None = None, **fields: Unpack[SpecFields]
     ) -> Started | None:
         """Return the batch that `create` would join, None if it would start one. It starts nothing.
 
@@ -152,24 +152,26 @@ class BatchClient:
 
     async def try_rows(
         self,
-        requests: Requests,
+        requests: Requests | Rows,
         *,
         provider: str,
         rows: int = 20,
         first: bool = False,
         report: Callable[[BatchProgress], object] | None = None,
+        say: Callable[[str], object] | None = None,
         **fields: Unpack[SpecFields],
     ) -> Trial:
         """Run some rows now, in direct mode, and return their results and what all of them would cost.
 
-        It is a small batch of its own. What it stores is removed again, and `create` knows nothing of it afterwards. If
-        the awaiting task is cancelled, so is the try. It takes an hour at most.
+        It is a small batch of its own, of an hour at most. What it stores is removed again, also when the awaiting task
+        is cancelled, and the try with it; `create` knows nothing of it afterwards.
 
         Args:
             requests, provider, fields: as `create`; of the fields, what concerns the batch as a whole is left out.
             rows: how many are tried, 1,000 at most; all of them where there are no more.
             first: whether to try the first rows, rather than rows of all parts of the input.
             report: called with where the try is, now and then, until it has ended.
+            say: called with sentences for a person where the awaiting task is cancelled: what is done, what is left.
 
         Raises:
             InvalidSpec: so many rows cannot be tried, the provider has no direct mode, or a field is wrong.
@@ -179,7 +181,7 @@ class BatchClient:
 
         given = {"provider": provider, **fields}
         return await try_rows(
-            self.temporal, self.store, requests, given, self.task_queue, count=rows, first=first, report=report
+            self.temporal, self.store, requests, given, self.task_queue, count=rows, first=first, report=report, say=say
         )
 
     async def status(self, id: str) -> BatchProgress:

@@ -116,13 +116,18 @@ _decode = msgspec.json.Decoder(_Recorded).decode
 
 
 @asynccontextmanager
-async def gathered(requests: Requests, store: Store) -> AsyncIterator[Rows]:
+async def gathered(requests: Requests | Rows, store: Store) -> AsyncIterator[Rows]:
     """Read the requests once and yield what is known about them; memory stays flat for files and iterables.
+
+    What was gathered before is not read again.
 
     Raises:
         InvalidInput: there are none, a file cannot be read, or a request cannot be written as JSON.
         InvalidSpec: a URI leads outside the store.
     """
+    if isinstance(requests, Rows):
+        yield requests
+        return
     if isinstance(requests, str | Path):
         uri = _store_uri(requests, store)
         if uri is not None:

@@ -90,13 +90,14 @@ class Trial:
 async def try_rows(
     client: Client,
     store: Store,
-    requests: Requests,
+    requests: Requests | Rows,
     fields: Mapping[str, Any],
     task_queue: str,
     *,
     count: int,
     first: bool,
     report: Callable[[BatchProgress], object] | None,
+    say: Callable[[str], object] | None,
 ) -> Trial:
     """Run some rows now, and return what came of them.
 
@@ -107,7 +108,7 @@ async def try_rows(
     check_fields(dict(fields), None)
     async with gathered(requests, store) as rows, _sample(rows, store, count, first) as (sample, chosen):
         batch_id = f"{_PREFIX}{rows.stem}-{uuid.uuid4().hex[:_DIGITS]}"
-        async with _leaving_nothing(client, store, batch_id):
+        async with _leaving_nothing(client, store, batch_id, say or (lambda words: None)):
             await identify(store)
             await store.write(try_path(batch_id), b"{}\n")
             own = _own_fields(fields)
@@ -176,21 +177,55 @@ async def _batch_share(store: Store, batch_id: str) -> Fraction | None:
 
 
 @asynccontextmanager
-async def _leaving_nothing(client: Client, store: Store, batch_id: str) -> AsyncIterator[None]:
+async def _leaving_nothing(
+    client: Client, store: Store, batch_id: str, say: Callable[[str], object]
+) -> AsyncIterator[None]:
     """Remove what a try has stored at the end of the block, whatever ends it; one that runs still is cancelled first.
 
-    What cannot be removed now is left to `gc`.
+    A second cancel does not interrupt that. What cannot be removed now is left to `gc`.
     """
+    interrupted = False
     try:
         yield
+    except asyncio.CancelledError:
+        interrupted = True
+        say("Ending the try: calls under way are dropped, and what it has stored is removed.")
+        raise
     finally:
-        with contextlib.suppress(DurabatchError, TimeoutError):
-            if await _over(client, store, batch_id):
-                await _remove(store, batch_id)
+        clearing = asyncio.create_task(_cleared(client, store, batch_id))
+        while not clearing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([clearing])
+        why = "it was interrupted" if clearing.cancelled() else clearing.result()
+        if interrupted and why is None:
+            say("The try is over, and nothing of it is left. Rows that were answered by then are paid for.")
+        elif interrupted:
+            hours = (DEADLINE + _GRACE) / timedelta(hours=1)
+            say(
+                f"The try {batch_id} could not be cleared up ({why}). It ends by itself within {hours:g} hours, and "
+                "`durabatch gc` removes what it has stored."
+            )
 
 
-async def _over(client: Client, store: Store, batch_id: str) -> bool:
-    """Return whether nothing more comes of a try, after its end was asked for."""
+async def _cleared(client: Client, store: Store, batch_id: str) -> str | None:
+    """End a try, and remove what it has stored; return why that cannot be done now."""
+    try:
+        await _end(client, store, batch_id)
+        await _remove(store, batch_id)
+    except TimeoutError:
+        return f"it has not ended within {_PATIENCE:g} s"
+    except DurabatchError as error:
+        return error.message.rstrip(".")
+    return None
+
+
+async def _end(client: Client, store: Store, batch_id: str) -> None:
+    """See to it that nothing more comes of a try.
+
+    Raises:
+        TimeoutError: it has not ended in time.
+        DurabatchError: Temporal or the store failed.
+    """
     try:
         async with asyncio.timeout(_PATIENCE):
             if await ending(client, store, batch_id) is None:
@@ -201,7 +236,6 @@ async def _over(client: Client, store: Store, batch_id: str) -> bool:
                 await wait_for_ending(client, store, batch_id)
     except BatchNotFound:
         pass  # it was never started
-    return True
 
 
 async def _remove(store: Store, batch_id: str) -> None:

@@ -120,16 +120,24 @@ async def test_a_try_that_is_broken_off_is_cancelled_and_leaves_nothing(desk: De
         if progress.phase is Phase.RUNNING:
             running.set()
 
-    trying = asyncio.create_task(tried(desk, written(tmp_path, "Say one.", "Say two."), report=seen))
+    said: list[str] = []
+    trying = asyncio.create_task(tried(desk, written(tmp_path, "Say one.", "Say two."), report=seen, say=said.append))
     await running.wait()
     while not (await desk.sandbox.live())["open"]:
         await asyncio.sleep(0.05)
     trying.cancel()
+    while not said:
+        await asyncio.sleep(0)
+    trying.cancel()  # a second one does not interrupt the clean-up
     with pytest.raises(asyncio.CancelledError):
         await trying
     assert await left(desk) == []
     assert (await desk.client.result(id)).status is BatchStatus.CANCELED
     assert (await desk.sandbox.live())["how"].get("dropped") == 2
+    assert said == [
+        "Ending the try: calls under way are dropped, and what it has stored is removed.",
+        "The try is over, and nothing of it is left. Rows that were answered by then are paid for.",
+    ]
 
 
 async def test_temporal_itself_ends_a_try_that_nobody_works_on(idle: Desk, tmp_path: Path) -> None:
@@ -148,3 +156,18 @@ async def test_temporal_itself_ends_a_try_that_nobody_works_on(idle: Desk, tmp_p
     with pytest.raises(DurabatchError, match="ended at Temporal"):
         await trying
     assert await left(idle) == []
+
+
+@pytest.mark.slow  # its end is waited for for 15 s
+async def test_what_is_left_of_a_try_that_cannot_be_ended_now_is_said(idle: Desk, tmp_path: Path) -> None:
+    said: list[str] = []
+    trying = asyncio.create_task(tried(idle, written(tmp_path, "Say one."), say=said.append))
+    while not any(path.endswith("/~try.json") for path in await left(idle)):
+        await asyncio.sleep(0.05)
+    while not [one async for one in idle.client.temporal.list_workflows(f"TaskQueue = '{idle.client.task_queue}'")]:
+        await asyncio.sleep(0.05)
+    trying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trying
+    assert "could not be cleared up (it has not ended within 15 s). It ends by itself within 1.5 hours" in said[1]
+    assert any(path.endswith("/~try.json") for path in await left(idle))  # by which gc knows it

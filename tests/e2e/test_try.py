@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.workspace import COMMON, TIME_LIMIT, Workspace
+from support.workspace import COMMON, TIME_LIMIT, Workspace, finish
 
 
 def rows(here: Workspace, name: str, count: int = 12) -> str:
@@ -108,6 +109,21 @@ def at_a_terminal(here: Workspace, answer: str, *arguments: str) -> int:
         process.kill()
         process.wait()
         os.close(ours)
+
+
+@pytest.mark.slow  # as tests/clients/test_tries.py has it, through the command
+def test_ctrl_c_ends_a_try_and_says_that_nothing_is_left(served: Workspace) -> None:
+    before = calls(served)
+    process = served.start("try", served.rows("[[sandbox:hang]] one", name="hangs.jsonl"), *COMMON)
+    deadline = time.monotonic() + TIME_LIMIT
+    while calls(served) == before:
+        assert time.monotonic() < deadline, "nothing was tried"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    ended = finish(process)
+    assert (ended.code, ended.out, left_of_tries(served)) == (130, "", [])
+    assert "Ending the try: calls under way are dropped" in ended.err
+    assert "The try is over, and nothing of it is left." in ended.err
 
 
 @pytest.mark.slow  # tests/unit/test_gc_decisions.py holds which one goes, and when
