@@ -93,6 +93,7 @@ class Plan:
             heartbeat=self._resources.heartbeat,
             max_parallel_shards=settings.max_parallel_shards,
             max_enqueued_tokens=settings.max_enqueued_tokens,
+            webhook_poll=settings.webhook_poll if settings.webhook_secret_env else None,
         )
         asked = request_digest(spec, settings.kind)
         # Before the input is looked at: what was bought of it is wanted whether or not it is still there.

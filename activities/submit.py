@@ -40,6 +40,7 @@ from ..contract.steps import (
 )
 from .attempt_rows import AttemptRows
 from .content import file_generation, file_name, file_prefix, open_content
+from .followers import forget_follower, note_follower
 from .lease import Lease
 from .notes import AttemptNotes, noted_digests, noted_mode
 from .owners import Owners
@@ -130,6 +131,8 @@ class Submit:
                 sent=request.sent or notes.newest > 0,
             )
         )
+        if batch is not None and not batch.status.ended:
+            await note_follower(store, self._resources.settings(attempt.provider), batch.id)
         direct = (
             batch is None
             and notes.may_have_bought
@@ -199,6 +202,7 @@ class Submit:
             # Whatever the store says now, the batch exists, and who does not hear of it buys it again.
             with contextlib.suppress(StoreError):
                 await Owners(store, attempt, request.account).claim(batch.id)
+        await note_follower(store, self._resources.settings(attempt.provider), batch.id)
         return Created(answer=CreateAnswer.CREATED, batch=batch)
 
     @step(TIDY)
@@ -207,6 +211,8 @@ class Submit:
         provider = self._resources.at_account(request.attempt.provider, request.account)
         await self._resources.batch_folder(request.attempt)
         await Owners(self._resources.store, request.attempt, request.account).release()
+        settings = self._resources.settings(request.attempt.provider)
+        await forget_follower(self._resources.store, settings, request.provider_batch_id)
         if provider.files is not None:
             found = await provider.files.find(file_prefix(request.attempt), request.since)
             known = [request.file_id] if request.file_id else []

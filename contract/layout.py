@@ -3,7 +3,7 @@
 ::
 
     ~store.json                                  the store's identity
-    ~claims/, ~gateway/                          `claim_names`, `gateway_layout`
+    ~claims/, ~followers/, ~gateway/             `claim_names`, `follower_names`, `gateway_layout`
     <batch id>/input-<digest>.jsonl              rows that a client brought: one file,
     <batch id>/input-<digest>/00000-<name>       or several
     <batch id>/input-<digest>.jsonl.measured.json    what is known of the one file

@@ -47,6 +47,7 @@ class ProviderFacts(LenientModel):
     heartbeat: timedelta  #: How long a silent worker is believed to be alive.
     max_parallel_shards: int  #: Shards of one batch under way at a time.
     max_enqueued_tokens: int | None = None  #: What the account may have enqueued for one model; null: no ledger.
+    webhook_poll: timedelta | None = None  #: The longest pause between two polls, where it sends webhooks; else null.
     mode: Mode = Mode.BATCH  #: How the first attempt of each shard is run: as the spec says, or the configuration.
 
 
@@ -89,8 +90,7 @@ class Recalled(LenientModel):
 class Attempt(LenientModel):
     """One submission of one shard: enough for any step to find its place in the store and at the provider."""
 
-    #: The batch's id and the store that it was planned in (`contract.names.scoped`), as names at providers begin.
-    scoped_id: str
+    scoped_id: str  #: The batch's name at providers (`contract.names.scoped`).
     provider: str
     root: str  #: URI of the batch's folder.
     shard: int
@@ -154,8 +154,7 @@ class Snapshot(LenientModel):
 class Found(LenientModel):
     batch: Snapshot | None
     provisional: bool = False  #: The batch may be a stranger's until its results are seen.
-    #: Number of the newest create of this attempt that was noted before the provider was asked, by this run or an
-    #: earlier one; 0: there was none.
+    #: Number of the newest create of this attempt that any run had noted before the provider was asked; 0: none.
     noted: int
     standing: int = 0  #: The same of those that the provider did not refuse, and that may have bought something.
     direct: bool = False  #: An earlier run sent its rows one by one, so that is how it goes on.
@@ -297,6 +296,7 @@ class TidyRequest(LenientModel):
     account: str
     since: datetime
     file_id: str | None = None  #: A file of it that is known; a listing may show it too late.
+    provider_batch_id: str | None = None  #: Its provider batch, where that is known.
 
 
 class ApplyRequest(LenientModel):

@@ -53,7 +53,7 @@ TOLD: tuple[type[BaseModel], ...] = (
 )
 MODELS = {model.__name__: model for model in (*ASKED, *TOLD)}
 #: Fields of a provider that durabatch.toml does not hold.
-HIDDEN = {(ProviderSettings, "name"), (ProviderSettings, "api_key")}
+HIDDEN = {(ProviderSettings, "name"), (ProviderSettings, "api_key"), (ProviderSettings, "webhook_secret")}
 
 _TABLE = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _WORDS: dict[Any, str] = {

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from ..activities.store import Store
 from ..clients.client import BatchClient
 from ..workers.settings import Settings
+from .inbox import inboxes
 from .metrics import Metrics
 from .tenants import Tenant
 from .uploads import Uploads
@@ -25,6 +26,7 @@ class Context:
         self.provider = provider
         self.uploads = Uploads(settings.gateway.uploads)
         self.metrics = Metrics()
+        self.inboxes = inboxes(settings.providers)
 
     @property
     def store(self) -> Store:

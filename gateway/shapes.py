@@ -142,5 +142,11 @@ class Readiness(TypedDict):
     temporal: Literal["ok", "does not answer"]
 
 
+class Received(TypedDict):
+    """An event was taken."""
+
+    received: Literal[True]
+
+
 #: A JSON object of any fields.
 AnyObject = dict[str, Any]

@@ -181,3 +181,7 @@ class Protocol(ABC):
     def publish(self, batch: Batch, state: State, settings: Settings) -> None:
         """Show the results of a batch that has ended where clients look for them, if not at the batch itself."""
         return
+
+    async def announce(self, batch: Batch, settings: Settings) -> None:
+        """Tell whoever asked for it that a batch has ended."""
+        return

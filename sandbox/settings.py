@@ -57,6 +57,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_in_flight: _Count | None = None
     #: Whether a call that is one too many in flight waits for its turn, or is refused.
     in_flight_waits: bool = False
+    #: Where an event is sent to when an OpenAI batch ends; null: nowhere.
+    webhook_url: str | None = None
+    #: What the events are signed with.
+    webhook_secret: Annotated[str, msgspec.Meta(pattern="^whsec_[A-Za-z0-9+/]+=*$")] | None = None
     #: Input tokens that an account may have under way per model before a batch fails; null: no limit.
     enqueued_token_limit: _Count | None = None
     #: Batches that an account may have under way before a create is refused with 429; null: no limit.

@@ -33,6 +33,7 @@ class Worker:
         self._stopping = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._announcing: set[asyncio.Task[None]] = set()
         for batch in state.batches_under_way():
             self.submit(batch.id)
         self._clock = asyncio.create_task(self._watch_the_clock())
@@ -57,6 +58,9 @@ class Worker:
         """Stop in the middle of whatever is being done."""
         self._stopping.set()
         self._clock.cancel()
+        for task in self._announcing:
+            task.cancel()
+        await asyncio.gather(*self._announcing, return_exceptions=True)
         with contextlib.suppress(asyncio.CancelledError):
             await self._clock
         await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
@@ -172,7 +176,7 @@ class Worker:
                 batch.finalizing_at = batch.finalizing_at or now
             self._state.save_batch(batch)
             self._protocols[batch.protocol].publish(batch, self._state, self._settings())
-        self._state.drop_content(batch.input_file_id)
+        self._ended(batch)
 
     def _publish(self, staged: Path, batch: Batch, kind: str, size: int) -> str | None:
         file_id = f"file-{blake2b(f'{batch.id}/{kind}'.encode(), digest_size=12).hexdigest()}"
@@ -186,7 +190,17 @@ class Worker:
                 return
             batch.status, batch.ended_at, batch.errors = Status.FAILED, time.time(), errors
             self._state.save_batch(batch)
+        self._ended(batch)
+
+    def _ended(self, batch: Batch) -> None:
         self._state.drop_content(batch.input_file_id)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the sandbox has stopped
+            self._loop.call_soon_threadsafe(self._announce, batch)
+
+    def _announce(self, batch: Batch) -> None:
+        task = self._loop.create_task(self._protocols[batch.protocol].announce(batch, self._settings()))
+        self._announcing.add(task)
+        task.add_done_callback(self._announcing.discard)
 
 
 def _move(source: Path, target: Path) -> None:

@@ -171,11 +171,17 @@ class Settings(_Section):
                     f"{shown}: {where}.api_key cannot be given: a key does not belong in a file; put it in an "
                     f"environment variable and name that by {where}.api_key_env."
                 )
-            if not _VARIABLE.fullmatch(str(fields.get("api_key_env", ""))):
-                # Not repeated here: the value may well be the key itself.
+            if "webhook_secret" in fields:
                 raise ConfigurationError(
-                    f"{shown}: {where}.api_key_env must be the name of an environment variable (letters, digits, _)."
+                    f"{shown}: {where}.webhook_secret cannot be given: put it in an environment variable and name that "
+                    f"by {where}.webhook_secret_env."
                 )
+            for named in ("api_key_env", "webhook_secret_env"):
+                if not _VARIABLE.fullmatch(str(fields.get(named, ""))):
+                    # Not repeated here: the value may well be the key itself.
+                    raise ConfigurationError(
+                        f"{shown}: {where}.{named} must be the name of an environment variable (letters, digits, _)."
+                    )
             if "name" in fields:
                 raise ConfigurationError(f"{shown}: {where}.name cannot be given: {name!r} is its name already.")
         try:
@@ -255,7 +261,10 @@ def _with_key(provider: ProviderSettings, environ: Mapping[str, str]) -> Provide
         variable = provider.key_variable
     # A stray newline is the usual accident of `export KEY=$(cat file)`, and no header may hold one.
     key = environ.get(variable, "").strip() if variable else "" if _needs_name(provider) else NO_KEY
-    return provider.model_copy(update={"api_key": SecretStr(key) if key else None})
+    secret = environ.get(provider.webhook_secret_env, "").strip() if provider.webhook_secret_env else ""
+    return provider.model_copy(
+        update={"api_key": SecretStr(key) if key else None, "webhook_secret": SecretStr(secret) if secret else None}
+    )
 
 
 def _needs_name(provider: ProviderSettings) -> bool:
@@ -294,7 +303,7 @@ def problem_words(problem: Mapping[str, Any]) -> str:
 
 def _fields(place: tuple[int | str, ...]) -> list[str]:
     """Return the names that a table of the file may hold."""
-    hidden = {"name", "api_key", "source"}
+    hidden = {"name", "api_key", "webhook_secret", "source"}
     tables: dict[str, type[BaseModel]] = {
         "store": StoreSettings,
         "worker": WorkerSettings,

@@ -116,6 +116,7 @@ class BatchMode:
             account=provider.account,
             since=self._context.plan.planned_at,
             file_id=state.file_id,
+            provider_batch_id=state.batch.id if state.batch else None,
         )
         try:
             await self._steering.call(TIDY, request, summary="tidy up", give_up_at=workflow.now())

@@ -65,6 +65,10 @@ _REFUSED = {
 DIRECT_MARGIN = timedelta(hours=2)
 
 
+#: Each wait is this times the one before it where a webhook is expected: the first polls, in case it comes before the
+#: batch is known to be anybody's, and then the backstop. Over a day it is 19 polls.
+WEBHOOK_FACTOR = 2.0
+
 #: Children of one batch: their starts and ends are some 10 events each of the batch's own history.
 MAX_CHILDREN = 200
 
@@ -105,6 +109,24 @@ def direct_margin(deadline: timedelta) -> timedelta:
         deadline: the time that the batch may take.
     """
     return min(DIRECT_MARGIN, deadline / 4)
+
+
+def poll_policy(asked: PollPolicy, webhook_poll: timedelta | None) -> PollPolicy:
+    """Return how often a provider is asked: less often where it sends a webhook at the end of a batch.
+
+    Args:
+        asked: the spec's policy; what it does not leave at its default holds.
+        webhook_poll: the longest pause between two polls, where the provider sends webhooks.
+    """
+    if webhook_poll is None:
+        return asked
+    usual = PollPolicy()
+    return asked.model_copy(
+        update={
+            "factor": WEBHOOK_FACTOR if asked.factor == usual.factor else asked.factor,
+            "maximum": webhook_poll if asked.maximum == usual.maximum else asked.maximum,
+        }
+    )
 
 
 def poll_delay(policy: PollPolicy, polls: int, draw: float) -> timedelta:

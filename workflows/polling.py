@@ -9,7 +9,7 @@ from temporalio import workflow
 from ..contract import Phase, RowStatus
 from ..contract.steps import CANCEL, FIND, POLL, BatchRequest, FindRequest, Snapshot
 from .attempt import AttemptContext
-from .decisions import LATE, lengthened, poll_delay, streak_delay
+from .decisions import LATE, lengthened, poll_delay, poll_policy, streak_delay
 from .failures import StepFailed
 from .steering import PATIENCE
 
@@ -30,6 +30,8 @@ class Polling:
     async def to_its_end(self) -> None:
         """Poll, ever less often, until the provider has ended the batch; at a stop, cancel it there first."""
         state = self._state
+        policy = poll_policy(self._context.spec.poll, self._context.provider.webhook_poll)
+        nudges = self._steering.nudges
         self._changed(Phase.POLLING)
         while state.batch is not None and not state.batch.status.ended:
             stop = self._steering.stop()
@@ -46,13 +48,16 @@ class Polling:
                 self._steering.report("The provider never ended the batch that it was asked to cancel.")
                 return
             why = self._waiting_words()
-            delay = poll_delay(self._context.spec.poll, state.polls, workflow.random().random())
+            delay = poll_delay(policy, state.polls, workflow.random().random())
             await self._steering.pause(delay, why, until_stop=state.stopped is None)
             if self._steering.stop() and state.stopped is None:
                 continue
             if not await self._look():
                 return
             state.polls += 1
+            if self._steering.nudges != nudges:
+                # Somebody knows that its end is near, even if the provider does not show it yet.
+                nudges, state.polls = self._steering.nudges, 0
             self._changed(Phase.POLLING)
             await self._steering.checkpoint()
 

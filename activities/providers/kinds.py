@@ -16,6 +16,7 @@ class Kind:
     #: The package beside this module whose `open_provider` returns the adapter. A name, not the adapter itself: the
     #: settings need the lines above before, and often without, the code that calls a provider.
     folder: str
+    webhooks: bool = False  #: Whether it can send a webhook at the end of a batch.
     account_headers: tuple[str, ...] = ()  #: Headers that choose the account beside the key, in lower case.
 
 
@@ -25,6 +26,7 @@ KINDS: Mapping[str, Kind] = {
         key_variable="OPENAI_API_KEY",
         prices="openai",
         folder="openai",
+        webhooks=True,
         account_headers=("openai-organization", "openai-project"),  # another project has other files and batches
     ),
     "anthropic": Kind(

@@ -6,10 +6,10 @@ import hashlib
 import re
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from ...contract import Duration, Mode
 from .kinds import KINDS
@@ -66,6 +66,19 @@ class ProviderSettings(BaseModel):
     listing_lag: Annotated[
         Duration, Field(description="After a lost answer: how long until a listing surely shows a new batch.")
     ] = timedelta(seconds=60)
+    webhook_secret_env: Annotated[
+        str,
+        Field(
+            description="The environment variable that holds the secret of its webhooks (whsec_…). Named, it says that "
+            "the provider sends them to the gateway, so that it need not be asked often."
+        ),
+    ] = ""
+    webhook_secret: Annotated[SecretStr | None, Field(exclude=True, description="Filled from webhook_secret_env.")] = (
+        None
+    )
+    webhook_poll: Annotated[
+        Duration, Field(description="The longest wait between two polls where it sends webhooks: 1 min to 1 day.")
+    ] = timedelta(hours=2)
     max_rows: Annotated[int | None, Field(ge=1, description="Rows a provider batch holds at most.")] = None
     max_bytes: Annotated[int | None, Field(ge=1024, description="Bytes of a provider batch at most.")] = None
     max_enqueued_tokens: Annotated[
@@ -110,6 +123,19 @@ class ProviderSettings(BaseModel):
         if value not in KINDS:
             raise ValueError(f"must be {' or '.join(repr(kind) for kind in KINDS)}")
         return value
+
+    @field_validator("webhook_poll")
+    @classmethod
+    def _bounded(cls, value: timedelta) -> timedelta:
+        if not timedelta(minutes=1) <= value <= timedelta(days=1):
+            raise ValueError("must be between 1 minute and 1 day")
+        return value
+
+    @model_validator(mode="after")
+    def _sends(self) -> Self:
+        if self.webhook_secret_env and not KINDS[self.kind].webhooks:
+            raise ValueError(f"webhook_secret_env cannot be given: providers of kind {self.kind!r} send no webhooks")
+        return self
 
     @field_validator("base_url")
     @classmethod

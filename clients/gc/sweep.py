@@ -22,7 +22,7 @@ from ...contract import DurabatchError, Mode, ProviderNotFound
 from ...contract.errors import ObjectNotFound
 from ...contract.layout import is_record, plan_path, try_path
 from ...contract.names import UPLOADS, batch_of, scope_of, scoped
-from . import decisions
+from . import decisions, followers
 from .decisions import Batch, Execution, OpenBatch, Reason, TemporalState, Upload
 from .evidence import Evidence
 from .reporter import Reporter
@@ -158,7 +158,10 @@ class Sweep:
                 )
                 for batch in batches
             ],
-            claims=decisions.stale(decisions.claims(entries), batches, reasons, now, self._rest, results=results),
+            claims=[
+                *decisions.stale(decisions.claims(entries), batches, reasons, now, self._rest, results=results),
+                *followers.unneeded(entries, now),
+            ],
         )
 
     async def _look_at(

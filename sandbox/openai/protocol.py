@@ -14,7 +14,7 @@ from ..limits import Shortage, Standing
 from ..protocol import Check, Protocol, Route, RowOutcome, RowRef
 from ..settings import Settings
 from ..state import State
-from . import batches, files, limits, models, validation
+from . import batches, files, limits, models, validation, webhooks
 from .endpoints import ENDPOINTS, NAME
 
 #: Status, type and code of the failures that a row may ask for.
@@ -104,6 +104,9 @@ class OpenAI(Protocol):
 
     def publish(self, batch: Batch, state: State, settings: Settings) -> None:
         files.publish(batch, state, settings)
+
+    async def announce(self, batch: Batch, settings: Settings) -> None:
+        await webhooks.send(batch, settings)
 
 
 def _response(row: RowRef, status: int, body: dict[str, Any]) -> dict[str, Any]:

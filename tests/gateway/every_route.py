@@ -64,6 +64,8 @@ VISITS: dict[str, Visit] = {
     "GET /readyz": Visit(shows=Shows.OPEN, own=(200, 503)),
     "GET /metrics": Visit(shows=Shows.OPEN),
     "GET /openapi.json": Visit(shows=Shows.SHARED),
+    # Its signature is its key, and this one has none.
+    "POST /webhooks/{provider}": Visit(shows=Shows.OPEN, own=(401,), json={"type": "batch.completed"}),
     "GET /v1/models": Visit(shows=Shows.SHARED),
     "GET /v1/models/{model}": Visit(shows=Shows.SHARED),
     "POST /v1/files": Visit(shows=Shows.MADE, files={"file": ("rows.jsonl", LINE), "purpose": (None, "batch")}),

@@ -44,7 +44,7 @@ async def things(store: Store, tenant: str) -> dict[str, str]:
     final = batch.beginning().model_copy(update={"status": GatewayStatus.COMPLETED, "output_file_id": file_id})
     entry = BatchEntry(request=batch, final=final)
     await store.write(index_path(tenant, batch_id), entry.model_dump_json().encode())
-    return {"file_id": file_id, "batch_id": batch_id, "model": "gpt-5-mini"}
+    return {"file_id": file_id, "batch_id": batch_id, "model": "gpt-5-mini", "provider": "openai"}
 
 
 async def document_of(http: httpx2.AsyncClient, key: str = f"key-{OWNER}") -> Document:

@@ -106,7 +106,12 @@ class Desk:
 
 @contextlib.asynccontextmanager
 async def open_gateway(
-    house: House, gateway: str = "", *, provider: str | None = "sandbox", key: str = "any"
+    house: House,
+    gateway: str = "",
+    *,
+    provider: str | None = "sandbox",
+    key: str = "any",
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[AsyncOpenAI]:
     """Serve a gateway of this house over HTTP; yield an official client that checks every answer strictly.
 
@@ -114,11 +119,12 @@ async def open_gateway(
         gateway: lines of `[gateway]`.
         provider: as `durabatch gateway --provider`.
         key: the client's.
+        environ: variables that the configuration names, beside the provider's key.
     """
     config = house.settings.source
     assert config is not None
     config.write_text(f"{config.read_text()}[gateway]\n{gateway}\n")
-    house.settings = Settings.load(config, {"KEY": KEY})
+    house.settings = Settings.load(config, {"KEY": KEY, **(environ or {})})
     client = BatchClient(house.client, str(house.store), task_queue=house.task_queue)
     async with (
         serving(create_app(Context(house.settings, client, provider)), "127.0.0.1", 0) as url,

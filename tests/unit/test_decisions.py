@@ -34,6 +34,7 @@ from durabatch.workflows.decisions import (
     lengthened,
     outage_delay,
     poll_delay,
+    poll_policy,
     queue_was_full,
     refused_class,
     restart_delay,
@@ -440,3 +441,11 @@ def test_direct_mode_takes_over_two_hours_before_the_deadline_or_a_quarter_of_it
 )
 def test_rows_of_a_refused_batch_say_what_it_was_refused_for(code: str | None, found: ErrorClass) -> None:
     assert refused_class(code) is found
+
+
+def test_a_provider_that_sends_webhooks_is_asked_less_often_unless_the_spec_says_how_often() -> None:
+    usual, hours = PollPolicy(), timedelta(hours=2)
+    assert poll_policy(usual, None) == usual
+    assert poll_policy(usual, hours) == PollPolicy(factor=2, maximum=hours)
+    often = PollPolicy(first=timedelta(seconds=2), factor=3, maximum=timedelta(minutes=1))
+    assert poll_policy(often, hours) == often
