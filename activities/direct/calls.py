@@ -1,20 +1,20 @@
 """Ordinary calls to one provider: bytes in; status, headers and bytes out. Nothing is repeated here.
 
-aiohttp makes the connections and reads the answers. The request is written here, as its head is the same for every row
-but for one line: what aiohttp does for each request, whatever it is, costs more than all else that a row needs.
+aiohttp makes the connections. The request is written here, as its head is the same for every row but for one line, and
+most answers are read here (`connection.py`): what aiohttp does for each request costs more than all else that a row
+needs. So does what its pool does, and connections are kept here, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import weakref
+import time
+from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
@@ -22,9 +22,8 @@ from ...contract import ConfigurationError
 from ..providers import ProviderSettings
 from ..providers.http_client import CONNECT_SECONDS, ended, named_proxies, proxy_of, reason_of_system, trust_of
 from .answer import Answer, NoAnswer
+from .connection import Arrivals, Connection
 
-#: Bytes of an answer that are read ahead: with aiohttp's 64 KiB long ones come in many small steps.
-_READ_AHEAD = 1 << 20
 #: Seconds that an idle connection is kept. Servers close theirs after 5 s (uvicorn) and more, and a call that crosses
 #: with that is lost.
 _IDLE_SECONDS = 4.0
@@ -38,6 +37,7 @@ class _Target(NamedTuple):
 
     request: aiohttp.ClientRequest  #: What aiohttp makes connections by.
     head: bytes  #: How every request begins.
+    idle: deque[tuple[Connection, float]]  #: Connections without a call, and since when, the latest last.
 
 
 class Calls:
@@ -59,10 +59,11 @@ class Calls:
         self._headers = {"user-agent": "durabatch", **headers}
         self._proxy = _proxy(settings)
         self._targets: dict[str, _Target] = {}
+        self._arrivals = Arrivals()
+        self._sweep: asyncio.TimerHandle | None = None
         self._connector = aiohttp.TCPConnector(
             limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=trust_of(settings), ttl_dns_cache=60
         )
-        self._used = weakref.WeakSet[ResponseHandler]()  # what connections speak that were used before
         self._session = aiohttp.ClientSession(connector=self._connector, cookie_jar=aiohttp.DummyCookieJar())
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -81,35 +82,50 @@ class Calls:
             target = self._targets[url] = self._target(url)
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         data = b"%b%bcontent-length: %d\r\n\r\n%b" % (target.head, lines.encode("ascii"), len(body), body)
+        connection = self._kept(target)
+        if connection is None:
+            try:
+                made = await self._connector.connect(target.request, [], _TIMEOUT)
+                connection = Connection(made, self._arrivals)
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._no_answer(error, url, unreached=True) from None
         try:
-            connection = await self._connected(target)
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._no_answer(error, url, unreached=True) from None
-        try:
-            answer = await _answered(connection, data)
+            answer = await connection.call(data)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             connection.close()
             raise self._no_answer(error, url, unreached=False) from None
         except BaseException:
             connection.close()
             raise
-        if connection.protocol is not None:
-            self._used.add(connection.protocol)
-        connection.release()
+        self._keep(target, connection)
         return answer
 
-    async def _connected(self, target: _Target) -> Connection:
-        """Return a connection on which nothing was said yet.
-
-        Some servers say goodbye on one that is idle, with 408 for example, and that would be taken for the answer. On a
-        new one, what is said is the answer, for want of another.
-        """
-        while True:
-            connection = await self._connector.connect(target.request, [], _TIMEOUT)
-            protocol = connection.protocol
-            if protocol is None or not protocol.should_close or protocol not in self._used:
+    def _kept(self, target: _Target) -> Connection | None:
+        """Return a connection that is there already, the one that was used last."""
+        while target.idle:
+            connection, since = target.idle.pop()
+            if connection.usable and time.monotonic() - since < _IDLE_SECONDS:
                 return connection
             connection.close()
+        return None
+
+    def _keep(self, target: _Target, connection: Connection) -> None:
+        if not connection.usable or self._session.closed:
+            connection.close()
+            return
+        target.idle.append((connection, time.monotonic()))
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close connections that had no call for long; look again when the next one may be due."""
+        now, self._sweep = time.monotonic(), None
+        for target in self._targets.values():
+            while target.idle and now - target.idle[0][1] >= _IDLE_SECONDS:
+                target.idle.popleft()[0].close()
+        first = min((target.idle[0][1] for target in self._targets.values() if target.idle), default=None)
+        if first is not None:
+            self._sweep = asyncio.get_running_loop().call_later(first + _IDLE_SECONDS - now, self._close_idle)
 
     def _target(self, url: str) -> _Target:
         where, proxy = URL(url, encoded=True), None
@@ -134,28 +150,20 @@ class Calls:
         if proxy is not None and where.scheme == "http":  # the proxy reads the request itself; else it has a tunnel
             path = url
             lines += [f"{name}: {value}" for name, value in of_proxy.items()]
-        return _Target(request, "\r\n".join([f"POST {path} HTTP/1.1", *lines, ""]).encode("ascii"))
+        return _Target(request, "\r\n".join([f"POST {path} HTTP/1.1", *lines, ""]).encode("ascii"), deque())
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for target in self._targets.values():
+            while target.idle:
+                target.idle.pop()[0].close()
         await self._session.close()
 
     def _no_answer(self, error: Exception, url: str, *, unreached: bool) -> NoAnswer:
         why = reason_of_system(error, url) or _of_client(error)
         return NoAnswer(f"Provider {self._settings.name} cannot be reached: {ended(why)}", unreached=unreached)
-
-
-async def _answered(connection: Connection, data: bytes) -> Answer:
-    """Send a whole request on a connection, and read its answer."""
-    protocol, transport = connection.protocol, connection.transport
-    if protocol is None or transport is None:
-        raise aiohttp.ServerDisconnectedError
-    protocol.set_response_params(read_until_eof=True, auto_decompress=True, read_bufsize=_READ_AHEAD)
-    transport.write(data)
-    message, content = await protocol.read()
-    while 100 <= message.code < 200:
-        message, content = await protocol.read()
-    return Answer(message.code, message.headers, await content.read())
 
 
 def _proxy(settings: ProviderSettings) -> str | None:

@@ -29,7 +29,7 @@ from ...contract.layout import kept_path, mark_path, parse_name, ran_path, sent_
 from ...contract.object_name import Kind, Run
 from ...contract.steps import Attempt
 from ..log import logger
-from ..store import Store
+from ..store import Store, StoredNumber
 
 #: An answer's status in an index: nobody answered the row; or it was not sent at all.
 UNANSWERED, UNSENT = 0, -1
@@ -132,7 +132,7 @@ class KeptRows:
         self._root = store.path(attempt.root)
         self._folder = f"{self._root}/{attempt.folder}"
         self._where = (self._root, attempt.shard, attempt.number)
-        self._marks: dict[Run, str] = {}
+        self._marks: dict[Run, StoredNumber] = {}
 
     async def find(self) -> Found:
         """Return what earlier runs left."""
@@ -176,9 +176,15 @@ class KeptRows:
 
         Not so that it outlives a power cut: that would cost more than all else that is done for a row.
         """
-        path = mark_path(*self._where, run)
-        await self.store.write(path, b"%d" % count, durable=False)
-        self._marks[run] = path
+        mark = self._marks.get(run)
+        if mark is None:
+            mark = self._marks[run] = await self.store.number(mark_path(*self._where, run))
+        await mark.set(count)
+
+    def close(self) -> None:
+        """Let go of the marks."""
+        for mark in self._marks.values():
+            mark.close()
 
     async def end(self, run: Run, rows: Sequence[int]) -> None:
         """End a run in good order: only these of its rows may have been sent without anybody knowing how they fared.
@@ -205,7 +211,7 @@ class KeptRows:
         """Make files of answers, and the run's mark, outlive a power cut."""
         paths = [kept_path(*self._where, run, number) for number in numbers]
         if run in self._marks:
-            paths.append(self._marks[run])
+            paths.append(mark_path(*self._where, run))
         await asyncio.to_thread(self.store.sync, paths)
 
     async def repeated(self, runs: Sequence[Run], unsent: Container[int]) -> int:

@@ -99,7 +99,10 @@ class RunRows:
                 succeeded=found.succeeded,
             )
             source = Source(resources.store, provider, live, rows, request.spec, found.answered)
-            await _to_the_end(sender, source, lease)
+            try:
+                await _to_the_end(sender, source, lease)
+            finally:
+                kept.close()
         if sender.error is not None:
             if noted is not None and not sender.reached and isinstance(sender.error, _REFUSALS):
                 await notes.withdraw(noted)  # as of a create that was refused: then the batch fails at once

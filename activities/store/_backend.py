@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -59,6 +60,10 @@ class Backend(Protocol):
     def read(self, path: str) -> bytes: ...
 
     def write(self, path: str, data: bytes, durable: bool = True) -> None: ...
+
+    def in_place(self, path: str, data: bytes) -> FileIO | None:
+        """Make or replace an object and open it, to be changed in place; None where storage has no such objects."""
+        return None
 
     def create(self, path: str, data: bytes) -> bool:
         """Make an object, all or nothing, unless there is one; return whether this call made it."""

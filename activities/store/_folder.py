@@ -42,7 +42,7 @@ def file_uri(path: str) -> str:
 
 
 class Folder(Backend):
-    """A folder of the file system. Objects are never changed in place: each write makes a new file and renames it."""
+    """A folder of the file system. Each write makes a new file and renames it; only numbers are changed in place."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -62,6 +62,11 @@ class Folder(Backend):
     def write(self, path: str, data: bytes, durable: bool = True) -> None:
         with self._new(path, durable) as file, disk("write", self._uri(path)):
             _write(file, data)
+
+    def in_place(self, path: str, data: bytes) -> FileIO:
+        self.write(path, data, durable=False)
+        with disk("write", self._uri(path)):
+            return self._file(path).open("r+b", buffering=0)
 
     def create(self, path: str, data: bytes) -> bool:
         target = self._file(path)

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from ._backend import BUFFER, RESERVED, Backend, Entry, Writer
 from ._bucket import Bucket
 from ._failures import disk
 from ._folder import Folder, file_uri
+from ._number import ZERO, StoredNumber
 
 T = TypeVar("T")
 
@@ -107,10 +109,7 @@ class Store:
         Raises:
             InvalidSpec: the URI leads outside this store, or to nothing that can be in it.
         """
-        root: str | None = self.url
-        location: str | None = uri
-        if self._is_folder:
-            root, location = _file_path(self.url), _file_path(uri)
+        root, location = (_file_path(self.url), _file_path(uri)) if self._is_folder else (self.url, uri)
         if root is None or location is None or not f"{location}/".startswith(f"{root}/"):
             raise InvalidSpec(
                 f"The URI {_shown(uri)} is outside the store {self.url}: name something in it, or give a "
@@ -141,6 +140,11 @@ class Store:
             durable: as for `writer`.
         """
         await self._run(self._backend.write, _check(path), data, durable)
+
+    async def number(self, path: str) -> StoredNumber:
+        """Make or replace an object that holds a number which is written often; whoever calls closes it."""
+        file = await self._run(self._backend.in_place, _check(path), ZERO)
+        return StoredNumber(self.uri(path), file, partial(self.write, path, durable=False))
 
     async def create(self, path: str, data: bytes) -> bool:
         """Make a small object, all or nothing, unless there is one already; of any number of callers one succeeds.

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from durabatch.activities.direct.answer import Answer, NoAnswer
 from durabatch.activities.direct.calls import Calls
+from durabatch.activities.direct.connection import Head
 from durabatch.activities.providers import ProviderSettings
 from support.live_endpoint import live_endpoint
 
@@ -92,6 +93,85 @@ async def test_any_answer_of_http_is_read(answer: bytes, status: int, body: byte
     async with listening(saying(answer, [])) as where:
         found = await post(f"http://{where}/v1")
         assert (found.status, found.body) == (status, body)
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+async def test_an_answer_may_come_in_any_pieces(size: int) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nX-Request-Id: r\r\nContent-Length: 30\r\n\r\n" + b"x" * 30
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for first in range(0, len(answer), size):
+            writer.write(answer[first : first + size])
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    ended = asyncio.Event()
+    async with listening(talk) as where:
+        found = await post(f"http://{where}/v1")
+        await ended.wait()
+    assert (found.status, found.headers["x-request-id"], found.body) == (200, "r", b"x" * 30)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        OK + b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",  # an answer to nothing
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}",
+    ],
+)
+async def test_a_connection_that_said_more_than_it_should_or_is_to_close_is_not_used_again(first: bytes) -> None:
+    answers = [first, OK]
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answers.pop(0))
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        ended.release()
+
+    ended = asyncio.Semaphore(0)
+    async with listening(talk) as where:
+        settings = ProviderSettings(name="p", kind="openai", base_url=f"http://{where}/v1", api_key=SecretStr("k"))
+        calls = Calls(settings, {})
+        try:
+            assert [(await calls.post(f"http://{where}/v1", {}, b"")).body for _ in range(2)] == [b"{}", b"{}"]
+        finally:
+            await calls.close()
+        for _ in range(2):  # connections
+            await ended.acquire()
+    assert not answers
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["HTTP/1.1 200 OK", "content-length: 2", "content-length: 3"],
+        ["HTTP/1.1 200 OK", "content-length: +2"],
+        ["HTTP/1.1 200 OK", "content-length: 2", "transfer-encoding: chunked"],
+        ["HTTP/1.1 200 OK", "content-length: 2", "content-encoding: gzip"],
+        ["HTTP/1.1 200 OK", "content-length: 2", " folded: line"],
+        ["HTTP/1.1 200 OK", "content-length: 2", "x: a\nb: c"],
+        ["HTTP/1.1 200 OK", "content-length: 2", "x : a"],
+        ["HTTP/1.1 20x OK", "content-length: 2"],
+        ["HTTP/1.1 204 No Content", "content-length: 2"],
+        ["HTTP/1.1 100 Continue", "content-length: 0"],
+        ["HTTP/1.1 200 OK"],
+    ],
+)
+def test_a_head_that_is_unusual_is_left_to_a_whole_parser(lines: list[str]) -> None:
+    assert Head.read("\r\n".join(lines).encode()) is None
+
+
+def test_a_head_of_the_usual_kind_is_read() -> None:
+    head = Head.read(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After:  2 \r\nX-Odd: \xff\r\nContent-Length: 12")
+    assert head is not None
+    assert (head.status, head.length, head.closes) == (429, 12, False)
+    assert (head.headers["retry-after"], head.headers["x-odd"]) == ("2", "\udcff")
 
 
 @pytest.mark.parametrize(

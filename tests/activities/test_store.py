@@ -836,3 +836,13 @@ def raw_names(store: Store) -> list[str]:
         root = Path(store_folder(store))
         return sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
     return sorted(entry.path for entry in store._backend.list(""))
+
+
+async def test_a_number_is_written_again_and_again(store: Store) -> None:
+    for numbers in ([7, 12_345, 12_346], [3]):  # the second one begins anew
+        number = await store.number("a/mark")
+        for value in numbers:
+            await number.set(value)
+            assert int(await store.read("a/mark")) == value
+        number.close()
+    assert [path for path, _ in await store.list("a")] == ["a/mark"]
