@@ -124,6 +124,8 @@ class RatesCarried(LenientModel):
     factor: Annotated[float, Field(description="Share of the limits that is given out since the last 429.")] = 1.0
     cut_at: Annotated[float, Field(description="When that was set, seconds since 1970 by the ledger's clock.")] = 0.0
     quiet_until: Annotated[float, Field(description="Until when nothing is given out, as `cut_at`.")] = 0.0
+    heard_at: Annotated[float, Field(description="When it was asked last, as `cut_at`.")] = 0.0
+    heard_since: Annotated[float, Field(description="Since when it is asked without a break, as `cut_at`.")] = 0.0
 
 
 class WorkerView(LenientModel):

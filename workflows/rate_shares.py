@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..contract.rates import (
@@ -28,11 +28,8 @@ from ..contract.rates import (
     WorkerView,
 )
 from .division import water_fill, whole
+from .rate_worker import NOTHING, SLOTS, UNBROKEN, Amounts, Grant, Heard, Worker, amounts_of, together
 
-#: The order of the three in a vector; math.inf where there is no limit.
-Amounts = tuple[float, float, float]
-NOTHING: Amounts = (0.0, 0.0, 0.0)
-SLOTS = 2
 #: After a 429 the limits are taken times this, at most once in so many seconds, in which this much of them grows back.
 CUT, SECONDS_BETWEEN_CUTS, BACK = 0.9, 10.0, 0.01
 #: However often it is refused, an account keeps this share of its limits.
@@ -44,8 +41,6 @@ ASKS_PER_SECOND = 4.0
 USUALLY, SOON, AT_ONCE = 1 / 3, 1 / 15, 1 / 100
 #: Where there are fewer slots than workers, they go round among them at this pace, in seconds.
 TURN = 60.0
-#: Leases of one worker that are counted one by one; older ones are counted together.
-_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -57,88 +52,23 @@ class _Due:
     scarce: bool  #: Whether all together want more than there is.
 
 
-@dataclass(frozen=True)
-class _Grant:
-    """A lease that may still be in use."""
-
-    seq: int
-    until: float
-    amounts: Amounts
-
-
-@dataclass
-class _Worker:
-    ask: RateAsk
-    heard_at: float
-    renew_in: float = math.inf  #: When it was to ask again.
-    given: list[_Grant] = field(default_factory=list)
-    wants: Amounts = NOTHING
-
-    def __post_init__(self) -> None:
-        self.wants = _of(self.ask.wants)
-
-    def hear(self, ask: RateAsk, now: float) -> None:
-        """Take a new ask into account: leases before the one that it obeys are used no more."""
-        # An ask that was overtaken by a later one of the same worker knows less.
-        obeys = max(ask.obeys, self.ask.obeys)
-        self.ask, self.heard_at, self.wants = ask.model_copy(update={"obeys": obeys}), now, _of(ask.wants)
-        self.given = [one for one in self.given if one.seq >= obeys]
-
-    def held(self, which: int, now: float) -> float:
-        """Return the most that it may be using."""
-        most = max((one.amounts[which] for one in self.given if self._held_until(one, which) > now), default=0.0)
-        # Calls in flight end when they end, also those that were sent under a larger lease.
-        return max(most, self.ask.in_flight) if which == SLOTS and self.given else most
-
-    def obeyed(self, now: float) -> Amounts:
-        """Return what it surely may use at this moment by what it says itself."""
-        mine = (one.amounts for one in self.given if one.seq == self.ask.obeys and one.until > now)
-        return next(mine, NOTHING)
-
-    def latest(self, now: float) -> Amounts:
-        last = self.given[-1] if self.given else None
-        return last.amounts if last and last.until > now else NOTHING
-
-    def alive(self, now: float) -> bool:
-        return any(one.until > now for one in self.given)
-
-    @property
-    def until(self) -> float:
-        return max((one.until for one in self.given), default=0.0)
-
-    def late(self, now: float) -> bool:
-        return self.alive(now) and now - self.heard_at > 1.5 * self.renew_in
-
-    def gone(self, now: float) -> bool:
-        return all(self._held_until(one, SLOTS) <= now for one in self.given)
-
-    def add(self, given: _Grant) -> None:
-        self.given.append(given)
-        if len(self.given) > _KEPT:
-            self.given[:2] = [_together(self.given[:2])]
-
-    def _held_until(self, given: _Grant, which: int) -> float:
-        # While Temporal is away, leases end and calls go on: their slots are kept until the worker is sure to have
-        # asked again, if it lives.
-        return given.until + (self.ask.ttl if which == SLOTS else 0.0)
-
-
 class RateShares:
     """An account's rate for one model, and who may use how much of it."""
 
     def __init__(self, carried: RatesCarried | None = None) -> None:
         carried = carried or RatesCarried()
         self._workers = {
-            one.ask.worker: _Worker(
+            one.ask.worker: Worker(
                 one.ask,
                 one.heard_at,
-                given=[_Grant(each.seq, each.until, _of(each.amounts)) for each in one.given],
+                given=[Grant(each.seq, each.until, amounts_of(each.amounts)) for each in one.given],
             )
             for one in carried.workers
         }
         self._seen = carried.seen
         self._factor, self._cut_at = carried.factor, carried.cut_at
         self._quiet_until = carried.quiet_until
+        self._heard = Heard(carried.heard_since, carried.heard_at)
 
     def lease(self, ask: RateAsk, now: float) -> RateLease:
         """Return what a worker may use.
@@ -146,7 +76,11 @@ class RateShares:
         Args:
             now: seconds by this side's clock, which must not go backwards.
         """
-        self._workers = {name: one for name, one in self._workers.items() if name == ask.worker or not one.gone(now)}
+        unbroken = now - self._heard.until <= UNBROKEN * ask.ttl
+        self._heard = Heard(self._heard.since if unbroken else now, now)
+        self._workers = {
+            name: one for name, one in self._workers.items() if name == ask.worker or not one.gone(now, self._heard)
+        }
         known = self._workers.get(ask.worker)
         if known is None and len(self._workers) >= MAX_WORKERS:
             return RateLease(
@@ -158,7 +92,7 @@ class RateShares:
                 most_tokens=self._lowest().tokens_per_minute,
                 workers=len(self._workers),
             )
-        worker = self._workers.setdefault(ask.worker, _Worker(ask, now))
+        worker = self._workers.setdefault(ask.worker, Worker(ask, now))
         worker.hear(ask, now)
         self._learn(ask, now)
         due, before = self._due(worker, now), worker.latest(now)
@@ -166,7 +100,7 @@ class RateShares:
         seq = max((ask.obeys, *(one.seq for one in worker.given))) + 1
         workers = sum(one is worker or one.alive(now) for one in self._workers.values())
         ttl = max(ask.ttl, workers / ASKS_PER_SECOND / USUALLY)
-        worker.add(_Grant(seq, now + ttl, amounts))
+        worker.add(Grant(seq, now + ttl, amounts))
         worker.renew_in = self._renew_in(worker, due, before, amounts, ttl, now)
         return RateLease(
             seq=seq,
@@ -184,7 +118,7 @@ class RateShares:
 
     def idle(self, now: float) -> bool:
         """Whether nobody has anything."""
-        return all(one.gone(now) for one in self._workers.values())
+        return all(one.gone(now, self._heard) for one in self._workers.values())
 
     def configured(self) -> RateLimits:
         """Return the lowest limits among the workers' configurations."""
@@ -239,16 +173,18 @@ class RateShares:
                     heard_at=one.heard_at,
                     given=tuple(
                         Given(seq=each.seq, until=each.until, amounts=_shares(each.amounts))
-                        for each in (*([_together(one.given[:-1])] if one.given[:-1] else ()), one.given[-1])
+                        for each in (*([together(one.given[:-1])] if one.given[:-1] else ()), one.given[-1])
                     ),
                 )
                 for one in self._workers.values()
-                if not one.gone(now)
+                if not one.gone(now, self._heard)
             ),
             seen=self._seen,
             factor=self._factor,
             cut_at=self._cut_at,
             quiet_until=self._quiet_until,
+            heard_at=self._heard.until,
+            heard_since=self._heard.since,
         )
 
     def _learn(self, ask: RateAsk, now: float) -> None:
@@ -259,7 +195,7 @@ class RateShares:
         if ask.rejections and now - self._cut_at >= SECONDS_BETWEEN_CUTS:
             self._factor, self._cut_at = max(LEAST, self.factor(now) * CUT), now
 
-    def _due(self, worker: _Worker, now: float) -> tuple[_Due, ...]:
+    def _due(self, worker: Worker, now: float) -> tuple[_Due, ...]:
         """Return what a worker would have of each if all knew at once what is due to them."""
         among = [one for one in self._workers.values() if one is worker or one.alive(now)]
         mine = among.index(worker)
@@ -274,21 +210,22 @@ class RateShares:
             found.append(_Due(share, wants[mine], scarce=math.fsum(wants) > limit))
         return tuple(found)
 
-    def _amounts(self, worker: _Worker, due: Sequence[_Due], now: float) -> Amounts:
+    def _amounts(self, worker: Worker, due: Sequence[_Due], now: float) -> Amounts:
         """Return what may be given to a worker at this moment, so that all together never have more than there is."""
         if now < self._quiet_until:
             return NOTHING
         others = [one for one in self._workers.values() if one is not worker]
         own, found = worker.obeyed(now), []
         for which, limit in enumerate(self._limit(now)):
-            free = limit - math.fsum(one.held(which, now) for one in others) if limit < math.inf else math.inf
+            held = math.fsum(one.held(which, now, self._heard) for one in others)
+            free = limit - held if limit < math.inf else math.inf
             # What it has already adds nothing to the sum: where a limit has become lower, all go down side by side.
             amount = min(due[which].share, max(free, own[which]))
             found.append(max(0.0, math.floor(amount + 1e-9) if which == SLOTS and amount < math.inf else amount))
         return found[0], found[1], found[2]
 
     def _renew_in(
-        self, worker: _Worker, due: Sequence[_Due], before: Amounts, amounts: Amounts, ttl: float, now: float
+        self, worker: Worker, due: Sequence[_Due], before: Amounts, amounts: Amounts, ttl: float, now: float
     ) -> float:
         """Return in how many seconds a worker should ask again."""
         each = list(zip(due, before, amounts, strict=True))
@@ -315,19 +252,9 @@ def quiet(until: float) -> RatesCarried:
     return RatesCarried(quiet_until=until)
 
 
-def _of(shares: Shares) -> Amounts:
-    return tuple(math.inf if one is None else one for one in (shares.requests, shares.tokens, shares.slots))  # type: ignore[return-value]
-
-
 def _shares(amounts: Amounts) -> Shares:
     requests, tokens, slots = (None if one == math.inf else one for one in amounts)
     return Shares(requests=requests, tokens=tokens, slots=slots)
-
-
-def _together(given: Sequence[_Grant]) -> _Grant:
-    """Return one lease in place of several, the newest last: as much as any of them, and for as long."""
-    requests, tokens, slots = (max(one.amounts[which] for one in given) for which in range(3))
-    return _Grant(given[-1].seq, max(one.until for one in given), (requests, tokens, slots))
 
 
 def _lowest(limits: Iterable[RateLimits]) -> RateLimits:

@@ -111,10 +111,43 @@ def test_the_share_of_a_worker_that_is_gone_comes_back_with_the_end_of_its_lease
     assert amounts(second) == (5, 500, 15)
     second = shares.lease(ask("b", second), NOW + 29)
     assert second.renew_in == pytest.approx(3.3)  # just after the other lease ends
-    second = shares.lease(ask("b", second), NOW + 32.3)
-    assert amounts(second)[:2] == (10, 1000)
-    assert amounts(second)[2] == 15  # its calls may be in flight for as long again, if it lives and Temporal was away
-    assert amounts(shares.lease(ask("b", second), NOW + 62.5)) == (10, 1000, 30)
+    assert amounts(shares.lease(ask("b", second), NOW + 32.3)) == (10, 1000, 30)
+
+
+def test_while_nobody_could_ask_the_slots_of_a_lease_that_is_over_are_kept_for_calls_in_flight() -> None:
+    shares = RateShares()
+    first = shares.lease(ask("a"), NOW)
+    shares.lease(ask("b"), NOW)
+    first = shares.lease(ask("a", first), NOW + 1)
+    first = shares.lease(ask("a", first), NOW + 2)
+    second = shares.lease(ask("b", 1), NOW + 3)
+    assert amounts(second)[2] == 15
+    # Temporal is away. Both leases end, and calls go on.
+    second = shares.lease(ask("b", second), NOW + 40)
+    assert amounts(second) == (10, 1000, 15)
+    assert amounts(shares.lease(ask("a", first, in_flight=15), NOW + 45)) == (0, 0, 15)
+
+
+def test_slots_come_back_once_a_worker_is_known_to_be_gone_because_others_could_ask_and_it_did_not() -> None:
+    shares = RateShares()
+    shares.lease(ask("a"), NOW)
+    found = {}
+    # Its heir comes when its last heartbeat is long enough ago, and asks as often as it may.
+    for second in range(21, 45, 2):
+        lease = shares.lease(ask("b", found[second - 2] if second > 21 else 0), NOW + second)
+        found[second] = lease
+    got = {second: lease.amounts.slots for second, lease in found.items()}
+    assert got == {second: 0 if second < 33 else 30 for second in found}
+
+
+def test_a_ledger_that_goes_on_in_another_run_knows_who_is_gone() -> None:
+    shares = RateShares()
+    shares.lease(ask("a"), NOW)
+    last: RateLease | int = 0
+    for second in range(5, 46, 5):
+        last = shares.lease(ask("b", last), NOW + second)
+        shares = RateShares(RatesCarried.model_validate_json(shares.carried(NOW + second).model_dump_json()))
+    assert amounts(last)[2] == 30
 
 
 def test_a_clean_stop_gives_everything_back_at_once() -> None:
