@@ -114,8 +114,14 @@ class TokenUsage(LenientModel):
     total_tokens: int = 0
 
 
+def _retry_of_may_lack(schema: dict[str, Any]) -> None:
+    schema["required"] = [name for name in schema.get("required", ()) if name != "retry_of"]
+
+
 class BatchObject(LenientModel):
     """A batch as OpenAI shows it; instants are seconds since 1970."""
+
+    model_config = ConfigDict(json_schema_extra=_retry_of_may_lack)
 
     id: str
     object: str = "batch"
@@ -139,6 +145,7 @@ class BatchObject(LenientModel):
     request_counts: RequestCounts = RequestCounts()
     usage: TokenUsage | None = None
     metadata: dict[str, str] | None = None
+    retry_of: str | None = None  #: Ours: the batch whose rows that did not succeed it runs once more.
 
     def as_failed(self) -> BatchObject:
         """Return a batch that looked completed, and of which no row ran."""
@@ -161,6 +168,8 @@ class GatewayBatch(LenientModel):
     output_expires_seconds: int | None = None  #: How long output and error file are kept; null for ever.
     provider: str | None = None  #: Which provider runs it; null to route each row by its model.
     models: tuple[str, ...] = ()  #: Patterns of the models that the caller's key may use; none for all.
+    retry_of: str | None = None  #: The batch that it is a retry of.
+    left_by: str | None = None  #: Whose rows it takes: those that this one, or its retry before, has left over.
     created_at: int  #: Seconds since 1970.
 
     def beginning(self) -> BatchObject:
@@ -173,6 +182,7 @@ class GatewayBatch(LenientModel):
             created_at=self.created_at,
             expires_at=self.created_at + self.window_seconds,
             metadata=self.metadata,
+            retry_of=self.retry_of,
         )
 
 

@@ -8,6 +8,7 @@
         index-files/<4>/<2>/<time>-<id>     an empty object for each file, for listings: newest first
         index/<4>/<2>/<time>-<id>           the same for batches: the create request, and at the end the final object
         idem/<sha256 of the key>            which batch an idempotency key made
+        retries/<batch id>/<number>         the create request of each retry of a batch, from 00001 on
     ~gateway/~due/<day>/<tenant>/<file id>  an empty object: on this day the file may have to go
 
 An id holds the millisecond in which it was made, so its path in an index follows from it and needs no look-up. The
@@ -78,6 +79,12 @@ def made_at_ms(id: str) -> int:
     return int(found[2], 16)
 
 
+def last_id_before(listed: Listed, ms: int) -> str | None:
+    """Return an id behind which those come, newest first, that were made before a millisecond; None if that is 0."""
+    prefix = "file-" if listed is Listed.FILES else "batch_"
+    return f"{prefix}{ms:0{_TIME}x}{'f' * _RANDOM}" if ms else None
+
+
 def tenant_folder(tenant: str) -> str:
     return f"{GATEWAY}/{tenant}"
 
@@ -113,6 +120,14 @@ def parse_index_path(path: str) -> str | None:
 
 def idempotency_path(tenant: str, key: str) -> str:
     return f"{GATEWAY}/{tenant}/idem/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def retries_folder(tenant: str, batch_id: str) -> str:
+    return f"{GATEWAY}/{tenant}/retries/{batch_id}"
+
+
+def retry_path(tenant: str, batch_id: str, number: int) -> str:
+    return f"{retries_folder(tenant, batch_id)}/{number:05d}"
 
 
 def due_path(day: date, tenant: str, file_id: str) -> str:

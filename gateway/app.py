@@ -8,7 +8,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from ..contract import DurabatchError
-from . import about, batches, files, hooks, models, openapi
+from . import about, batches, files, hooks, models, openapi, retries
 from .auth import Authentication
 from .body import Pace, Paced
 from .context import Context
@@ -19,7 +19,16 @@ from .tenants import Tenants
 
 def routes() -> list[BaseRoute]:
     """Return all routes. Each says at its endpoint what it takes and answers with: see described.py."""
-    return [*about.routes(), *files.routes(), *batches.routes(), *models.routes(), *hooks.routes(), *openapi.routes()]
+    modules = (
+        about,
+        files,
+        batches,
+        retries,
+        models,
+        hooks,
+        openapi,
+    )
+    return [route for module in modules for route in module.routes()]
 
 
 def create_app(context: Context, pace: Pace | None = None) -> Starlette:

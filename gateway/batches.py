@@ -35,19 +35,20 @@ from .files import as_list
 from .live import Glance, begin, find_entry
 from .order import MAX_IDEMPOTENCY_KEY, fingerprint, idempotency_key, ordered
 from .params import AFTER, after_of, limit_of, limit_param
+from .search import FILTERS, Wanted, search
 from .shapes import BatchOrder, BatchPage
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
 #: Batches of a page that are looked at at a time.
 _PARALLEL = 16
 
-_KEY = Param(
+KEY = Param(
     "idempotency-key",
     "The same create with the same key is the same batch.",
     {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY},
     where="header",
 )
-_NO_BATCH = {404: "The caller has no such batch."}
+NO_BATCH = {404: "The caller has no such batch."}
 
 
 def routes() -> list[BaseRoute]:
@@ -60,7 +61,7 @@ def routes() -> list[BaseRoute]:
     ]
 
 
-@Described(answer=BatchObject, takes=[_KEY], body=BatchOrder, errors={409: "The key was used with other parameters."})
+@Described(answer=BatchObject, takes=[KEY], body=BatchOrder, errors={409: "The key was used with other parameters."})
 async def create(request: Request) -> Response:
     """Take an order: note it in the tenant's index, start its workflow, and answer before anything is checked."""
     context, tenant = context_of(request), tenant_of(request)
@@ -69,7 +70,16 @@ async def create(request: Request) -> Response:
     new_id = make_id(Listed.BATCHES, datetime.now(UTC), secrets.token_hex(8))
     batch = ordered(body, new_id, context, tenant)
     if key is not None:
-        batch = ordered(body, await _id_for(context, batch, key), context, tenant)
+        batch = ordered(body, await id_for(context, batch, key), context, tenant)
+    return await placed(context, batch, retried=key is not None)
+
+
+async def placed(context: Context, batch: GatewayBatch, *, retried: bool) -> Response:
+    """Note a batch in its tenant's index and start its workflow, unless that is done; answer with how it is.
+
+    Args:
+        retried: whether the caller can ask for the same batch again.
+    """
     entry = BatchEntry(request=batch)
     path = index_path(batch.tenant, batch.id)
     # Noted first: a batch that runs and is in no list would cost unseen, and one that was only noted is started by
@@ -78,12 +88,12 @@ async def create(request: Request) -> Response:
     if not made:
         entry = await find_entry(context.store, batch.tenant, batch.id) or entry
     if entry.final is None:
-        await _begin(context, entry, retried=key is not None)
+        await _begin(context, entry, retried=retried)
     shown = batch.beginning() if made else await Glance(context.client, thorough=True).at(entry)
     return JSONResponse(wire(shown))
 
 
-async def _id_for(context: Context, batch: GatewayBatch, key: str) -> str:
+async def id_for(context: Context, batch: GatewayBatch, key: str) -> str:
     """Return the id of the batch of an idempotency key: whoever comes first with it decides.
 
     Raises:
@@ -132,17 +142,20 @@ async def _give_up(context: Context, entry: BatchEntry) -> None:
     await context.store.write(path, entry.model_copy(update={"final": final}).model_dump_json().encode())
 
 
-@Described(answer=BatchObject, errors=_NO_BATCH)
+@Described(answer=BatchObject, errors=NO_BATCH)
 async def retrieve(request: Request) -> Response:
     """Tell how a batch is."""
-    return JSONResponse(wire(await Glance(context_of(request).client, thorough=True).at(await _entry(request))))
+    return JSONResponse(wire(await Glance(context_of(request).client, thorough=True).at(await entry_of(request))))
 
 
-@Described(answer=BatchPage, takes=[AFTER, limit_param(_DEFAULT_LIMIT, _MAX_LIMIT)])
+@Described(answer=BatchPage, takes=[AFTER, limit_param(_DEFAULT_LIMIT, _MAX_LIMIT), *FILTERS])
 async def listing(request: Request) -> Response:
     """List batches, newest first."""
     context, tenant = context_of(request), tenant_of(request).name
     limit, after = limit_of(request, _DEFAULT_LIMIT, _MAX_LIMIT), after_of(request, Listed.BATCHES)
+    if (narrowed := Wanted.of(request)) is not None:
+        some, more = await search(context, tenant, narrowed, after, limit)
+        return JSONResponse(as_list([wire(one) for one in some], more=more))
     found: list[BatchEntry] = []
     whole = False
     # One more than was asked for shows whether there is more; entries that cannot be read are made up for.
@@ -157,10 +170,10 @@ async def listing(request: Request) -> Response:
     return JSONResponse(as_list([wire(one) for one in shown], more=len(found) > limit))
 
 
-@Described(answer=BatchObject, errors={**_NO_BATCH, 409: "The batch has ended."})
+@Described(answer=BatchObject, errors={**NO_BATCH, 409: "The batch has ended."})
 async def cancel(request: Request) -> Response:
     """Ask a batch to stop. It keeps the rows that are finished; a second request is fine."""
-    context, entry = context_of(request), await _entry(request)
+    context, entry = context_of(request), await entry_of(request)
     glance = Glance(context.client, thorough=True)
     shown = await glance.at(entry)
     if shown.status in (GatewayStatus.CANCELLED, GatewayStatus.CANCELLING):
@@ -176,14 +189,19 @@ async def cancel(request: Request) -> Response:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
             # It has ended since, and the answer says as what.
-    shown = await glance.at(await _entry(request))
+    shown = await glance.at(await entry_of(request))
     if not shown.status.ended and shown.status is not GatewayStatus.CANCELLING:  # no worker answers
         update = {"status": GatewayStatus.CANCELLING, "cancelling_at": int(time.time())}
         shown = shown.model_copy(update=update)
     return JSONResponse(wire(shown))
 
 
-async def _entry(request: Request) -> BatchEntry:
+async def entry_of(request: Request) -> BatchEntry:
+    """Return the batch that a path names.
+
+    Raises:
+        ApiError: the caller has none of this id.
+    """
     batch_id = request.path_params["batch_id"]
     entry = await find_entry(context_of(request).store, tenant_of(request).name, batch_id)
     if entry is None:
@@ -196,4 +214,6 @@ def wire(shown: BatchObject) -> dict[str, Any]:
     found = shown.model_dump(mode="json")
     if shown.errors is not None and shown.errors.total is None:
         del found["errors"]["total"]
+    if shown.retry_of is None:
+        del found["retry_of"]
     return found

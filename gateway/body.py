@@ -100,8 +100,12 @@ def too_large(most: int) -> ApiError:
     return ApiError(413, f"The request's body is too large: {most:,} bytes at most.", code="request_too_large")
 
 
-async def read_json(request: Request, most: int = MOST_JSON) -> dict[str, Any]:
+async def read_json(request: Request, most: int = MOST_JSON, *, optional: bool = False) -> dict[str, Any]:
     """Return a request's body, a JSON object.
+
+    Args:
+        most: bytes that it may have.
+        optional: whether no body is as good as an empty object.
 
     Raises:
         ApiError: it is none, or larger than it may be.
@@ -109,6 +113,8 @@ async def read_json(request: Request, most: int = MOST_JSON) -> dict[str, Any]:
     data = bytearray()
     async for piece in pieces(request, most):
         data += piece
+    if optional and not data:
+        return {}
     try:
         body = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -53,6 +53,7 @@ class Described:
     takes: Sequence[Param] = ()
     body: Any = None  #: The type of the request's body; None where it takes none.
     body_media: str = JSON
+    body_optional: bool = False  #: Whether it may be left out.
     errors: Mapping[int, str] = field(default_factory=dict)  #: Those that are its own, and what they mean.
     error: Any = ErrorEnvelope  #: The type of all its errors.
     keyless: bool = False  #: Whether it answers without a key.

@@ -130,7 +130,7 @@ def _operation(route: Route, description: Described, schemas: _Schemas, keyed: b
     }
     if description.body is not None:
         content = {description.body_media: {"schema": schemas[id(description.body), "validation"]}}
-        operation["requestBody"] = {"required": True, "content": content}
+        operation["requestBody"] = {"required": not description.body_optional, "content": content}
     return operation
 
 

@@ -86,7 +86,9 @@ def idempotency_key(request: Request, body: dict[str, Any]) -> str | None:
 
 def fingerprint(batch: GatewayBatch) -> str:
     """Return a digest of what two creates with one idempotency key must agree on."""
-    asked = batch.model_dump(mode="json", exclude={"tenant", "id", "created_at", "models"})
+    asked = batch.model_dump(mode="json", exclude={"tenant", "id", "created_at", "models", "left_by"})
+    if batch.retry_of is None:
+        del asked["retry_of"]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

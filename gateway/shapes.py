@@ -102,6 +102,19 @@ class BatchOrder(TypedDict):
     ]
 
 
+class BatchRetry(TypedDict):
+    """What a retry of a batch may say; all else is as the batch has it."""
+
+    completion_window: NotRequired[Annotated[str | None, Field(description="The batch's own by default.")]]
+    provider: NotRequired[Annotated[str | None, Field(description="Which provider is to run it; as the batch said.")]]
+    idempotency_key: NotRequired[
+        Annotated[
+            Annotated[str, Field(min_length=1, max_length=255)] | None,
+            Field(description="The same retry with the same key is the same batch. The header does the same."),
+        ]
+    ]
+
+
 class BatchPage(TypedDict):
     """Some batches of a list, newest first."""
 

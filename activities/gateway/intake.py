@@ -6,7 +6,7 @@ from functools import partial
 
 from pydantic import ValidationError
 
-from ...contract import BatchResult, Mode, ObjectNotFound
+from ...contract import BatchResult, Mode, NotRetryable, ObjectNotFound
 from ...contract.gateway import FileRecord
 from ...contract.gateway_batch import (
     INTAKE,
@@ -20,6 +20,7 @@ from ...contract.gateway_batch import (
 from ...contract.gateway_layout import content_path, index_path
 from ...contract.layout import brought_folder, result_path, short_digest
 from ..lease import Lease
+from ..left_rows import LeftRows
 from ..resources import Resources
 from ..step import in_thread, step
 from ..store import Store, identify
@@ -73,10 +74,13 @@ class GatewayIntake:
 
     async def _check(self, batch: GatewayBatch, lease: Lease) -> Intake:
         store = self._resources.store
-        record = await find(store, batch.tenant, batch.input_file_id)
-        if (wrong := _wrong_file(record, batch)) is not None:
+        if batch.left_by is None:
+            record = await find(store, batch.tenant, batch.input_file_id)
+            wrong, path = _wrong_file(record, batch), content_path(batch.tenant, batch.input_file_id)
+        else:
+            wrong, path = await self._left(batch, batch.left_by, lease)
+        if wrong is not None:
             return _refused(wrong)
-        path = content_path(batch.tenant, batch.input_file_id)
         router = Router(self._resources.routes, batch.provider, batch.models)
         async with self._resources.row_work:
             found = await in_thread(lease, partial(read, store, path, batch.endpoint, router, lease))
@@ -86,7 +90,7 @@ class GatewayIntake:
             return _refused(wrong)
         # A copy, which is no more than a second name where storage can: the file may be deleted, or expire, while rows
         # of it are still to be sent.
-        kept = f"{brought_folder(inner_id(batch.tenant, batch.id), short_digest(batch.input_file_id))}.jsonl"
+        kept = _kept_path(batch)
         await in_thread(lease, partial(store.concat, kept, [path]))
         return Intake(
             rows=found.rows,
@@ -96,6 +100,24 @@ class GatewayIntake:
             store=await identify(store),
             translated=self._resources.settings(found.provider).kind in _TRANSLATED,
         )
+
+    async def _left(self, batch: GatewayBatch, left_by: str, lease: Lease) -> tuple[LineError | None, str]:
+        """Write down the rows that another batch of the tenant's has left over.
+
+        Returns:
+            Why they cannot be retried, if they cannot; and their path.
+        """
+        store, path = self._resources.store, _kept_path(batch)
+        try:
+            left = await LeftRows.open(store, left_by, inner_id(batch.tenant, left_by))
+            async with self._resources.row_work:
+                await in_thread(lease, partial(_write_left, store, path, left, lease))
+        except NotRetryable as error:
+            return LineError(code=error.code, message=error.message), path
+        if not left.rows:
+            message = f"The batch {left_by} has left no request over that can be run again."
+            return LineError(code=NotRetryable.code, message=message), path
+        return None, path
 
     def _unable(self, found: Reading, provider: str, endpoint: str) -> LineError | None:
         """Return why a provider cannot run these rows; None if it can."""
@@ -110,6 +132,17 @@ class GatewayIntake:
             )
             return LineError(code="mismatched_model", message=message, param="body.model", line=found.other_model)
         return None
+
+
+def _kept_path(batch: GatewayBatch) -> str:
+    return f"{brought_folder(inner_id(batch.tenant, batch.id), short_digest(batch.input_file_id))}.jsonl"
+
+
+def _write_left(store: Store, path: str, left: LeftRows, lease: Lease) -> None:
+    with store.writer(path) as out:
+        for line in left.lines(lease.check):
+            out.write(line)
+            lease.rows += 1
 
 
 async def read_entry(store: Store, batch: GatewayBatch) -> BatchEntry:

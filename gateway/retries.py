@@ -1,0 +1,162 @@
+"""`/v1/batches/{id}/retry`: the rows of a batch that did not succeed, once more as a new batch. Ours.
+
+A retry is an order like any other, noted under the batch that it is a retry of before it is anywhere else: who comes
+first with a number decides what it is, so however many ask at once, there is one batch. Each takes the rows that the
+one before it has left over; which these are, its own intake finds out.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from ..contract import ObjectNotFound
+from ..contract.gateway_batch import BatchEntry, BatchObject, GatewayBatch
+from ..contract.gateway_layout import Listed, idempotency_path, make_id, retries_folder, retry_path
+from .batches import KEY, NO_BATCH, entry_of, id_for, placed
+from .body import read_json
+from .context import Context, context_of, tenant_of
+from .described import Described
+from .errors import ApiError
+from .live import Glance, find_entry
+from .order import fingerprint, idempotency_key, ordered
+from .shapes import BatchRetry
+from .tenants import Tenant
+
+#: Retries of one batch.
+_MOST = 1000
+
+
+def routes() -> list[BaseRoute]:
+    """Return the routes."""
+    return [Route("/v1/batches/{batch_id}/retry", retry, methods=["POST"])]
+
+
+@Described(
+    answer=BatchObject,
+    takes=[KEY],
+    body=BatchRetry,
+    body_optional=True,
+    errors=NO_BATCH | {400: "Nothing of it can be retried.", 409: "It runs still, or a retry of it that differs does."},
+)
+async def retry(request: Request) -> Response:
+    """Run the rows of a batch that failed, expired or were cancelled once more, as a new batch."""
+    context, tenant = context_of(request), tenant_of(request)
+    entry = await entry_of(request)
+    body = await read_json(request, optional=True)
+    key = idempotency_key(request, body)
+    original = await _original(context, entry)
+    order = _order(original, body, context, tenant)
+    if key is not None and (known := await _known(context, order, key)) is not None:
+        return await placed(context, known.request, retried=True)
+    slots = await context.store.page(retries_folder(tenant.name, original.request.id), limit=_MOST)
+    left_by, joined = await _last(context, original, slots)
+    if joined is None:
+        _check_left(left_by)
+        if len(slots) >= _MOST:
+            raise ApiError(400, f"The batch has been retried {_MOST:,} times.", code="not_retryable")
+        order = order.model_copy(update={"left_by": left_by.request.id})
+        path = retry_path(tenant.name, original.request.id, len(slots) + 1)
+        if not await context.store.create(path, order.model_dump_json().encode()):
+            joined = await _slot(context, path)  # another one was first
+    if joined is not None:
+        if fingerprint(joined) != fingerprint(order):
+            raise ApiError(
+                409,
+                f"A retry of this batch with other parameters is under way: {joined.id}.",
+                code="retry_under_way",
+            )
+        order = joined
+    if key is not None:
+        await id_for(context, order, key)
+    return await placed(context, order, retried=True)
+
+
+async def _original(context: Context, entry: BatchEntry) -> BatchEntry:
+    """Return the batch that a batch is a retry of, itself where it is none; one that has ended and ran.
+
+    Raises:
+        ApiError: it is gone, runs still, or never ran.
+    """
+    batch = entry.request
+    if batch.retry_of is not None:
+        found = await find_entry(context.store, batch.tenant, batch.retry_of)
+        if found is None:
+            raise ApiError(404, f"No batch found with id '{batch.retry_of}'.")
+        entry, batch = found, found.request
+    shown = await Glance(context.client).at(entry)
+    if not shown.status.ended:
+        raise ApiError(409, f"Cannot retry a batch with status '{shown.status}'.")
+    entry = await find_entry(context.store, batch.tenant, batch.id) or entry
+    if entry.intake is None:
+        raise ApiError(
+            400,
+            "The batch ended before its requests were run, so there is nothing to retry: create it again, with a file "
+            "that is right.",
+            code="not_retryable",
+        )
+    return entry
+
+
+def _order(original: BatchEntry, body: dict[str, Any], context: Context, tenant: Tenant) -> GatewayBatch:
+    """Return the order of a retry, checked as that of a create is."""
+    batch = original.request
+    asked = {
+        "input_file_id": batch.input_file_id,
+        "endpoint": batch.endpoint,
+        "completion_window": batch.completion_window if (own := body.get("completion_window")) is None else own,
+        "metadata": batch.metadata,
+        "provider": batch.provider if (own := body.get("provider")) is None else own,
+    }
+    order = ordered(asked, make_id(Listed.BATCHES, datetime.now(UTC), secrets.token_hex(8)), context, tenant)
+    return order.model_copy(
+        update={"retry_of": batch.id, "output_expires_seconds": batch.output_expires_seconds, "models": tenant.models}
+    )
+
+
+async def _known(context: Context, order: GatewayBatch, key: str) -> BatchEntry | None:
+    """Return the batch of an idempotency key.
+
+    Raises:
+        ApiError: it belongs to a batch with other parameters.
+    """
+    try:
+        known = json.loads(await context.store.read(idempotency_path(order.tenant, key)))
+    except ObjectNotFound:
+        return None
+    id = await id_for(context, order.model_copy(update={"id": known["id"]}), key)
+    return await find_entry(context.store, order.tenant, id)
+
+
+async def _last(context: Context, original: BatchEntry, slots: list[str]) -> tuple[BatchEntry, GatewayBatch | None]:
+    """Return the last batch that ran rows, of the original and its retries; and the retry that is under way, if one is.
+
+    Args:
+        slots: paths of the orders of the retries.
+    """
+    newest = True
+    for path in reversed(slots):
+        order = await _slot(context, path)
+        entry = await find_entry(context.store, order.tenant, order.id)
+        if newest and (entry is None or not (await Glance(context.client).at(entry)).status.ended):
+            return original, order
+        newest = False
+        entry = entry and await find_entry(context.store, order.tenant, order.id)
+        if entry is not None and entry.intake is not None:
+            return entry, None
+    return original, None
+
+
+async def _slot(context: Context, path: str) -> GatewayBatch:
+    return GatewayBatch.model_validate_json(await context.store.read(path))
+
+
+def _check_left(entry: BatchEntry) -> None:
+    if entry.final is not None and not entry.final.request_counts.failed:
+        raise ApiError(400, "The batch has nothing to retry: every request has succeeded.", code="not_retryable")
