@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from ..contract import ConfigurationError, InvalidInput, InvalidSpec, Mode
 from ..contract.errors import ObjectNotFound, StoreError
-from ..contract.layout import SHARDS, WRITTEN, file_list_path, inline_path, is_written, plan_path, result_path
+from ..contract.layout import (
+    SHARDS,
+    WRITTEN,
+    file_list_path,
+    inline_path,
+    is_written,
+    parse_name,
+    plan_path,
+    result_path,
+)
 from ..contract.names import batch_of, check_batch_id, scoped
+from ..contract.object_name import Kind
 from ..contract.steps import PLAN, RECALL, PlanRequest, PlanSummary, ProviderFacts, Recalled
 from .batch_folder import check_store, mismatch
 from .cut import Cut
@@ -99,6 +110,8 @@ class Plan:
         # Before the input is looked at: what was bought of it is wanted whether or not it is still there.
         so_far = Match.REQUEST if plan is not None and plan.asked == asked else Match.NOTHING
         bought = old is not None and judge(old, so_far) is Verdict.BOUGHT
+        reset = old is not None and old.same_start and so_far is Match.REQUEST
+        await self._check_kept(request.batch_id, root, again=reset and not recall)
         # What was bought is gone on with in the mode that it was bought in, whatever the configuration says now.
         mode = plan.mode if plan is not None and bought else choose_mode(spec, provider, settings)
         check_endpoint(spec, provider, mode)
@@ -112,6 +125,8 @@ class Plan:
             verdict = Verdict.REPLACED
             if plan is not None:  # looked at again: a create of the run before a reset may have been noted since
                 verdict = judge(await self._known_of(plan, root, request.execution), match(plan, inputs))
+                same = match(plan, inputs) >= Match.FILES
+                await self._check_kept(request.batch_id, root, again=same and not recall)
             bought = verdict is Verdict.BOUGHT
             if plan is not None and verdict is Verdict.KEPT:
                 check_plan(plan, spec, self._resources.prices(spec.provider))
@@ -249,13 +264,41 @@ class Plan:
 
     async def _accounted(self, root: str) -> bool:
         """Return whether a result there accounts for every row; that of a batch that gave up does not."""
+        result = await self._result(root)
+        return result is not None and not (result.get("status") == "failed" and not result.get("results"))
+
+    async def _check_kept(self, batch_id: str, root: str, *, again: bool) -> None:
+        """Refuse rows that a batch has run directly before, where what says which of them have an answer is gone.
+
+        A provider batch is found again at the provider; answers of direct mode are in the store alone.
+
+        Args:
+            again: whether the same rows are asked for.
+
+        Raises:
+            InvalidSpec: they would be sent, and paid for, again.
+        """
+        store, result = self._resources.store, (await self._result(root) if again else None) or {}
+        direct = result.get("direct")
+        if not (isinstance(direct, dict) and direct.get("rows")):
+            return
+        names = [parse_name(path[len(root) + 1 :]) for path, _ in await store.list(f"{root}/{SHARDS}")]
+        if not any(name is not None and (name.kind is Kind.RAN or name.run is not None) for name in names):
+            raise InvalidSpec(
+                f"The batch {batch_id} has sent its rows before, and gc has removed what says which of them have "
+                f"answers: they would be paid for again. Its results are in {store.uri(root)}; to send the rows once "
+                "more, give another id."
+            )
+
+    async def _result(self, root: str) -> dict[str, Any] | None:
+        """Return the result in a batch's folder, as far as it can be read; None if there is none."""
         try:
             result = json.loads(await self._resources.store.read(result_path(root)))
         except ObjectNotFound:
-            return False
+            return None
         except ValueError:
-            return True
-        return not (isinstance(result, dict) and result.get("status") == "failed" and not result.get("results"))
+            return {}
+        return result if isinstance(result, dict) else {}
 
     async def _check_account(self, provider: str, root: str) -> None:
         """Raise AccountMismatch where a plan may have bought something at another account than this worker's.

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import hashlib
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,10 +23,11 @@ from durabatch.clients import TemporalUnavailable
 from durabatch.clients.gc.decisions import ABANDONED_REST, Reason, Upload
 from durabatch.clients.gc.sweep import Findings, Removed, Sweep
 from durabatch.clients.requests import gathered
-from durabatch.contract import RowStatus
+from durabatch.contract import BatchResult, InvalidSpec, RowStatus
 from durabatch.contract.names import marker, scoped
 from durabatch.workers import Settings
 from durabatch.workers.embedded import embedded
+from support.operator import reset_workflow
 
 from .conftest import KEY, Desk, unique
 
@@ -120,6 +122,28 @@ async def test_a_batch_that_was_cleared_and_forgotten_is_not_bought_again(desk: 
     assert await desk.start(id=id) == id
     assert (await desk.client.result(id)).counts.succeeded == 2
     assert await desk.bought() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", ["start", "reset"])
+async def test_rows_that_were_run_directly_are_not_sent_again_once_their_answers_are_cleared(
+    desk: Desk, again: str
+) -> None:
+    id = await ended(desk, mode="direct")
+    calls = (await desk.sandbox.live())["calls"]
+    before = await desk.client.result(id)
+    await cleared(desk)
+    if again == "start":
+        await desk.forget(id)
+        assert await desk.start(id=id, mode="direct") == id
+    else:
+        await reset_workflow(desk.client.temporal, id, 3)
+    refused = await desk.client.failure(id)
+    assert isinstance(refused, InvalidSpec)
+    assert "gc has removed what says which of them have answers" in refused.message
+    assert (await desk.sandbox.live())["calls"] == calls
+    kept = json.loads((folder(desk) / id / "result.json").read_text())
+    assert BatchResult.model_validate(kept) == before
 
 
 @pytest.mark.slow
