@@ -15,7 +15,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from ..contract.rates import RATES_WORKFLOW, RateAsk, RateLease, RatesCarried, RatesStart, RatesView
-from .rate_shares import RateShares, quiet
+from .rate_shares import RateShares
 from .steering import history_is_long
 
 #: How often it looks whether anybody has asked.
@@ -37,7 +37,7 @@ class RatesWorkflow:
         before = None if carried is None else RatesCarried.model_validate(carried)
         if before is None and self._start.ended_at is not None:
             # Both times are the server's: when it closed the ledger before, and now.
-            before = quiet((self._start.ended_at + LONGEST).timestamp())
+            before = RatesCarried(quiet_until=(self._start.ended_at + LONGEST).timestamp())
         self._shares = RateShares(before)
         self._time = 0.0
         self._asked = False

@@ -37,8 +37,9 @@ LEAST = 0.05
 #: Asks a second that a ledger serves with ease: with many workers, each asks more rarely, and its lease lasts longer.
 ASKS_PER_SECOND = 4.0
 #: When a lease is renewed, as a share of the time that it lasts: usually; where its worker is due more than it could be
-#: given; and where it was given less than before.
-USUALLY, SOON, AT_ONCE = 1 / 3, 1 / 15, 1 / 100
+#: given; and where it was given less than before. A worker's first lease lasts BEGINNING of that, and each later one
+#: twice as much: workers of one batch begin within a second, and the first of them has been given everything.
+USUALLY, SOON, AT_ONCE, BEGINNING = 1 / 3, 1 / 15, 1 / 100, 1 / 30
 #: Where there are fewer slots than workers, they go round among them at this pace, in seconds.
 TURN = 60.0
 
@@ -62,6 +63,7 @@ class RateShares:
                 one.ask,
                 one.heard_at,
                 given=[Grant(each.seq, each.until, amounts_of(each.amounts)) for each in one.given],
+                asks=100,
             )
             for one in carried.workers
         }
@@ -236,7 +238,8 @@ class RateShares:
             return ttl * SOON
         # The share of one that should have asked by now may be about to come back.
         ends = (one.until - now for one in self._workers.values() if one is not worker and one.late(now))
-        return min(ttl * USUALLY, min(ends, default=math.inf) + ttl * AT_ONCE)
+        usually = ttl * min(USUALLY, BEGINNING * 2.0 ** (worker.asks - 1))
+        return min(usually, min(ends, default=math.inf) + ttl * AT_ONCE)
 
     def _limit(self, now: float) -> Amounts:
         limits = self.limits(now)

@@ -43,12 +43,14 @@ class Worker:
     renew_in: float = math.inf  #: When it was to ask again.
     given: list[Grant] = field(default_factory=list)
     wants: Amounts = NOTHING
+    asks: int = 0  #: How often it has asked.
 
     def __post_init__(self) -> None:
         self.wants = amounts_of(self.ask.wants)
 
     def hear(self, ask: RateAsk, now: float) -> None:
         """Take a new ask into account: leases before the one that it obeys are used no more."""
+        self.asks += 1
         # An ask that was overtaken by a later one of the same worker knows less.
         obeys = max(ask.obeys, self.ask.obeys)
         self.ask, self.heard_at, self.wants = ask.model_copy(update={"obeys": obeys}), now, amounts_of(ask.wants)

@@ -23,8 +23,10 @@ class Demand:
         self._calls, self._tokens, self._most = 0, 0.0, 0
         self._short = _ALL  # before anything was sent, nobody knows
         self._wanted: frozenset[str] = frozenset()  # of what the last ask wanted as much as it can get
+        self._sent_at: float | None = None  # None where the ledger knows that nothing is sent
 
-    def sent(self, tokens: float, in_flight: int) -> None:
+    def sent(self, tokens: float, in_flight: int, now: float) -> None:
+        self._sent_at = now
         self._calls += 1
         self._tokens += tokens
         if in_flight > self._most:
@@ -35,8 +37,22 @@ class Demand:
         self._short |= frozenset(what) or _ALL
         return not self._wanted >= self._short
 
-    def ask(self, now: float, in_flight: int) -> Shares:
-        """Return what to ask for, and begin to count anew."""
+    def dry(self, now: float, seconds: float) -> bool:
+        """Return whether nothing was sent for so long, and the last ask does not say so."""
+        return self._sent_at is not None and now - self._sent_at > seconds
+
+    def ask(self, now: float, in_flight: int, *, dry: bool = False) -> Shares:
+        """Return what to ask for, and begin to count anew.
+
+        Args:
+            now: as above.
+            in_flight: calls in flight.
+            dry: whether there is nothing more to send, whatever was used of late.
+        """
+        if dry:
+            self._sent_at = None
+            self._calls, self._tokens, self._most, self._short = 0, 0.0, in_flight, frozenset()
+            self.using = Shares(requests=0.0, tokens=0.0, slots=0.0)
         passed, before = max(now - self._asked_at, 1e-3), self.using
         self.using = Shares(requests=self._calls / passed, tokens=self._tokens / passed, slots=float(self._most))
         wants = {what: self._want(what, before) for what in _ALL}

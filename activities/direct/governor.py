@@ -17,10 +17,10 @@ import random
 import uuid
 from contextlib import suppress
 
-from ...contract.rates import SHOWN, RateAsk, RateLease, RateLimits, RunningBatch
+from ...contract.rates import RateAsk, RateLease, RateLimits
 from ..providers.base import LimitNews
 from .demand import Demand
-from .lane import Lane, Ticket
+from .lane import Lane, Ticket, running
 from .pace import Costs, Pace
 from .rate_lease import NoLease, RateLedger
 from .turns import Turns
@@ -31,6 +31,8 @@ logger = logging.getLogger("durabatch")
 _A_TICK = 100
 #: Seconds between two looks whether there is room again, at least: with a high rate, several calls go at each.
 _TICK = 0.002
+#: For how long nothing is sent, as a share of the lease, until a worker says that it has nothing to send.
+_DRY = 1 / 15
 #: Seconds that a worker pauses after a 429 that does not say how long, doubled for each pause without a success.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
@@ -91,7 +93,7 @@ class Governor:
         lane.open += 1
         charge = self._pace.spend(tokens, lane.costs)
         charged = tokens if charge is None else charge.tokens
-        self._demand.sent(charged, self._in_flight)
+        self._demand.sent(charged, self._in_flight, self._loop.time())
         lane.turn.serve(charged if self._pace.tokens is not None else 1.0)
         return Ticket(lane, charge)
 
@@ -279,12 +281,18 @@ class Governor:
         """Wait until it is time to ask again, or until there is a reason to; never less than a moment."""
         least = min(seconds, self._ttl / 15 * random.uniform(0.9, 1.1))
         await asyncio.sleep(least)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds - least):
-                await self._hurry.wait()
+        until = self._loop.time() + seconds - least
+        while (left := until - self._loop.time()) > 0 and not (self._hurry.is_set() or self._dry()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, self._ttl * _DRY / 2)):
+                    await self._hurry.wait()
+
+    def _dry(self) -> bool:
+        """Whether nothing is to be sent, so that others may have the share, and the ledger does not know it."""
+        return not self._waiting and self._demand.dry(self._loop.time(), self._ttl * _DRY)
 
     def _ask(self, now: float) -> RateAsk:
-        wants = self._demand.ask(now, self._in_flight)
+        wants = self._demand.ask(now, self._in_flight, dry=self._dry())
         ask = RateAsk(
             worker=self._name,
             label=self._label[:200],
@@ -297,22 +305,13 @@ class Governor:
             in_flight=self._in_flight,
             using=self._demand.using,
             rejections=self._rejections,
-            batches=self._batches(now),
+            batches=running(self._lanes, now),
         )
         self._rejections = 0
         for lane in self._waiting:
             self._delay(lane.waiters[0][1])  # what is short at this moment stays so
             break
         return ask
-
-    def _batches(self, now: float) -> tuple[RunningBatch, ...]:
-        found: dict[str, RunningBatch] = {}
-        for lane in sorted(self._lanes, key=lambda lane: lane.turn.rank):
-            waits = round(now - lane.waiters[0][2], 1) if lane.waiters else 0.0
-            known = found.get(lane.batch)
-            if known is None or known.waits < waits:
-                found[lane.batch] = RunningBatch(batch=lane.batch, priority=lane.turn.priority, waits=waits)
-        return tuple(found.values())[:SHOWN]
 
     def _apply(self, lease: RateLease, asked_at: float) -> None:
         # Counted from the moment of the ask, so that it ends here before it ends at the ledger.

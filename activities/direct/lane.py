@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from typing import Protocol
 
+from ...contract.rates import SHOWN, RunningBatch
 from ..providers.base import LimitNews
 from .pace import Charge, Costs
 from .turns import Turn
@@ -104,3 +106,14 @@ class Lane:
     def resumes_in(self) -> float | None:
         """Seconds until a pause that the provider asked for is over; None if there is none."""
         return self._governor.pause_left()
+
+
+def running(lanes: Iterable[Lane], now: float) -> tuple[RunningBatch, ...]:
+    """Return the batches of some lanes, whose turn is next first, and for how long each has waited."""
+    found: dict[str, RunningBatch] = {}
+    for lane in sorted(lanes, key=lambda lane: lane.turn.rank):
+        waits = round(now - lane.waiters[0][2], 1) if lane.waiters else 0.0
+        known = found.get(lane.batch)
+        if known is None or known.waits < waits:
+            found[lane.batch] = RunningBatch(batch=lane.batch, priority=lane.turn.priority, waits=waits)
+    return tuple(found.values())[:SHOWN]

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from durabatch.contract.rates import MAX_WORKERS, RateAsk, RateLease, RateLimits, RatesCarried, Shares
 from durabatch.workflows.division import water_fill, whole
-from durabatch.workflows.rate_shares import LEAST, RateShares, quiet
+from durabatch.workflows.rate_shares import LEAST, RateShares
 
 NOW = 1_800_000_000.0
 LIMITS = RateLimits(requests_per_minute=600, tokens_per_minute=60_000, slots=30)
@@ -71,7 +71,7 @@ def test_fewer_slots_than_workers_go_round_among_them() -> None:
 def test_a_worker_that_is_alone_has_everything_at_once() -> None:
     lease = RateShares().lease(ask("a"), NOW)
     assert amounts(lease) == (10, 1000, 30)
-    assert (lease.ttl, lease.renew_in, lease.workers, lease.most_tokens) == (30, 10, 1, 60_000)
+    assert (lease.ttl, lease.workers, lease.most_tokens) == (30, 1, 60_000)
 
 
 def test_what_a_worker_loses_is_given_to_another_once_it_says_that_it_obeys() -> None:
@@ -227,7 +227,7 @@ def test_a_higher_priority_has_the_larger_part() -> None:
 
 
 def test_a_ledger_whose_predecessor_was_ended_from_outside_gives_nothing_out_until_all_leases_are_over() -> None:
-    shares = RateShares(quiet(NOW + 60))
+    shares = RateShares(RatesCarried(quiet_until=NOW + 60))
     lease = shares.lease(ask("a", 17), NOW)
     assert (amounts(lease), lease.seq) == ((0, 0, 0), 18)
     assert amounts(shares.lease(ask("a", lease), NOW + 60)) == (10, 1000, 30)

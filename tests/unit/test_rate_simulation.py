@@ -102,6 +102,42 @@ def test_no_minute_exceeds_the_limit_and_little_of_it_is_left(count: int, row: C
     assert world.asks <= 10 * count * 300 / 60 + 10
 
 
+def test_workers_that_begin_together_share_within_seconds() -> None:
+    first: dict[str, float] = {}
+
+    def named(name: str) -> Callable[[], Row]:
+        def row() -> Row:
+            first.setdefault(name, asyncio.get_running_loop().time())
+            return Row(300, 300, 2.0)
+
+        return row
+
+    async def story(world: World) -> list[Sender]:
+        workers = []
+        for name in ("a", "b", "c"):
+            workers.append(world.worker(named(name), name=name))
+            await asyncio.sleep(0.2)
+        await asyncio.sleep(20)
+        assert min(world.sent_by.values()) >= 0.7 * max(world.sent_by.values())
+        return workers
+
+    assert simulated(World(LIMITS), story).worst() <= 1.02
+
+
+@SEEDS
+def test_the_share_of_a_worker_without_rows_goes_to_the_others_while_its_last_answers_are_awaited(seed: int) -> None:
+    async def story(world: World) -> list[Sender]:
+        workers = [world.worker(rows(600)) for _ in range(2)]
+        slow = world.worker(rows(600, 200), rows=100, name="slow")
+        await asyncio.sleep(200)
+        assert world.sent_by["slow"] == 100
+        return [*workers, slow]
+
+    world = simulated(World(LIMITS, seed=seed), story)
+    assert world.worst() <= 1.02
+    assert world.mean() >= 0.97
+
+
 @SEEDS
 @pytest.mark.parametrize(("story", "mean"), [(come_and_go, 0.97), (flapping, 0.91), (killed, 0.85)])
 def test_workers_that_join_leave_and_die_keep_the_limit(
