@@ -14,6 +14,14 @@ class Answer(NamedTuple):
     body: bytes
 
 
+#: Bytes that an answer may have. 2,048 embeddings of 3,072 numbers each, the largest answer known, are some 140 MB.
+LONGEST = 256 << 20
+
+
+class TooLong(Exception):
+    """An answer that is longer than any may be, so that it was not read to its end."""
+
+
 class NoAnswer(Exception):
     """A call that was not answered.
 

@@ -21,7 +21,7 @@ from yarl import URL
 from ...contract import ConfigurationError
 from ..providers import ProviderSettings
 from ..providers.http_client import CONNECT_SECONDS, ended, named_proxies, proxy_of, reason_of_system, trust_of
-from .answer import Answer, NoAnswer
+from .answer import LONGEST, Answer, NoAnswer
 from .connection import Arrivals, Connection
 
 #: Seconds that an idle connection is kept. Servers close theirs after 5 s (uvicorn) and more, and a call that crosses
@@ -49,13 +49,15 @@ class Calls:
     Args:
         settings: the provider's settings.
         headers: what every call carries.
+        longest: bytes that an answer may have.
 
     Raises:
         ConfigurationError: a certificate file or a proxy of the environment cannot be used.
     """
 
-    def __init__(self, settings: ProviderSettings, headers: Mapping[str, str]) -> None:
+    def __init__(self, settings: ProviderSettings, headers: Mapping[str, str], longest: int = LONGEST) -> None:
         self._settings = settings
+        self._longest = longest
         self._headers = {"user-agent": "durabatch", **headers}
         self._proxy = _proxy(settings)
         self._targets: dict[str, _Target] = {}
@@ -76,6 +78,7 @@ class Calls:
 
         Raises:
             NoAnswer: there was no connection, it broke, or what came is not HTTP.
+            TooLong: the answer is.
         """
         target = self._targets.get(url)
         if target is None:
@@ -86,7 +89,7 @@ class Calls:
         if connection is None:
             try:
                 made = await self._connector.connect(target.request, [], _TIMEOUT)
-                connection = Connection(made, self._arrivals)
+                connection = Connection(made, self._arrivals, self._longest)
             except (aiohttp.ClientError, OSError) as error:
                 raise self._no_answer(error, url, unreached=True) from None
         try:

@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import connector
 from multidict import CIMultiDict
 
-from .answer import Answer
+from .answer import Answer, TooLong
 
 #: Bytes of an answer that aiohttp reads ahead: with its 64 KiB long ones come in many small steps.
 _READ_AHEAD = 1 << 20
@@ -91,12 +91,13 @@ class Connection(asyncio.Protocol):
     Args:
         made: what aiohttp has made.
         arrivals: where its answers are handed out.
+        longest: bytes that an answer may have.
 
     Raises:
         ServerDisconnectedError: it is closed already.
     """
 
-    def __init__(self, made: connector.Connection, arrivals: Arrivals) -> None:
+    def __init__(self, made: connector.Connection, arrivals: Arrivals, longest: int) -> None:
         handler, transport = made.protocol, made.transport
         if handler is None or transport is None:
             made.close()
@@ -105,6 +106,7 @@ class Connection(asyncio.Protocol):
         self._handler = handler
         self._transport = transport
         self._arrivals = arrivals
+        self._longest = longest
         self._waiter: asyncio.Future[Head | None] | None = None  # of the call that is under way
         self._head: Head | None = None
         self._parts: list[bytes] = []  # of the head, then of the body
@@ -127,6 +129,7 @@ class Connection(asyncio.Protocol):
 
         Raises:
             ClientError, HttpProcessingError, OSError: the connection broke, or what came is not HTTP.
+            TooLong: the answer is.
         """
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(data)
@@ -173,6 +176,10 @@ class Connection(asyncio.Protocol):
             self._head = Head.read(data[:end])
             if self._head is None:
                 return self._leave(data)
+            if self._head.length > self._longest:
+                self._error = TooLong()
+                self._transport.pause_reading()
+                return self._arrivals.add(self)
             self._parts, data = [], data[end + 4 :]
         self._parts.append(data)
         self._size += len(data)
@@ -213,7 +220,13 @@ class Connection(asyncio.Protocol):
         message, content = await self._handler.read()
         while 100 <= message.code < 200:
             message, content = await self._handler.read()
-        answer = Answer(message.code, message.headers, await content.read())
+        parts, size = list[bytes](), 0
+        while part := await content.readany():
+            size += len(part)
+            if size > self._longest:
+                raise TooLong
+            parts.append(part)
+        answer = Answer(message.code, message.headers, b"".join(parts))
         if self._handler.should_close or self._transport.is_closing():
             self._spent = True
         else:

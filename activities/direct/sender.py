@@ -18,7 +18,7 @@ from ...contract.object_name import Run
 from ..lease import Lease, lost_step
 from ..providers import ProviderSettings
 from ..providers.base import LiveCalls
-from .answer import NoAnswer
+from .answer import NoAnswer, TooLong
 from .breaker import Breaker
 from .keeper import Keeper, patiently
 from .kept import KeptRows
@@ -207,6 +207,8 @@ class Sender:
             answer = await self._calls.post(self._url, headers, call.body)
         except NoAnswer as error:
             self._triage.unanswered(call, ticket, error)
+        except TooLong:
+            self._triage.too_long(call, ticket)
         except asyncio.CancelledError:
             if not call.timed_out:
                 self._triage.dropped(call, ticket)

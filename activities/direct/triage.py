@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from ...contract import ProviderError
 from ..providers import ProviderSettings
 from ..providers.base import LimitNews, LiveCalls
-from .answer import Answer, NoAnswer
+from .answer import LONGEST, Answer, NoAnswer
 from .breaker import Breaker, is_clear, may_have_cost
 from .keeper import Keeper
 from .kept import UNANSWERED, UNSENT
@@ -234,6 +234,12 @@ class Triage:
         if request_id and not request_id.isascii():  # bytes that are no text come as what no JSON can hold
             request_id = request_id.encode(errors="replace").decode()
         return self._live.line(call.sent_id, answer.status, request_id, answer.body)
+
+    def too_long(self, call: Call, ticket: Ticket) -> None:
+        """Fail a row whose answer is too long to be read; sent again, it would most likely be so again."""
+        self._lane.done(ticket, None, None)
+        message = f"The answer is longer than {LONGEST >> 20:,} MiB, which is more than Durabatch reads of one row."
+        self._keep(call, UNANSWERED, self._live.failed_line(call.sent_id, "answer_too_long", message))
 
     def too_large(self, call: Call, most: int) -> None:
         """Fail a row that needs more than the provider allows a minute: it could never be sent."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from pydantic import SecretStr
 
-from durabatch.activities.direct.answer import Answer, NoAnswer
+from durabatch.activities.direct.answer import Answer, NoAnswer, TooLong
 from durabatch.activities.direct.calls import Calls
 from durabatch.activities.direct.connection import Head
 from durabatch.activities.providers import ProviderSettings
@@ -284,3 +284,21 @@ async def test_a_proxy_s_password_goes_to_the_proxy_alone(monkeypatch: pytest.Mo
         monkeypatch.setenv("https_proxy", f"http://me:a%2Fb@{proxy}")
         await failed("https://model.example/v1")
     assert b"\r\nProxy-Authorization: Basic bWU6YS9i\r\n" in heard[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 3000000000\r\n\r\nonly the beginning of it",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n7\r\nmore of\r\n9\r\n it comes\r\n0\r\n\r\n",
+    ],
+)
+async def test_an_answer_that_is_too_long_is_not_read_to_its_end(answer: bytes) -> None:
+    async with listening(saying(answer, [])) as where:
+        settings = ProviderSettings(name="p", kind="openai", base_url=f"http://{where}/v1", api_key=SecretStr("k"))
+        calls = Calls(settings, {}, longest=10)
+        try:
+            with pytest.raises(TooLong):
+                await calls.post(f"http://{where}/v1{PATH}", {}, BODY)
+        finally:
+            await calls.close()

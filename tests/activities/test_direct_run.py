@@ -350,3 +350,23 @@ async def test_a_request_id_that_is_no_text_costs_nothing(desk: Desk) -> None:
         async with asyncio.timeout(60):
             assert await desk.run_rows() == Ran(rows=2, kept=2)
         assert await desk.collect() == Collected(lines=2, succeeded=2)
+
+
+async def test_an_answer_that_would_take_all_memory_is_its_row_s_failure_and_no_other_s(desk: Desk) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line.split(b":")[1]) for line in head.splitlines() if line.startswith(b"content-length"))
+        long = b"endless" in await reader.readexactly(length)
+        body = good("x")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (10**12 if long else len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        await desk.reopen(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        await desk.plan(chat("a", "endless"), chat("b", "b"))
+        assert await desk.run_rows() == Ran(rows=2, kept=2)
+        assert await desk.collect() == Collected(lines=2, succeeded=1)
+    failure = outcomes(desk)["a"].failure
+    assert failure is not None
+    assert (failure.type, failure.code) == (ErrorClass.OTHER, "answer_too_long")

@@ -80,7 +80,7 @@ _TYPES = {
     529: "overloaded_error",
 }
 #: The same of a row that nobody answered, by its code.
-_CODES = {"timeout": "timeout_error", "connection_error": "api_error"}
+_CODES = {"timeout": "timeout_error", "connection_error": "api_error", "answer_too_long": "answer_too_long"}
 
 
 class AnthropicLive:

@@ -68,7 +68,7 @@ _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 
 #: The type of the error of a row that nobody answered, by its code: its class follows from it (`errors`).
-_TYPES = {"timeout": "timeout_error", "connection_error": "api_error"}
+_TYPES = {"timeout": "timeout_error", "connection_error": "api_error", "answer_too_long": "answer_too_long"}
 _OTHERWISE = "invalid_request_error"
 
 
