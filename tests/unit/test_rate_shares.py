@@ -74,6 +74,17 @@ def test_a_worker_that_is_alone_has_everything_at_once() -> None:
     assert (lease.ttl, lease.workers, lease.most_tokens) == (30, 1, 60_000)
 
 
+def test_a_worker_that_has_just_begun_asks_soon_again_and_later_six_times_a_minute() -> None:
+    shares, lease, now = RateShares(), None, NOW
+    renewals = []
+    for _ in range(1100):
+        lease = shares.lease(ask("a", lease or 0), now)
+        renewals.append(lease.renew_in)
+        now += lease.renew_in
+    assert renewals[:5] == [1, 2, 4, 8, 10]
+    assert renewals[-1] == 10
+
+
 def test_what_a_worker_loses_is_given_to_another_once_it_says_that_it_obeys() -> None:
     shares = RateShares()
     first = shares.lease(ask("a"), NOW)
