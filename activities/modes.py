@@ -12,7 +12,7 @@ def choose_mode(spec: BatchSpec, provider: Provider, settings: ProviderSettings)
     Raises:
         InvalidSpec: the provider does not have the mode.
     """
-    mode = spec.mode or settings.mode or (Mode.DIRECT if provider.batch_api is None else Mode.BATCH)
+    mode = spec.mode or default_mode(provider, settings)
     if mode is Mode.DIRECT and provider.live is None:
         raise InvalidSpec(
             f"Provider {spec.provider} has no direct mode: its kind {settings.kind} answers batches only. Leave mode "
@@ -24,6 +24,11 @@ def choose_mode(spec: BatchSpec, provider: Provider, settings: ProviderSettings)
             'mode out, or say mode = "direct".'
         )
     return mode
+
+
+def default_mode(provider: Provider, settings: ProviderSettings) -> Mode:
+    """Return the mode of batches whose spec names none."""
+    return settings.mode or (Mode.DIRECT if provider.batch_api is None else Mode.BATCH)
 
 
 def check_on_expired(spec: BatchSpec, provider: Provider, mode: Mode) -> None:

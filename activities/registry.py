@@ -12,6 +12,7 @@ from .follow import Follow
 from .gateway.intake import GatewayIntake
 from .gateway.join import GatewayJoin
 from .gateway.publish import GatewayPublish
+from .gateway.turns import GatewayTurns
 from .ledger import LedgerSteps
 from .plan import Plan
 from .resources import Resources
@@ -23,6 +24,7 @@ def all_activities(resources: Resources) -> list[Callable[..., Any]]:
     """Return every step, ready to be registered with a worker."""
     plan, submit, follow = Plan(resources), Submit(resources), Follow(resources)
     settle, apply, ledger = Settle(resources), Apply(resources), LedgerSteps(resources)
+    turns = GatewayTurns(resources)
     return [
         plan.plan,
         plan.recall,
@@ -43,5 +45,7 @@ def all_activities(resources: Resources) -> list[Callable[..., Any]]:
         ledger.census,
         GatewayIntake(resources).intake,
         GatewayJoin(resources).join,
+        turns.turn,
+        turns.leave,
         GatewayPublish(resources).publish,
     ]

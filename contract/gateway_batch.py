@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 
 from ._base import LenientModel, Word
+from .gateway_limits import TenantLimits
 from .result import BatchResult
 from .status import BatchStatus
 from .steps import Step
@@ -170,6 +171,8 @@ class GatewayBatch(LenientModel):
     models: tuple[str, ...] = ()  #: Patterns of the models that the caller's key may use; none for all.
     retry_of: str | None = None  #: The batch that it is a retry of.
     left_by: str | None = None  #: Whose rows it takes: those that this one, or its retry before, has left over.
+    limits: TenantLimits = TenantLimits()  #: Of the caller's key.
+    idempotency: str | None = None  #: Digest of the key that it was created with, as in the path of what notes it.
     created_at: int  #: Seconds since 1970.
 
     def beginning(self) -> BatchObject:

@@ -9,6 +9,8 @@
         index/<4>/<2>/<time>-<id>           the same for batches: the create request, and at the end the final object
         idem/<sha256 of the key>            which batch an idempotency key made
         retries/<batch id>/<number>         the create request of each retry of a batch, from 00001 on
+        spent/<day>/<number>                what the day's batches may cost, entry by entry: the newest has the sum
+        spent-by/<batch id>[-end]           on which day, and since which entry, a batch's entry is to be looked for
     ~gateway/~due/<day>/<tenant>/<file id>  an empty object: on this day the file may have to go
 
 An id holds the millisecond in which it was made, so its path in an index follows from it and needs no look-up. The
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from datetime import date, datetime
 from enum import StrEnum
 
@@ -30,6 +33,8 @@ GATEWAY = "~gateway"
 #: Digits of an id: milliseconds since 1970 reach beyond the year 2500.
 _TIME, _RANDOM = 11, 13
 _LAST = 16**_TIME - 1
+#: Entries of what a day's batches may cost, and the digits of their numbers.
+_MOST_ENTRIES, _ENTRY_DIGITS = 10**8 - 1, 8
 _ID = re.compile(r"(file-|batch_)([0-9a-f]{11})([0-9a-f]{13})")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _ENTRY = re.compile(r"[0-9a-f]{11}-((?:file-|batch_)[0-9a-f]{24})")
@@ -89,12 +94,22 @@ def tenant_folder(tenant: str) -> str:
     return f"{GATEWAY}/{tenant}"
 
 
+def files_folder(tenant: str) -> str:
+    """Return the folder of all files of a tenant."""
+    return f"{GATEWAY}/{tenant}/files"
+
+
 def file_folder(tenant: str, file_id: str) -> str:
     return f"{GATEWAY}/{tenant}/files/{file_id}"
 
 
 def content_path(tenant: str, file_id: str) -> str:
     return f"{file_folder(tenant, file_id)}/content"
+
+
+def is_content(path: str) -> bool:
+    """Return whether a path below a tenant's files is that of a file's bytes."""
+    return path.endswith("/content")
 
 
 def meta_path(tenant: str, file_id: str) -> str:
@@ -119,7 +134,45 @@ def parse_index_path(path: str) -> str | None:
 
 
 def idempotency_path(tenant: str, key: str) -> str:
-    return f"{GATEWAY}/{tenant}/idem/{hashlib.sha256(key.encode()).hexdigest()}"
+    return idempotency_path_of(tenant, key_digest(key))
+
+
+def idempotency_path_of(tenant: str, digest: str) -> str:
+    """Return the same by the key's digest."""
+    return f"{GATEWAY}/{tenant}/idem/{digest}"
+
+
+def key_digest(key: str) -> str:
+    """Return what the path of an idempotency key ends with."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def spent_folder(tenant: str, day: date | None = None) -> str:
+    """Return the folder of what a day's batches may cost; of all days if none is given."""
+    return f"{GATEWAY}/{tenant}/spent" + (f"/{day.isoformat()}" if day else "")
+
+
+def spent_path(tenant: str, day: date, number: int) -> str:
+    """Return the path of an entry, numbered from 1. The newest comes first in the order of names."""
+    return f"{spent_folder(tenant, day)}/{_MOST_ENTRIES - number:0{_ENTRY_DIGITS}d}"
+
+
+def parse_spent_path(path: str) -> int | None:
+    """Return the number of the entry that a path names; None for any other path."""
+    last = path.rpartition("/")[2]
+    return _MOST_ENTRIES - int(last) if len(last) == _ENTRY_DIGITS and last.isdecimal() else None
+
+
+def spent_day(path: str) -> date | None:
+    """Return the day of an entry's path; None for any other path."""
+    with suppress(ValueError, IndexError):
+        return date.fromisoformat(path.split("/")[3])
+    return None
+
+
+def spender_path(tenant: str, key: str) -> str:
+    """Return the path of what says where an entry is looked for; its key names a batch, or its end."""
+    return f"{GATEWAY}/{tenant}/spent-by/{key}"
 
 
 def retries_folder(tenant: str, batch_id: str) -> str:

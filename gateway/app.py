@@ -41,7 +41,7 @@ def create_app(context: Context, pace: Pace | None = None) -> Starlette:
         routes=routes(),
         middleware=[
             Middleware(Observed, metrics=context.metrics),
-            Middleware(Authentication, tenants=Tenants(context.settings.gateway.keys)),
+            Middleware(Authentication, tenants=Tenants(context.settings.gateway)),
             Middleware(Paced, pace=pace or Pace()),
         ],
         exception_handlers={HTTPException: on_http_exception, ApiError: on_error, DurabatchError: on_error},

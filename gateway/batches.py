@@ -25,7 +25,7 @@ from ..contract.gateway_batch import (
     LineError,
     workflow_id,
 )
-from ..contract.gateway_layout import Listed, idempotency_path, index_path, make_id
+from ..contract.gateway_layout import Listed, idempotency_path, index_path, key_digest, make_id
 from . import index
 from .body import read_json
 from .context import Context, context_of, tenant_of
@@ -71,6 +71,7 @@ async def create(request: Request) -> Response:
     batch = ordered(body, new_id, context, tenant)
     if key is not None:
         batch = ordered(body, await id_for(context, batch, key), context, tenant)
+        batch = batch.model_copy(update={"idempotency": key_digest(key)})
     return await placed(context, batch, retried=key is not None)
 
 

@@ -83,8 +83,7 @@ async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
         ApiError: 413 where it has more, or says that it will; 408 where it comes too slowly.
         ClientDisconnect: the client is gone.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > most:
+    if announced(request) > most:
         raise too_large(most)
     received = 0
     async for piece in request.stream():
@@ -93,6 +92,12 @@ async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
             raise too_large(most)
         if piece:
             yield piece
+
+
+def announced(request: Request) -> int:
+    """Return how many bytes a request says that its body has; 0 if it does not say."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
 
 
 def too_large(most: int) -> ApiError:

@@ -9,6 +9,7 @@ from ..clients.client import BatchClient
 from ..workers.settings import Settings
 from .inbox import inboxes
 from .metrics import Metrics
+from .stored import Stored
 from .tenants import Tenant
 from .uploads import Uploads
 
@@ -25,6 +26,7 @@ class Context:
         self.client = client
         self.provider = provider
         self.uploads = Uploads(settings.gateway.uploads)
+        self.stored = Stored(client.store)
         self.metrics = Metrics()
         self.inboxes = inboxes(settings.providers)
 

@@ -17,7 +17,7 @@ from ..contract import ObjectNotFound
 from ..contract.gateway import FileRecord
 from ..contract.gateway_layout import Listed, content_path, make_id
 from . import index
-from .body import pieces
+from .body import announced, pieces
 from .context import context_of, tenant_of
 from .described import Described, Param
 from .download import download
@@ -60,15 +60,20 @@ def routes() -> list[BaseRoute]:
 )
 async def create(request: Request) -> Response:
     """Take an upload: its bytes go straight into the store, and it is a file when all of them are there."""
-    context, tenant = context_of(request), tenant_of(request).name
-    most = context.settings.gateway.max_file_bytes
+    context, caller = context_of(request), tenant_of(request)
+    tenant, most = caller.name, caller.max_file_bytes
     now = datetime.now(UTC)
     file_id = make_id(Listed.FILES, now, secrets.token_hex(8))
-    async with context.uploads.slot(), shelf.brought(context.store, tenant, file_id):
+    async with (
+        context.uploads.slot(),
+        context.stored.room(caller, announced(request)) as room,
+        shelf.brought(context.store, tenant, file_id),
+    ):
         async with Incoming(context.store, content_path(tenant, file_id)) as incoming:
             form = await read_form(request, pieces(request, most + _AROUND), incoming.write)
             if incoming.size > most:
                 raise ApiError(413, f"The file is too large: {most:,} bytes at most.", code="file_too_large")
+            room.take(incoming.size)
             record = _described(file_id, now, incoming.size, form.filename, form.fields)
             if record.purpose == "batch" and (problem := await incoming.problem()):
                 raise ApiError(400, problem, code="invalid_file_format")
@@ -183,7 +188,9 @@ async def content(request: Request) -> Response:
 async def delete(request: Request) -> Response:
     """Remove a file. A batch of its rows that has passed its validation keeps them, and one that has not fails."""
     record = await _file(request)
-    await shelf.remove(context_of(request).store, tenant_of(request).name, record.id)
+    context, tenant = context_of(request), tenant_of(request).name
+    await shelf.remove(context.store, tenant, record.id)
+    context.stored.forget(tenant)
     return JSONResponse({"id": record.id, "object": "file", "deleted": True})
 
 

@@ -59,6 +59,7 @@ def ordered(body: dict[str, Any], batch_id: str, context: Context, tenant: Tenan
         output_expires_seconds=None if expires_after is None else lifetime(expires_after, "output_expires_after"),
         provider=_provider(body.get("provider"), context),
         models=tenant.models,
+        limits=tenant.limits,
         created_at=made_at_ms(batch_id) // 1000,
     )
 
@@ -86,7 +87,8 @@ def idempotency_key(request: Request, body: dict[str, Any]) -> str | None:
 
 def fingerprint(batch: GatewayBatch) -> str:
     """Return a digest of what two creates with one idempotency key must agree on."""
-    asked = batch.model_dump(mode="json", exclude={"tenant", "id", "created_at", "models", "left_by"})
+    own = {"tenant", "id", "created_at", "models", "left_by", "limits", "idempotency"}
+    asked = batch.model_dump(mode="json", exclude=own)
     if batch.retry_of is None:
         del asked["retry_of"]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from decimal import Decimal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..contract.gateway_layout import is_tenant
+from ..contract.gateway_limits import MAX_TURNS, TenantLimits
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -16,7 +18,22 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class GatewayKey(_Section):
+class _Limits(_Section):
+    """What a tenant may use: of a key, or of `[gateway]` for the keys that say nothing."""
+
+    max_rows: Annotated[int | None, Field(ge=1, description="Rows of a batch.")] = None
+    max_batches: Annotated[
+        int | None, Field(ge=1, le=MAX_TURNS, description="Batches of the tenant under way at a time; the others wait.")
+    ] = None
+    max_stored_bytes: Annotated[
+        int | None, Field(ge=1, description="Bytes of the tenant's files, beyond which no upload is taken.")
+    ] = None
+    max_cost_usd_per_day: Annotated[
+        Decimal | None, Field(gt=0, description="What the tenant's batches may cost a day (UTC); others are refused.")
+    ] = None
+
+
+class GatewayKey(_Limits):
     """`[[gateway.keys]]`: a key, and what its owner may do."""
 
     tenant: Annotated[str, Field(description="Who it belongs to: small letters, digits, _ and -, 40 at most.")]
@@ -26,6 +43,8 @@ class GatewayKey(_Section):
     models: Annotated[
         tuple[str, ...], Field(description='Models that it may use, such as "gpt-*"; all if there are none.')
     ] = ()
+
+    max_file_bytes: Annotated[int | None, Field(ge=1, description="The largest file that may be uploaded.")] = None
 
     @field_validator("tenant")
     @classmethod
@@ -49,12 +68,15 @@ class GatewayRoute(_Section):
     provider: Annotated[str, Field(min_length=1, description="The name of a provider in this file.")]
 
 
-class GatewaySettings(_Section):
-    """`[gateway]`: what the HTTP door takes, and from whom."""
+class GatewaySettings(_Limits):
+    """`[gateway]`: what the HTTP door takes, and from whom. Its limits hold for keys that have none of their own."""
 
     keys: Annotated[tuple[GatewayKey, ...], Field(description="Who may use it; without keys, loopback only.")] = ()
     routes: Annotated[tuple[GatewayRoute, ...], Field(description="Which provider runs which models.")] = ()
     max_file_bytes: Annotated[int, Field(ge=1, description="The largest file that may be uploaded.")] = 512 * 1024**2
+    max_batches_in_all: Annotated[
+        int | None, Field(ge=1, le=MAX_TURNS, description="Batches of all tenants under way at a time.")
+    ] = None
     uploads: Annotated[int, Field(ge=1, le=1000, description="Uploads at a time in a process; more get 429.")] = 8
     completion_windows: Annotated[
         tuple[str, ...], Field(min_length=1, description='Values of completion_window, such as "24h", "1h", "7d".')
@@ -65,4 +87,35 @@ class GatewaySettings(_Section):
     def _different(cls, value: tuple[GatewayKey, ...]) -> tuple[GatewayKey, ...]:
         if len({key.sha256 for key in value}) < len(value):
             raise ValueError("must be different keys: the same sha256 is there twice")
+        limits: dict[str, tuple[object, ...]] = {}
+        for key in value:
+            of_all = (key.max_batches, key.max_stored_bytes, key.max_cost_usd_per_day)
+            if limits.setdefault(key.tenant, of_all) != of_all:
+                raise ValueError(
+                    f"must agree for each tenant on max_batches, max_stored_bytes and max_cost_usd_per_day; those of "
+                    f"{key.tenant} differ"
+                )
         return value
+
+    def limits(self, key: GatewayKey | None) -> TenantLimits:
+        """Return what holds for the batches of a key's tenant; of whom needs none, if there are no keys."""
+        cost = self._of(key, "max_cost_usd_per_day")
+        return TenantLimits(
+            max_rows=self._of(key, "max_rows"),
+            max_batches=self._of(key, "max_batches"),
+            max_batches_in_all=self.max_batches_in_all,
+            max_cost_usd_per_day=None if cost is None else f"{cost:f}",
+        )
+
+    def file_bytes(self, key: GatewayKey | None) -> int:
+        """Return the largest file that may be uploaded with a key."""
+        return (key.max_file_bytes if key else None) or self.max_file_bytes
+
+    def stored_bytes(self, key: GatewayKey | None) -> int | None:
+        """Return what the files of a key's tenant may have together; None for no limit."""
+        found: int | None = self._of(key, "max_stored_bytes")
+        return found
+
+    def _of(self, key: GatewayKey | None, name: str) -> Any:
+        found = getattr(key, name) if key else None
+        return getattr(self, name) if found is None else found

@@ -5,6 +5,15 @@ from .gateway_batch import GatewayBatchWorkflow
 from .ledger import LedgerWorkflow
 from .rate_ledger import RatesWorkflow
 from .shard_workflow import ShardWorkflow
+from .turns import TurnsWorkflow
 from .versioned import WORKFLOWS
 
-__all__ = ["WORKFLOWS", "BatchWorkflow", "GatewayBatchWorkflow", "LedgerWorkflow", "RatesWorkflow", "ShardWorkflow"]
+__all__ = [
+    "WORKFLOWS",
+    "BatchWorkflow",
+    "GatewayBatchWorkflow",
+    "LedgerWorkflow",
+    "RatesWorkflow",
+    "ShardWorkflow",
+    "TurnsWorkflow",
+]

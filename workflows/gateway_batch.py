@@ -29,6 +29,7 @@ from .decisions import waits_out
 from .failures import StepFailed, Stopped
 from .gateway_object import cancelling, concluded, finalizing, in_progress, refused, stopped, unwritten
 from .gateway_state import GatewayStart, GatewayState
+from .gateway_turn import Turn
 from .inner_batch import InnerBatch
 from .state import SteeringState
 from .steered import SteeredWorkflow
@@ -53,6 +54,7 @@ class GatewayBatchWorkflow(SteeredWorkflow):
         self._over = False
         super().__init__(self._state.steering)
         self._rows = InnerBatch(self._batch, self._state, self._steering)
+        self._turn = Turn(self._batch, self._state.turn, self._steering, self._rows.known)
 
     @workflow.query(description="The batch as OpenAI shows it; how many rows are done, the batch that runs them says")
     def batch(self) -> BatchObject:
@@ -73,12 +75,12 @@ class GatewayBatchWorkflow(SteeredWorkflow):
         final = await self._take_in()
         if final is None:
             if state.ended is None:
-                assert state.intake is not None  # without one there is a final object
-                state.ended = (
-                    Ended(result=state.intake.result) if state.intake.result else await self._rows.run(state.intake)
-                )
-            self._show(finalizing(state.object, workflow.now()))
-            final = concluded(state.object, state.ended, workflow.now())
+                state.ended = await self._run_rows()
+            if state.ended is None:
+                final = stopped(state.object, canceled=self._steering.cancel is not None, now=workflow.now())
+            else:
+                self._show(finalizing(state.object, workflow.now()))
+                final = concluded(state.object, state.ended, workflow.now())
         if state.intake is None or state.intake.final is None:  # else there is nothing to write any more
             final = await self._publish(final)
         self._over = True
@@ -121,6 +123,22 @@ class GatewayBatchWorkflow(SteeredWorkflow):
         # An earlier run of this workflow has checked it all. What it bought is the tenant's, whatever comes now.
         self._steering.mark_paid()
         return await self._steering.call(INTAKE, request, summary=summary, timeout=LONG)
+
+    async def _run_rows(self) -> Ended | None:
+        """Have the rows run once it is the batch's turn; return how that ended, None if a stop came first."""
+        intake = self._state.intake
+        assert intake is not None  # without one there is a final object
+        if intake.result is not None:
+            return Ended(result=intake.result)
+        ended: Ended | None = None
+        try:
+            await self._turn.take()
+            ended = await self._rows.run(intake)
+        except Stopped:
+            pass
+        # Not in a `finally`: a run that goes on as a new one keeps its turn.
+        await self._turn.give_back()
+        return ended
 
     async def _publish(self, final: BatchObject) -> BatchObject:
         """Have the files written, and the index say how the batch has ended.

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from pydantic import Field
+
 from ..contract.gateway_batch import BatchObject, Ended, GatewayBatch, Intake
 from .attempt_state import CarriedModel
 from .state import SteeringState
+
+
+class TurnState(CarriedModel):
+    """A batch's turns. `Turn` owns it."""
+
+    asked_at: datetime | None = None  #: When it asked for the first of them.
+    taken: tuple[str, ...] = ()  #: The names of the ledgers whose turn it has.
 
 
 class GatewayState(CarriedModel):
@@ -15,6 +26,7 @@ class GatewayState(CarriedModel):
     intake: Intake | None = None  #: What is known of its input, once that was read.
     begun: bool = False  #: Whether the batch that carries it out was started.
     ended: Ended | None = None  #: How that batch ended.
+    turn: TurnState = Field(default_factory=TurnState)
 
 
 class GatewayStart(CarriedModel):

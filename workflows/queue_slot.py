@@ -16,7 +16,7 @@ RENEW = timedelta(minutes=5)
 RENEW_LONGEST = timedelta(hours=1)
 #: How long an attempt keeps trying to report room that it holds or gives back; once the workflow has ended, the ledger
 #: finds out by itself.
-_LEDGER_PATIENCE = timedelta(minutes=30)
+LEDGER_PATIENCE = timedelta(minutes=30)
 
 
 class QueueSlot:
@@ -74,7 +74,7 @@ class QueueSlot:
                 RELEASE,
                 request,
                 summary="give the room in the queue back",
-                give_up_at=workflow.now() + _LEDGER_PATIENCE,
+                give_up_at=workflow.now() + LEDGER_PATIENCE,
             )
         except StepFailed as error:
             self._steering.report(error.message)
@@ -104,7 +104,7 @@ class QueueSlot:
             summary="ask for room in the account's queue",
             submitted=held,
             stops=not held,
-            give_up_at=workflow.now() + _LEDGER_PATIENCE if held else None,
+            give_up_at=workflow.now() + LEDGER_PATIENCE if held else None,
         )
         self._state.ledger = reserved.ledger
         return reserved

@@ -8,117 +8,62 @@ for ever.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from pydantic import ValidationError
 from temporalio import workflow
 from temporalio.common import VersioningBehavior
 
-from ..contract import BATCH_WORKFLOW, BatchResult
-from ..contract.gateway_batch import GATEWAY_WORKFLOW, BatchObject
-from ..contract.ledger import LEDGER_WORKFLOW, LedgerStart, Reservation
+from ..contract import BATCH_WORKFLOW
+from ..contract.gateway_batch import GATEWAY_WORKFLOW
+from ..contract.gateway_limits import TURNS_WORKFLOW
+from ..contract.ledger import LEDGER_WORKFLOW
 from ..contract.names import SHARD_WORKFLOW
-from ..contract.rates import RATES_WORKFLOW, RatesCarried, RatesStart
+from ..contract.rates import RATES_WORKFLOW
 from .batch import BatchWorkflow
 from .gateway_batch import GatewayBatchWorkflow
-from .gateway_state import GatewayStart
 from .ledger import LedgerWorkflow
 from .rate_ledger import RatesWorkflow
-from .shard_workflow import ShardRequest, ShardWorkflow
-from .state import ShardOutcome
+from .shard_workflow import ShardWorkflow
+from .turns import TurnsWorkflow
 
 
-# Temporal wants `init` and `run` in the class itself.
-@workflow.defn(name=BATCH_WORKFLOW, versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
-class VersionedBatchWorkflow(BatchWorkflow):
-    """BatchWorkflow."""
+def _versioned(base: type, workflow_type: str, *failures: type[BaseException]) -> type:
+    """Return a workflow with a versioning behaviour.
 
-    @workflow.init
-    def __init__(self, spec: Any = None, carried: Any = None) -> None:
-        super().__init__(spec, carried)
-
-    @workflow.run
-    async def run(self, spec: Any = None, carried: Any = None) -> BatchResult:
-        return await super().run(spec, carried)
-
-
-@workflow.defn(
-    name=SHARD_WORKFLOW,
-    failure_exception_types=[ValidationError],
-    versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
-)
-class VersionedShardWorkflow(ShardWorkflow):
-    """ShardWorkflow."""
-
-    @workflow.init
-    def __init__(self, request: ShardRequest) -> None:
-        super().__init__(request)
-
-    @workflow.run
-    async def run(self, request: ShardRequest) -> ShardOutcome:
-        return await super().run(request)
+    Args:
+        base: the workflow without one.
+        failures: exceptions that fail it, as `base` declares them.
+    """
+    name = f"Versioned{base.__name__}"
+    body = {one: _own(base.__dict__[one], name) for one in ("__init__", "run")}
+    made = type(name, (base,), {"__module__": __name__, "__doc__": base.__doc__, **body})
+    declare: Callable[[type], type] = workflow.defn(
+        name=workflow_type,
+        failure_exception_types=failures,
+        versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
+    )
+    return declare(made)
 
 
-@workflow.defn(
-    name=LEDGER_WORKFLOW,
-    failure_exception_types=[ValidationError],
-    versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
-)
-class VersionedLedgerWorkflow(LedgerWorkflow):
-    """LedgerWorkflow."""
-
-    @workflow.init
-    def __init__(
-        self,
-        start: LedgerStart | None = None,
-        holding: list[Reservation] | None = None,
-        waiting: list[Reservation] | None = None,
-    ) -> None:
-        super().__init__(start, holding, waiting)
-
-    @workflow.run
-    async def run(
-        self,
-        start: LedgerStart | None = None,
-        holding: list[Reservation] | None = None,
-        waiting: list[Reservation] | None = None,
-    ) -> None:
-        await super().run(start, holding, waiting)
+def _own(method: Any, owner: str) -> Any:
+    """Return a method as one of another class's own: Temporal wants `init` and `run` in the class itself."""
+    own = FunctionType(method.__code__, method.__globals__, method.__name__, method.__defaults__, method.__closure__)
+    own.__dict__.update(method.__dict__)  # what its decorators noted
+    own.__annotations__ = method.__annotations__
+    own.__module__, own.__qualname__ = __name__, f"{owner}.{method.__name__}"
+    return own
 
 
-@workflow.defn(
-    name=RATES_WORKFLOW,
-    failure_exception_types=[ValidationError],
-    versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
-)
-class VersionedRatesWorkflow(RatesWorkflow):
-    """RatesWorkflow."""
-
-    @workflow.init
-    def __init__(self, start: RatesStart | None = None, carried: RatesCarried | None = None) -> None:
-        super().__init__(start, carried)
-
-    @workflow.run
-    async def run(self, start: RatesStart | None = None, carried: RatesCarried | None = None) -> None:
-        await super().run(start, carried)
-
-
-@workflow.defn(
-    name=GATEWAY_WORKFLOW,
-    failure_exception_types=[ValidationError],
-    versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
-)
-class VersionedGatewayBatchWorkflow(GatewayBatchWorkflow):
-    """GatewayBatchWorkflow."""
-
-    @workflow.init
-    def __init__(self, start: GatewayStart) -> None:
-        super().__init__(start)
-
-    @workflow.run
-    async def run(self, start: GatewayStart) -> BatchObject:
-        return await super().run(start)
-
+# Each by its name, by which Temporal's sandbox imports it.
+VersionedBatchWorkflow = _versioned(BatchWorkflow, BATCH_WORKFLOW)
+VersionedShardWorkflow = _versioned(ShardWorkflow, SHARD_WORKFLOW, ValidationError)
+VersionedLedgerWorkflow = _versioned(LedgerWorkflow, LEDGER_WORKFLOW, ValidationError)
+VersionedRatesWorkflow = _versioned(RatesWorkflow, RATES_WORKFLOW, ValidationError)
+VersionedGatewayBatchWorkflow = _versioned(GatewayBatchWorkflow, GATEWAY_WORKFLOW, ValidationError)
+VersionedTurnsWorkflow = _versioned(TurnsWorkflow, TURNS_WORKFLOW, ValidationError)
 
 #: What a worker runs; and, by it, what one with Worker Versioning runs instead.
 WORKFLOWS: dict[type, type] = {
@@ -127,4 +72,5 @@ WORKFLOWS: dict[type, type] = {
     LedgerWorkflow: VersionedLedgerWorkflow,
     RatesWorkflow: VersionedRatesWorkflow,
     GatewayBatchWorkflow: VersionedGatewayBatchWorkflow,
+    TurnsWorkflow: VersionedTurnsWorkflow,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 
 from pydantic import ValidationError
@@ -21,12 +22,16 @@ from ...contract.gateway_layout import content_path, index_path
 from ...contract.layout import brought_folder, result_path, short_digest
 from ..lease import Lease
 from ..left_rows import LeftRows
+from ..modes import default_mode
+from ..prices import dollars, picodollars
 from ..resources import Resources
 from ..step import in_thread, step
 from ..store import Store, identify
+from .checks import shown
 from .files import find
 from .reading import Reading, read
 from .routing import Router
+from .spending import reserve
 
 #: The kinds of providers whose answers are not in OpenAI's shape.
 _TRANSLATED = frozenset({"anthropic"})
@@ -83,10 +88,16 @@ class GatewayIntake:
             return _refused(wrong)
         router = Router(self._resources.routes, batch.provider, batch.models)
         async with self._resources.row_work:
-            found = await in_thread(lease, partial(read, store, path, batch.endpoint, router, lease))
+            counted = batch.limits.max_cost_usd_per_day is not None
+            found = await in_thread(
+                lease,
+                partial(read, store, path, batch.endpoint, router, lease, batch.limits.max_rows, count=counted),
+            )
         if found.errors or found.provider is None:
             return Intake(errors=tuple(found.errors), total_errors=found.total_errors, rows=found.rows)
         if (wrong := self._unable(found, found.provider, batch.endpoint)) is not None:
+            return _refused(wrong)
+        if (wrong := await self._over_budget(found, found.provider, batch)) is not None:
             return _refused(wrong)
         # A copy, which is no more than a second name where storage can: the file may be deleted, or expire, while rows
         # of it are still to be sent.
@@ -132,6 +143,32 @@ class GatewayIntake:
             )
             return LineError(code="mismatched_model", message=message, param="body.model", line=found.other_model)
         return None
+
+    async def _over_budget(self, found: Reading, provider: str, batch: GatewayBatch) -> LineError | None:
+        """Count what a batch may cost, where its tenant has a limit; return why it is not run if that is too much."""
+        limit = batch.limits.max_cost_usd_per_day
+        if limit is None or found.tokens is None:
+            return None
+        prices = self._resources.prices(provider)
+        listed = found.tokens.cost(prices)
+        if isinstance(listed, str):
+            message = (
+                f"The price of the model '{shown(listed)}' is not known, so max_cost_usd_per_day cannot be kept: name "
+                "a model whose price is known."
+            )
+            return LineError(code="price_unknown", message=message, param="body.model")
+        mode = default_mode(self._resources.provider(provider), self._resources.settings(provider))
+        cost = prices.paid(listed, mode)
+        most = picodollars(limit)
+        spent = await reserve(self._resources.store, batch.tenant, batch.id, cost, most, datetime.now(UTC))
+        if spent is None:
+            return None
+        message = (
+            f"Billing hard limit has been reached: the batch may cost up to {dollars(cost)} USD, and "
+            f"{dollars(max(0, most - spent))} USD are left of the {limit} USD that your batches may cost a day. Days "
+            "begin at 00:00 UTC."
+        )
+        return LineError(code="billing_hard_limit_reached", message=message)
 
 
 def _kept_path(batch: GatewayBatch) -> str:

@@ -9,17 +9,19 @@ from typing import NamedTuple
 
 from ...contract import AccountingError, BatchResult, StoreError
 from ...contract.gateway import FileRecord
-from ...contract.gateway_batch import OUTPUT_FAILED, PUBLISH, BatchEntry, Published, PublishRequest
+from ...contract.gateway_batch import OUTPUT_FAILED, PUBLISH, BatchEntry, GatewayBatch, Published, PublishRequest
 from ...contract.gateway_layout import Listed, content_path, index_path, make_id
 from ..lease import Lease
 from ..lines import split_lines
 from ..manifest import stream_results
+from ..prices import picodollars
 from ..resources import Resources
 from ..step import in_thread, step
 from ..store import Store, Writer
 from .files import register
 from .intake import read_entry
 from .output import Lines
+from .spending import settle
 
 _PURPOSE = "batch_output"
 
@@ -70,12 +72,20 @@ class GatewayPublish:
                 }
             )
         await lease.hold()  # a workflow that was reset may be at work on it
-        errors = shown.errors.data if shown.errors else ()
         # One whose results cannot be written is published once they can.
-        published = all(error.code != OUTPUT_FAILED for error in errors)
+        published = all(error.code != OUTPUT_FAILED for error in (shown.errors.data if shown.errors else ()))
+        if published and batch.limits.max_cost_usd_per_day is not None:
+            await _settle(store, batch, request.result)
         entry = BatchEntry(request=batch, intake=before.intake, final=shown, published=published)
         await store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
         return Published(object=shown)
+
+
+async def _settle(store: Store, batch: GatewayBatch, result: BatchResult | None) -> None:
+    """Count what a batch has cost; where that is not known, what it might have cost stays counted."""
+    cost = "0" if result is None or result.results is None else result.cost_usd
+    if cost is not None:
+        await settle(store, batch.tenant, batch.id, picodollars(cost))
 
 
 def _files(request: PublishRequest, result: BatchResult) -> tuple[_File, _File]:

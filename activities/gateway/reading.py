@@ -11,6 +11,7 @@ from ..rows import Line, lines
 from ..store import Store
 from .checks import Checked, LineRefused, check_line, shown
 from .routing import Router
+from .tokens import Tokens
 
 #: Bytes of a line. Three times the largest request that OpenAI takes, so that no line takes all of a worker's memory.
 MAX_LINE = 64 * 1024**2
@@ -37,6 +38,15 @@ class Reading:
     provider_line: int = 0
     model: str | None = None  #: Of the first row.
     other_model: int | None = None  #: The first line that names another one.
+    tokens: Tokens | None = None  #: What the rows may take, where that is asked for.
+
+    too_long: bool = False  #: It has more rows than it may have.
+
+    def cut(self, most: int) -> None:
+        """Note that there are more rows than there may be, which counts more than whatever else is wrong."""
+        message = f"The batch has more than {most:,} requests, which is the maximum."
+        self.too_long, self.errors, self.total_errors = True, [], 0
+        self.add(LineError(code="too_many_tasks", message=message), None)
 
     def add(self, error: LineError, line: int | None) -> None:
         self.total_errors += 1
@@ -44,14 +54,30 @@ class Reading:
             self.errors.append(error.model_copy(update={"line": line}))
 
 
-def read(store: Store, path: str, endpoint: str, router: Router, lease: Lease) -> Reading:
-    """Read a file; read it once more if two rows share an id, now knowing which. Blocks: call it from a thread."""
+def read(
+    store: Store,
+    path: str,
+    endpoint: str,
+    router: Router,
+    lease: Lease,
+    most: int | None = None,
+    *,
+    count: bool = False,
+) -> Reading:
+    """Read a file; read it once more if two rows share an id, now knowing which. Blocks: call it from a thread.
+
+    Args:
+        most: rows that it may have; a longer one is not read any further.
+        count: whether the tokens are counted that its rows may take.
+    """
     ids = IdHashes()
-    found = _read(store, path, endpoint, router, lease, ids, None)
+    tokens = Tokens(endpoint) if count else None
+    found = _read(store, path, endpoint, router, lease, most, ids, None, tokens)
     repeated = ids.repeated()
-    if any(repeated):
+    if any(repeated) and not found.too_long:
         del ids
-        found = _read(store, path, endpoint, router, lease, None, FirstOccurrences(repeated))
+        found = _read(store, path, endpoint, router, lease, most, None, FirstOccurrences(repeated), None)
+    found.tokens = tokens
     if not found.rows:
         found.add(_EMPTY, None)
     return found
@@ -63,8 +89,10 @@ def _read(
     endpoint: str,
     router: Router,
     lease: Lease,
+    most: int | None,
     ids: IdHashes | None,
     firsts: FirstOccurrences | None,
+    tokens: Tokens | None,
 ) -> Reading:
     found = Reading()
     for line in lines(store.stream(path), MAX_LINE):
@@ -72,6 +100,9 @@ def _read(
         if not found.rows % 1024:
             lease.check()
         found.rows += 1
+        if most is not None and found.rows > most:
+            found.cut(most)
+            break
         try:
             checked = _checked(line, endpoint)
             custom_id: str | None = checked.custom_id
@@ -85,6 +116,8 @@ def _read(
             if firsts is not None and firsts.earlier(custom_id, line) is not None:
                 found.add(_DUPLICATE, line.number)
         if checked is not None:
+            if tokens is not None:
+                tokens.add(line.data)
             _route(found, router, checked.model, line.number)
     return found
 

@@ -24,11 +24,16 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowHandle
 
+from durabatch.activities.gateway.intake import read_entry
 from durabatch.contract import Phase
 from durabatch.contract.gateway_batch import GatewayBatch, inner_id
+from durabatch.contract.gateway_layout import index_path
+from durabatch.contract.gateway_limits import TenantLimits, TurnLedger
 from durabatch.contract.ledger import ledger_id
 from durabatch.contract.rates import rates_id
+from durabatch.workflows import GatewayBatchWorkflow
 from durabatch.workflows.decisions import MAX_CHILDREN
+from durabatch.workflows.gateway_state import GatewayStart
 from support.gateway import Desk, line
 from support.house import KEY, House, asked, connect, dev_server, open_house
 
@@ -421,6 +426,45 @@ async def gateway_whose_batch_was_terminated(house: House) -> Handle:
     return handle
 
 
+async def gateway_canceled_when_it_was_started_again(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    desk, batch = await _gateway(house, [line(f"r{n}") for n in range(6)])
+    first = await desk.start(batch, house.name)
+    await _asked(house, "batches.create")
+    await first.terminate("recorded")
+    return await house.client.start_workflow(
+        GatewayBatchWorkflow.run,
+        GatewayStart(batch=batch),
+        id=house.name or "",
+        task_queue=house.task_queue,
+        start_signal="cancel",
+    )
+
+
+async def gateway_unwritten(house: House) -> Handle:
+    desk, batch = await _gateway(house, [line(f"r{n}") for n in range(3)])
+    await (await desk.start(batch, house.name)).result()
+    entry = (await read_entry(desk.store, batch)).model_copy(update={"final": None, "published": False})
+    await desk.store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
+    results = house.store / inner_id(batch.tenant, batch.id) / "results.jsonl"
+    results.write_bytes(b"".join(results.read_bytes().splitlines(keepends=True)[:2]))
+    return await desk.start(batch, house.name)
+
+
+async def gateway_waited_for_its_turn(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    limits = TenantLimits(max_batches=1, max_batches_in_all=5)
+    desk, batch = await _gateway(house, [line("r0")], limits=limits)
+    first = await desk.start(batch)
+    await _asked(house, "batches.create")
+    handle = await desk.start(desk.batch(await desk.upload([line("r0")]), limits=limits), house.name)
+    while "Waiting for its turn" not in str(await asked(lambda: handle.query("__temporal_workflow_metadata"))):
+        await asyncio.sleep(0.1)
+    await house.admin.settings(finish_after_polls=0)
+    await first.result()
+    return handle
+
+
 PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     completed,
     completed_with_failed_rows,
@@ -473,6 +517,9 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     gateway_canceled,
     gateway_that_joined_its_batch,
     gateway_whose_batch_was_terminated,
+    gateway_canceled_when_it_was_started_again,
+    gateway_unwritten,
+    gateway_waited_for_its_turn,
 ]
 #: Paths of a provider whose account may have 1,000 tokens enqueued, which two long rows are most of.
 BOUNDED = {"waited_for_its_turn", "canceled_before_its_turn"}
@@ -528,6 +575,12 @@ async def _workflows(house: House, name: str, handle: Handle) -> list[tuple[str,
         while (await asked(lambda: kept.query("rates")))["workers"]:  # until they have given their shares back
             await asyncio.sleep(0.1)
         return [(rates, "-ledger")]
+    if name == "gateway_waited_for_its_turn":
+        turns = TurnLedger(name=Desk(house).tenant, limit=1).id
+        kept = house.client.get_workflow_handle(turns)
+        while (await asked(lambda: kept.query("ledger")))["holders"]:
+            await asyncio.sleep(0.1)
+        found.append((turns, "-ledger"))
     if name in BOUNDED:
         ledger = ledger_id(house.settings.provider("sandbox").fingerprint, "gpt-4o-mini")
         kept = house.client.get_workflow_handle(ledger)

@@ -18,7 +18,14 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from temporalio.workflow import NondeterminismError
 
 from durabatch.workers.plugin import PASSED_THROUGH, WORKFLOW_MODULES
-from durabatch.workflows import BatchWorkflow, GatewayBatchWorkflow, LedgerWorkflow, RatesWorkflow, ShardWorkflow
+from durabatch.workflows import (
+    BatchWorkflow,
+    GatewayBatchWorkflow,
+    LedgerWorkflow,
+    RatesWorkflow,
+    ShardWorkflow,
+    TurnsWorkflow,
+)
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 NAMES = [path.stem for path in HISTORIES]
@@ -59,6 +66,10 @@ PATHS = {
     "gateway_canceled",
     "gateway_that_joined_its_batch",
     "gateway_whose_batch_was_terminated",
+    "gateway_canceled_when_it_was_started_again",
+    "gateway_unwritten",
+    "gateway_waited_for_its_turn",
+    "gateway_waited_for_its_turn-ledger",
     "direct_completed",
     "direct_canceled",
     "direct_deadline_and_again",
@@ -78,7 +89,7 @@ def _replayer() -> Replayer:
     shared = [name for name in PASSED_THROUGH if name != WORKFLOW_MODULES]
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*shared)
     return Replayer(
-        workflows=[BatchWorkflow, GatewayBatchWorkflow, LedgerWorkflow, RatesWorkflow, ShardWorkflow],
+        workflows=[BatchWorkflow, GatewayBatchWorkflow, LedgerWorkflow, RatesWorkflow, ShardWorkflow, TurnsWorkflow],
         data_converter=pydantic_data_converter,
         workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
     )

@@ -1,0 +1,78 @@
+"""How many tokens a batch's rows may take, model by model: what bounds its cost. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..estimate import estimate_input
+from ..prices import Prices
+from ..providers.outcome import RowTokens
+
+#: Output tokens that a row is counted with which names no limit of its own. Models have no common one.
+UNBOUNDED = 4096
+#: The endpoints that write nothing, or nothing that is paid for.
+_SILENT = frozenset({"/v1/embeddings", "/v1/moderations"})
+#: Tokens that prices are asked for, few enough to be below every price tier.
+_PROBE = 1000
+
+
+class _Body(msgspec.Struct):
+    model: str = ""
+    max_completion_tokens: Any = None
+    max_tokens: Any = None
+    max_output_tokens: Any = None
+    n: Any = None
+
+
+class _Line(msgspec.Struct):
+    body: _Body
+
+
+_line = msgspec.json.Decoder(_Line).decode
+
+
+class Tokens:
+    """Sums over the rows of one batch: the estimated input, and the output that each row allows.
+
+    Args:
+        endpoint: where the rows are sent.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._silent = endpoint in _SILENT
+        self.input: dict[str, int] = {}
+        self.output: dict[str, int] = {}
+
+    def add(self, line: bytes) -> None:
+        """Count a row that can be sent."""
+        try:
+            body = _line(line).body
+        except msgspec.DecodeError:
+            body = _Body()
+        self.input[body.model] = self.input.get(body.model, 0) + estimate_input(line)
+        if not self._silent:
+            caps = (body.max_completion_tokens, body.max_tokens, body.max_output_tokens)
+            cap = next((one for one in caps if _is_count(one)), UNBOUNDED)
+            times = body.n if _is_count(body.n) else 1
+            self.output[body.model] = self.output.get(body.model, 0) + cap * times
+
+    def cost(self, prices: Prices) -> int | str:
+        """Return the list price of all of them in picodollars; or the name of a model whose price is unknown."""
+        total = 0
+        for model, count in self.input.items():
+            found = prices.input_cost({model: count})
+            if found is None:
+                return model
+            total += found
+        for model, count in self.output.items():
+            each = prices.list_cost(model, RowTokens(output_tokens=_PROBE))
+            if each is None:
+                return model
+            total += each * count // _PROBE
+        return total
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
