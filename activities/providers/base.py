@@ -225,8 +225,6 @@ class LimitNews:
     retry_after: float | None = None  #: Seconds until the next call may be sent.
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    remaining_requests: int | None = None
-    remaining_tokens: int | None = None
 
 
 class LiveCalls(Protocol):

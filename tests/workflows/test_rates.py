@@ -101,6 +101,46 @@ async def test_who_uses_the_rate_and_who_waits_is_shown(limited: House, server: 
         await handle.result()
 
 
+async def test_providers_and_workers_of_one_account_share_its_rate_by_the_lowest_of_their_limits(house: House) -> None:
+    """Two names for one account in this worker's configuration, and another worker that is configured otherwise."""
+    high, low = (
+        house.settings.provider("sandbox").model_copy(
+            update={"name": name, "requests_per_minute": limit, "max_concurrent_requests": slots}
+        )
+        for name, limit, slots in (("high", 6000, 50), ("low", 1200, 80))
+    )
+    assert high.fingerprint == low.fingerprint
+    environment = ActivityEnvironment(house.client)
+    environment.info = dataclasses.replace(environment.info, task_queue=house.task_queue)
+    handle = house.client.get_workflow_handle(rates_id(high.fingerprint, "shared"))
+    beside = RateAsk(worker="elsewhere", ttl=30, limits=RateLimits(requests_per_minute=2400, slots=40))
+
+    def given(seen: RatesView) -> float:
+        return sum(worker.amounts.requests or 0.0 for worker in seen.workers)
+
+    async def use() -> RatesView:
+        governors = Governors(timedelta(seconds=4))
+        lanes = [governors.lane(one, one.fingerprint, "shared", batch=one.name) for one in (high, low)]
+        async with lanes[0] as first, lanes[1] as second:
+            for lane in (first, second, first, second):
+                lane.done(await lane.take(1))
+            await TemporalLedger(
+                house.client, house.task_queue, RatesStart(account=high.fingerprint, provider="high", model="shared")
+            ).lease(beside)
+            # Who asked first had more before the others were there, until it asks again.
+            seen = RatesView()
+            while len(seen.workers) < 3 or given(seen) > 1200 / 60 + 1e-6:
+                await asyncio.sleep(0.05)
+                seen = await asked(lambda: handle.query("rates", result_type=RatesView))
+        await governors.close()
+        return seen
+
+    async with house.worker():
+        seen: RatesView = await environment.run(use)
+        await handle.terminate()
+    assert (seen.limits.requests_per_minute, seen.limits.slots) == (1200, 40)
+
+
 async def test_a_ledger_that_was_terminated_is_followed_by_one_that_waits_for_its_leases_to_end(house: House) -> None:
     of = RatesStart(account="a", provider="sandbox", model="lost")
     asks = TemporalLedger(house.client, house.task_queue, of)

@@ -15,7 +15,7 @@ import msgspec
 from ..answer_body import json_or_text
 from ..base import LimitNews
 from ..live_headers import call_headers, wait_asked
-from ..parsing import count, number
+from ..parsing import number
 from ..raw_json import first_byte
 from ..settings import ProviderSettings
 from .rows import CHAT, MESSAGES
@@ -141,8 +141,6 @@ class AnthropicLive:
             retry_after=wait_asked(status, headers),
             requests_per_minute=number(requests),
             tokens_per_minute=number(tokens),
-            remaining_requests=count(get(f"{_LIMITS}requests-remaining")),
-            remaining_tokens=count(get(f"{_LIMITS}tokens-remaining")),
         )
 
 

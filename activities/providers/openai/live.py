@@ -14,7 +14,6 @@ import msgspec
 from ..answer_body import json_or_text
 from ..base import LimitNews
 from ..live_headers import call_headers, per_minute, wait_asked
-from ..parsing import count
 from ..settings import ProviderSettings
 from .rows import REQUIRED
 
@@ -128,8 +127,6 @@ class OpenAILive:
             retry_after=wait_asked(status, headers),
             requests_per_minute=per_minute(requests, left[0], get("x-ratelimit-reset-requests")),
             tokens_per_minute=per_minute(tokens, left[1], get("x-ratelimit-reset-tokens")),
-            remaining_requests=count(left[0]),
-            remaining_tokens=count(left[1]),
         )
 
 
