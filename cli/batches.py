@@ -90,6 +90,9 @@ def results(
     with_retries: Annotated[
         bool, typer.Option("--with-retries", help="Each row as its retries have it, where it did not succeed at first.")
     ] = False,
+    so_far: Annotated[
+        bool, typer.Option("--so-far", help="Of a batch that runs: the rows that have a result by now.")
+    ] = False,
 ) -> None:
     """Print the result rows of a batch that has ended.
 
@@ -99,7 +102,18 @@ def results(
         raise typer.BadParameter("writes rows as they are; redirect stdout for text", param_hint="--output")
     if errors and with_retries:
         raise typer.BadParameter("cannot be given with --errors", param_hint="--with-retries")
-    run_async(_results(id, output, errors, format, with_retries))
+    if so_far and (output is not None or errors or with_retries or format is RowFormat.TEXT):
+        raise typer.BadParameter("prints rows as they are, to stdout", param_hint="--so-far")
+    run_async(_so_far(id) if so_far else _results(id, output, errors, format, with_retries))
+
+
+async def _so_far(id: str) -> None:
+    from .results import stream_so_far
+    from .session import session
+
+    async with session() as opened:
+        rows, total = await stream_so_far(opened.client, id)
+    print_message(f"{rows:,} of {total:,} rows have a result so far.")
 
 
 async def _results(id: str, output: Path | None, errors: bool, format: RowFormat, with_retries: bool) -> None:

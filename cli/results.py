@@ -12,7 +12,10 @@ from typing import NamedTuple
 from ..activities import manifest
 from ..activities.store import Store
 from ..clients import result_rows
+from ..clients.client import BatchClient
+from ..clients.execution import ending
 from ..clients.merged import merged
+from ..clients.reading import rows_so_far
 from ..contract import BatchResult, DurabatchError, ResultRow
 
 
@@ -94,6 +97,30 @@ async def stream_results(results: Results, *, text: bool) -> None:
     async with contextlib.aclosing(results.rows()) as rows:
         async for row in rows:
             out.write(f"{row.custom_id}\t{_text(row)}\n".encode())
+
+
+async def stream_so_far(client: BatchClient, id: str) -> tuple[int, int]:
+    """Write the results that a batch has by now to stdout; return how many they are, and how many rows it has.
+
+    Raises:
+        as `BatchClient.retrieve`.
+    """
+    out = sys.stdout.buffer
+    rows = total = 0
+    if await ending(client.temporal, client.store, id) is not None:
+        uri = await client.results_uri(id)
+        async with contextlib.aclosing(result_rows.lines(client.store, uri)) as lines:
+            async for line in lines:
+                out.write(line + b"\n")
+                rows += 1
+        return rows, rows
+    async with contextlib.aclosing(rows_so_far(client.temporal, client.store, id, all=True)) as found:
+        async for row in found:
+            total += 1
+            if row.result is not None:
+                rows += 1
+                out.write(row.result + b"\n")
+    return rows, total
 
 
 def _text(row: ResultRow) -> str:

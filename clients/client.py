@@ -14,7 +14,6 @@ from temporalio.client import Client
 from ..activities.store import Store
 from ..contract import (
     TASK_QUEUE,
-    BatchNotFinished,
     BatchNotFound,
     BatchProgress,
     BatchResult,
@@ -32,9 +31,8 @@ from .ledgers import ledgers
 from .listing import BatchRecord, Status
 from .outcome import BatchOutcome
 from .progress import batch_progress
+from .reading import results_uri, retrieved
 from .requests import Requests, Rows, gathered
-from .result_rows import merged_rows, rows
-from .retry_chain import results_of_all
 from .spec_fields import SpecFields
 from .start import Started, joined, start
 from .watch import watch
@@ -244,11 +242,12 @@ class BatchClient:
         given = {**fields, **({} if provider is None else {"provider": provider})}
         return await retry(self.temporal, self.store, id, given, self.task_queue)
 
-    async def retrieve(self, id: str, *, retries: bool = False) -> AsyncGenerator[ResultRow]:
+    async def retrieve(self, id: str, *, retries: bool = False, so_far: bool = False) -> AsyncGenerator[ResultRow]:
         """Yield the rows of a batch that has ended: one for every request, in the order of the requests.
 
         Args:
             retries: whether to take a row from the batch's retry in which it has succeeded, or that ran it last.
+            so_far: whether a batch that runs is fine: then the rows come that have a result by now.
 
         Raises:
             BatchNotFound: there is no such batch.
@@ -256,8 +255,7 @@ class BatchClient:
             DurabatchError: it failed before it had rows; says why.
             StoreError: the store failed.
         """
-        uris = [await self.results_uri(id)] if not retries else await results_of_all(self.temporal, self.store, id)
-        async for row in rows(self.store, uris[0]) if len(uris) == 1 else merged_rows(self.store, uris):
+        async for row in retrieved(self.temporal, self.store, id, retries=retries, so_far=so_far):
             yield row
 
     async def results_uri(self, id: str, *, errors: bool = False) -> str:
@@ -266,13 +264,7 @@ class BatchClient:
         Raises:
             as `retrieve`.
         """
-        ended = await ending(self.temporal, self.store, id)
-        if ended is None:
-            raise BatchNotFinished(f"The batch {id!r} has not ended yet; `status` says where it is.")
-        uri = ended.result and (ended.result.errors if errors else ended.result.results)
-        if not uri:
-            raise ended.error or DurabatchError(f"The batch {id!r} ended without results.")
-        return uri
+        return await results_uri(self.temporal, self.store, id, errors=errors)
 
     async def ledgers(self) -> list[LedgerView]:
         """Return the queues that Durabatch keeps of providers' accounts, one for each account and model in use.

@@ -29,7 +29,7 @@ async def rows(store: Store, uri: str) -> AsyncGenerator[ResultRow]:
     async with contextlib.aclosing(lines(store, uri)) as stream:
         async for line in stream:
             number += 1
-            yield _row(line, f"Line {number} of {uri}")
+            yield as_row(line, f"Line {number} of {uri}")
 
 
 async def merged_rows(store: Store, uris: list[str]) -> AsyncGenerator[ResultRow]:
@@ -43,10 +43,18 @@ async def merged_rows(store: Store, uris: list[str]) -> AsyncGenerator[ResultRow
     while some := await asyncio.to_thread(lambda: list(itertools.islice(found, _ROWS_A_TURN))):
         for line in some:
             number += 1
-            yield _row(line, f"Line {number} of the results")
+            yield as_row(line, f"Line {number} of the results")
 
 
-def _row(line: bytes, where: str) -> ResultRow:
+def as_row(line: bytes, where: str) -> ResultRow:
+    """Return a line of results as a row.
+
+    Args:
+        where: what it is, for messages.
+
+    Raises:
+        StoreError: it is no row.
+    """
     with contextlib.suppress(ValidationError):
         return ResultRow.model_validate_json(line)
     # pydantic takes fewer levels than JSON may have.

@@ -125,6 +125,43 @@ class BatchPage(TypedDict):
     has_more: bool
 
 
+class RowResponse(TypedDict):
+    """What the provider answered to a request."""
+
+    status_code: int
+    request_id: str | None
+    body: Annotated[Any, Field(description="The answer, as in the output file.")]
+
+
+class RowError(TypedDict):
+    """Why a request has no answer."""
+
+    code: str
+    message: str
+
+
+class BatchRow(TypedDict):
+    """A request of a batch, and what became of it."""
+
+    id: Annotated[
+        str, Field(description="What `after` of the next page is to be; the same row may have another one later.")
+    ]
+    custom_id: str
+    status: Literal["succeeded", "failed", "expired", "cancelled", "pending"]
+    response: RowResponse | None
+    error: RowError | None
+
+
+class BatchRows(TypedDict):
+    """Some requests of a batch, in the order of its input."""
+
+    object: Literal["list"]
+    data: list[BatchRow]
+    first_id: str | None
+    last_id: Annotated[str | None, Field(description="What `after` of the next page is to be.")]
+    has_more: bool
+
+
 class ModelObject(TypedDict):
     """A model that may be asked for."""
 

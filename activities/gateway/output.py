@@ -15,6 +15,7 @@ import hashlib
 import msgspec
 
 from ...contract import RowStatus
+from ..row_pages import PENDING
 from .chat_completion import chat_completion
 
 _NULL = msgspec.Raw(b"null")
@@ -23,6 +24,10 @@ _CODES = {
     RowStatus.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
     RowStatus.CANCELED: ("batch_cancelled", "This request was not executed before the batch was cancelled."),
 }
+
+
+#: What OpenAI would call the statuses of rows.
+STATUSES = {status: status.value for status in RowStatus} | {RowStatus.CANCELED: "cancelled"}
 
 
 class _Response(msgspec.Struct):
@@ -58,6 +63,16 @@ class _Line(msgspec.Struct):
     error: _Why | None
 
 
+class _Shown(msgspec.Struct):
+    """A row of `GET /v1/batches/{id}/results`."""
+
+    id: str
+    custom_id: str
+    status: str
+    response: _Response | None = None
+    error: _Why | None = None
+
+
 _row = msgspec.json.Decoder(_Row).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -84,20 +99,40 @@ class Lines:
         Raises:
             ValueError: it is no result row (msgspec's errors are ValueErrors).
         """
-        row = _row(result)
         self._number += 1
-        digest = self._hash.copy()
-        digest.update(b"%d" % self._number)
-        request_id = digest.hexdigest()
+        row, request_id = self._answer(result, b"%d" % self._number)
+        self.answered += row.response is not None
         succeeded = row.status is RowStatus.SUCCEEDED
-        response = row.response
-        if response is not None:
-            self.answered += 1
-            response.request_id = response.request_id or f"req_{request_id}"
-            if self._translated and succeeded:
-                response.body = chat_completion(response.body, request_id, self._created_at)
         why = None if succeeded else _why(row)
-        return succeeded, _encode(_Line(f"batch_req_{request_id}", row.custom_id, response, why)) + b"\n"
+        return succeeded, _encode(_Line(f"batch_req_{request_id}", row.custom_id, row.response, why)) + b"\n"
+
+    def shown(self, result: bytes, id: str) -> bytes:
+        """Return a row as it is shown while its batch runs, under an id of its own.
+
+        Raises:
+            ValueError: as `line`.
+        """
+        row, _ = self._answer(result, id.encode())
+        status = STATUSES[row.status]
+        why = None if row.status is RowStatus.SUCCEEDED else _why(row)
+        return _encode(_Shown(id, row.custom_id, status, row.response, why))
+
+    def _answer(self, result: bytes, name: bytes) -> tuple[_Row, str]:
+        """Return a row whose answer is in OpenAI's shape, and the digits that its ids are made of."""
+        row = _row(result)
+        digest = self._hash.copy()
+        digest.update(name)
+        request_id = digest.hexdigest()
+        if row.response is not None:
+            row.response.request_id = row.response.request_id or f"req_{request_id}"
+            if self._translated and row.status is RowStatus.SUCCEEDED:
+                row.response.body = chat_completion(row.response.body, request_id, self._created_at)
+        return row, request_id
+
+
+def pending(id: str, custom_id: str) -> bytes:
+    """Return a row that has no result yet, as it is shown."""
+    return _encode(_Shown(id, custom_id, PENDING))
 
 
 def _why(row: _Row) -> _Why | None:

@@ -33,6 +33,13 @@ def open_provider(settings: ProviderSettings) -> Provider:
     return opened(settings)
 
 
+def row_format(kind: str) -> RowFormat:
+    """Return how results of a kind of providers are read, by whoever has no account there."""
+    adapter = import_module(f".{KINDS[kind].folder}", __name__)
+    made: Callable[[], RowFormat] = adapter.row_format
+    return made()
+
+
 __all__ = [
     "KINDS",
     "BatchApi",
@@ -54,4 +61,5 @@ __all__ = [
     "StoredFile",
     "Wanted",
     "open_provider",
+    "row_format",
 ]

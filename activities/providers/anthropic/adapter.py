@@ -10,7 +10,7 @@ from datetime import datetime
 
 from ....contract.steps import Search
 from .. import parsing
-from ..base import Capabilities, Provider
+from ..base import Capabilities, Provider, RowFormat
 from ..http import Http
 from ..settings import ProviderSettings
 from .batches import AnthropicBatches
@@ -23,6 +23,11 @@ VERSION = "2023-06-01"
 #: Limits of a batch: https://platform.claude.com/docs/en/build-with-claude/batch-processing (100,000 requests, 256 MB).
 MAX_ROWS = 100_000
 MAX_BYTES = 256 * 1000 * 1000
+
+
+def row_format() -> RowFormat:
+    """Return how results are read, without an account."""
+    return AnthropicRows()
 
 
 def open_provider(settings: ProviderSettings) -> Provider:

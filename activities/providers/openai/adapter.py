@@ -10,7 +10,7 @@ from datetime import datetime
 
 from ....contract.steps import Search
 from .. import parsing
-from ..base import Capabilities, Provider
+from ..base import Capabilities, Provider, RowFormat
 from ..http import Http
 from ..settings import ProviderSettings
 from .batches import OpenAIBatches
@@ -23,6 +23,11 @@ MAX_ROWS = 50_000
 MAX_BYTES = 200 * 1000 * 1000
 #: Inputs over all rows of a batch (the `openai` package, BatchCreateParams.endpoint).
 MAX_EMBEDDING_INPUTS = 50_000
+
+
+def row_format() -> RowFormat:
+    """Return how results are read, without an account."""
+    return OpenAIRows(azure=False)
 
 
 def open_provider(settings: ProviderSettings) -> Provider:

@@ -1,0 +1,95 @@
+"""`GET /v1/batches/{id}/results` through the official client, over real HTTP, Temporal and sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai import AsyncOpenAI, BaseModel
+from openai.pagination import AsyncCursorPage
+
+from support.gateway import jsonl, line, open_gateway
+from support.house import House, connect, dev_server, open_house
+
+ORDER: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+
+
+class Row(BaseModel):
+    """A row, as whoever uses the official client would write it down."""
+
+    id: str
+    custom_id: str
+    status: str
+    response: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    with dev_server() as address:
+        yield address
+
+
+@pytest.fixture
+async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
+    async with open_house(await connect(server), tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
+        yield house
+
+
+async def rows(client: AsyncOpenAI, batch_id: str, **query: Any) -> list[Row]:
+    """Read all rows by the official client's own paging."""
+    listed = client.get_api_list(
+        f"/batches/{batch_id}/results", model=Row, page=AsyncCursorPage[Row], options={"params": query}
+    )
+    return [row async for row in listed]
+
+
+async def test_rows_are_there_while_the_batch_runs_and_stay_there(house: House) -> None:
+    async with open_gateway(house) as client, house.worker():
+        requests = [line("a"), line("b", "[[sandbox:server_error times=1]]"), line("c", "[[sandbox:invalid_request]]")]
+        file_id = (await client.files.create(file=jsonl(requests), purpose="batch")).id
+        id = (await client.batches.create(input_file_id=file_id, **ORDER)).id
+        while not await house.batches():
+            await asyncio.sleep(0.02)
+        fault = await house.admin.fault("batches.create", "reset")
+        while [row.status for row in await rows(client, id, limit=1)] != ["succeeded", "pending", "pending"]:
+            await asyncio.sleep(0.1)
+        assert [row.custom_id for row in await rows(client, id, status="pending", limit=1)] == ["b", "c"]
+        assert await rows(client, id, status="failed") == []
+        await house.admin.clear(fault["id"])
+        while (batch := await client.batches.retrieve(id)).status != "completed":
+            await asyncio.sleep(0.2)
+        ended = await rows(client, id, limit=2)
+        assert [(row.custom_id, row.status) for row in ended] == [
+            ("a", "succeeded"),
+            ("b", "succeeded"),
+            ("c", "failed"),
+        ]
+        output = (await client.files.content(batch.output_file_id or "")).text.splitlines()
+        bodies = [row.response and row.response["body"] for row in ended]
+        assert bodies[:2] == [json.loads(one)["response"]["body"] for one in output]
+        assert ended[2].response and ended[2].response["status_code"] == 400
+        assert [row.custom_id for row in await rows(client, id, status="failed,expired", limit=1)] == ["c"]
+        # Results outlive the shards that they were made of.
+        for entry in shard_files(house, id):
+            entry.unlink()
+        plan = house.store / f"default.{id}" / "plan.json"
+        plan.write_text(json.dumps({**json.loads(plan.read_text()), "spec_digest": ""}))
+        assert [row.custom_id for row in await rows(client, id, limit=1)] == ["a", "b", "c"]
+        for query in ({"after": "batch_1"}, {"status": "done"}, {"limit": 1001}):
+            with pytest.raises(openai.APIStatusError) as refused:
+                await rows(client, id, **query)
+            assert (refused.value.status_code, refused.value.body["param"]) in (  # type: ignore[index]
+                (404, "after"),
+                (400, "status"),
+                (400, "limit"),
+            )
+
+
+def shard_files(house: House, id: str) -> list[Path]:
+    return [path for path in (house.store / f"default.{id}" / "shards").rglob("*") if path.is_file()]
