@@ -12,6 +12,7 @@ from ..contract import AccountMismatch, ConfigurationError, StoreError, WorkerBu
 from ..contract.steps import ApplyRequest, Attempt, FinishRequest
 from .batch_folder import find_folder
 from .direct.governors import Governors
+from .direct.judgement import Pulse
 from .gateway.routing import Route
 from .log import logger
 from .prices import Prices
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 #: Python works on one row at a time, however many threads it has: a second one uses the first one's waits for disk and
 #: network, and more would only take more memory, and keep the event loop waiting.
 _ROW_THREADS = 2
+#: Endpoints and models that are remembered.
+_PULSES = 1000
 
 
 class LongSteps:
@@ -88,6 +91,7 @@ class Resources:
         self._settings_of = settings_of
         self._open: dict[str, Provider] = {}
         self._calls: dict[str, Calls] = {}
+        self._pulses: dict[tuple[str, str, str], Pulse] = {}
         self._users = 0
         self._row_work: asyncio.Semaphore | None = None
 
@@ -161,6 +165,12 @@ class Resources:
                 f'also_accounts = ["{account}"] to [providers.{name}] in durabatch.toml and restart the worker.'
             )
         return self.provider(name)
+
+    def pulse(self, name: str, url: str, model: str) -> Pulse:
+        """Return what all runs of this process know of a provider's endpoint and model."""
+        if len(self._pulses) > _PULSES:  # whoever has one keeps it
+            self._pulses.clear()
+        return self._pulses.setdefault((name, url, model), Pulse())
 
     def calls(self, name: str) -> Calls:
         """Return the connections for a provider's ordinary calls, opened at their first use.

@@ -10,9 +10,9 @@ from __future__ import annotations
 #: Failures in a row that no row can have caused, and rows that failed in a row, until the endpoint counts as dead.
 _CLEAR_FAILURES = 3
 _ROWS = 5
-#: Seconds until the first probe, and between the later ones at most; each wait is twice the one before.
-_FIRST_PROBE = 0.5
-_LAST_PROBE = 8.0
+#: Seconds until the first probe, and between the later ones at most, also where something shows a sign of life; each
+#: wait is twice the one before.
+_FIRST_PROBE, _LAST_PROBE, _LIVELY_PROBE = 0.5, 8.0, 1.0
 #: Statuses by which a server, or what stands before it, says that it waited for too long: 524 is Cloudflare's.
 _TOO_SLOW = frozenset({408, 504, 524})
 #: Statuses by which a server, or what stands before it, says that nobody is there to answer: Cloudflare's 520 to 527,
@@ -51,7 +51,9 @@ class Breaker:
             self.opened_at = None
             self._probing = False
 
-    def failed(self, row: int, reason: str, now: float, *, clear: bool, wait: float | None = None) -> bool:
+    def failed(
+        self, row: int, reason: str, now: float, *, clear: bool, wait: float | None = None, lives: bool = False
+    ) -> bool:
         """Note a failure; return whether it opened the breaker.
 
         Args:
@@ -60,6 +62,7 @@ class Breaker:
             now: the time.
             clear: whether no row can have caused it.
             wait: for how many seconds the provider asks to be left alone.
+            lives: whether it shows a sign of life, so that it may be asked more often.
         """
         self._rows.add(row)
         self._clear += clear
@@ -67,7 +70,7 @@ class Breaker:
         if self.opened_at is not None:
             if self._probing:  # the others were under way when it opened
                 self._probing = False
-                self._wait = min(self._wait * 2, _LAST_PROBE)
+                self._wait = min(self._wait * 2, _LIVELY_PROBE if lives else _LAST_PROBE)
                 self._probe_at = now + max(self._wait, wait or 0.0)
             return False
         if self._clear < _CLEAR_FAILURES and len(self._rows) < _ROWS:

@@ -19,7 +19,7 @@ import itertools
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -77,6 +77,12 @@ class RanRecord(msgspec.Struct, frozen=True, kw_only=True):
 class _Sent(msgspec.Struct, frozen=True):
     rows: str  #: Digest of the attempt's rows.
     ranges: list[tuple[int, int]]  #: First row, and the one after the last.
+    ended: bool = False  #: Whether the run has ended in good order.
+    doubts: list[tuple[int, int]] = []  #: Rows that it has doubts about, and how many.
+
+    def first(self, count: int) -> Iterator[int]:
+        """Yield the first rows of these."""
+        return itertools.islice((row for first, end in self.ranges for row in range(first, end)), count)
 
 
 _index = msgspec.json.Decoder(_Index).decode
@@ -164,7 +170,7 @@ class KeptRows:
 
         Args:
             after: the highest number of an earlier run.
-            rows: their numbers, in ascending order.
+            rows: their numbers.
         """
         run = Run(after + 1, secrets.token_hex(4))
         data = _encode(_Sent(self.digest, list(_ranges(rows))))
@@ -186,14 +192,28 @@ class KeptRows:
         for mark in self._marks.values():
             mark.close()
 
-    async def end(self, run: Run, rows: Sequence[int]) -> None:
+    async def end(self, run: Run, rows: Sequence[int], doubts: Mapping[int, int]) -> None:
         """End a run in good order: only these of its rows may have been sent without anybody knowing how they fared.
 
         Args:
             run: the run.
             rows: those, and those it has kept answers of, in ascending order.
+            doubts: about rows that failed although the endpoint was there.
         """
-        await self.store.write(sent_path(*self._where, run), _encode(_Sent(self.digest, list(_ranges(rows)))))
+        sent = _Sent(self.digest, list(_ranges(rows)), ended=True, doubts=sorted(doubts.items()))
+        await self.store.write(sent_path(*self._where, run), _encode(sent))
+
+    async def doubts(self, found: Found) -> Counter[int]:
+        """Return the doubts about rows that have no answer: those that earlier runs had, and one for each run that was
+        lost while a row may have been in flight.
+        """
+        doubts = Counter[int]()
+        for sent, mark in await self._all_sent(found.runs):
+            if sent.ended:
+                doubts.update(dict(sent.doubts))
+            else:
+                doubts.update(sent.first(mark))
+        return Counter({row: count for row, count in doubts.items() if row not in found.answered})
 
     async def keep(self, run: Run, number: int, lines: Sequence[tuple[int, int, bytes]]) -> None:
         """Keep answers so that they outlive this process; a power cut they outlive after `sync`.
@@ -222,16 +242,24 @@ class KeptRows:
             unsent: rows that no run has sent, although it came by them.
         """
         times = Counter[int]()
-        for run in runs:
-            try:
-                sent = _sent(await self.store.read(sent_path(*self._where, run)))
-                mark = _mark(await self.store.read(mark_path(*self._where, run)))
-            except ObjectNotFound:  # nothing was sent
-                continue
-            if sent.rows == self.digest:
-                rows = (row for first, end in sent.ranges for row in range(first, end))
-                times.update(itertools.islice(rows, mark))
+        for sent, mark in await self._all_sent(runs):
+            times.update(sent.first(mark))
         return sum(count - 1 for row, count in times.items() if row not in unsent)
+
+    async def _all_sent(self, runs: Sequence[Run]) -> list[tuple[_Sent, int]]:
+        """Return which rows of this attempt runs were to send, and their marks, for those runs that have sent any."""
+        found: list[tuple[_Sent, int] | None] = []
+        for first in range(0, len(runs), _AT_ONCE):
+            found += await asyncio.gather(*(self._sent_by(run) for run in runs[first : first + _AT_ONCE]))
+        return [one for one in found if one is not None]
+
+    async def _sent_by(self, run: Run) -> tuple[_Sent, int] | None:
+        try:
+            sent = _sent(await self.store.read(sent_path(*self._where, run)))
+            mark = _mark(await self.store.read(mark_path(*self._where, run)))
+        except ObjectNotFound:  # nothing was sent
+            return None
+        return (sent, mark) if sent.rows == self.digest else None
 
     async def write_ran(self, lines: list[Line], repeated: int) -> None:
         """Make the attempt's output final."""

@@ -29,7 +29,7 @@ from ..resources import Resources
 from ..step import in_thread, step
 from .kept import KeptRows
 from .sender import Sender
-from .source import Source
+from .source import Source, in_order
 
 #: What a provider says to every row alike. Where it said nothing else, nothing was bought.
 _REFUSALS = (AuthenticationFailed, ProviderNotFound, ProviderRefused, QuotaExhausted)
@@ -74,9 +74,14 @@ class RunRows:
         await resources.store.delete(result_path(root))  # of a run before a reset: it no longer accounts for all
         notes = AttemptNotes(resources.store, attempt, request.account)
         noted = await _note(notes, rows.digest)
-        run = await kept.begin(found.newest, left)
+        doubts = await kept.doubts(found)
+        run = await kept.begin(found.newest, in_order(left, doubts))
         settings = resources.settings(attempt.provider)
+        url = live.url(request.spec.endpoint)
         calls = resources.calls(attempt.provider)
+        pulse = resources.pulse(attempt.provider, url, rows.shard.model)
+        # An attempt after the first has only rows that failed, beside others that did not.
+        succeeded = found.succeeded or pulse.good > 0 or attempt.number > 1
         async with resources.governors.lane(
             settings,
             request.account,
@@ -90,15 +95,19 @@ class RunRows:
             sender = Sender(
                 calls,
                 live,
-                live.url(request.spec.endpoint),
+                url,
                 settings,
                 lane,
                 kept,
                 run,
                 lease,
+                pulse,
+                provider.probe,
                 succeeded=found.succeeded,
             )
-            source = Source(resources.store, provider, live, rows, request.spec, found.answered)
+            source = Source(
+                resources.store, provider, live, rows, request.spec, found.answered, doubts, succeeded=succeeded
+            )
             try:
                 await _to_the_end(sender, source, lease)
             finally:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ...contract import DurabatchError, ProviderUnavailable
 from ...contract.object_name import Run
 from ..lease import Lease, lost_step
 from ..providers import ProviderSettings
 from ..providers.base import LiveCalls
 from .answer import NoAnswer, TooLong
 from .breaker import Breaker
+from .judgement import Pulse, Sign
 from .keeper import Keeper, patiently
 from .kept import KeptRows
 from .lane import Lane, Ticket
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 _PATIENCE = 20.0
 #: Seconds after which a wait for the rate is reported: its ledger takes some time to start.
 _SHOWN_AFTER = 2.0
+#: Seconds that a sign of life is waited for.
+_SIGN_SECONDS = 5.0
 #: Calls that are begun at a time: thousands at once would keep the event loop from everything else for seconds.
 _RAMP = 100
 #: Seconds between two looks at the clock.
@@ -53,6 +57,8 @@ class Sender:
         kept: where answers are kept.
         run: this run.
         lease: of the step.
+        pulse: what all runs of this process know of the endpoint.
+        probe: makes the provider's cheapest call.
         succeeded: whether an earlier run of the attempt had a good answer, so that the key and the route were right.
     """
 
@@ -66,6 +72,8 @@ class Sender:
         kept: KeptRows,
         run: Run,
         lease: Lease,
+        pulse: Pulse,
+        probe: Callable[[], Awaitable[object]],
         *,
         succeeded: bool,
     ) -> None:
@@ -79,11 +87,21 @@ class Sender:
         self._timeout = settings.timeout.total_seconds()
         self._keeper = Keeper(kept, run, lease, settings.max_concurrent_requests)
         self._breaker = Breaker()
+        self._pulse = pulse
+        self._probe = probe
         self._triage = Triage(
-            live, settings, lane, self._keeper, self._breaker, lambda error: self.stop(error=error), succeeded=succeeded
+            live,
+            settings,
+            lane,
+            self._keeper,
+            self._breaker,
+            lambda error: self.stop(error=error),
+            pulse,
+            succeeded=succeeded,
         )
         self._group: list[Call] = []  # with leave, but not below the mark
         self._grouped = asyncio.Event()
+        self._highest = 0  # the mark
         self._under_way: dict[Call, asyncio.Task[None]] = {}  # in the order in which they began
         self._read = False  # whether all were read
         self._over = asyncio.Event()
@@ -145,7 +163,9 @@ class Sender:
                     call.place = place
                     place += 1
                     self._triage.open += 1
-                    await self._ready()
+                    if self._triage.settles(call):
+                        continue
+                    call.sign = await self._ready()
                     most = self._lane.most_tokens
                     if most is not None and call.least > most:
                         self._triage.too_large(call, most)
@@ -153,15 +173,30 @@ class Sender:
                     call.ticket = await self._lane.take(call.tokens)
                     self._group.append(call)
                     self._grouped.set()
-        self._read = True
+        self._read = self._triage.all_read = True
         self._look()
 
-    async def _ready(self) -> None:
-        """Wait until calls may be begun: answers are kept in time, the step is ours, and the endpoint is there."""
+    async def _ready(self) -> Sign | None:
+        """Wait until calls may be begun: answers are kept in time, the step is ours, and the endpoint is there.
+
+        Returns:
+            Whether the endpoint shows a sign of life, where the next call is to find out whether it is there.
+        """
         if self._keeper.behind:
             await self._keeper.room()
         while wait := self._pause():  # noqa: ASYNC110 (time is what is waited for)
             await asyncio.sleep(wait)
+        return None if self._breaker.opened_at is None else await self._sign()
+
+    async def _sign(self) -> Sign:
+        try:
+            async with asyncio.timeout(_SIGN_SECONDS):
+                await self._probe()
+        except (TimeoutError, ProviderUnavailable):
+            return Sign.SILENT
+        except DurabatchError:
+            return Sign.ANSWERED
+        return Sign.WELL
 
     def _pause(self) -> float:
         """Return for how many seconds no call may be begun."""
@@ -175,12 +210,13 @@ class Sender:
             self._grouped.clear()
             group, self._group = self._group, []
             try:
-                place = group[-1].place + 1
-                await patiently(self._lease, partial(self._kept.mark, self._run, place))
+                self._highest = max(self._highest, *(call.place + 1 for call in group))
+                await patiently(self._lease, partial(self._kept.mark, self._run, self._highest))
             except BaseException:
                 self._group = group + self._group
                 raise
             for number, call in enumerate(group, 1):
+                call.marked = True
                 self._begin(call)
                 if not number % _RAMP:
                     await asyncio.sleep(0)
@@ -190,13 +226,18 @@ class Sender:
             self._triage.unsent(call, _ticket(call))
             return
         call.due = time.monotonic() + self._timeout
+        call.seen = self._pulse.good
         self._under_way[call] = self._start(self._send(call))
 
     async def _retry(self) -> None:
         while True:
             call = await self._triage.next_again(self._ready)
             call.ticket = await self._lane.take(call.tokens)
-            self._begin(call)
+            if call.marked:
+                self._begin(call)
+            else:  # it was put off when it was read
+                self._group.append(call)
+                self._grouped.set()
 
     async def _send(self, call: Call) -> None:
         ticket = _ticket(call)
@@ -224,6 +265,7 @@ class Sender:
 
     def _look(self) -> None:
         """End the run if every row has an answer."""
+        self._triage.look()
         if self._read and not self._over.is_set() and self._triage.conclude():
             self.stop()
 
@@ -231,6 +273,7 @@ class Sender:
         while True:
             await asyncio.sleep(_TICK)
             now = time.monotonic()
+            self._triage.notice()
             for call, task in self._under_way.items():
                 if call.due > now:
                     break
@@ -281,7 +324,7 @@ class Sender:
             return
         await self._keeper.write()
         if self.reason is not None or self.error is not None:
-            await self._kept.end(self._run, sorted(set(self._triage.fates)))
+            await self._kept.end(self._run, sorted(set(self._triage.fates)), self._triage.doubts)
 
 
 def _ticket(call: Call) -> Ticket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Container, Iterator
+from collections.abc import AsyncGenerator, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...contract import BatchSpec
@@ -14,6 +14,7 @@ from ..estimate import estimate_input, sure_input
 from ..providers import Provider
 from ..providers.base import LiveCalls
 from ..store import Store
+from .judgement import Sign, breaks, given_up
 from .lane import Ticket
 
 #: Rows, and bytes of them, that are read at a time; as many again wait to be sent.
@@ -34,7 +35,14 @@ class Call:
     place: int = 0  #: Its place in the order of the run, from 0.
     tries: int = 0  #: Failures that count, and can be forgiven.
     spent: int = 0  #: Those by which a server may have worked on it, and bill it.
+    lone: int = 0  #: Those when nothing else was sent, which are not forgiven.
+    broke: int = 0  #: Connections that broke while it was in flight.
+    given_up: bool = False  #: Whether earlier runs have made too many doubts about it.
+    marked: bool = False  #: Whether it is below the run's mark.
     rejections: int = 0  #: Answers that there were too many calls.
+    seen: int = 0  #: Good answers of other rows when it was sent,
+    first_seen: int | None = None  #: and when it failed for the first time.
+    sign: Sign | None = None  #: What was asked just before, where it is to show whether the endpoint lives.
     ticket: Ticket | None = None  #: Leave to send it.
     due: float = 0.0  #: When its time is over, monotonic.
     timed_out: bool = False
@@ -46,11 +54,18 @@ def request_name(rows: AttemptRows) -> str:
     return hashlib.sha256(shard.encode()).hexdigest()[:24]
 
 
+def in_order(rows: Iterable[int], doubts: Mapping[int, int]) -> list[int]:
+    """Return rows in the order in which a run sends them: those in doubt come last, the most doubted at the end."""
+    return sorted(rows, key=lambda row: (doubts.get(row, 0), row))
+
+
 class Source:
     """Reads rows in a thread, a piece ahead of whoever sends them.
 
     Args:
         answered: rows that have an answer already, and so are passed over.
+        doubts: about others, which come last (`in_order`).
+        succeeded: whether any row was answered well.
     """
 
     def __init__(
@@ -61,8 +76,13 @@ class Source:
         rows: AttemptRows,
         spec: BatchSpec,
         answered: Container[int],
+        doubts: Mapping[int, int],
+        *,
+        succeeded: bool,
     ) -> None:
         self._store = store
+        self._doubts = doubts
+        self._succeeded = succeeded
         self._calls = self._read(provider, live, rows, spec, answered)
 
     async def pieces(self) -> AsyncGenerator[list[Call], None]:
@@ -103,9 +123,26 @@ class Source:
         spec: BatchSpec,
         answered: Container[int],
     ) -> Iterator[Call]:
-        store, format, seal = self._store, provider.rows, rows.seal
+        # The input is read once more for each number of doubts, which few rows have.
+        for doubts in sorted({0, *self._doubts.values()}):
+            yield from self._read_some(provider, live, rows, spec, answered, doubts)
+
+    def _read_some(
+        self,
+        provider: Provider,
+        live: LiveCalls,
+        rows: AttemptRows,
+        spec: BatchSpec,
+        answered: Container[int],
+        doubts: int,
+    ) -> Iterator[Call]:
+        store, format, seal, doubted = self._store, provider.rows, rows.seal, self._doubts.get
         name = request_name(rows)
-        left = ((number, row) for number, row in rows.read_sent(store) if number not in answered)
+        left = (
+            (number, row)
+            for number, row in rows.read_sent(store)
+            if number not in answered and doubted(number, 0) == doubts
+        )
         for number, row, data in with_data(store, rows.shard, left):
             prepared = prepare_row(format, row, data, spec)
             body = live.body(prepared)
@@ -117,4 +154,6 @@ class Source:
                 body=body,
                 tokens=estimate_input(prepared) + cap,
                 least=sure_input(prepared) + cap,
+                broke=breaks(doubts),
+                given_up=given_up(doubts, succeeded=self._succeeded),
             )

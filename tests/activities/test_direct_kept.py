@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ DIGEST = "0" * 16
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> KeptRows:
+def kept(tmp_path: Path) -> Iterator[KeptRows]:
     store = Store.open(str(tmp_path))
     attempt = Attempt(scoped_id="b", provider="gpt", root=store.uri("b"), shard=0, number=1, store="s")
-    return KeptRows(store, attempt, DIGEST)
+    found = KeptRows(store, attempt, DIGEST)
+    yield found
+    found.close()
 
 
 def files(kept: KeptRows, tmp_path: Path) -> list[Path]:
@@ -98,3 +101,15 @@ async def test_of_a_mark_that_a_power_cut_has_emptied_every_row_counts_as_sent(k
     for mark in first.parent.glob("*.mark"):
         mark.write_bytes(b"")
     assert await kept.repeated((await kept.find()).runs, set()) == 3
+
+
+async def test_doubts_are_those_of_runs_that_ended_and_one_for_each_run_that_was_lost(kept: KeptRows) -> None:
+    ended = await kept.begin(0, range(5))
+    await kept.mark(ended, 5)
+    await kept.end(ended, [0], {3: 3, 4: 1})
+    for number in (1, 2):  # killed, with their first two rows in flight
+        await kept.mark(await kept.begin(number, [2, 3, 4]), 2)
+    await kept.begin(3, [2, 3, 4])  # killed before it has sent anything
+    await kept.keep(ended, 0, [(4, 200, answer(4))])
+    found = await kept.find()
+    assert dict(await kept.doubts(found)) == {2: 2, 3: 5}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -370,3 +371,59 @@ async def test_an_answer_that_would_take_all_memory_is_its_row_s_failure_and_no_
     failure = outcomes(desk)["a"].failure
     assert failure is not None
     assert (failure.type, failure.code) == (ErrorClass.OTHER, "answer_too_long")
+
+
+@pytest.mark.slow  # each run is patient for 20 s
+@pytest.mark.parametrize("models", [200, 404, 502])
+async def test_rows_that_fail_each_time_are_given_up_where_the_endpoint_shows_that_it_lives(
+    desk: Desk, models: int
+) -> None:
+    """Nothing but the list of models tells a row that is answered 503 each time from an endpoint that is away."""
+    told = {"poison": [error(402, "Pay."), Say(503, b"{}")]}
+    async with live_endpoint(lambda text, times: told.get(text, [Say()] * 2)[min(times, 2) - 1]) as endpoint:
+        endpoint.models = models
+        await begin(desk, endpoint, ["a", "b", "poison"], max_concurrent_requests=1)
+        await desk.refused(desk.run_rows())
+        ran = await desk.run_rows()  # of which nothing is left but that row
+        assert (ran.rows, ran.kept, ran.reason is None) == (3, 2, False)
+        folder = desk.path("attempt-1/sent")
+        [sent] = [json.loads(path.read_bytes()) for path in folder.glob("2-*.rows")]
+        doubts = {200: 3, 404: 1, 502: 0}[models]
+        assert sent["doubts"] == ([[2, doubts]] if doubts else [])
+        if models != 200:
+            return
+        for number in range(3, 10):  # seven more such runs
+            (folder / f"{number}-0123abcd.rows").write_bytes(json.dumps(sent).encode())
+            (folder / f"{number}-0123abcd.mark").write_bytes(b"1")
+        calls = endpoint.calls["poison"]
+        assert await desk.run_rows() == Ran(rows=3, kept=3)
+        assert endpoint.calls["poison"] == calls
+        await desk.collect()
+    failure = outcomes(desk)["poison"].failure
+    assert failure is not None
+    assert (failure.type, failure.code) == (ErrorClass.INVALID_REQUEST, "never_answered")
+
+
+async def test_a_row_that_breaks_the_connections_of_others_is_sent_last_and_alone_and_given_up(desk: Desk) -> None:
+    """A server that a row crashes: every call that is open breaks, and for a while every call that comes."""
+    rows = [f"row {number}" for number in range(60)]
+    rows[3] = "poison"
+    down_until, crashes, alone = 0.0, 0, list[int]()
+
+    def script(text: str, times: int) -> Say:
+        nonlocal down_until, crashes
+        if text == "poison":
+            down_until, crashes = time.monotonic() + 0.3, crashes + 1
+            alone.append(endpoint.open)
+        return Say(broken=True, hang=0.01) if time.monotonic() < down_until else Say(hang=0.02)
+
+    async with live_endpoint(script) as endpoint:
+        endpoint.models = 200
+        await begin(desk, endpoint, rows, max_concurrent_requests=20)
+        assert await desk.run_rows() == Ran(rows=60, kept=60)
+        assert await desk.collect() == Collected(lines=60, succeeded=59)
+    assert crashes <= 8
+    assert alone[-1] == 1
+    failure = outcomes(desk)["poison"].failure
+    assert failure is not None
+    assert "onnection" in failure.message

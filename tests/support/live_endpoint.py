@@ -51,6 +51,7 @@ class LiveEndpoint:
         self.calls = Counter[str]()  #: By the row's text.
         self.headers: list[dict[str, str]] = []
         self.open = self.most_open = 0
+        self.models = 404  #: What the list of models answers.
         self._peers = set[object]()
         self.idle = asyncio.Event()
 
@@ -83,6 +84,9 @@ class LiveEndpoint:
             if not self.open:
                 self.idle.set()
 
+    async def list_models(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"object": "list", "data": []}, status=self.models)
+
 
 @asynccontextmanager
 async def live_endpoint(script: Script = lambda text, times: Say()) -> AsyncIterator[LiveEndpoint]:
@@ -90,6 +94,7 @@ async def live_endpoint(script: Script = lambda text, times: Say()) -> AsyncIter
     endpoint = LiveEndpoint(script)
     app = web.Application(client_max_size=1 << 26)
     app.router.add_post("/v1/chat/completions", endpoint.answer)
+    app.router.add_get("/v1/models", endpoint.list_models)
     # A handler ends when its client is gone, so that the books say which calls are open.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
