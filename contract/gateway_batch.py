@@ -15,6 +15,7 @@ from pydantic import ConfigDict, ValidationError
 
 from ._base import LenientModel, Word
 from .gateway_limits import TenantLimits
+from .layout import brought_folder, short_digest
 from .result import BatchResult
 from .status import BatchStatus
 from .steps import Step
@@ -35,6 +36,22 @@ def workflow_id(tenant: str, batch_id: str) -> str:
 def inner_id(tenant: str, batch_id: str) -> str:
     """Return the id of the batch that carries it out: of its `BatchWorkflow`, and of its folder in the store."""
     return f"{tenant}.{batch_id}"
+
+
+def message_rows_path(tenant: str, batch_id: str) -> str:
+    """Return where the rows of a message batch are, which come with its create."""
+    return f"{brought_folder(inner_id(tenant, batch_id), short_digest(batch_id))}.jsonl"
+
+
+class Shape(Word):
+    """Whose API a batch came by, and so how its results are written."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+    @classmethod
+    def unknown(cls) -> Shape:
+        return cls.OPENAI
 
 
 class GatewayStatus(Word):
@@ -174,6 +191,8 @@ class GatewayBatch(LenientModel):
     limits: TenantLimits = TenantLimits()  #: Of the caller's key.
     idempotency: str | None = None  #: Digest of the key that it was created with, as in the path of what notes it.
     created_at: int  #: Seconds since 1970.
+    shape: Shape = Shape.OPENAI
+    rows: int = 0  #: Of Anthropic's shape, where they are counted before the batch is made.
 
     def beginning(self) -> BatchObject:
         """Return the batch as it looks before anything of it is known."""
@@ -186,6 +205,7 @@ class GatewayBatch(LenientModel):
             expires_at=self.created_at + self.window_seconds,
             metadata=self.metadata,
             retry_of=self.retry_of,
+            request_counts=RequestCounts(total=self.rows),
         )
 
 
@@ -203,9 +223,20 @@ class Intake(LenientModel):
     provider: str = ""
     model: str | None = None  #: The one that every row names; null where they differ, or name none.
     store: str = ""  #: The store's identity.
-    translated: bool = False  #: Whether the provider answers in another shape than OpenAI's.
+    translated: bool = False  #: Whether the provider answers in another shape than the batch's.
+    endpoint: str = ""  #: Which the rows are sent to; "" for the batch's own.
     result: BatchResult | None = None  #: How the batch has ended already: an earlier workflow of it came so far.
     final: BatchObject | None = None  #: The batch as it stays: an earlier workflow of it came to its end.
+
+
+class MessageCounts(LenientModel):
+    """Rows of a message batch as Anthropic counts them (the anthropic package, `MessageBatchRequestCounts`)."""
+
+    processing: int = 0
+    succeeded: int = 0
+    errored: int = 0
+    canceled: int = 0
+    expired: int = 0
 
 
 class BatchEntry(LenientModel):
@@ -215,6 +246,7 @@ class BatchEntry(LenientModel):
     intake: Intake | None = None  #: What is known of its input, once that was read and found right.
     final: BatchObject | None = None  #: The batch, once it will change no more.
     published: bool = False  #: Whether its workflow wrote that, at its end; and not the door, which gave it up.
+    outcomes: MessageCounts | None = None  #: Of a message batch: what became of its rows, once it has ended.
 
 
 class Ended(LenientModel):

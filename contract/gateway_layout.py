@@ -7,6 +7,9 @@
         files/<file id>/meta.json           what is known of them; written last, so a file is there when this is
         index-files/<4>/<2>/<time>-<id>     an empty object for each file, for listings: newest first
         index/<4>/<2>/<time>-<id>           the same for batches: the create request, and at the end the final object
+        index-messages/<4>/<2>/<time>-<id>  the same for Anthropic's message batches
+        messages/<id>/results.jsonl         a message batch's results
+        messages/<id>/deleted               says that a message batch was deleted, and is never to run again
         idem/<sha256 of the key>            which batch an idempotency key made
         retries/<batch id>/<number>         the create request of each retry of a batch, from 00001 on
         spent/<day>/<number>                what the day's batches may cost, entry by entry: the newest has the sum
@@ -35,9 +38,9 @@ _TIME, _RANDOM = 11, 13
 _LAST = 16**_TIME - 1
 #: Entries of what a day's batches may cost, and the digits of their numbers.
 _MOST_ENTRIES, _ENTRY_DIGITS = 10**8 - 1, 8
-_ID = re.compile(r"(file-|batch_)([0-9a-f]{11})([0-9a-f]{13})")
+_ID = re.compile(r"(file-|batch_|msgbatch_)([0-9a-f]{11})([0-9a-f]{13})")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_ENTRY = re.compile(r"[0-9a-f]{11}-((?:file-|batch_)[0-9a-f]{24})")
+_ENTRY = re.compile(r"[0-9a-f]{11}-((?:file-|batch_|msgbatch_)[0-9a-f]{24})")
 
 #: The folder of what is due; no tenant is called so.
 DUE = f"{GATEWAY}/~due"
@@ -52,6 +55,12 @@ class Listed(StrEnum):
 
     FILES = "index-files"
     BATCHES = "index"
+    MESSAGES = "index-messages"  #: Batches of Anthropic's shape.
+
+
+#: How the ids of each begin.
+_PREFIXES = {Listed.FILES: "file-", Listed.BATCHES: "batch_", Listed.MESSAGES: "msgbatch_"}
+_LISTED = {prefix: listed for listed, prefix in _PREFIXES.items()}
 
 
 def is_tenant(name: str) -> bool:
@@ -60,20 +69,27 @@ def is_tenant(name: str) -> bool:
 
 
 def make_id(listed: Listed, at: datetime, random: str) -> str:
-    """Return an id, 29 or 30 characters long.
+    """Return an id, 29 to 33 characters long.
 
     Args:
         at: when the object was made; milliseconds count.
         random: 13 hexadecimal digits at least, of which the first 13 are taken.
     """
-    prefix = "file-" if listed is Listed.FILES else "batch_"
-    return f"{prefix}{int(at.timestamp() * 1000):0{_TIME}x}{random[:_RANDOM]}"
+    return f"{_PREFIXES[listed]}{int(at.timestamp() * 1000):0{_TIME}x}{random[:_RANDOM]}"
 
 
 def is_id(listed: Listed, text: str) -> bool:
     """Return whether a text may be an id of this kind; nothing else ever becomes part of a path."""
     found = _ID.fullmatch(text)
-    return found is not None and (found[1] == "file-") == (listed is Listed.FILES)
+    return found is not None and _LISTED[found[1]] is listed
+
+
+def listed_as(id: str) -> Listed:
+    """Return which list an id is in."""
+    found = _ID.fullmatch(id)
+    if found is None:
+        raise ValueError("not an id of the gateway's")
+    return _LISTED[found[1]]
 
 
 def made_at_ms(id: str) -> int:
@@ -122,7 +138,7 @@ def index_folder(tenant: str, listed: Listed) -> str:
 
 def index_path(tenant: str, id: str) -> str:
     """Return the path of the entry of a file or a batch in its index."""
-    listed = Listed.FILES if id.startswith("file-") else Listed.BATCHES
+    listed = listed_as(id)
     time = f"{_LAST - made_at_ms(id):0{_TIME}x}"
     return f"{index_folder(tenant, listed)}/{time[:4]}/{time[4:6]}/{time}-{id}"
 
@@ -131,6 +147,16 @@ def parse_index_path(path: str) -> str | None:
     """Return the id that an entry's path names; None for any other path."""
     found = _ENTRY.fullmatch(path.rpartition("/")[2])
     return found[1] if found else None
+
+
+def message_results_path(tenant: str, batch_id: str) -> str:
+    """Return the path of the results of a message batch."""
+    return f"{GATEWAY}/{tenant}/messages/{batch_id}/results.jsonl"
+
+
+def deleted_path(tenant: str, batch_id: str) -> str:
+    """Return the path of what says that a message batch was deleted."""
+    return f"{GATEWAY}/{tenant}/messages/{batch_id}/deleted"
 
 
 def idempotency_path(tenant: str, key: str) -> str:

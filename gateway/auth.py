@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..activities.providers.settings import is_loopback
-from .errors import ApiError, answer
+from .errors import ApiError, answer, speaks_anthropic
 from .tenants import Tenants
 
 #: What load balancers and monitors ask, which have no key.
@@ -28,13 +28,12 @@ class Authentication:
             return
         request = Request(scope)
         if self._tenants.open and not _from_here(request):
-            await answer(_STRANGER)(scope, receive, send)
+            await answer(_STRANGER, scope)(scope, receive, send)
             return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        key = given.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
+        key = _key(request)
         tenant = self._tenants.of(key)
         if tenant is None:
-            await answer(_refusal(bool(key)))(scope, receive, send)
+            await answer(_refusal(bool(key), scope), scope)(scope, receive, send)
             return
         scope.setdefault("state", {})["tenant"] = tenant
         await self._app(scope, receive, send)
@@ -57,7 +56,18 @@ def _from_here(request: Request) -> bool:
         return False
 
 
-def _refusal(given: bool) -> ApiError:
+def _key(request: Request) -> str | None:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    bearer = given.strip() if scheme.lower() == "bearer" else None
+    own = request.headers.get("x-api-key")
+    # Of two, each provider's server takes the one that is its own.
+    first, second = (own, bearer) if speaks_anthropic(request.scope) else (bearer, own)
+    return second if first is None else first
+
+
+def _refusal(given: bool, scope: Scope) -> ApiError:
+    if speaks_anthropic(scope):
+        return ApiError(401, "invalid x-api-key" if given else "x-api-key header is required")
     if given:
         return ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
     return ApiError(

@@ -12,10 +12,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from temporalio.service import RPCError, RPCStatusCode
 
 from ..clients.concurrency import concurrently
-from ..clients.connection import TemporalUnavailable, translated
+from ..clients.connection import TemporalUnavailable
 from ..contract.gateway_batch import (
     BatchEntry,
     BatchObject,
@@ -23,7 +22,6 @@ from ..contract.gateway_batch import (
     GatewayBatch,
     GatewayStatus,
     LineError,
-    workflow_id,
 )
 from ..contract.gateway_layout import Listed, idempotency_path, index_path, key_digest, make_id
 from . import index
@@ -32,7 +30,7 @@ from .context import Context, context_of, tenant_of
 from .described import Described, Param
 from .errors import ApiError
 from .files import as_list
-from .live import Glance, begin, find_entry
+from .live import Glance, ask_to_stop, begin, find_entry
 from .order import MAX_IDEMPOTENCY_KEY, fingerprint, idempotency_key, ordered
 from .params import AFTER, after_of, limit_of, limit_param
 from .search import FILTERS, Wanted, search
@@ -89,18 +87,22 @@ async def placed(context: Context, batch: GatewayBatch, *, retried: bool) -> Res
     if not made:
         entry = await find_entry(context.store, batch.tenant, batch.id) or entry
     if entry.final is None:
-        await _begin(context, entry, retried=retried)
+        await start(context, entry, retried=retried)
     shown = batch.beginning() if made else await Glance(context.client, thorough=True).at(entry)
     return JSONResponse(wire(shown))
 
 
-async def id_for(context: Context, batch: GatewayBatch, key: str) -> str:
+async def id_for(context: Context, batch: GatewayBatch, key: str, *, realm: str = "", content: str = "") -> str:
     """Return the id of the batch of an idempotency key: whoever comes first with it decides.
+
+    Args:
+        realm: what the key belongs to; "" for OpenAI's batches.
+        content: what two creates with the key must agree on beside the batch.
 
     Raises:
         ApiError: the key belongs to a batch with other parameters.
     """
-    path, asked = idempotency_path(batch.tenant, key), fingerprint(batch)
+    path, asked = idempotency_path(batch.tenant, realm + key), fingerprint(batch) + content
     if await context.store.create(path, json.dumps({"id": batch.id, "fingerprint": asked}).encode()):
         return batch.id
     known = json.loads(await context.store.read(path))
@@ -115,7 +117,7 @@ async def id_for(context: Context, batch: GatewayBatch, key: str) -> str:
     return str(known["id"])
 
 
-async def _begin(context: Context, entry: BatchEntry, *, retried: bool) -> None:
+async def start(context: Context, entry: BatchEntry, *, retried: bool) -> None:
     """Start a batch's workflow.
 
     Args:
@@ -181,15 +183,7 @@ async def cancel(request: Request) -> Response:
         return JSONResponse(wire(shown))
     if shown.status.ended:
         raise ApiError(409, f"Cannot cancel a batch with status '{shown.status}'.")
-    batch = entry.request
-    handle = context.client.temporal.get_workflow_handle(workflow_id(batch.tenant, batch.id))
-    with translated(context.client.temporal, batch.id):
-        try:
-            await handle.signal("cancel", {"requested_by": "gateway"})
-        except RPCError as error:
-            if error.status != RPCStatusCode.NOT_FOUND:
-                raise
-            # It has ended since, and the answer says as what.
+    await ask_to_stop(context.client, entry.request)
     shown = await glance.at(await entry_of(request))
     if not shown.status.ended and shown.status is not GatewayStatus.CANCELLING:  # no worker answers
         update = {"status": GatewayStatus.CANCELLING, "cancelling_at": int(time.time())}

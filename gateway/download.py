@@ -16,7 +16,16 @@ from .errors import ApiError
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-async def download(request: Request, store: Store, path: str, *, size: int, etag: str, filename: str) -> Response:
+async def download(
+    request: Request,
+    store: Store,
+    path: str,
+    *,
+    size: int,
+    etag: str,
+    filename: str,
+    media: str = "application/octet-stream",
+) -> Response:
     """Answer with an object that never changes.
 
     Args:
@@ -31,7 +40,7 @@ async def download(request: Request, store: Store, path: str, *, size: int, etag
     headers = {
         "Accept-Ranges": "bytes",
         "ETag": f'"{etag}"',
-        "Content-Type": "application/octet-stream",
+        "Content-Type": media,
         "Content-Disposition": f"attachment; filename*=utf-8''{quote(filename, safe='')}",
         # What a stranger uploaded is never a page of this server's.
         "X-Content-Type-Options": "nosniff",

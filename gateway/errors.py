@@ -1,4 +1,8 @@
-"""Errors in OpenAI's envelope: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors, in the envelope of whose routes were asked.
+
+OpenAI's is `{"error": {"message", "type", "param", "code"}}`, Anthropic's `{"type": "error", "error": {"type",
+"message"}, "request_id"}` (https://platform.claude.com/docs/en/api/errors).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from ..clients.connection import TemporalUnavailable
 from ..contract import DurabatchError, InvalidSpec, StoreError
@@ -16,6 +21,18 @@ logger = logging.getLogger("durabatch.gateway")
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+#: What Anthropic calls errors, by their status.
+_ANTHROPIC = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 
 
 class ApiError(Exception):
@@ -54,8 +71,22 @@ def not_found(what: str, id: str, param: str) -> ApiError:
     return ApiError(404, f"No such {what} object: {id[:100]}", param=param)
 
 
-def answer(error: ApiError) -> Response:
+def speaks_anthropic(scope: Scope) -> bool:
+    """Return whether a request is to be answered in Anthropic's shape: by its path or its header."""
+    path = scope["path"]
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return True
+    both = path == "/v1/models" or path.startswith("/v1/models/")
+    return both and any(name == b"anthropic-version" for name, _ in scope["headers"])
+
+
+def answer(error: ApiError, scope: Scope) -> Response:
     """Return an error as the answer to a request."""
+    if speaks_anthropic(scope):
+        kind = _ANTHROPIC.get(error.status, "api_error" if error.status >= 500 else INVALID)
+        said = {"type": kind, "message": error.message}
+        request_id = scope.get("state", {}).get("request_id")
+        return JSONResponse({"type": "error", "error": said, "request_id": request_id}, error.status, error.headers)
     body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     return JSONResponse({"error": body}, error.status, error.headers)
 
@@ -94,7 +125,7 @@ def on_http_exception(request: Request, error: Exception) -> Response:
         )
     else:
         found = ApiError(status, str(getattr(error, "detail", "The request cannot be read.")))
-    return answer(found)
+    return answer(found, request.scope)
 
 
 def _allowed(request: Request) -> str:
@@ -106,4 +137,4 @@ def _allowed(request: Request) -> str:
 
 def on_error(request: Request, error: Exception) -> Response:
     """Answer what a route raised."""
-    return answer(as_api_error(error))
+    return answer(as_api_error(error), request.scope)

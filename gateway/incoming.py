@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -19,12 +20,19 @@ _FIRST_LINE = 4 * 1024 * 1024
 
 
 class Incoming:
-    """A new object of the store, for as long as the block lasts; a block that ends with an error leaves nothing."""
+    """A new object of the store, for as long as the block lasts; a block that ends with an error leaves nothing.
 
-    def __init__(self, store: Store, path: str) -> None:
+    Args:
+        store: where it is made.
+        path: what it is called there.
+        turned: makes the object's bytes of those that come, in a thread; they are the same if it is None.
+    """
+
+    def __init__(self, store: Store, path: str, turned: Callable[[bytes], bytes] | None = None) -> None:
         self._writer = store.writer(path)
         self._gathered = bytearray()
         self._check = _Check()
+        self._turned = turned or self._check.feed
         #: Bytes so far.
         self.size = 0
 
@@ -44,6 +52,7 @@ class Incoming:
 
         Raises:
             StoreError: the store failed.
+            Exception: as `turned`.
         """
         self.size += len(data)
         self._gathered += data
@@ -57,8 +66,7 @@ class Incoming:
             await run_in_threadpool(self._pass, gathered)
 
     def _pass(self, data: bytes) -> None:
-        self._check.feed(data)
-        self._out.write(data)
+        self._out.write(self._turned(data))
 
     async def problem(self) -> str | None:
         """Say why the whole content cannot be a batch's input, None if it may be."""
@@ -77,7 +85,7 @@ class _Check:
         self._first = bytearray()
         self._looking = True
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bytes:
         if self._text:
             try:
                 self._decoder.decode(data)
@@ -87,6 +95,7 @@ class _Check:
             self._first += data
             stripped = self._first.removeprefix(codecs.BOM_UTF8).lstrip()
             self._looking = b"\n" not in stripped and len(stripped) < _FIRST_LINE
+        return data
 
     def problem(self) -> str | None:
         try:

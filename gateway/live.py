@@ -24,10 +24,11 @@ from ..contract.gateway_batch import (
     GatewayBatch,
     GatewayStatus,
     RequestCounts,
+    Shape,
     inner_id,
     workflow_id,
 )
-from ..contract.gateway_layout import Listed, index_path, is_id
+from ..contract.gateway_layout import Listed, index_path, is_id, listed_as
 
 #: A worker answers in milliseconds; where none does, the index says what is known.
 _QUERY = timedelta(seconds=2)
@@ -35,13 +36,13 @@ _QUERY = timedelta(seconds=2)
 _RUNNING = frozenset({GatewayStatus.IN_PROGRESS, GatewayStatus.CANCELLING})
 
 
-async def find_entry(store: Store, tenant: str, batch_id: str) -> BatchEntry | None:
+async def find_entry(store: Store, tenant: str, batch_id: str, listed: Listed = Listed.BATCHES) -> BatchEntry | None:
     """Return what a tenant's index holds of a batch; None where it has none of this id.
 
     Raises:
         StoreError: the store failed.
     """
-    if not is_id(Listed.BATCHES, batch_id):
+    if not is_id(listed, batch_id):
         return None
     try:
         return BatchEntry.model_validate_json(await store.read(index_path(tenant, batch_id)))
@@ -68,6 +69,21 @@ async def begin(client: BatchClient, batch: GatewayBatch) -> None:
             priority=Priority(fairness_key=batch.tenant),
             static_summary=f"{batch.input_file_id} to {batch.endpoint} for {batch.tenant}",
         )
+
+
+async def ask_to_stop(client: BatchClient, batch: GatewayBatch) -> None:
+    """Ask a batch to stop; one that has ended is fine.
+
+    Raises:
+        TemporalUnavailable: Temporal does not answer.
+    """
+    handle = client.temporal.get_workflow_handle(workflow_id(batch.tenant, batch.id))
+    with translated(client.temporal, batch.id):
+        try:
+            await handle.signal("cancel", {"requested_by": "gateway"})
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
 
 
 class Glance:
@@ -116,12 +132,13 @@ class Glance:
                 return await self._ended(entry)
             self._silent = True
             return _noted(entry)
-        return await self._counted(batch, shown) if shown.status in _RUNNING else shown
+        counted = shown.status in _RUNNING and batch.shape is Shape.OPENAI  # Anthropic counts at the end
+        return await self._counted(batch, shown) if counted else shown
 
     async def _ended(self, entry: BatchEntry) -> BatchObject:
         """Return a batch whose workflow does not run: it has just ended, or it goes on from here."""
         batch = entry.request
-        again = await find_entry(self._client.store, batch.tenant, batch.id) or entry
+        again = await find_entry(self._client.store, batch.tenant, batch.id, listed_as(batch.id)) or entry
         if again.final is not None:
             return again.final
         await begin(self._client, batch)

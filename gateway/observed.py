@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import answer, as_api_error
+from .errors import answer, as_api_error, speaks_anthropic
 from .metrics import Metrics
 
 logger = logging.getLogger("durabatch.gateway")
@@ -33,12 +33,14 @@ class Observed:
         began = time.monotonic()
         status: int | None = None
         request_id = f"req_{uuid.uuid4().hex}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        names = (b"x-request-id", b"request-id") if speaks_anthropic(scope) else (b"x-request-id",)
 
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message.get("headers", []), *((name, request_id.encode()) for name in names)]
             await send(message)
 
         try:
@@ -51,7 +53,7 @@ class Observed:
                 # before its answer does.
                 logger.error("%s: an answer was broken off: %s", request_id, error)
             else:
-                await answer(as_api_error(error))(scope, receive, watched)
+                await answer(as_api_error(error), scope)(scope, receive, watched)
         finally:
             self._metrics.answered(_route(scope), status or _GONE, time.monotonic() - began)
 

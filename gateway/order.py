@@ -57,7 +57,7 @@ def ordered(body: dict[str, Any], batch_id: str, context: Context, tenant: Tenan
         window_seconds=_seconds(window),
         metadata=_metadata(body.get("metadata")),
         output_expires_seconds=None if expires_after is None else lifetime(expires_after, "output_expires_after"),
-        provider=_provider(body.get("provider"), context),
+        provider=asked_provider(body.get("provider"), context),
         models=tenant.models,
         limits=tenant.limits,
         created_at=made_at_ms(batch_id) // 1000,
@@ -87,7 +87,7 @@ def idempotency_key(request: Request, body: dict[str, Any]) -> str | None:
 
 def fingerprint(batch: GatewayBatch) -> str:
     """Return a digest of what two creates with one idempotency key must agree on."""
-    own = {"tenant", "id", "created_at", "models", "left_by", "limits", "idempotency"}
+    own = {"tenant", "id", "created_at", "models", "left_by", "limits", "idempotency", "shape", "rows"}
     asked = batch.model_dump(mode="json", exclude=own)
     if batch.retry_of is None:
         del asked["retry_of"]
@@ -100,8 +100,12 @@ def _seconds(window: str) -> int:
     return int(found[1]) * (_HOUR if found[2] == "h" else 24 * _HOUR) if found else 0
 
 
-def _provider(given: object, context: Context) -> str | None:
-    """Return the provider that a request names, or else the gateway's."""
+def asked_provider(given: object, context: Context) -> str | None:
+    """Return the provider that a request names, or else the gateway's.
+
+    Raises:
+        ApiError: no route leads to it, or to any.
+    """
     if given is None:
         if context.provider is None and not context.settings.gateway.routes:
             raise ApiError(

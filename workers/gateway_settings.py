@@ -82,6 +82,15 @@ class GatewaySettings(_Limits):
         tuple[str, ...], Field(min_length=1, description='Values of completion_window, such as "24h", "1h", "7d".')
     ] = ("24h",)
 
+    public_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$",
+            description='Where callers reach it, such as "https://batches.example", for the results_url of message '
+            "batches; by default, the host that a request names.",
+        ),
+    ] = None
+
     @field_validator("keys")
     @classmethod
     def _different(cls, value: tuple[GatewayKey, ...]) -> tuple[GatewayKey, ...]:

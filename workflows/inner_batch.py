@@ -81,7 +81,7 @@ class InnerBatch:
         spec = BatchSpec(
             provider=intake.provider,
             input=intake.input,
-            endpoint=batch.endpoint,
+            endpoint=intake.endpoint or batch.endpoint,
             deadline=max(self._steering.deadline_at - workflow.now(), timedelta(seconds=1)),
             poll=POLL,
             on_invalid_row=OnInvalidRow.FAIL_ROW,

@@ -16,12 +16,15 @@ from ...contract.gateway_batch import (
     Intake,
     IntakeRequest,
     LineError,
+    Shape,
     inner_id,
+    message_rows_path,
 )
 from ...contract.gateway_layout import content_path, index_path
 from ...contract.layout import brought_folder, result_path, short_digest
 from ..lease import Lease
 from ..left_rows import LeftRows
+from ..lines import split_lines
 from ..modes import default_mode
 from ..prices import dollars, picodollars
 from ..resources import Resources
@@ -32,9 +35,11 @@ from .files import find
 from .reading import Reading, read
 from .routing import Router
 from .spending import reserve
+from .tokens import Tokens
 
-#: The kinds of providers whose answers are not in OpenAI's shape.
-_TRANSLATED = frozenset({"anthropic"})
+#: The kinds of providers whose own rows and answers are in Anthropic's shape; those of the others are in OpenAI's.
+_ANTHROPIC = frozenset({"anthropic"})
+_CHAT, _MESSAGES = "/v1/chat/completions", "/v1/messages"
 _GIVEN_UP = LineError(code="not_started", message="The batch was given up before it was started.")
 
 
@@ -78,6 +83,8 @@ class GatewayIntake:
             return None
 
     async def _check(self, batch: GatewayBatch, lease: Lease) -> Intake:
+        if batch.shape is Shape.ANTHROPIC:
+            return await self._check_messages(batch, lease)
         store = self._resources.store
         if batch.left_by is None:
             record = await find(store, batch.tenant, batch.input_file_id)
@@ -109,7 +116,31 @@ class GatewayIntake:
             provider=found.provider,
             model=found.model if found.other_model is None else None,
             store=await identify(store),
-            translated=self._resources.settings(found.provider).kind in _TRANSLATED,
+            translated=self._resources.settings(found.provider).kind in _ANTHROPIC,
+        )
+
+    async def _check_messages(self, batch: GatewayBatch, lease: Lease) -> Intake:
+        """Look at a message batch, whose rows were read when they came: they are checked, and so is who runs them."""
+        store, path = self._resources.store, message_rows_path(batch.tenant, batch.id)
+        if batch.provider is None or await store.size(path) is None:
+            return _refused(LineError(code="internal_error", message="The batch's requests are not there any more."))
+        own = self._resources.settings(batch.provider).kind in _ANTHROPIC
+        endpoint = _MESSAGES if own else _CHAT
+        if endpoint not in self._resources.provider(batch.provider).capabilities.endpoints:
+            message = f"The provider {batch.provider} does not run {endpoint}."
+            return _refused(LineError(code="invalid_endpoint", message=message))
+        if batch.limits.max_cost_usd_per_day is not None:
+            async with self._resources.row_work:
+                found = Reading(tokens=await in_thread(lease, partial(_count, store, path, endpoint, lease)))
+            if (wrong := await self._over_budget(found, batch.provider, batch)) is not None:
+                return _refused(wrong)
+        return Intake(
+            rows=batch.rows,
+            input=store.uri(path),
+            provider=batch.provider,
+            store=await identify(store),
+            translated=not own,
+            endpoint=endpoint,
         )
 
     async def _left(self, batch: GatewayBatch, left_by: str, lease: Lease) -> tuple[LineError | None, str]:
@@ -180,6 +211,16 @@ def _write_left(store: Store, path: str, left: LeftRows, lease: Lease) -> None:
         for line in left.lines(lease.check):
             out.write(line)
             lease.rows += 1
+
+
+def _count(store: Store, path: str, endpoint: str, lease: Lease) -> Tokens:
+    """Return what the rows of a message batch may take. Blocks."""
+    tokens = Tokens(endpoint)
+    for line in split_lines(store.stream(path)):
+        lease.check()
+        tokens.add(line)
+        lease.rows += 1
+    return tokens
 
 
 async def read_entry(store: Store, batch: GatewayBatch) -> BatchEntry:

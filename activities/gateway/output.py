@@ -17,8 +17,8 @@ import msgspec
 from ...contract import RowStatus
 from ..row_pages import PENDING
 from .chat_completion import chat_completion
+from .results import Result, ResultError, ResultResponse, decode_result
 
-_NULL = msgspec.Raw(b"null")
 #: What OpenAI calls the rows that were not run.
 _CODES = {
     RowStatus.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
@@ -30,27 +30,6 @@ _CODES = {
 STATUSES = {status: status.value for status in RowStatus} | {RowStatus.CANCELED: "cancelled"}
 
 
-class _Response(msgspec.Struct):
-    status_code: int = 200
-    request_id: str | None = None
-    body: msgspec.Raw = _NULL
-
-
-class _Error(msgspec.Struct):
-    type: str = ""
-    code: str | None = None
-    message: str = ""
-
-
-class _Row(msgspec.Struct):
-    """A line of results.jsonl; the contract's ResultRow describes it."""
-
-    custom_id: str
-    status: RowStatus
-    response: _Response | None = None
-    error: _Error | None = None
-
-
 class _Why(msgspec.Struct):
     code: str
     message: str
@@ -59,7 +38,7 @@ class _Why(msgspec.Struct):
 class _Line(msgspec.Struct):
     id: str
     custom_id: str
-    response: _Response | None
+    response: ResultResponse | None
     error: _Why | None
 
 
@@ -69,11 +48,10 @@ class _Shown(msgspec.Struct):
     id: str
     custom_id: str
     status: str
-    response: _Response | None = None
+    response: ResultResponse | None = None
     error: _Why | None = None
 
 
-_row = msgspec.json.Decoder(_Row).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -117,9 +95,9 @@ class Lines:
         why = None if row.status is RowStatus.SUCCEEDED else _why(row)
         return _encode(_Shown(id, row.custom_id, status, row.response, why))
 
-    def _answer(self, result: bytes, name: bytes) -> tuple[_Row, str]:
+    def _answer(self, result: bytes, name: bytes) -> tuple[Result, str]:
         """Return a row whose answer is in OpenAI's shape, and the digits that its ids are made of."""
-        row = _row(result)
+        row = decode_result(result)
         digest = self._hash.copy()
         digest.update(name)
         request_id = digest.hexdigest()
@@ -135,10 +113,10 @@ def pending(id: str, custom_id: str) -> bytes:
     return _encode(_Shown(id, custom_id, PENDING))
 
 
-def _why(row: _Row) -> _Why | None:
+def _why(row: Result) -> _Why | None:
     if row.response is not None and not 200 <= row.response.status_code < 300:
         return None  # the body says it
     if row.status in _CODES:
         return _Why(*_CODES[row.status])
-    error = row.error or _Error()
+    error = row.error or ResultError()
     return _Why(error.code or error.type or "request_failed", error.message or "The request failed.")

@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 from ...contract import AccountingError, BatchResult, StoreError
 from ...contract.gateway import FileRecord
-from ...contract.gateway_batch import OUTPUT_FAILED, PUBLISH, BatchEntry, GatewayBatch, Published, PublishRequest
+from ...contract.gateway_batch import (
+    OUTPUT_FAILED,
+    PUBLISH,
+    BatchEntry,
+    BatchObject,
+    GatewayBatch,
+    Published,
+    PublishRequest,
+    Shape,
+)
 from ...contract.gateway_layout import Listed, content_path, index_path, make_id
 from ..lease import Lease
 from ..lines import split_lines
@@ -20,6 +29,7 @@ from ..step import in_thread, step
 from ..store import Store, Writer
 from .files import register
 from .intake import read_entry
+from .messages import write_messages
 from .output import Lines
 from .spending import settle
 
@@ -54,31 +64,38 @@ class GatewayPublish:
         before = await read_entry(store, batch)
         if before.published and before.final is not None:
             return Published(object=before.final)
-        if request.result is not None and request.result.results is not None:
-            output, error = _files(request, request.result)
+        outcomes = None
+        if batch.shape is Shape.ANTHROPIC:
+            work = partial(write_messages, store, batch, shown, request.result, request.translated, lease)
             async with self._resources.row_work:
-                sizes, answered = await in_thread(
-                    lease, partial(_write, store, request, request.result, output, error, lease)
-                )
-            for file, size in zip((output, error), sizes, strict=True):
-                if file.rows:
-                    await register(store, batch.tenant, _record(request, file, size))
-            if not answered and error.rows:
-                shown = shown.as_failed()  # the provider refused them all unread: a wrong key, for example
-            shown = shown.model_copy(
-                update={
-                    "output_file_id": output.id if output.rows else None,
-                    "error_file_id": error.id if error.rows else None,
-                }
-            )
+                outcomes = await in_thread(lease, work)
+        elif request.result is not None and request.result.results is not None:
+            shown = await self._write_files(request, request.result, lease)
         await lease.hold()  # a workflow that was reset may be at work on it
         # One whose results cannot be written is published once they can.
         published = all(error.code != OUTPUT_FAILED for error in (shown.errors.data if shown.errors else ()))
         if published and batch.limits.max_cost_usd_per_day is not None:
             await _settle(store, batch, request.result)
-        entry = BatchEntry(request=batch, intake=before.intake, final=shown, published=published)
+        entry = BatchEntry(request=batch, intake=before.intake, final=shown, published=published, outcomes=outcomes)
         await store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
         return Published(object=shown)
+
+    async def _write_files(self, request: PublishRequest, result: BatchResult, lease: Lease) -> BatchObject:
+        """Write output and error file, and return the batch with them."""
+        store, batch, shown = self._resources.store, request.batch, request.object
+        output, error = _files(request, result)
+        async with self._resources.row_work:
+            sizes, answered = await in_thread(lease, partial(_write, store, request, result, output, error, lease))
+        for file, size in zip((output, error), sizes, strict=True):
+            if file.rows:
+                await register(store, batch.tenant, _record(request, file, size))
+        if not answered and error.rows:
+            shown = shown.as_failed()  # the provider refused them all unread: a wrong key, for example
+        files = {
+            "output_file_id": output.id if output.rows else None,
+            "error_file_id": error.id if error.rows else None,
+        }
+        return shown.model_copy(update=files)
 
 
 async def _settle(store: Store, batch: GatewayBatch, result: BatchResult | None) -> None:

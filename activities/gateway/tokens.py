@@ -27,7 +27,8 @@ class _Body(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
-    body: _Body
+    body: _Body | None = None
+    params: _Body | None = None  # of Anthropic's
 
 
 _line = msgspec.json.Decoder(_Line).decode
@@ -48,7 +49,8 @@ class Tokens:
     def add(self, line: bytes) -> None:
         """Count a row that can be sent."""
         try:
-            body = _line(line).body
+            found = _line(line)
+            body = found.body or found.params or _Body()
         except msgspec.DecodeError:
             body = _Body()
         self.input[body.model] = self.input.get(body.model, 0) + estimate_input(line)

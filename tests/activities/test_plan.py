@@ -180,7 +180,7 @@ BAD: list[tuple[Any, str]] = [
     ({"custom_id": "k-16", "body": {"model": "m"}}, "line 16, body.messages: is missing, and /v1/chat/completions"),
     ({"custom_id": "k-17", "body": {"model": "m", "messages": SECRET}}, "line 17, body.messages: must be a list"),
     ({"custom_id": "k-18", "body": SECRET}, "line 18, body: expected `object`"),
-    ({"custom_id": "k-19", "params": {"messages": [SECRET]}}, "line 19, params: is Anthropic's form"),
+    ({"custom_id": "k-19", "params": {"messages": [SECRET]}}, "line 19, params.messages[0]: must be an object"),
     ({"custom_id": "k-20", "input": 17}, "line 20, input: must be a string or a list of messages"),
     ({"custom_id": "a", "input": SECRET}, "line 21, custom_id: is the same as on line 1"),
     (

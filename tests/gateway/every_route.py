@@ -58,6 +58,8 @@ def _filled(value: Any, ids: Mapping[str, str]) -> Any:
     return value.format_map(ids) if isinstance(value, str) else value
 
 
+VERSION = {"anthropic-version": "2023-06-01"}
+
 #: In this order: what removes and stops comes last.
 VISITS: dict[str, Visit] = {
     "GET /healthz": Visit(shows=Shows.OPEN),
@@ -87,6 +89,20 @@ VISITS: dict[str, Visit] = {
     "GET /v1/batches/{batch_id}/results": Visit(shows=Shows.OWNED),
     "POST /v1/batches/{batch_id}/retry": Visit(shows=Shows.OWNED, own=(400,)),
     "POST /v1/batches/{batch_id}/cancel": Visit(shows=Shows.OWNED, own=(200, 409)),
+    "POST /v1/messages/batches": Visit(
+        shows=Shows.MADE,
+        json={
+            "requests": [{"custom_id": "a", "params": {"model": "gpt-5-mini", "max_tokens": 1, "messages": []}}],
+            "idempotency_key": "a-key",
+        },
+        headers=VERSION,
+        temporal=True,
+    ),
+    "GET /v1/messages/batches": Visit(shows=Shows.LIST, headers=VERSION),
+    "GET /v1/messages/batches/{message_batch_id}": Visit(shows=Shows.OWNED, headers=VERSION),
+    "POST /v1/messages/batches/{message_batch_id}/cancel": Visit(shows=Shows.OWNED, own=(200, 400), headers=VERSION),
+    "GET /v1/messages/batches/{message_batch_id}/results": Visit(shows=Shows.OWNED, headers=VERSION),
+    "DELETE /v1/messages/batches/{message_batch_id}": Visit(shows=Shows.OWNED, headers=VERSION),
     "DELETE /v1/files/{file_id}": Visit(shows=Shows.OWNED),
 }
 

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from durabatch.activities.gateway.files import register
 from durabatch.activities.store import Store
 from durabatch.contract.gateway import FileRecord
-from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch, GatewayStatus
+from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch, GatewayStatus, Shape, message_rows_path
 from durabatch.contract.gateway_layout import Listed, content_path, index_path, make_id
 from support.openapi import Document
 
@@ -44,7 +44,18 @@ async def things(store: Store, tenant: str) -> dict[str, str]:
     final = batch.beginning().model_copy(update={"status": GatewayStatus.COMPLETED, "output_file_id": file_id})
     entry = BatchEntry(request=batch, final=final)
     await store.write(index_path(tenant, batch_id), entry.model_dump_json().encode())
-    return {"file_id": file_id, "batch_id": batch_id, "model": "gpt-5-mini", "provider": "openai"}
+    messages_id = make_id(Listed.MESSAGES, at, secrets.token_hex(7))
+    messages = batch.model_copy(update={"id": messages_id, "shape": Shape.ANTHROPIC, "rows": 1})
+    entry = BatchEntry(request=messages, final=final.model_copy(update={"id": messages_id}))
+    await store.write(index_path(tenant, messages_id), entry.model_dump_json().encode())
+    await store.write(message_rows_path(tenant, messages_id), LINE)
+    return {
+        "file_id": file_id,
+        "batch_id": batch_id,
+        "message_batch_id": messages_id,
+        "model": "gpt-5-mini",
+        "provider": "openai",
+    }
 
 
 async def document_of(http: httpx2.AsyncClient, key: str = f"key-{OWNER}") -> Document:
@@ -102,7 +113,9 @@ async def test_no_route_but_the_monitors_answers_without_a_known_key(opened: Ope
 async def test_a_method_that_a_path_has_not_is_refused_with_those_that_it_has(door: Door) -> None:
     for path in {route.partition(" ")[2] for route in VISITS}:
         refused = await door.http.request("PUT", path)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (405, "method_not_supported"), path
+        error = refused.json()["error"]
+        assert (refused.status_code, error["type"]) == (405, "invalid_request_error"), path
+        assert path.startswith("/v1/messages") or error["code"] == "method_not_supported", path
         has = {route.partition(" ")[0] for route in VISITS if route.endswith(f" {path}")}
         assert set(refused.headers["allow"].split(", ")) - {"HEAD"} == has, path
 

@@ -16,7 +16,7 @@ from ..settings import ProviderSettings
 from .batches import OpenAIBatches
 from .files import OpenAIFiles
 from .live import OpenAILive
-from .rows import EMBEDDINGS, REQUIRED, OpenAIRows, is_azure
+from .rows import EMBEDDINGS, REQUIRED, OpenAIRows, is_azure, is_openai
 
 #: Limits of a batch: https://platform.openai.com/docs/guides/batch (50,000 requests, 200 MB).
 MAX_ROWS = 50_000
@@ -43,6 +43,7 @@ def open_provider(settings: ProviderSettings) -> Provider:
         await http.call("GET", "/models", read=parsing.answered)
         return http.clock
 
+    azure = is_azure(settings.url)
     batches = OpenAIBatches(http, settings.listing_lag)
     return Provider(
         name=settings.name,
@@ -55,7 +56,7 @@ def open_provider(settings: ProviderSettings) -> Provider:
             max_inputs={EMBEDDINGS: MAX_EMBEDDING_INPUTS},
             one_model=True,
         ),
-        rows=OpenAIRows(azure=is_azure(settings.url)),
+        rows=OpenAIRows(azure=azure, cap="max_completion_tokens" if azure or is_openai(settings.url) else "max_tokens"),
         batch_api=batches,
         files=OpenAIFiles(http),
         markers=batches,

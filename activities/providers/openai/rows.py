@@ -11,6 +11,7 @@ import msgspec
 from ....contract import BatchSpec
 from ...rows import Row, RowRefused
 from ..raw_json import first_byte
+from .messages import translate
 from .results import outcome
 
 #: The paths that a batch may ask, and the field that each cannot do without.
@@ -85,7 +86,13 @@ def is_azure(base_url: str) -> bool:
     return _AZURE.fullmatch(urlsplit(base_url).hostname or "") is not None
 
 
-def prepare(row: Row, spec: BatchSpec, *, azure: bool = False) -> bytes:
+def is_openai(base_url: str) -> bool:
+    """Return whether a server is OpenAI's own, in any of its regions."""
+    host = urlsplit(base_url).hostname or ""
+    return host == "openai.com" or host.endswith(".openai.com")
+
+
+def prepare(row: Row, spec: BatchSpec, *, azure: bool = False, cap: str = "max_tokens") -> bytes:
     """Return the row as a line of an input file.
 
     A line that needs nothing added goes through byte for byte.
@@ -94,18 +101,19 @@ def prepare(row: Row, spec: BatchSpec, *, azure: bool = False) -> bytes:
         row: the request.
         spec: the batch's, whose model and params fill the gaps.
         azure: whether the provider is Azure, where a chat's url is /chat/completions.
+        cap: what it calls the most tokens of an answer, for rows of Anthropic's.
 
     Raises:
         RowRefused: it would be refused, or would mean something else than the spec says.
     """
-    if row.shape == "anthropic":
-        raise RowRefused("params", "is Anthropic's form, and this provider takes OpenAI's: body", row.custom_id)
+    if row.shape == "anthropic" and spec.endpoint != CHAT:
+        raise RowRefused("params", f"is Anthropic's form, which is no request to {spec.endpoint}", row.custom_id)
     # One path has two forms: OpenAI's, and Azure's without /v1. Whichever a row has, the provider gets its own.
     if row.url is not None and row.url != spec.endpoint and f"/v1{row.url}" != spec.endpoint:
         raise RowRefused("url", f"differs from the batch's endpoint {spec.endpoint}", row.custom_id)
     url = CHAT.removeprefix("/v1") if azure and spec.endpoint == CHAT else spec.endpoint
-    if row.shape == "short":
-        body = _short(row, spec)
+    if row.shape != "openai":
+        body = _short(row, spec) if row.shape == "short" else _translated(row, spec, cap)
         return _encode(_Wire(row.custom_id, "POST", url, body))
     found = _checked(row.body, row.custom_id)
     needs_model = found.model is None and spec.model is not None
@@ -127,6 +135,17 @@ def _short(row: Row, spec: BatchSpec) -> msgspec.Raw:
         content = row.body
     body = _merged({field: msgspec.Raw(_encode(content))}, spec)
     _complete(_checked(body, row.custom_id), row.custom_id, spec)
+    return body
+
+
+def _translated(row: Row, spec: BatchSpec, cap: str) -> msgspec.Raw:
+    try:
+        body = _merged(translate(row.body, cap), spec)
+        _complete(_checked(body, row.custom_id), row.custom_id, spec)
+    except RowRefused as refused:
+        # What the row says is called so in the row.
+        field = re.sub(r"^body\b", "params", refused.field or "") or None
+        raise RowRefused(field, refused.reason, row.custom_id) from None
     return body
 
 
@@ -183,6 +202,7 @@ class OpenAIRows:
 
     Args:
         azure: whether the provider is Azure, where a chat's url is /chat/completions.
+        cap: what it calls the most tokens of an answer, for rows of Anthropic's.
     """
 
     keeps_ids = True  #: Any id is taken here, so rows keep theirs.
@@ -190,11 +210,12 @@ class OpenAIRows:
     model_of = staticmethod(model_of)
     inputs_of = staticmethod(inputs_of)
 
-    def __init__(self, *, azure: bool) -> None:
+    def __init__(self, *, azure: bool, cap: str) -> None:
         self._azure = azure
+        self._cap = cap
 
     def prepare(self, row: Row, spec: BatchSpec) -> bytes:
-        return prepare(row, spec, azure=self._azure)
+        return prepare(row, spec, azure=self._azure, cap=self._cap)
 
     def sent_id(self, custom_id: str, seal: str, row: int) -> str:
         return custom_id
