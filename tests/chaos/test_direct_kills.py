@@ -152,6 +152,28 @@ async def test_twenty_thousand_rows_with_workers_killed_and_stopped_at_random(tm
     assert lost >= kills, facts
 
 
+async def test_rows_wait_for_a_temporal_that_is_away_and_go_on_by_themselves(tmp_path: Path) -> None:
+    async with open_lab(tmp_path) as lab, live_endpoint(lambda text, times: Say(hang=0.3)) as endpoint:
+        crew = direct(lab, endpoint)
+        order = await crew.submit(crew.order(ROWS, direct=True))
+        await answered(endpoint, 60)
+        await lab.kill_server()
+        before = -1
+        while endpoint.calls.total() != before or endpoint.open:  # until the lease is over, and calls are answered
+            before = endpoint.calls.total()
+            await asyncio.sleep(2)
+        assert before < ROWS
+        await asyncio.sleep(10)
+        assert endpoint.calls.total() == before
+        await lab.start_server()
+        result = await crew.result(order)
+    again = sum(times - 1 for times in endpoint.calls.values())
+    assert (result.status, result.counts.succeeded, crew.deaths) == (BatchStatus.COMPLETED, ROWS, 0)
+    assert len(endpoint.calls) == ROWS
+    assert max(endpoint.calls.values()) <= 2
+    assert again <= result.repeated <= 2 * IN_FLIGHT
+
+
 async def test_a_cancel_is_heard_long_before_a_heartbeat_is_due(tmp_path: Path) -> None:
     """A thousand calls hang; the SDK would send the next heartbeat, and so hear of the cancel, after 96 s."""
     calls = 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from typing import Any
 
@@ -14,7 +15,14 @@ from temporalio.exceptions import ApplicationError
 from durabatch.clients.progress import batch_progress
 from durabatch.contract import BatchResult, BatchStatus
 from support.house import KEY, House, free_port
-from support.operator import pause_activity, reset_points, reset_workflow, unpause_activity
+from support.operator import (
+    pause_activity,
+    pending_activity,
+    reset_activity,
+    reset_points,
+    reset_workflow,
+    unpause_activity,
+)
 
 MODELS = {"sandbox": "gpt-4o-mini", "claude": "claude-sonnet-4-5"}
 
@@ -127,6 +135,23 @@ async def test_a_step_that_an_operator_pauses_sends_nothing_until_it_is_unpaused
         await handle.signal("cancel", {"reason": "enough"})
         result = await handle.result()
     assert (result.counts.succeeded, result.counts.canceled, result.repeated) == (1, 1, 1)
+
+
+@pytest.mark.slow  # as the one above, by another command
+async def test_a_step_that_an_operator_resets_goes_on_with_the_rows_that_have_no_answer(house: House) -> None:
+    async with house.worker(), asyncio.timeout(100):
+        handle = await house.start(["fine", "[[sandbox:hang]]"], mode="direct")
+        while (await house.admin.live())["calls"] < 2:
+            await asyncio.sleep(0.05)
+        activity = await pending_activity(house.client, handle.id, random.Random(1))
+        assert activity is not None
+        await reset_activity(house.client, handle.id, activity)
+        while (await house.admin.live())["calls"] < 3:  # the call that was dropped
+            await asyncio.sleep(0.05)
+        await handle.signal("cancel", {"reason": "enough"})
+        result = await handle.result()
+    assert (result.counts.succeeded, result.counts.canceled, result.repeated) == (1, 1, 1)
+    assert (await house.admin.live())["open"] == 0
 
 
 async def test_the_status_says_why_no_row_is_sent_while_the_step_waits_by_itself(house: House) -> None:
