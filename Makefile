@@ -50,6 +50,7 @@ bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (a quar
 	python benchmarks/rate.py --out
 	python benchmarks/stages.py --hot 12 --out
 	python benchmarks/direct.py --out
+	python benchmarks/cancel.py --out
 	python benchmarks/scale.py --out
 	python benchmarks/gateway.py --out
 

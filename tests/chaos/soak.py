@@ -77,7 +77,8 @@ OPS = (
 )
 #: What is done, and how often of a hundred times.
 WEIGHTS = {
-    "worker_killed": 26,
+    "worker_killed": 18,
+    "worker_killed_in_calls": 12,
     "workers_killed_while_held": 8,
     "worker_stopped": 8,
     "worker_paused": 10,
@@ -200,6 +201,16 @@ class Soak:
         while not (fit := self.crew.fit):
             await asyncio.sleep(0.05)
         await self.dice.choice(fit).kill()
+
+    async def _worker_killed_in_calls(self) -> bool:
+        """Kill a worker while calls of direct mode are in flight: what was answered just before is to be kept."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while not (await self.lab.ask(self.lab.admin.live))["open"] or not self.crew.fit:
+                    await asyncio.sleep(0.02)
+                await self.dice.choice(self.crew.fit).kill()
+                return True
+        return False
 
     async def _worker_stopped(self) -> None:
         """As a deployment does it: asked to end, with its work handed over."""

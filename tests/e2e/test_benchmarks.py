@@ -24,6 +24,7 @@ SMALLEST = {
     "direct": ("--rows", "40", "--times", "1", "--in-flight", "20", "--long-rows", "2"),
     "scale": ("--rows", "40", "--workers", "2", "--in-flight", "4", "--seconds", "0.01"),
     "rate": ("--seconds", "1", "--fleets", "one"),
+    "cancel": ("--in-flight", "4", "--times", "1", "--seconds", "8"),
     "gateway": ("--rows", "40", "--times", "1", "--steady-rows", "20"),
 }
 
@@ -167,3 +168,10 @@ def test_the_gateway_is_measured_as_a_whole_and_beside_a_bare_loop(told: dict[st
     assert is_spread(found["bare_rows_per_second"])
     assert found["runs"][0]["processor_seconds"].keys() == {"temporal", "worker", "gateway"}
     assert 0 < told["gateway"]["steady"]["percent_of_best"] <= 100
+
+
+def test_a_cancel_leaves_no_call_open_and_keeps_what_was_answered(told: dict[str, dict[str, Any]]) -> None:
+    found = told["cancel"]
+    [rows] = found["rows"]
+    assert rows["answered"] == rows["kept"] >= 4
+    assert is_spread(found["seconds_until_no_call_is_open"])
