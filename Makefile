@@ -7,7 +7,7 @@ STAMP := $(VENV)/.durabatch-setup
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow test-all chaos bench bench-size lint format schemas constraints demo clean
+.PHONY: help setup clients test test-slow test-all chaos bench bench-size lint format schemas constraints demo clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(VENV)/bin/python -m pip install --quiet --editable '.[all]' --group dev --constraint constraints.txt
 	@touch $@
+
+# Each in an environment of its own: they want other versions of OpenAI's client, and of each other.
+.clients/%/.setup: tests/external/%.txt pyproject.toml
+	$(PYTHON) -m venv .clients/$*
+	.clients/$*/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.clients/$*/bin/python -m pip install --quiet --group $* --constraint tests/external/$*.txt
+	@touch $@
+
+tests/external/node_modules/.setup: tests/external/package-lock.json
+	npm ci --prefix tests/external --no-audit --no-fund --silent
+	@touch $@
+
+clients: .clients/clients/.setup .clients/clients-curator/.setup tests/external/node_modules/.setup ## Install the programs of others that the gateway is tried with (1.5 GB, some minutes)
 
 # A file's tests stay in one process, because they share the servers that they start. More processes than cores: most of
 # the time goes into waiting for servers.
@@ -53,6 +66,7 @@ bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (a quar
 	python benchmarks/cancel.py --out
 	python benchmarks/scale.py --out
 	python benchmarks/gateway.py --out
+	python benchmarks/gateway_list.py --out
 
 bench-size: setup ## Measure 10 thousand to a million rows, and a million with two kills (8 GB of disk)
 	python benchmarks/size.py 10000 100000 1000000 --kill 2 --out
@@ -83,5 +97,5 @@ demo: setup ## Run a batch against the stand-in provider and see its results
 	examples/demo.sh
 
 clean: ## Remove .venv and whatever the tools left
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .clients tests/external/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -16,6 +18,8 @@ from durabatch.activities.store import Store
 from durabatch.contract.gateway import FileRecord
 from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch, GatewayStatus, Shape, message_rows_path
 from durabatch.contract.gateway_layout import Listed, content_path, index_path, make_id
+from support.gateway import jsonl, line, open_gateway
+from support.house import House, connect, dev_server, open_house
 from support.openapi import Document
 
 from .conftest import LINE, Door, Opener
@@ -125,11 +129,54 @@ async def test_no_route_shows_or_changes_what_another_tenant_made(opened: Opener
         await walk(door.http, door.store, temporal=False)
 
 
-async def walk(http: httpx2.AsyncClient, store: Store, *, temporal: bool) -> None:
-    """Ask every route for what a tenant made, as another one and then as its owner."""
+@pytest.mark.slow
+async def test_what_is_described_is_what_is_answered_where_batches_run(tmp_path: Path) -> None:
+    with dev_server() as address:
+        client = await connect(address)
+        async with open_house(client, tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
+            keys = KEYS.replace('"openai"', '"sandbox"').replace("gpt-5-mini", "gpt-4o-mini")
+            async with (
+                open_gateway(house, keys, provider=None) as official,
+                house.worker(),
+                httpx2.AsyncClient(base_url=str(official.base_url).removesuffix("/v1/"), timeout=60) as http,
+            ):
+                await walk(http, Store.open(str(house.store)), temporal=True, model="gpt-4o-mini", provider="sandbox")
+                await lives(http, house)
+
+
+async def lives(http: httpx2.AsyncClient, house: House) -> None:
+    """Hold batches against the document at every look, until they have ended in each of three ways."""
+    document, headers = await document_of(http), {"authorization": f"Bearer key-{OWNER}"}
+    good, bad = [line("a"), line("b")], [line("a"), line("a"), {"custom_id": "c"}]
+    for rows, cancelled, status in ((good, False, "completed"), (bad, False, "failed"), (good, True, "cancelled")):
+        files = {"file": ("rows.jsonl", jsonl(rows)), "purpose": (None, "batch")}
+        uploaded = await http.post("/v1/files", files=files, headers=headers)
+        order = {"input_file_id": uploaded.json()["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        answer = await http.post("/v1/batches", json=order, headers=headers)
+        document.check("POST /v1/batches", answer)
+        batch_id = answer.json()["id"]
+        if cancelled:
+            await house.admin.settings(finish_after_polls=100_000)
+            answer = await http.post(f"/v1/batches/{batch_id}/cancel", headers=headers)
+            document.check("POST /v1/batches/{batch_id}/cancel", answer)
+        while answer.json()["status"] not in ("completed", "failed", "cancelled", "expired"):
+            await asyncio.sleep(0.2)
+            answer = await http.get(f"/v1/batches/{batch_id}", headers=headers)
+            document.check("GET /v1/batches/{batch_id}", answer)
+        assert answer.json()["status"] == status, answer.text
+        assert bool(answer.json()["errors"]) == (status == "failed"), answer.text
+        document.check("GET /v1/batches", await http.get("/v1/batches", headers=headers))
+
+
+async def walk(http: httpx2.AsyncClient, store: Store, *, temporal: bool, **names: str) -> None:
+    """Ask every route for what a tenant made, as another one and then as its owner.
+
+    Args:
+        temporal: whether there is one.
+        names: what paths name that nobody makes, where it is called otherwise.
+    """
     document = await document_of(http)
-    ids: dict[str, str] = await things(store, OWNER)
-    theirs: dict[str, str] = await things(store, OTHER)
+    ids, theirs = [{**await things(store, tenant), **names} for tenant in (OWNER, OTHER)]
     for route, visit in VISITS.items():
         if visit.temporal and not temporal:
             continue

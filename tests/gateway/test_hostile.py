@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import socket
 import tracemalloc
 from collections.abc import AsyncIterator
 
@@ -302,3 +304,22 @@ async def test_a_large_upload_and_its_download_take_no_memory(door: Door) -> Non
         tracemalloc.stop()
     assert made.json()["bytes"] == received == size // len(piece) * len(piece)
     assert peak < 16 * MIB
+
+
+async def test_an_answer_does_not_wait_for_the_clients_acknowledgement(door: Door) -> None:
+    await door.http.get("/healthz")  # the connection is kept open
+    port = httpx2.URL(door.url).port
+    served = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            found = socket.socket(fileno=int(descriptor))
+        except OSError:  # no socket
+            continue
+        try:
+            if found.family == socket.AF_INET and found.getsockname()[1] == port:
+                served.append((found.getpeername()[0], found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+        except OSError:  # what listens has no peer
+            pass
+        finally:
+            found.detach()
+    assert served == [("127.0.0.1", 1)]
