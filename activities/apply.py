@@ -16,9 +16,10 @@ from ..contract.layout import (
     results_path,
     settled_path,
 )
-from ..contract.steps import APPLY, FINISH, Applied, ApplyRequest, FinishRequest, Settled
+from ..contract.steps import APPLY, FINISH, Applied, ApplyRequest, FinishRequest
 from .lease import Lease
 from .manifest import Part, write_manifest
+from .model_shares import add_models
 from .prices import dollars, picodollars
 from .records import SettledRecord
 from .resources import Resources
@@ -72,7 +73,7 @@ class Apply:
             }
         )
 
-    async def _shard(self, root: str, number: int) -> tuple[Settled, Part, Part]:
+    async def _shard(self, root: str, number: int) -> tuple[SettledRecord, Part, Part]:
         """Return a shard's accounts, and what it adds to the results and to the errors."""
         path = self._resources.store.path(root)
         settled = SettledRecord.model_validate_json(await self._resources.store.read(settled_path(path, number)))
@@ -117,7 +118,7 @@ class Apply:
         await self._resources.store.write(path, request.result.model_dump_json(indent=2).encode() + b"\n")
 
 
-def _add(total: Applied, shard: Settled) -> Applied:
+def _add(total: Applied, shard: SettledRecord) -> Applied:
     classes = dict(total.classes)
     for name, rows in shard.classes.items():
         classes[name] = classes.get(name, 0) + rows
@@ -132,6 +133,7 @@ def _add(total: Applied, shard: Settled) -> Applied:
             "repeated": total.repeated + shard.repeated,
             "direct": _direct(total.direct, shard.direct),
             "classes": classes,
+            "models": add_models(total.models, shard.models),
         }
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..contract import Mode, Unpriced, Usage
+from ..contract import Mode, ModelShare, Unpriced, Usage
+from .model_shares import Share, share_of
 from .prices import Prices, dollars
 from .providers import Outcome
 from .providers.outcome import RowTokens
@@ -31,6 +32,7 @@ class Bill:
         self._listed = 0  # picodollars
         self._paid = 0
         self._direct = 0  # of that, in direct mode
+        self._shares: dict[str, Share] = {}
         self._without_usage = 0
         self._without_price: Counter[str] = Counter()
 
@@ -45,11 +47,13 @@ class Bill:
             return 0  # an error without an answer is not billed
         model = outcome.model or self._model
         cost = self._prices.list_cost(model, tokens, outcome.cache_writes)
+        share = share_of(self._shares, (model or "")[:_MAX_NAME])
+        share.answers += 1
         if tokens is not None:
-            self._usage[0] += tokens.input_tokens
-            self._usage[1] += tokens.cached_input_tokens
-            self._usage[2] += tokens.output_tokens
-            self._usage[3] += tokens.reasoning_tokens
+            counted = (tokens.input_tokens, tokens.cached_input_tokens, tokens.output_tokens, tokens.reasoning_tokens)
+            for number, count in enumerate(counted):
+                self._usage[number] += count
+                share.usage[number] += count
         if cost is None:
             if model and self._prices.knows(model):
                 self._without_usage += 1
@@ -57,6 +61,7 @@ class Bill:
                 self._without_price[(model or "")[:_MAX_NAME]] += 1
             return None
         paid = self._prices.paid(cost, mode)
+        share.add_cost(cost, paid)
         self._listed += cost
         self._paid += paid
         self._direct += paid if mode is Mode.DIRECT else 0
@@ -70,6 +75,11 @@ class Bill:
     def usage(self) -> Usage:
         into, cached, out, reasoning = self._usage
         return Usage(input_tokens=into, cached_input_tokens=cached, output_tokens=out, reasoning_tokens=reasoning)
+
+    @property
+    def models(self) -> dict[str, ModelShare]:
+        """What each model answered."""
+        return {name: share.model() for name, share in self._shares.items()}
 
     @property
     def paid(self) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ..contract import Mode
+from ..contract import Mode, ModelShare
 from ..contract.errors import RowProblem
 from ..contract.layout import shard_path
 from ..contract.steps import Attempt, Settled
@@ -119,6 +119,7 @@ class SettledRecord(Settled):
 
     results_bytes: int
     errors_bytes: int
+    models: dict[str, ModelShare] = {}  #: What each model answered, as in BatchResult.
 
 
 # Made once, here: two threads that decode a type for the first time at once crash msgspec 0.22.

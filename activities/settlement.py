@@ -114,7 +114,9 @@ class Settlement:
                 return self._settled(Counts(total=len(self._ids)), len(again)).model_copy(update={"mode": mode})
             counts, results_bytes, errors_bytes = self._write(spool)
         settled = self._settled(counts, 0).model_copy(update={"too_dear": too_dear})
-        record = SettledRecord(**dict(settled), results_bytes=results_bytes, errors_bytes=errors_bytes)
+        record = SettledRecord(
+            **dict(settled), results_bytes=results_bytes, errors_bytes=errors_bytes, models=self._bill.models
+        )
         with self._store.writer(settled_path(self._root, self._shard)) as out:
             out.write(record.model_dump_json().encode())
         return settled

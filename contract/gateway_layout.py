@@ -12,6 +12,7 @@
         messages/<id>/deleted               says that a message batch was deleted, and is never to run again
         idem/<sha256 of the key>            which batch an idempotency key made
         retries/<batch id>/<number>         the create request of each retry of a batch, from 00001 on
+        analytics/<batch id>                what a batch that has ended has used and cost
         spent/<day>/<number>                what the day's batches may cost, entry by entry: the newest has the sum
         spent-by/<batch id>[-end]           on which day, and since which entry, a batch's entry is to be looked for
     ~gateway/~due/<day>/<tenant>/<file id>  an empty object: on this day the file may have to go
@@ -207,6 +208,10 @@ def retries_folder(tenant: str, batch_id: str) -> str:
 
 def retry_path(tenant: str, batch_id: str, number: int) -> str:
     return f"{retries_folder(tenant, batch_id)}/{number:05d}"
+
+
+def analytics_path(tenant: str, batch_id: str) -> str:
+    return f"{GATEWAY}/{tenant}/analytics/{batch_id}"
 
 
 def due_path(day: date, tenant: str, file_id: str) -> str:

@@ -88,6 +88,19 @@ class Unpriced(LenientModel):
         )
 
 
+class ModelShare(LenientModel):
+    """What one model answered."""
+
+    answers: Annotated[
+        Count, Field(description="Answers of it, those of failed attempts and second ones included.")
+    ] = 0
+    usage: Annotated[Usage, Field(description="Their tokens.")] = Usage()
+    cost_usd: Annotated[
+        str | None, Field(description="What they cost, in USD, as far as that is known; null where it is of none.")
+    ] = None
+    list_cost_usd: Annotated[str | None, Field(description="The same without the batch discount.")] = None
+
+
 class DirectShare(LenientModel):
     """What direct mode answered: row by row, at the list price."""
 
@@ -155,6 +168,16 @@ class BatchResult(LenientModel):
         DirectShare | None,
         Field(description="What direct mode answered, and what of the cost that is; null where no row was sent so."),
     ] = None
+    models: Annotated[
+        dict[str, ModelShare],
+        Field(
+            description='The same by model, as the provider names it ("" where it names none); the first 20, and under '
+            '"others" what is left.'
+        ),
+    ] = {}
+    error_classes: Annotated[
+        dict[str, int], Field(description="Rows that did not succeed, by the class of their error.")
+    ] = {}
     started_at: Annotated[datetime | None, Field(description="When the workflow began, UTC.")] = None
     ended_at: Annotated[datetime | None, Field(description="When the results were complete, UTC.")] = None
     error: Annotated[str | None, Field(description="Why it did not complete, in a sentence.")] = None

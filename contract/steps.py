@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from ._base import LenientModel, Word
 from .layout import attempt_folder
 from .names import marker, scoped
-from .result import BatchResult, Counts, DirectShare, Strays, Unpriced, Usage
+from .result import BatchResult, Counts, DirectShare, ModelShare, Strays, Unpriced, Usage
 from .spec import PassedRetry, PassedSpec
 from .status import ErrorClass, Mode, ProviderStatus, RowStatus
 
@@ -239,8 +239,7 @@ class CollectRequest(LenientModel):
 class Collected(LenientModel):
     lines: int  #: Lines of the output: one for each row that was answered.
     succeeded: int = 0  #: Of those, the ones with a 2xx.
-    #: Calls that were sent again because nobody knew whether the first one was answered: its worker was gone.
-    repeated: int = 0
+    repeated: int = 0  #: Calls that were sent again because their worker was gone before it had kept an answer.
 
 
 class AttemptRecord(LenientModel):
@@ -319,6 +318,7 @@ class Applied(LenientModel):
     repeated: int = 0  #: As in Settled.
     direct: DirectShare | None = None  #: As in Settled.
     classes: dict[str, int] = {}  #: Rows that did not succeed, by error class.
+    models: dict[str, ModelShare] = {}  #: What each model answered.
 
 
 class FinishRequest(LenientModel):

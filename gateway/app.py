@@ -8,7 +8,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from ..contract import DurabatchError
-from . import about, batches, files, hooks, messages, models, openapi, results, retries
+from . import about, analytics, batches, files, hooks, messages, models, openapi, results, retries
 from .auth import Authentication
 from .body import Pace, Paced
 from .context import Context
@@ -26,6 +26,7 @@ def routes() -> list[BaseRoute]:
         messages,
         retries,
         results,
+        analytics,
         models,
         hooks,
         openapi,

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from ..contract import ObjectNotFound
 from ..contract.gateway_batch import BatchEntry, BatchObject, GatewayBatch
-from ..contract.gateway_layout import Listed, idempotency_path, make_id, retries_folder, retry_path
+from ..contract.gateway_layout import Listed, idempotency_path, key_digest, make_id, retries_folder, retry_path
 from .batches import KEY, NO_BATCH, entry_of, id_for, placed
 from .body import read_json
 from .context import Context, context_of, tenant_of
@@ -61,7 +61,8 @@ async def retry(request: Request) -> Response:
         _check_left(left_by)
         if len(slots) >= _MOST:
             raise ApiError(400, f"The batch has been retried {_MOST:,} times.", code="not_retryable")
-        order = order.model_copy(update={"left_by": left_by.request.id})
+        used = None if key is None else key_digest(key)
+        order = order.model_copy(update={"left_by": left_by.request.id, "idempotency": used})
         path = retry_path(tenant.name, original.request.id, len(slots) + 1)
         if not await context.store.create(path, order.model_dump_json().encode()):
             joined = await _slot(context, path)  # another one was first

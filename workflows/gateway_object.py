@@ -7,19 +7,17 @@ from datetime import datetime
 from typing import Any
 
 from ..contract import BatchResult, BatchStatus, Counts
+from ..contract.gateway_analytics import token_usage
 from ..contract.gateway_batch import (
     MAX_ERRORS,
     OUTPUT_FAILED,
     BatchObject,
-    CachedTokens,
     Ended,
     ErrorList,
     GatewayStatus,
     Intake,
     LineError,
-    ReasoningTokens,
     RequestCounts,
-    TokenUsage,
 )
 
 #: What our statuses are called by OpenAI.
@@ -115,7 +113,7 @@ def concluded(shown: BatchObject, ended: Ended, now: datetime) -> BatchObject:
             why = LineError(code="all_requests_failed", message=_outside(result.error)[:_MESSAGE])
             shown = shown.model_copy(update={"errors": ErrorList(data=(why,))})
     if result.results is not None:
-        shown = shown.model_copy(update={"request_counts": counts(result.counts), "usage": _usage(result)})
+        shown = shown.model_copy(update={"request_counts": counts(result.counts), "usage": token_usage(result.usage)})
     return _over(shown, status, now)
 
 
@@ -128,17 +126,6 @@ def counts(found: Counts) -> RequestCounts:
 
 def _over(shown: BatchObject, status: GatewayStatus, now: datetime) -> BatchObject:
     return shown.model_copy(update={"status": status, _INSTANT[status]: seconds(now)})
-
-
-def _usage(result: BatchResult) -> TokenUsage:
-    usage = result.usage
-    return TokenUsage(
-        input_tokens=usage.input_tokens,
-        input_tokens_details=CachedTokens(cached_tokens=usage.cached_input_tokens),
-        output_tokens=usage.output_tokens,
-        output_tokens_details=ReasoningTokens(reasoning_tokens=usage.reasoning_tokens),
-        total_tokens=usage.input_tokens + usage.output_tokens,
-    )
 
 
 def _causes(result: BatchResult, cause: dict[str, Any]) -> tuple[tuple[LineError, ...], int]:

@@ -66,5 +66,7 @@ def batch_result(
             "strays": applied.strays,
             "repeated": applied.repeated,
             "direct": applied.direct,
+            "models": applied.models,
+            "error_classes": applied.classes,
         }
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ...contract import AccountingError, BatchResult, StoreError
 from ...contract.gateway import FileRecord
+from ...contract.gateway_analytics import Analytics
 from ...contract.gateway_batch import (
     OUTPUT_FAILED,
     PUBLISH,
@@ -19,7 +20,7 @@ from ...contract.gateway_batch import (
     PublishRequest,
     Shape,
 )
-from ...contract.gateway_layout import Listed, content_path, index_path, make_id
+from ...contract.gateway_layout import Listed, analytics_path, content_path, index_path, make_id
 from ..lease import Lease
 from ..lines import split_lines
 from ..manifest import stream_results
@@ -76,6 +77,8 @@ class GatewayPublish:
         published = all(error.code != OUTPUT_FAILED for error in (shown.errors.data if shown.errors else ()))
         if published and batch.limits.max_cost_usd_per_day is not None:
             await _settle(store, batch, request.result)
+        if (result := request.result) is not None:
+            await store.write(analytics_path(batch.tenant, batch.id), figures(shown, result).model_dump_json().encode())
         entry = BatchEntry(request=batch, intake=before.intake, final=shown, published=published, outcomes=outcomes)
         await store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
         return Published(object=shown)
@@ -96,6 +99,19 @@ class GatewayPublish:
             "error_file_id": error.id if error.rows else None,
         }
         return shown.model_copy(update=files)
+
+
+def figures(shown: BatchObject, result: BatchResult) -> Analytics:
+    """Return the figures of a batch that has ended."""
+    return Analytics.of(
+        shown,
+        usage=result.usage,
+        cost_usd=result.cost_usd,
+        list_cost_usd=result.list_cost_usd,
+        unpriced=result.unpriced.total,
+        models=result.models,
+        classes=result.error_classes,
+    )
 
 
 async def _settle(store: Store, batch: GatewayBatch, result: BatchResult | None) -> None:

@@ -87,6 +87,7 @@ VISITS: dict[str, Visit] = {
     "GET /v1/batches": Visit(shows=Shows.LIST),
     "GET /v1/batches/{batch_id}": Visit(shows=Shows.OWNED),
     "GET /v1/batches/{batch_id}/results": Visit(shows=Shows.OWNED),
+    "GET /v1/batches/{batch_id}/analytics": Visit(shows=Shows.OWNED),
     "POST /v1/batches/{batch_id}/retry": Visit(shows=Shows.OWNED, own=(400,)),
     "POST /v1/batches/{batch_id}/cancel": Visit(shows=Shows.OWNED, own=(200, 409)),
     "POST /v1/messages/batches": Visit(

@@ -93,3 +93,33 @@ async def test_rows_are_there_while_the_batch_runs_and_stay_there(house: House) 
 
 def shard_files(house: House, id: str) -> list[Path]:
     return [path for path in (house.store / f"default.{id}" / "shards").rglob("*") if path.is_file()]
+
+
+async def test_the_figures_of_a_batch_are_there_so_far_and_are_written_down_at_its_end(house: House) -> None:
+    async with open_gateway(house) as client, house.worker():
+        requests = [line("a"), line("b", "[[sandbox:server_error times=1]]"), line("c", "[[sandbox:invalid_request]]")]
+        file_id = (await client.files.create(file=jsonl(requests), purpose="batch")).id
+        id = (await client.batches.create(input_file_id=file_id, **ORDER)).id
+
+        async def figures() -> dict[str, Any]:
+            return await client.get(f"/batches/{id}/analytics", cast_to=dict[str, Any])
+
+        early = await figures()
+        assert (early["batch_id"], early["final"], early["models"], early["cost_usd"]) == (id, False, [], None)
+        while (batch := await client.batches.retrieve(id)).status != "completed":
+            await asyncio.sleep(0.2)
+        found = await figures()
+        assert batch.usage and batch.request_counts and batch.completed_at
+        assert found["usage"] == batch.usage.model_dump()
+        assert found["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
+        assert found["errors"] == [{"type": "invalid_request", "requests": 1}]
+        (model,) = found["models"]
+        assert (model["answers"], model["usage"]) == (2, found["usage"])
+        assert model["cost_usd"] == found["cost_usd"] != found["list_cost_usd"] == model["list_cost_usd"]
+        assert 2 * float(found["cost_usd"]) == pytest.approx(float(found["list_cost_usd"]))
+        assert (found["final"], found["cost_is_lower_bound"]) == (True, False)
+        assert found["durations"]["total"] == batch.completed_at - batch.created_at
+        # They need nothing but what was written then.
+        for entry in (house.store / f"default.{id}").rglob("*.json"):
+            entry.unlink()
+        assert await figures() == found
