@@ -77,7 +77,7 @@ class GatewayPublish:
         published = all(error.code != OUTPUT_FAILED for error in (shown.errors.data if shown.errors else ()))
         if published and batch.limits.max_cost_usd_per_day is not None:
             await _settle(store, batch, request.result)
-        if (result := request.result) is not None:
+        if (result := request.result) is not None and batch.shape is Shape.OPENAI:
             await store.write(analytics_path(batch.tenant, batch.id), figures(shown, result).model_dump_json().encode())
         entry = BatchEntry(request=batch, intake=before.intake, final=shown, published=published, outcomes=outcomes)
         await store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())

@@ -27,7 +27,7 @@ MAX_EMBEDDING_INPUTS = 50_000
 
 def row_format() -> RowFormat:
     """Return how results are read, without an account."""
-    return OpenAIRows(azure=False)
+    return OpenAIRows(azure=False, cap="max_tokens")  # only its results are read
 
 
 def open_provider(settings: ProviderSettings) -> Provider:
