@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
-
-import genai_prices
-from genai_prices.types import PriceCalculation, TieredPrices
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..contract import Mode
 from .providers.outcome import CacheWrites, RowTokens
+
+if TYPE_CHECKING:
+    from genai_prices.types import PriceCalculation
 
 #: Money is counted in whole picodollars, so that a million rows add up exactly.
 PICO = 10**12
@@ -88,6 +88,11 @@ class Prices:
         return list_cost * self.share.numerator // self.share.denominator
 
 
+def load() -> None:
+    """Load the price list, so that the first row that is priced need not wait for it; nothing happens before."""
+    _calculation("openai", "gpt-4o-mini")
+
+
 def dollars(pico: int) -> str:
     """Return picodollars as a plain decimal string of dollars: "0.0000135"."""
     whole, part = divmod(pico, PICO)
@@ -112,6 +117,8 @@ class _Rates(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _rates(provider: str, model: str) -> _Rates | None:
+    from genai_prices.types import TieredPrices
+
     found = _calculation(provider, model)
     if found is None:
         return None
@@ -138,6 +145,8 @@ def _price(provider: str, model: str, **tokens: int) -> int | None:
 
 
 def _calculation(provider: str, model: str, **tokens: int) -> PriceCalculation | None:
+    import genai_prices  # a tenth of a second, which the command's start need not wait for
+
     try:
         return genai_prices.calc_price(genai_prices.Usage(**tokens), model_ref=model, provider_id=provider)
     except LookupError:

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ..contract import AccountMismatch, ConfigurationError, StoreError, WorkerBusy
+from ..contract import AccountMismatch, ConfigurationError, Mode, StoreError, WorkerBusy
 from ..contract.steps import ApplyRequest, Attempt, FinishRequest
+from . import prices
 from .batch_folder import find_folder
 from .direct.governors import Governors
 from .direct.judgement import Pulse
@@ -124,18 +125,21 @@ class Resources:
             names: providers that the worker is to serve. One that cannot be set up is logged, with the cause: its
                 batches fail or wait with the same words, and the others are served.
         """
+        direct = False
         for name in names:
             try:
                 self.provider(name)
+                direct = direct or self.settings(name).mode is Mode.DIRECT
             except ConfigurationError as error:
                 logger.error("%s Until then, this worker serves the other providers only.", error.message)
         self._users += 1
-        trial = asyncio.create_task(_try_out(self.store))
+        beside = [asyncio.create_task(work) for work in (_try_out(self.store), asyncio.to_thread(_load, direct))]
         try:
             yield
         finally:
-            trial.cancel()
-            await asyncio.gather(trial, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             self._users -= 1
             if not self._users:
                 await self.close()
@@ -202,6 +206,13 @@ class Resources:
             await calls.close()
         self._calls.clear()
         self._row_work = None
+
+
+def _load(direct: bool) -> None:
+    """Load what the first batch needs, so that it need not wait for it."""
+    prices.load()
+    if direct:
+        from .direct import calls  # noqa: F401
 
 
 async def _try_out(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import sys
 from pathlib import Path
@@ -63,6 +64,7 @@ async def _worker(task_queue: str | None) -> None:
                     settings = stand_in.known(settings)
                 async with open_worker(opened.connection.client, settings, task_queue=queue):
                     print_message(f"Worker polls task queue {queue!r} at {opened.connection.address}.")
+                    gc.freeze()  # what is loaded stays: looking through it took up to 0.2 s of everybody's time
                     await until_stopped()
             return
         except TemporalUnavailable as error:

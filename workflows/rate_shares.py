@@ -238,7 +238,7 @@ class RateShares:
             return ttl * SOON
         # The share of one that should have asked by now may be about to come back.
         ends = (one.until - now for one in self._workers.values() if one is not worker and one.late(now))
-        usually = ttl * min(USUALLY, BEGINNING * 2 ** min(worker.asks - 1, 10))
+        usually = ttl * min(USUALLY, BEGINNING * (1 << min(worker.asks - 1, 10)))
         return min(usually, min(ends, default=math.inf) + ttl * AT_ONCE)
 
     def _limit(self, now: float) -> Amounts:

@@ -75,10 +75,11 @@ def test_a_worker_that_is_alone_has_everything_at_once() -> None:
 
 
 def test_a_worker_that_has_just_begun_asks_soon_again_and_later_six_times_a_minute() -> None:
-    shares, lease, now = RateShares(), None, NOW
+    shares, now = RateShares(), NOW
+    lease: RateLease | int = 0
     renewals = []
     for _ in range(1100):
-        lease = shares.lease(ask("a", lease or 0), now)
+        lease = shares.lease(ask("a", lease), now)
         renewals.append(lease.renew_in)
         now += lease.renew_in
     assert renewals[:5] == [1, 2, 4, 8, 10]
