@@ -46,6 +46,16 @@ def test_one_probe_at_a_time_is_let_through_and_ever_later() -> None:
     assert breaker.opened_at == 10.0
 
 
+def test_where_something_shows_a_sign_of_life_probes_come_no_later_than_each_second() -> None:
+    breaker, now, waits = opened(), 10.0, []
+    for _ in range(4):
+        waits.append(breaker.delay(now))
+        now += waits[-1]
+        assert breaker.delay(now) == 0.0
+        breaker.failed(1, "503", now, clear=True, lives=True)
+    assert waits == [0.5, 1.0, 1.0, 1.0]
+
+
 def test_calls_that_were_under_way_when_it_opened_change_nothing() -> None:
     breaker = opened()
     for row in range(100):
