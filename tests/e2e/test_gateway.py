@@ -99,6 +99,30 @@ def test_a_gateway_that_is_killed_in_an_upload_leaves_no_file_and_others_go_on(s
         assert client(second).files.content(kept.id).read() == b'{"custom_id": "a"}\n'
 
 
+@pytest.mark.slow
+def test_a_gateway_that_is_killed_in_a_create_of_anthropics_leaves_no_batch(served: Workspace) -> None:
+    version = {"anthropic-version": "2023-06-01"}
+    with gateway(served, "--provider", "stub") as (first, process), gateway(served) as (second, _):
+
+        def body() -> Iterator[bytes]:
+            row = {"params": {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x" * 100_000}]}}
+            yield b'{"requests":['
+            for number in range(100):
+                yield b"," * (number > 0) + json.dumps({"custom_id": f"r{number}", **row}).encode()
+            deadline = time.monotonic() + TIME_LIMIT
+            while not [file for file in (served.folder / "store").rglob(".durabatch-*") if "msgbatch_" in str(file)]:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.kill()
+            process.wait()
+            yield b" " * 10_000_000
+
+        with pytest.raises(httpx2.TransportError):
+            httpx2.post(f"{first}/messages/batches", content=body(), headers=version)
+        listed = httpx2.get(f"{second}/messages/batches", headers=version)
+        assert listed.json()["data"] == []
+
+
 def test_a_key_that_is_made_opens_the_gateway_to_its_tenant(served: Workspace) -> None:
     made = served.call("gateway-key", "search")
     key, _, lines = made.out.partition("\n")
