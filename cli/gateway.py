@@ -36,7 +36,7 @@ def gateway(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Serve Files and Batches in OpenAI's shape, until Ctrl-C.
+    """Serve Files and Batches in OpenAI's shape, and Message Batches in Anthropic's, until Ctrl-C.
 
     With no Temporal configured, it runs an embedded one and a worker too; beside a configured one it is only the door.
     """

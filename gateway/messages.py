@@ -110,6 +110,8 @@ async def create(request: Request) -> Response:
     try:
         if key is not None:
             entry = await _settled(context, entry, key, requests.digest)
+        # With a key, whoever repeats the create may be noting it at this moment.
+        kept = key is not None and entry.request.id == new_id
         # Noted first, as at OpenAI's batches.
         made = await context.store.create(_index(entry), entry.model_dump_json().encode())
         kept = entry.request.id == new_id
