@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -36,6 +37,10 @@ class LongSteps:
     Temporal gives a worker a step before it says which kind it is. So one step too many is given back, and offered
     again after some seconds, to any worker that has room.
 
+    In direct mode such a step may take hours. So of what the others leave free those of one fairness key, such as a
+    tenant of the gateway's, hold three quarters at most: somebody else's small batch finds room beside any number of
+    theirs.
+
     Args:
         most: long steps that may be under way at a time.
     """
@@ -43,21 +48,32 @@ class LongSteps:
     def __init__(self, most: int) -> None:
         self.most = most
         self._active = 0
+        self._by_key = Counter[str]()
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, fairness_key: str = "") -> Iterator[None]:
         """Hold room for a long step.
+
+        Args:
+            fairness_key: of its batch; "" if it has none.
 
         Raises:
             WorkerBusy: there is none.
         """
-        if self._active >= self.most:
+        own = self._by_key[fairness_key] if fairness_key else 0
+        left = self.most - (self._active - own)
+        share = max(1, left * 3 // 4) if fairness_key else left
+        if own >= share or self._active >= self.most:
             raise WorkerBusy(f"The worker has {self._active} long steps under way, and this one waits for room.")
         self._active += 1
+        self._by_key[fairness_key] += 1
         try:
             yield
         finally:
             self._active -= 1
+            self._by_key[fairness_key] -= 1
+            if not self._by_key[fairness_key]:
+                del self._by_key[fairness_key]
 
 
 class Resources:

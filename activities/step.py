@@ -67,7 +67,7 @@ def step(
             with contextlib.suppress(Exception):  # a user's logging filter, for example: no step fails for its log
                 log_start(of.name, request)
             try:
-                with self._resources.long_steps.one() if long else contextlib.nullcontext():
+                with self._resources.long_steps.one(_fairness_key()) if long else contextlib.nullcontext():
                     async with heartbeats(lease):
                         answer = await method(self, request, lease)
                 with contextlib.suppress(Exception):
@@ -99,6 +99,11 @@ def step(
         return activity.defn(name=of.name)(run)
 
     return wrap
+
+
+def _fairness_key() -> str:
+    """Return the fairness key of the batch that a step is of; a step has it from its workflow."""
+    return (activity.info().priority.fairness_key or "") if activity.in_activity() else ""
 
 
 def failure(error: DurabatchError) -> ApplicationError:

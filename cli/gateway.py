@@ -64,7 +64,7 @@ async def _gateway(host: str, port: int, provider: str | None, as_json: bool) ->
 
     async with _opened(settings, provider) as opened:
         app = create_app(Context(opened.settings, opened.client, provider))
-        async with upkeep(opened.client.store), serving(app, host, port) as url:
+        async with upkeep(opened.client.store, settings.gateway.keep), serving(app, host, port) as url:
             base_url = f"{url}/v1"
             if as_json:
                 print_json(

@@ -62,7 +62,13 @@ async def _gc(
         settings = stand_in.beside(opened.settings) if opened.embedded else opened.settings
         asked, not_asked = _providers(settings, provider)
         clearing = Sweep(
-            opened.connection.client, opened.client.store, asked, rest=rest, results=results, say=print_message
+            opened.connection.client,
+            opened.client.store,
+            asked,
+            rest=rest,
+            results=results,
+            say=print_message,
+            keep=settings.gateway.keep,
         )
         found = await clearing.look()
         removed = await clearing.remove(found, orphans=cancel_orphans) if delete else None
@@ -193,6 +199,8 @@ def _outcome(removed: Removed) -> str:
     )
     if removed.gateway_files:
         said += f", {_counted(removed.gateway_files, 'file')} of the gateway's whose time was over"
+    if removed.gateway_batches:
+        said += f", what {_counted(removed.gateway_batches, 'batch')} of the gateway's needs no longer"
     if removed.canceled:
         said += f", and cancelled {_counted(len(removed.canceled), 'provider batch')}"
     if removed.resumed:

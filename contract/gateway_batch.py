@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 
 from ._base import LenientModel, Word
+from .gateway_layout import is_batch, is_tenant
 from .gateway_limits import TenantLimits
 from .layout import brought_folder, short_digest
 from .result import BatchResult
@@ -52,6 +53,12 @@ class Shape(Word):
     @classmethod
     def unknown(cls) -> Shape:
         return cls.OPENAI
+
+
+def outer_id(batch_id: str) -> str | None:
+    """Return the id of the workflow of the gateway's whose rows a batch runs; None for any other batch."""
+    tenant, _, id = batch_id.partition(".")
+    return workflow_id(tenant, id) if is_tenant(tenant) and is_batch(id) else None
 
 
 class GatewayStatus(Word):

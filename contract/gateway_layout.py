@@ -15,7 +15,7 @@
         analytics/<batch id>                what a batch that has ended has used and cost
         spent/<day>/<number>                what the day's batches may cost, entry by entry: the newest has the sum
         spent-by/<batch id>[-end]           on which day, and since which entry, a batch's entry is to be looked for
-    ~gateway/~due/<day>/<tenant>/<file id>  an empty object: on this day the file may have to go
+    ~gateway/~due/<day>/<tenant>/<id>       an empty object: something of the file or batch may have to go on this day
 
 An id holds the millisecond in which it was made, so its path in an index follows from it and needs no look-up. The
 time in an index's path is counted down from the largest one, so that the newest comes first in the order of names; its
@@ -93,6 +93,11 @@ def listed_as(id: str) -> Listed:
     return _LISTED[found[1]]
 
 
+def is_batch(text: str) -> bool:
+    """Return whether a text may be the id of a batch, of either shape."""
+    return is_id(Listed.BATCHES, text) or is_id(Listed.MESSAGES, text)
+
+
 def made_at_ms(id: str) -> int:
     """Return when an id was made, in milliseconds since 1970."""
     found = _ID.fullmatch(id)
@@ -160,6 +165,14 @@ def deleted_path(tenant: str, batch_id: str) -> str:
     return f"{GATEWAY}/{tenant}/messages/{batch_id}/deleted"
 
 
+def find_batch(path: str) -> tuple[str, str] | None:
+    """Return the tenant and the batch whose entry in the list is at a path; None for any other path."""
+    parts, id = path.split("/"), parse_index_path(path)
+    if id is None or len(parts) != 6 or not is_batch(id) or path != index_path(parts[1], id):
+        return None
+    return parts[1], id
+
+
 def idempotency_path(tenant: str, key: str) -> str:
     return idempotency_path_of(tenant, key_digest(key))
 
@@ -214,14 +227,14 @@ def analytics_path(tenant: str, batch_id: str) -> str:
     return f"{GATEWAY}/{tenant}/analytics/{batch_id}"
 
 
-def due_path(day: date, tenant: str, file_id: str) -> str:
-    """Return the path of what says that a file is to be looked at on a day (UTC)."""
-    return f"{DUE}/{day.isoformat()}/{tenant}/{file_id}"
+def due_path(day: date, tenant: str, id: str) -> str:
+    """Return the path of what says that a file or batch is to be looked at on a day (UTC)."""
+    return f"{DUE}/{day.isoformat()}/{tenant}/{id}"
 
 
 def parse_due_path(path: str) -> tuple[date, str, str] | None:
-    """Return the day, the tenant and the file that are named by a path of what is due; None for any other path."""
+    """Return the day, the tenant and the file or batch that a path of what is due names; None for any other path."""
     found = _DUE.fullmatch(path)
-    if found is None or not is_tenant(found[2]) or not is_id(Listed.FILES, found[3]):
+    if found is None or not is_tenant(found[2]) or not any(is_id(listed, found[3]) for listed in Listed):
         return None
     return date.fromisoformat(found[1]), found[2], found[3]

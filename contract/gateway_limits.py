@@ -1,8 +1,9 @@
-"""What a tenant's batches may use, and the ledgers in which batches wait for their turn."""
+"""What a tenant may use: its limits, the ledgers in which batches wait for their turn, and how long they are kept."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from ._base import LenientModel
 from .ledger import Place
@@ -14,6 +15,16 @@ TURNS_WORKFLOW = "DurabatchTurns"
 MAX_TURNS = 100
 
 _ALL = "~all"
+
+
+class Keep(NamedTuple):
+    """How long after its end something of a batch is kept; None for ever."""
+
+    rows: timedelta | None = None  #: The rows that it was run with, and its results as the workers wrote them.
+    batches: timedelta | None = None  #: The batch in its tenant's list, with its output and error file.
+
+
+FOR_EVER = Keep()
 
 
 class TenantLimits(LenientModel):

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from ..activities.gateway.expiry import note_end
 from ..clients.concurrency import concurrently
 from ..clients.connection import TemporalUnavailable
 from ..contract.gateway_batch import (
@@ -142,6 +143,7 @@ async def _give_up(context: Context, entry: BatchEntry) -> None:
         update={"status": GatewayStatus.FAILED, "failed_at": now, "errors": ErrorList(data=(why,))}
     )
     path = index_path(entry.request.tenant, entry.request.id)
+    await note_end(context.store, entry.request.tenant, entry.request.id)
     await context.store.write(path, entry.model_copy(update={"final": final}).model_dump_json().encode())
 
 

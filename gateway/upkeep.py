@@ -1,4 +1,4 @@
-"""What a gateway does by itself: it removes the files whose time is over."""
+"""What a gateway does by itself: it removes the files and batches whose time is over."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from ..activities.gateway.files import collect
+from ..activities.gateway.collecting import collect
 from ..activities.store import Store
 from ..contract import StoreError
+from ..contract.gateway_limits import Keep
 
 logger = logging.getLogger("durabatch.gateway")
 
@@ -18,9 +19,14 @@ _PAUSE = 3600.0
 
 
 @contextlib.asynccontextmanager
-async def upkeep(store: Store, pause: float = _PAUSE) -> AsyncIterator[None]:
-    """Look after a store for as long as the block lasts."""
-    task = asyncio.create_task(_collect(store, pause))
+async def upkeep(store: Store, keep: Keep, pause: float = _PAUSE) -> AsyncIterator[None]:
+    """Look after a store for as long as the block lasts.
+
+    Args:
+        keep: how long batches are kept.
+        pause: seconds from one look to the next.
+    """
+    task = asyncio.create_task(_collect(store, keep, pause))
     try:
         yield
     finally:
@@ -28,11 +34,12 @@ async def upkeep(store: Store, pause: float = _PAUSE) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _collect(store: Store, pause: float) -> None:
+async def _collect(store: Store, keep: Keep, pause: float) -> None:
     while True:
         try:
-            if removed := await collect(store):
-                logger.info("Removed %d files whose time is over.", removed)
+            removed = await collect(store, keep)
+            if any(removed):
+                logger.info("Removed %d files whose time is over, and what %d batches need no longer.", *removed)
         except StoreError as error:
-            logger.error("Files whose time is over could not be removed. %s", error.message)
+            logger.error("What is kept no longer could not be removed. %s", error.message)
         await asyncio.sleep(pause)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ..contract import Duration
 from ..contract.gateway_layout import is_tenant
-from ..contract.gateway_limits import MAX_TURNS, TenantLimits
+from ..contract.gateway_limits import MAX_TURNS, Keep, TenantLimits
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -78,6 +80,13 @@ class GatewaySettings(_Limits):
         int | None, Field(ge=1, le=MAX_TURNS, description="Batches of all tenants under way at a time.")
     ] = None
     uploads: Annotated[int, Field(ge=1, le=1000, description="Uploads at a time in a process; more get 429.")] = 8
+    keep_rows: Annotated[
+        Duration | None,
+        Field(description="How long after its end the rows of a batch are kept beside its files, for a retry of it."),
+    ] = timedelta(days=30)
+    keep_batches: Annotated[
+        Duration | None, Field(description="How long after its end a batch is listed; for ever if absent.")
+    ] = None
     completion_windows: Annotated[
         tuple[str, ...], Field(min_length=1, description='Values of completion_window, such as "24h", "1h", "7d".')
     ] = ("24h",)
@@ -105,6 +114,11 @@ class GatewaySettings(_Limits):
                     f"{key.tenant} differ"
                 )
         return value
+
+    @property
+    def keep(self) -> Keep:
+        """How long batches are kept."""
+        return Keep(self.keep_rows, self.keep_batches)
 
     def limits(self, key: GatewayKey | None) -> TenantLimits:
         """Return what holds for the batches of a key's tenant; of whom needs none, if there are no keys."""

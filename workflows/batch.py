@@ -45,7 +45,7 @@ class BatchWorkflow(WatchedWorkflow):
         state, odd = read_carried(carried, fresh)
         self._refusal = self._refusal or odd
         self._fleet: Fleet | None = None
-        super().__init__(state, Phase.PLANNING, state.plan)
+        super().__init__(state, Phase.PLANNING, state.plan, self._spec)
 
     @workflow.signal(description="Sent by a shard: it has bought something, so the batch waits for what can be fixed")
     def bought(self, *ignored: Any) -> None:

@@ -7,7 +7,6 @@ simply run again when its worker was lost, when the endpoint is dead, or by a ne
 from __future__ import annotations
 
 from temporalio import workflow
-from temporalio.common import Priority
 
 from ..contract import ErrorClass, Mode, Phase, RowStatus
 from ..contract.steps import COLLECT, RUN_ROWS, AttemptRecord, CollectRequest, RunRequest
@@ -77,7 +76,6 @@ class DirectMode:
                 submitted=context.paid,
                 stops=True,
                 interrupts=True,
-                priority=Priority(priority_key=spec.priority, fairness_key=spec.fairness_key),
             )
             direct.note(ran)
             if ran.kept:

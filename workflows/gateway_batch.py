@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from temporalio import workflow
+from temporalio.common import Priority
 from temporalio.exceptions import ApplicationError
 
 from ..contract import BatchResult
@@ -53,6 +54,7 @@ class GatewayBatchWorkflow(SteeredWorkflow):
         )
         self._over = False
         super().__init__(self._state.steering)
+        self._steering.priority = Priority(fairness_key=start.batch.tenant)
         self._rows = InnerBatch(self._batch, self._state, self._steering)
         self._turn = Turn(self._batch, self._state.turn, self._steering, self._rows.known)
 

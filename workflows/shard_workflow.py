@@ -56,7 +56,7 @@ class ShardWorkflow(WatchedWorkflow):
             steering=SteeringState(deadline_at=request.deadline_at, cancel=request.cancel, paid=request.paid),
             shard=ShardState(shard=request.shard),
         )
-        super().__init__(request.carried or fresh, Phase.UPLOADING, request.plan)
+        super().__init__(request.carried or fresh, Phase.UPLOADING, request.plan, request.spec)
         self._request = request
         self._retired = False
         self._steering.announce = self._announce

@@ -72,6 +72,8 @@ class Steering:
         self.nudges = 0  #: How often an operator asked for the next poll at once.
         self.granted: str | None = None  #: The attempt whose turn in the account's queue has come.
         self.heartbeat = timedelta(seconds=20)
+        #: Whose turn it is where workers have more steps than room. A worker sees only what a step itself says of it.
+        self.priority = Priority.default
         self.waiting_for: str | None = None
         self.next_poll_at: datetime | None = None
         self._state = state
@@ -205,7 +207,6 @@ class Steering:
         interrupts: bool = False,
         passes: frozenset[str] = frozenset(),
         give_up_at: datetime | None = None,
-        priority: Priority = Priority.default,
     ) -> Answer:
         """Run a step until it succeeds.
 
@@ -220,7 +221,6 @@ class Steering:
             interrupts: the same also ends a try that is under way.
             passes: codes that are the caller's to deal with.
             give_up_at: when no further try is made.
-            priority: whose turn it is where workers have more steps than room.
 
         Raises:
             Stopped: `stops` or `interrupts`, and a cancel or the deadline came.
@@ -230,7 +230,7 @@ class Steering:
         endless = give_up_at is None and not stops
         while True:
             try:
-                return await self._run(step, request, summary, timeout, interrupts, priority)
+                return await self._run(step, request, summary, timeout, interrupts)
             except (ActivityError, asyncio.CancelledError) as error:
                 # Only an interrupt of ours cancels a step: `run_cancellable` keeps Temporal's own cancel from it.
                 if not isinstance(error, ActivityError) or (interrupts and is_cancelled_exception(error)):
@@ -280,6 +280,7 @@ class Steering:
             heartbeat_timeout=self.heartbeat,
             retry_policy=_ONCE,
             summary=summary,
+            priority=self.priority,
         )
         return answered
 
@@ -290,7 +291,6 @@ class Steering:
         summary: str,
         timeout: timedelta,
         interrupts: bool,
-        priority: Priority,
     ) -> Answer:
         handle = workflow.start_activity(
             step.name,
@@ -301,7 +301,7 @@ class Steering:
             retry_policy=_RETRY,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=summary,
-            priority=priority,
+            priority=self.priority,
         )
         if interrupts:
             remaining = self.deadline_at - workflow.now()

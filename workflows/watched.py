@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from temporalio import workflow
+from temporalio.common import Priority
 
-from ..contract import BatchProgress, BatchResult, Counts, Phase, ShardCounts
+from ..contract import BatchProgress, BatchResult, BatchSpec, Counts, Phase, ShardCounts
 from ..contract.steps import PlanSummary
 from .describe import details
 from .state import Carried
@@ -22,9 +23,10 @@ class WatchedWorkflow(SteeredWorkflow):
         carried: what the run before left, or a fresh one.
         phase: where it is.
         plan: the plan that it goes by, where there is one already.
+        spec: the batch's, None where it cannot be read.
     """
 
-    def __init__(self, carried: Carried, phase: Phase, plan: PlanSummary | None) -> None:
+    def __init__(self, carried: Carried, phase: Phase, plan: PlanSummary | None, spec: BatchSpec | None) -> None:
         self._carried = carried
         self._phase = phase
         self._result: BatchResult | None = None  #: Set once nothing more will happen.
@@ -33,6 +35,8 @@ class WatchedWorkflow(SteeredWorkflow):
             self._steering.mark_paid()
         if plan is not None:
             self._steering.heartbeat = plan.provider.heartbeat
+        if spec is not None:
+            self._steering.priority = Priority(priority_key=spec.priority, fairness_key=spec.fairness_key)
 
     @workflow.query(description="Where it is, and why nothing moves")
     def progress(self) -> BatchProgress:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from ...contract import ObjectNotFound
 from ...contract.gateway import FileRecord
 from ...contract.gateway_layout import (
-    DUE,
     Listed,
     content_path,
     due_path,
     index_path,
     is_id,
     meta_path,
-    parse_due_path,
 )
 from ..store import Store
 
 #: After this long, an upload whose file is not there was broken off: at the least pace it is 9 GiB.
 _UPLOAD = timedelta(days=7)
-#: Names that are read at a time.
-_PAGE = 1000
 
 
 @asynccontextmanager
@@ -83,34 +79,25 @@ async def remove(store: Store, tenant: str, file_id: str) -> None:
         await store.delete(path)
 
 
-async def collect(store: Store) -> int:
-    """Remove the files of all tenants whose time is over, and what uploads left that were broken off; return how many.
+async def expire_file(store: Store, tenant: str, file_id: str, now: datetime) -> tuple[bool, date | None]:
+    """Remove a file whose time is over, or what an upload left that was broken off.
 
-    Any number of processes may do so at a time.
+    Returns:
+        Whether it is gone, and if not, when to look at it again; None for never.
 
     Raises:
-        StoreError: the store failed; what is done is done.
+        StoreError: the store failed.
     """
-    today = datetime.now(UTC).date()
-    removed = 0
-    last: str | None = None
-    while paths := await store.page(DUE, after=last, limit=_PAGE):
-        for last in paths:
-            due = parse_due_path(last)
-            if due is None:
-                continue
-            day, tenant, file_id = due
-            if day > today:
-                return removed  # they are in the order of days
-            record = await _read(store, tenant, file_id)
-            if record is None or record.expired(datetime.now(UTC)):
-                await remove(store, tenant, file_id)
-                removed += 1
-            elif record.expires_at is not None and _due(tenant, file_id, record.expires_at) == last:
-                continue  # later today
-            await store.delete(last)
-    return removed
+    record = await _read(store, tenant, file_id)
+    if record is None or record.expired(now):
+        await remove(store, tenant, file_id)
+        return True, None
+    return False, None if record.expires_at is None else _day(record.expires_at)
 
 
 def _due(tenant: str, file_id: str, expires_at: int) -> str:
-    return due_path(datetime.fromtimestamp(expires_at, UTC).date(), tenant, file_id)
+    return due_path(_day(expires_at), tenant, file_id)
+
+
+def _day(instant: int) -> date:
+    return datetime.fromtimestamp(instant, UTC).date()

@@ -28,6 +28,7 @@ from ..prices import picodollars
 from ..resources import Resources
 from ..step import in_thread, step
 from ..store import Store, Writer
+from .expiry import note_end
 from .files import register
 from .intake import read_entry
 from .messages import write_messages
@@ -79,6 +80,7 @@ class GatewayPublish:
             await _settle(store, batch, request.result)
         if (result := request.result) is not None and batch.shape is Shape.OPENAI:
             await store.write(analytics_path(batch.tenant, batch.id), figures(shown, result).model_dump_json().encode())
+        await note_end(store, batch.tenant, batch.id)
         entry = BatchEntry(request=batch, intake=before.intake, final=shown, published=published, outcomes=outcomes)
         await store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
         return Published(object=shown)

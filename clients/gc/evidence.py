@@ -16,6 +16,7 @@ from ...activities.records import decode_plan
 from ...activities.store import Store
 from ...contract import BATCH_WORKFLOW, BatchNotFound, BatchResult, BatchStatus, InvalidSpec
 from ...contract.errors import ObjectNotFound
+from ...contract.gateway_batch import outer_id
 from ...contract.layout import plan_path, result_path
 from ...contract.names import SHARD_WORKFLOW, batch_of, check_batch_id, parse_marker
 from ...contract.steps import Attempt
@@ -65,6 +66,10 @@ class Evidence:
         return check_batch_id(batch_of(plan.scoped_id)), plan.store
 
     async def state(self, batch_id: str) -> TemporalState:
+        """Return where a batch is; one of the gateway's runs for as long as its files are not written."""
+        outer = outer_id(batch_id)
+        if outer is not None and await self._runs(outer):
+            return TemporalState(Execution.RUNNING)
         try:
             with translated(self._client, batch_id):
                 found = await self._client.get_workflow_handle(batch_id).describe()
@@ -75,6 +80,14 @@ class Evidence:
         if found.status is WorkflowExecutionStatus.RUNNING:
             return TemporalState(Execution.RUNNING)
         return TemporalState(Execution.ENDED, found.close_time)
+
+    async def _runs(self, workflow_id: str) -> bool:
+        try:
+            with translated(self._client, workflow_id):
+                found = await self._client.get_workflow_handle(workflow_id).describe()
+        except BatchNotFound:
+            return False
+        return found.status is WorkflowExecutionStatus.RUNNING
 
     async def busy(self) -> set[str]:
         """Return the batches of which a shard runs: it may outlive its batch for a while."""

@@ -14,12 +14,15 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from temporalio.client import Client
 
-from ...activities.gateway.files import collect
+from ...activities.gateway.collecting import collect
+from ...activities.gateway.expiry import note_end
 from ...activities.providers import MarkedBatch, Provider, ProviderSettings, StoredFile, open_provider
 from ...activities.records import decode_plan
 from ...activities.store import Entry, Store, identity_of
 from ...contract import DurabatchError, Mode, ProviderNotFound
 from ...contract.errors import ObjectNotFound
+from ...contract.gateway_layout import GATEWAY, find_batch, made_at_ms
+from ...contract.gateway_limits import FOR_EVER, Keep
 from ...contract.layout import is_record, plan_path, try_path
 from ...contract.names import UPLOADS, batch_of, scope_of, scoped
 from . import decisions, followers
@@ -71,6 +74,7 @@ class Removed:
     objects: int = 0
     files: int = 0
     gateway_files: int = 0  #: Of the gateway's tenants, whose time was over.
+    gateway_batches: int = 0  #: Of the gateway's, of which something went.
     canceled: list[str] = field(default_factory=list)  #: Provider batches, by their own ids.
     resumed: list[str] = field(default_factory=list)  #: Batches that were started again meanwhile, and left alone.
 
@@ -83,6 +87,7 @@ class Sweep:
         rest: how long ago a batch must have ended.
         results: whether results go too.
         say: is given a message now and then about how far it is.
+        keep: how long the gateway keeps batches.
     """
 
     def __init__(
@@ -94,8 +99,10 @@ class Sweep:
         rest: timedelta,
         results: bool,
         say: Callable[[str], None],
+        keep: Keep = FOR_EVER,
     ) -> None:
         self._store = store
+        self._keep = keep
         # Two names of one account show the same files.
         self._providers = {settings.name: settings for settings in {one.fingerprint: one for one in providers}.values()}
         self._rest = rest
@@ -218,13 +225,23 @@ class Sweep:
             self._reporter.maybe(f"Removed {removed.objects:,} of {total:,} objects.")
         await self._reporter.each(findings.claims, lambda claim: self._store.delete(claim.path))
         removed.objects += len(findings.claims)
-        removed.gateway_files = await collect(self._store)
+        await self._note_old_batches()
+        removed.gateway_files, removed.gateway_batches = await collect(self._store, self._keep)
         for name in self._providers:
             try:
                 await self._remove_at(name, findings, removed, orphans)
             except DurabatchError as error:
                 findings.failures[name] = error.message
         return removed
+
+    async def _note_old_batches(self) -> None:
+        """Have batches of the gateway's looked at that ended when they were still to be kept for ever."""
+        if self._keep.batches is None:
+            return
+        before = datetime.now(UTC) - self._keep.batches
+        listed = [find_batch(entry.path) for entry in await self._store.entries(GATEWAY)]
+        old = [one for one in listed if one is not None and made_at_ms(one[1]) < before.timestamp() * 1000]
+        await self._reporter.each(old, lambda one: note_end(self._store, *one))
 
     async def _remove(self, pile: Pile) -> None:
         if pile.removable:  # of others only what killed processes left is cleared away

@@ -102,5 +102,8 @@ def test_a_batchs_cost_is_bounded_by_its_input_and_by_what_each_row_allows() -> 
     assert 0.6 * UNBOUNDED * 10**6 <= unbounded <= 0.61 * UNBOUNDED * 10**6 and isinstance(odd, int)
     assert odd >= unbounded
     assert cost({"model": "nobodys-model"}) == "nobodys-model"
+    claude = Tokens("/v1/messages")
+    claude.add(json.dumps({"custom_id": "a", "params": {"model": "claude-haiku-4-5", "max_tokens": 10}}).encode())
+    assert claude.output == {"claude-haiku-4-5": 10}
     embedded = cost({"model": "text-embedding-3-small"}, endpoint="/v1/embeddings")
     assert isinstance(embedded, int) and embedded < 10**7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,10 +15,10 @@ import pytest
 from temporalio.exceptions import ApplicationErrorCategory
 from temporalio.testing import ActivityEnvironment
 
-from durabatch.activities.resources import Resources
+from durabatch.activities.resources import LongSteps, Resources
 from durabatch.activities.settle import Settle
 from durabatch.activities.store import Store
-from durabatch.contract import RetryPolicy
+from durabatch.contract import RetryPolicy, WorkerBusy
 from durabatch.contract.steps import CreateAnswer, SettleRequest
 
 THREADS = 2
@@ -175,3 +176,23 @@ def test_the_places_belong_to_the_loop_that_uses_them(tmp_path: Path) -> None:
 
     for _ in range(2):  # a worker that is run again has another loop
         asyncio.run(use())
+
+
+def test_batches_of_one_fairness_key_leave_room_for_another() -> None:
+    steps = LongSteps(8)
+    with contextlib.ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(steps.one("search"))
+        with pytest.raises(WorkerBusy):
+            stack.enter_context(steps.one("search"))
+        stack.enter_context(steps.one("ads"))
+        with pytest.raises(WorkerBusy):
+            stack.enter_context(steps.one("ads"))
+        with steps.one():  # one without a key takes whatever there is
+            for key in ("", "third"):
+                with pytest.raises(WorkerBusy):
+                    stack.enter_context(steps.one(key))
+        stack.enter_context(steps.one("third"))
+    for key in ("", "search"):
+        with LongSteps(1).one(key):
+            pass

@@ -1,17 +1,23 @@
-"""`durabatch gateway` killed in the middle of a batch, together with the worker that is in it."""
+"""`durabatch gateway` killed in the middle of everything: with the worker that is in it, alone, and beside others."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import openai
 import pytest
+from openai.types import Batch
 
 from support.gateway import jsonl, line
+from support.house import dev_server
 from support.workspace import TIME_LIMIT, Workspace, finish
 
 
@@ -64,4 +70,89 @@ def test_gateway_and_worker_that_are_killed_in_a_batch_buy_nothing_twice(workspa
     finally:
         process.send_signal(signal.SIGINT)
         assert finish(process).code == 0
+    assert len(workspace.bought()) == 1
+
+
+@contextlib.contextmanager
+def town(workspace: Workspace) -> Iterator[tuple[Workspace, list[subprocess.Popen[str]]]]:
+    """A Temporal of its own, beside which gateways and workers are processes apart; whichever are left are killed."""
+    with dev_server() as address:
+        processes: list[subprocess.Popen[str]] = []
+        try:
+            yield dataclasses.replace(workspace, environ={"TEMPORAL_ADDRESS": address}), processes
+        finally:
+            for process in processes:
+                process.kill()
+                finish(process)
+
+
+def order(client: openai.OpenAI, file_id: str, key: str) -> Batch:
+    return client.batches.create(
+        input_file_id=file_id,
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        extra_headers={"Idempotency-Key": key},
+    )
+
+
+@pytest.mark.slow
+def test_any_gateway_and_any_worker_may_be_killed_at_any_time(workspace: Workspace) -> None:
+    workspace.provider(finish_after_polls=100_000)
+    with town(workspace) as (here, processes):
+
+        def gateway() -> tuple[openai.OpenAI, subprocess.Popen[str]]:
+            client, process = begin(here)
+            processes.append(process)
+            return client, process
+
+        def worker() -> subprocess.Popen[str]:
+            processes.append(here.start("worker"))
+            return processes[-1]
+
+        working = worker()
+        (first, dying), (second, _) = gateway(), gateway()
+        file = first.files.create(file=jsonl([line(f"r{n}", "word " * 200) for n in range(400)]), purpose="batch")
+
+        # In a create: twenty at once at two gateways, of which one is killed meanwhile.
+        def attempt(number: int) -> str | None:
+            with contextlib.suppress(openai.APIConnectionError):
+                return order((first, second)[number % 2], file.id, "nightly").id
+            return None
+
+        with ThreadPoolExecutor(20) as pool:
+            asked = [pool.submit(attempt, number) for number in range(20)]
+            time.sleep(0.1)
+            dying.kill()
+            ids = {one.result() for one in asked} - {None}
+        assert len(ids) == 1
+        made = order(second, file.id, "nightly")
+        assert {made.id} == ids == {batch.id for batch in second.batches.list()}
+
+        # In the batch: the worker alone, and then the worker and a gateway together.
+        here.until_bought(0)
+        working.kill()
+        assert second.batches.retrieve(made.id).status in ("validating", "in_progress")
+        working = worker()
+        third, dying = gateway()
+        until(lambda: third.batches.retrieve(made.id).status == "in_progress")
+        working.kill()
+        dying.kill()
+        here.provider(finish_after_polls=0)
+        worker()
+        until(lambda: second.batches.retrieve(made.id).status == "completed")
+        ended = second.batches.retrieve(made.id)
+        assert ended.request_counts and ended.request_counts.completed == 400
+
+        # In a download: who has a part of it knows that it is no more than that.
+        fourth, dying = gateway()
+        large = second.files.create(file=b"x" * 32_000_000, purpose="user_data")  # more than sockets hold
+        url = f"{fourth.base_url}files/{large.id}/content"
+        with pytest.raises(httpx2.TransportError), httpx2.stream("GET", url) as answer:
+            for part in answer.iter_bytes(1024):
+                assert part
+                dying.kill()
+        whole = second.files.content(ended.output_file_id or "").text
+        assert [json.loads(one)["custom_id"] for one in whole.splitlines()] == [f"r{n}" for n in range(400)]
+        assert second.files.content(large.id).read() == b"x" * 32_000_000
+        assert {one.id for one in second.files.list()} == {file.id, ended.output_file_id, large.id}
     assert len(workspace.bought()) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from durabatch.gateway.context import Context
 from durabatch.gateway.server import Patience, serving
 from durabatch.gateway.uploads import Uploads
 from durabatch.workers import Settings
+from support.house import House, connect, dev_server, open_house
 
 #: A request line of a batch.
 LINE = b'{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}\n'
@@ -78,3 +79,17 @@ def opened(tmp_path: Path) -> Opener:
 async def door(opened: Opener) -> AsyncIterator[Door]:
     async with opened() as door:
         yield door
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of a real Temporal dev server."""
+    with dev_server() as address:
+        yield address
+
+
+@pytest.fixture
+async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
+    """A house on it, without a worker."""
+    async with open_house(await connect(server), tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
+        yield house

@@ -11,7 +11,8 @@ import httpx2
 import openai
 import pytest
 
-from durabatch.activities.gateway.files import collect, register
+from durabatch.activities.gateway.collecting import collect
+from durabatch.activities.gateway.files import register
 from durabatch.contract.gateway import FileRecord
 from durabatch.contract.gateway_layout import DUE, Listed, content_path, due_path, make_id
 from durabatch.gateway.errors import ApiError
@@ -79,11 +80,11 @@ async def test_files_whose_time_is_over_and_uploads_that_a_kill_broke_off_are_co
         # What a gateway notes before an upload, and takes back after it unless it is killed.
         await door.store.write(due_path((datetime.now(UTC) + timedelta(days=days)).date(), "default", id), b"")
 
-    assert await collect(door.store) == 3
+    assert (await collect(door.store)).files == 3
     assert [file.id async for file in door.openai.files.list()] == [later, kept]
     assert not [path for path in door.objects() if any(id in path for id in (over, old, broken))]
     assert len(await door.store.list(DUE)) == 2  # the one that expires later, and the upload under way
-    assert await collect(door.store) == 0
+    assert await collect(door.store) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from openai.types import Batch
 
 from durabatch.contract.gateway_batch import workflow_id
 from support.gateway import jsonl, line, open_gateway
-from support.house import House, asked, connect, dev_server, open_house
+from support.house import House, asked, connect, open_house
 
 from .conftest import LINE, Opener
 
@@ -29,18 +28,6 @@ def keys(*tenants: str, more: str = "") -> str:
         f'[[gateway.keys]]\ntenant = "{name}"\nsha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n{more}\n'
         for name in tenants
     )
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with dev_server() as address:
-        yield address
-
-
-@pytest.fixture
-async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(await connect(server), tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
-        yield house
 
 
 async def create(client: AsyncOpenAI, rows: int = 1, **fields: Any) -> Batch:
@@ -126,6 +113,7 @@ async def test_batches_wait_for_their_turn_and_a_cancel_ends_the_wait_at_once(ho
     assert len(await house.batches()) == 2
 
 
+@pytest.mark.slow
 async def test_a_tenant_with_many_batches_does_not_keep_another_from_its_turn(house: House) -> None:
     await house.admin.settings(**SLOW)
     tenants = keys("search", "ads")
@@ -144,6 +132,7 @@ async def test_a_tenant_with_many_batches_does_not_keep_another_from_its_turn(ho
     assert bought < 9 == len(await house.batches())
 
 
+@pytest.mark.slow
 async def test_a_batch_whose_workflow_was_terminated_does_not_keep_its_turn(house: House) -> None:
     await house.admin.settings(**SLOW)
     async with open_gateway(house, f"max_batches = 1\n{keys('ended')}", key="ended") as client, house.worker():
@@ -159,3 +148,19 @@ async def test_a_batch_whose_workflow_was_terminated_does_not_keep_its_turn(hous
         assert (await until_ended(client, first)).status == "completed"
         assert (await until_ended(client, second)).status == "completed"
     assert len(await house.batches()) == 2
+
+
+@pytest.mark.slow
+async def test_direct_batches_of_one_tenant_leave_a_worker_room_for_anothers(server: str, tmp_path: Path) -> None:
+    provider = {"mode": "direct", "timeout": "300s"}
+    async with open_house(await connect(server), tmp_path, provider) as house:
+        both = keys("many", "few")
+        # Half of a worker's slots are for steps that take long, as these do.
+        async with open_gateway(house, both, key="many") as many, house.worker(max_concurrent_activities=8):
+            file = await many.files.create(file=jsonl([line("r0", "[[sandbox:hang]]")]), purpose="batch")
+            hanging = [await many.batches.create(input_file_id=file.id, **ORDER) for _ in range(8)]
+            while (await house.admin.live())["open"] < 3:
+                await asyncio.sleep(0.1)
+            few = many.with_options(api_key="few")
+            assert (await until_ended(few, await create(few))).status == "completed"
+            assert {(await many.batches.retrieve(one.id)).status for one in hanging} <= {"validating", "in_progress"}

@@ -6,10 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from durabatch.contract.gateway_batch import inner_id, outer_id, workflow_id
 from durabatch.contract.gateway_layout import (
     GATEWAY,
     Listed,
     due_path,
+    find_batch,
     index_path,
     is_id,
     is_tenant,
@@ -17,6 +19,9 @@ from durabatch.contract.gateway_layout import (
     make_id,
     parse_due_path,
     parse_index_path,
+    parse_spent_path,
+    spent_day,
+    spent_path,
 )
 
 NOW = datetime(2026, 11, 26, 4, 5, 6, 789_000, tzinfo=UTC)
@@ -26,7 +31,7 @@ NOW = datetime(2026, 11, 26, 4, 5, 6, 789_000, tzinfo=UTC)
 def test_an_id_tells_when_it_was_made_and_fits_into_64_characters(listed: Listed) -> None:
     id = make_id(listed, NOW, "0123456789abcdef")
     assert is_id(listed, id)
-    assert len(id) <= 30
+    assert len(id) <= 33
     assert made_at_ms(id) == int(NOW.timestamp() * 1000)
     assert parse_index_path(index_path("search", id)) == id
     other = Listed.FILES if listed is Listed.BATCHES else Listed.BATCHES
@@ -70,3 +75,25 @@ def test_what_is_due_is_taken_apart_again() -> None:
     assert parse_due_path(path) == (date(2026, 12, 24), "search", id)
     for wrong in (index_path("search", id), path.replace("search", "~due"), path[:-1], f"{GATEWAY}/~due/x/search/{id}"):
         assert parse_due_path(wrong) is None
+
+
+def test_a_batch_is_known_by_its_entry_and_by_the_batch_that_runs_its_rows() -> None:
+    batch_id = make_id(Listed.BATCHES, datetime(2026, 1, 1, tzinfo=UTC), "0" * 13)
+    file_id = make_id(Listed.FILES, datetime(2026, 1, 1, tzinfo=UTC), "0" * 13)
+    assert find_batch(index_path("search", batch_id)) == ("search", batch_id)
+    assert find_batch(index_path("search", file_id)) is None
+    assert find_batch(f"~gateway/search/retries/{batch_id}/00001") is None
+    assert outer_id(inner_id("search", batch_id)) == workflow_id("search", batch_id)
+    for other in ("nightly", f"search.{file_id}", f"Search.{batch_id}", batch_id, f"a.search.{batch_id}"):
+        assert outer_id(other) is None
+    day = date(2026, 12, 24)
+    assert parse_due_path(due_path(day, "search", batch_id)) == (day, "search", batch_id)
+
+
+def test_the_newest_entry_of_a_days_cost_comes_first() -> None:
+    day = date(2026, 12, 24)
+    paths = [spent_path("search", day, number) for number in (1, 2, 10, 12_345)]
+    assert sorted(paths, reverse=True) == paths
+    assert [parse_spent_path(path) for path in paths] == [1, 2, 10, 12_345]
+    assert spent_day(paths[0]) == day
+    assert spent_day("~gateway/search/idem/x") is parse_spent_path("~gateway/search/idem/x") is None

@@ -31,7 +31,12 @@ async def test_rows_become_an_output_file_in_input_order(house: House) -> None:
         handle = await desk.start(batch)
         ended = await handle.result()
         assert await desk.shown(handle) == ended
+        inner = house.client.get_workflow_handle(inner_id(batch.tenant, batch.id))
+        events = [event for one in (handle, inner) for event in (await one.fetch_history()).events]
     assert await desk.final(batch) == ended
+    steps = [event for event in events if event.HasField("activity_task_scheduled_event_attributes")]
+    keys = {one.activity_task_scheduled_event_attributes.priority.fairness_key for one in steps}
+    assert len(steps) > 6 and keys == {batch.tenant}
     found = strict(ended)
     assert (found.status, found.model, found.metadata) == ("completed", "gpt-4o-mini", {"team": "search"})
     assert found.request_counts and found.request_counts.model_dump() == {"total": 5, "completed": 5, "failed": 0}
@@ -179,6 +184,7 @@ async def test_a_start_by_hand_that_is_wrong_fails(house: House) -> None:
             await handle.result()
 
 
+@pytest.mark.slow
 async def test_a_cancel_of_a_workflow_that_was_started_again_keeps_what_the_first_one_bought(house: House) -> None:
     await house.admin.settings(**SLOW)
     desk = Desk(house)

@@ -1,0 +1,153 @@
+"""How long a batch that has ended is kept: the rows that it was run with, and then the batch itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import msgspec
+from pydantic import ValidationError
+
+from ...contract import ObjectNotFound
+from ...contract.gateway_batch import BatchEntry, BatchObject, inner_id
+from ...contract.gateway_layout import (
+    analytics_path,
+    deleted_path,
+    due_path,
+    idempotency_path_of,
+    index_path,
+    made_at_ms,
+    message_results_path,
+    retries_folder,
+    spent_day,
+    spent_folder,
+)
+from ...contract.gateway_limits import Keep
+from ...contract.layout import parse_name, plan_path
+from ...contract.object_name import Kind
+from ..records import decode_plan
+from ..store import Store
+from .files import remove
+from .spending import forget
+
+#: What stays of a batch's folder while the batch is listed: who it was, and what it bought.
+_RECORDS = frozenset({Kind.PLAN, Kind.RESULT, Kind.NOTE})
+#: How long the entries of a day's costs are kept. Nothing is added to them by then.
+_SPENT = timedelta(days=60)
+#: How long an order of a retry may be there before the retry itself is.
+_TO_BE_NOTED = timedelta(days=1)
+#: Names that are read at a time.
+_PAGE = 1000
+
+
+async def note_end(store: Store, tenant: str, batch_id: str) -> None:
+    """Have a batch looked at that is about to end.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    await store.write(due_path(datetime.now(UTC).date(), tenant, batch_id), b"")
+
+
+async def expire(store: Store, tenant: str, batch_id: str, keep: Keep, now: datetime) -> date | None:
+    """Remove what of a batch is kept no longer. One that has not ended is left alone.
+
+    Returns:
+        When to look at it again; None for never, or for when it will have ended.
+
+    Raises:
+        StoreError: the store failed; the next call goes on.
+    """
+    entry = await _entry(store, tenant, batch_id)
+    if entry is None and await store.entry(deleted_path(tenant, batch_id)) is not None:
+        await _remove_rows(store, tenant, batch_id, records=True)
+    if entry is None or entry.final is None:
+        return None
+    ended = _ended_at(entry.final)
+    rows, whole = (None if kept is None else ended + kept for kept in keep)
+    if whole is not None and whole <= now:
+        if await _is_retried(store, tenant, batch_id):
+            return now.date() + timedelta(days=1)
+        await _remove_rows(store, tenant, batch_id, records=True)
+        await _remove(store, tenant, entry, entry.final)
+        return None
+    if rows is not None and rows <= now:
+        if await _is_retried(store, tenant, batch_id):
+            return now.date() + timedelta(days=1)
+        await _remove_rows(store, tenant, batch_id, records=False)
+    return min((one.date() for one in (rows, whole) if one is not None and one > now), default=None)
+
+
+async def _entry(store: Store, tenant: str, batch_id: str) -> BatchEntry | None:
+    try:
+        return BatchEntry.model_validate_json(await store.read(index_path(tenant, batch_id)))
+    except (ObjectNotFound, ValidationError):
+        return None
+
+
+def _ended_at(final: BatchObject) -> datetime:
+    ends = (final.completed_at, final.failed_at, final.expired_at, final.cancelled_at)
+    return datetime.fromtimestamp(max((end for end in ends if end), default=final.created_at), UTC)
+
+
+async def _is_retried(store: Store, tenant: str, batch_id: str) -> bool:
+    """Return whether there is a retry that has not read yet what the batch has left over."""
+    slots = await store.page(retries_folder(tenant, batch_id), limit=_PAGE)
+    if not slots:
+        return False
+    order = msgspec.json.decode(await store.read(slots[-1]))
+    entry = await _entry(store, tenant, order["id"])
+    if entry is None:  # about to be noted, unless whoever asked for it was killed
+        return datetime.now(UTC).timestamp() - made_at_ms(order["id"]) / 1000 < _TO_BE_NOTED.total_seconds()
+    return entry.final is None and entry.intake is None
+
+
+async def _remove_rows(store: Store, tenant: str, batch_id: str, *, records: bool) -> None:
+    """Remove the folder of the batch that ran the rows.
+
+    Args:
+        records: whether what says whose it is goes, too.
+    """
+    root = inner_id(tenant, batch_id)
+    last = []
+    if not records:
+        await _unplan(store, root)
+    for entry in await store.entries(root):
+        name = parse_name(entry.path[len(root) + 1 :])
+        if name is not None and name.kind not in _RECORDS:
+            await store.delete(entry.path)
+        elif name is not None and records:
+            last.append(entry.path)
+    for path in last:
+        await store.delete(path)
+    await store.prune(root)
+
+
+async def _unplan(store: Store, root: str) -> None:
+    """Have the batch planned again should somebody start it by hand, as its rows are gone."""
+    try:
+        plan = decode_plan(await store.read(plan_path(root)))
+    except (ObjectNotFound, msgspec.DecodeError):
+        return
+    if plan.spec_digest:
+        await store.write(plan_path(root), msgspec.json.encode(msgspec.structs.replace(plan, spec_digest="")))
+
+
+async def _remove(store: Store, tenant: str, entry: BatchEntry, final: BatchObject) -> None:
+    """Remove all else of a batch. Its entry in the list goes last: a removal that is broken off is gone on with."""
+    batch = entry.request
+    for file_id in (final.output_file_id, final.error_file_id):
+        if file_id is not None:
+            await remove(store, tenant, file_id)
+    for path in (message_results_path(tenant, batch.id), analytics_path(tenant, batch.id)):
+        await store.delete(path)
+    await forget(store, tenant, batch.id)
+    for path in await store.page(spent_folder(tenant), limit=_PAGE):
+        day = spent_day(path)
+        if day is None or day > (datetime.now(UTC) - _SPENT).date():
+            break  # they are in the order of days
+        await store.delete(path)
+    for path in await store.page(retries_folder(tenant, batch.id), limit=_PAGE):
+        await store.delete(path)
+    if batch.idempotency is not None:
+        await store.delete(idempotency_path_of(tenant, batch.idempotency))
+    await store.delete(index_path(tenant, batch.id))
