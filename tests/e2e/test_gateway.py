@@ -145,6 +145,7 @@ def test_a_key_that_is_made_opens_the_gateway_to_its_tenant(served: Workspace) -
         process.send_signal(signal.SIGTERM)
         ended = finish(process)
         assert ended.code == 0
+        assert "warning: no model has a provider" in ended.err
         assert key not in ended.out + ended.err
 
 
