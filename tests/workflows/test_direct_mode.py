@@ -69,6 +69,7 @@ async def test_an_outage_of_an_hour_is_only_a_wait(fast_house: House) -> None:
         ending = asyncio.create_task(handle.result())  # time is skipped while somebody waits
         while endpoint.runs < 13:  # after 5 s, 10 s, and at last 10 minutes: an hour and more
             await asyncio.sleep(0.01)
+        assert (await house.progress(handle)).last_error == endpoint.reason
         endpoint.a_run = None
         result = await ending
     assert (result.status, result.counts.succeeded) == (BatchStatus.COMPLETED, 3)
