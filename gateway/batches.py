@@ -159,7 +159,8 @@ async def listing(request: Request) -> Response:
     context, tenant = context_of(request), tenant_of(request).name
     limit, after = limit_of(request, _DEFAULT_LIMIT, _MAX_LIMIT), after_of(request, Listed.BATCHES)
     if (narrowed := Wanted.of(request)) is not None:
-        some, more = await search(context, tenant, narrowed, after, limit)
+        async with context.long_reads:
+            some, more = await search(context, tenant, narrowed, after, limit)
         return JSONResponse(as_list([wire(one) for one in some], more=more))
     found: list[BatchEntry] = []
     whole = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 
 from ..activities.store import Store
@@ -12,6 +14,8 @@ from .metrics import Metrics
 from .stored import Stored
 from .tenants import Tenant
 from .uploads import Uploads
+
+_LONG_READS = 4
 
 
 class Context:
@@ -28,6 +32,8 @@ class Context:
         self.uploads = Uploads(settings.gateway.uploads)
         self.stored = Stored(client.store)
         self.metrics = Metrics()
+        #: Long reads of the store at a time, so that those of one caller leave room for the short ones of others.
+        self.long_reads = asyncio.Semaphore(_LONG_READS)
         self.inboxes = inboxes(settings.providers)
 
     @property

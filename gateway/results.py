@@ -23,8 +23,6 @@ from .params import limit_of, limit_param
 from .shapes import BatchRows
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 100, 1000
-#: Pages that a process reads at a time: each may hold some megabytes.
-_AT_ONCE = 4
 _NAMES = {name: status.value for status, name in STATUSES.items()} | {PENDING: PENDING}
 _STATUS = Param(
     "status",
@@ -58,7 +56,7 @@ async def results(request: Request) -> Response:
     wanted = _wanted(request.query_params.get("status"))
     inner = inner_id(entry.request.tenant, entry.request.id)
     so_far = await SoFar.open(context.store, inner)
-    async with _slots(request):
+    async with context.long_reads:
         if so_far is not None:
             rows, more = await so_far.page(place, limit, wanted)
         elif entry.final is None or entry.intake is None:
@@ -69,14 +67,6 @@ async def results(request: Request) -> Response:
             except ObjectNotFound:
                 raise ApiError(404, "The results of this batch were removed.", code="results_removed") from None
         return _answer(rows, await asyncio.to_thread(_lines, entry, rows), more=more)
-
-
-def _slots(request: Request) -> asyncio.Semaphore:
-    state = request.app.state
-    if not hasattr(state, "results_slots"):
-        state.results_slots = asyncio.Semaphore(_AT_ONCE)
-    slots: asyncio.Semaphore = state.results_slots
-    return slots
 
 
 def _wanted(given: str | None) -> frozenset[str] | None:

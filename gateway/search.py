@@ -21,10 +21,8 @@ from .described import Param
 from .errors import ApiError
 from .live import Glance, find_entry
 
-#: Entries that one request reads, and batches that have not ended that it asks about, before its page is what it has.
-MOST_READ, MOST_ASKED = 10_000, 500
-#: Entries that are read at a time, and batches that are asked about at a time.
-_AT_ONCE, _PARALLEL = 250, 16
+#: Batches that are asked about at a time.
+_PARALLEL = 16
 #: The largest second that an id can hold.
 _LAST_SECOND = 16**11 // 1000 - 1
 _SECONDS = {"type": "integer", "minimum": 0, "maximum": _LAST_SECOND}
@@ -57,6 +55,15 @@ class _Entry(msgspec.Struct):
 
 
 _entry = msgspec.json.Decoder(_Entry).decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How much one request looks at before its page is what it has."""
+
+    read: int = 10_000  #: Entries.
+    asked: int = 500  #: Batches that have not ended, whose workflows are asked.
+    at_once: int = 250  #: Entries that are read at a time.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +123,7 @@ class Wanted:
 
 
 async def search(
-    context: Context, tenant: str, wanted: Wanted, after: str | None, limit: int
+    context: Context, tenant: str, wanted: Wanted, after: str | None, limit: int, bounds: Bounds = Bounds()
 ) -> tuple[list[BatchObject], bool]:
     """Return the next batches of a list that are wanted, at most `limit`, and whether there may be more behind them.
 
@@ -131,8 +138,8 @@ async def search(
     if wanted.created_before == 0:
         return [], False
     while True:
-        ids = await index.page(context.store, tenant, Listed.BATCHES, after=after, limit=_AT_ONCE)
-        whole = len(ids) < _AT_ONCE
+        ids = await index.page(context.store, tenant, Listed.BATCHES, after=after, limit=bounds.at_once)
+        whole = len(ids) < bounds.at_once
         if wanted.created_after is not None:
             inside = [id for id in ids if made_at_ms(id) >= wanted.created_after * 1000]
             whole, ids = whole or len(inside) < len(ids), inside
@@ -148,12 +155,12 @@ async def search(
                     found.append(one)
             if len(found) > limit:
                 return found[:limit], True
-            if asked >= MOST_ASKED and some[-1][0] != (ids[-1] if whole else None):
+            if asked >= bounds.asked and some[-1][0] != (ids[-1] if whole else None):
                 return _so_far(found, some[-1][0])
         if whole:
             return found, False
         after = ids[-1]
-        if read >= MOST_READ:
+        if read >= bounds.read:
             return _so_far(found, after)
 
 

@@ -106,6 +106,7 @@ async def test_what_cannot_be_retried_is_refused_with_its_reason(desk: Desk, tmp
     assert (await desk.client.retry(running)).rows == 1
 
 
+@pytest.mark.slow
 async def test_rows_of_an_input_that_has_changed_or_is_gone_are_not_sent(desk: Desk) -> None:
     store, path = desk.client.store, f"mine/{unique('rows')}.jsonl"
     await store.write(path, b'{"custom_id": "a", "input": "[[sandbox:invalid_request]] one"}\n')

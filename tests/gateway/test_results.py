@@ -95,6 +95,7 @@ def shard_files(house: House, id: str) -> list[Path]:
     return [path for path in (house.store / f"default.{id}" / "shards").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 async def test_the_figures_of_a_batch_are_there_so_far_and_are_written_down_at_its_end(house: House) -> None:
     async with open_gateway(house) as client, house.worker():
         requests = [line("a"), line("b", "[[sandbox:server_error times=1]]"), line("c", "[[sandbox:invalid_request]]")]

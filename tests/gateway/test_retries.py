@@ -58,6 +58,7 @@ async def ids_of(client: AsyncOpenAI, file_id: str | None) -> list[str]:
     return [json.loads(one)["custom_id"] for one in (await client.files.content(file_id)).text.splitlines()]
 
 
+@pytest.mark.slow
 async def test_each_retry_is_a_batch_of_what_the_one_before_left_over(house: House) -> None:
     async with open_gateway(house) as client, house.worker():
         id = await begun(client, metadata={"team": "search"})

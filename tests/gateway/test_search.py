@@ -9,11 +9,16 @@ from typing import Any
 import openai
 import pytest
 from openai.types import Batch
+from temporalio.client import Client
 
 from durabatch.activities.store import Store
+from durabatch.clients.client import BatchClient
 from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch, GatewayStatus
 from durabatch.contract.gateway_layout import Listed, index_path, make_id
-from durabatch.gateway import search
+from durabatch.gateway.context import Context
+from durabatch.gateway.errors import ApiError
+from durabatch.gateway.search import Bounds, Wanted, search
+from durabatch.workers import Settings
 
 from .conftest import Door
 
@@ -58,30 +63,27 @@ async def test_a_list_is_narrowed_by_status_time_and_metadata_page_by_page(door:
     assert ([one.id for one in page.data], page.has_more) == ([ids[18], ids[15]], True)
 
 
-async def test_a_search_reads_a_bounded_number_of_entries_and_says_where_to_go_on(
-    door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search, "MOST_READ", 250)
-    wanted = await note(door.store, 1000, "failed")
-    for n in range(600):
+async def test_a_search_reads_a_bounded_number_of_entries_and_says_where_to_go_on(door: Door) -> None:
+    oldest = await note(door.store, 1000, "failed")
+    for n in range(30):
         await note(door.store, 2000 + n)
-    page: Any = None
+    temporal = await Client.connect("127.0.0.1:1", lazy=True)
+    context = Context(Settings.load(door.folder.parent / "durabatch.toml", {}), BatchClient(temporal, door.store))
+    failed, bounds = Wanted(status=GatewayStatus.FAILED), Bounds(read=12, at_once=4)
     after, steps = None, 0
-    while page is None:
+    while True:
         steps += 1
-        query = {"status": "failed", **({"after": after} if after else {})}
         try:
-            page = await door.openai.batches.list(extra_query=query)
-        except openai.BadRequestError as searched:
-            assert (searched.code, searched.param) == ("search_goes_on", "after")
-            after = str(searched.body["message"]).partition("after=")[2].partition(",")[0]  # type: ignore[index, call-overload]
-    assert steps == 3
-    assert [one.id for one in page.data] == [wanted]
-    assert not page.has_more
+            page, more = await search(context, "default", failed, after, 20, bounds)
+            break
+        except ApiError as searched:
+            assert (searched.status, searched.code, searched.param) == (400, "search_goes_on", "after")
+            after = searched.message.partition("after=")[2].partition(",")[0]
+    assert (steps, [one.id for one in page], more) == (3, [oldest], False)
     # A page that has some goes on from its last.
     recent = await note(door.store, 2600, "failed")
-    first = await door.openai.batches.list(extra_query={"status": "failed"})
-    assert ([one.id for one in first.data], first.has_more) == ([recent], True)
+    page, more = await search(context, "default", failed, None, 20, bounds)
+    assert ([one.id for one in page], more) == ([recent], True)
 
 
 WRONG = [
