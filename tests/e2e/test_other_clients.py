@@ -10,6 +10,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +42,15 @@ class Door:
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     with open_workspace(tmp_path_factory.mktemp("clients")) as here:
+        url = tomllib.loads((here.folder / "durabatch.toml").read_text())["providers"]["stub"]["base_url"]
         digest = hashlib.sha256(KEY.encode()).hexdigest()
         with (here.folder / "durabatch.toml").open("a") as config:
             config.write(
                 f'[[gateway.keys]]\ntenant = "search"\nsha256 = "{digest}"\n'
                 '[[gateway.routes]]\nmodel = "gpt-4o-mini"\nprovider = "stub"\n'
+                '[[gateway.routes]]\nmodel = "claude-*"\nprovider = "claude"\n'
+                '[providers.claude]\nkind = "anthropic"\napi_key_env = "KEY"\n'
+                f'base_url = "{url.removesuffix("/v1")}"\nlisting_lag = "1s"\n'
             )
         here.provider(batch_seconds=0)
         with gateway(here) as (base_url, _):
@@ -67,11 +73,13 @@ def installed(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("program", "script", "rows"),
     [
+        (sys.prefix, "with_openai.py", 3),
         (".clients/clients", "with_litellm.py", 3),
         (".clients/clients", "with_openai_batch.py", 3),
         (".clients/clients", "with_inspect.py", 6),
         (".clients/clients-curator", "with_curator.py", 5),
         ("tests/external/node_modules/openai", "with_openai.mjs", 3),
+        ("tests/external/node_modules/@anthropic-ai/sdk", "with_anthropic.mjs", 3),
     ],
 )
 def test_a_program_of_others_gets_its_rows_answered(
@@ -88,6 +96,8 @@ def test_a_program_of_others_gets_its_rows_answered(
             **{name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "ANTHROPIC_"))},
             "OPENAI_BASE_URL": door.base_url,
             "OPENAI_API_KEY": KEY,
+            "ANTHROPIC_BASE_URL": door.base_url.removesuffix("/v1"),
+            "ANTHROPIC_API_KEY": KEY,
             "HOME": str(tmp_path),
             # What some of them would fetch, or report, at each start.
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
