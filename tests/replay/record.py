@@ -26,15 +26,15 @@ from temporalio.client import WorkflowHandle
 
 from durabatch.activities.gateway.intake import read_entry
 from durabatch.contract import Phase
-from durabatch.contract.gateway_batch import GatewayBatch, inner_id
-from durabatch.contract.gateway_layout import index_path
+from durabatch.contract.gateway_batch import GatewayBatch, Shape, inner_id, message_rows_path
+from durabatch.contract.gateway_layout import Listed, index_path
 from durabatch.contract.gateway_limits import TenantLimits, TurnLedger
 from durabatch.contract.ledger import ledger_id
 from durabatch.contract.rates import rates_id
 from durabatch.workflows import GatewayBatchWorkflow
 from durabatch.workflows.decisions import MAX_CHILDREN
 from durabatch.workflows.gateway_state import GatewayStart
-from support.gateway import Desk, line
+from support.gateway import Desk, jsonl, line, new_id
 from support.house import KEY, House, asked, connect, dev_server, open_house
 
 STACK_TRACE = re.compile(r'"stackTrace":"(?:[^"\\]|\\.)*"')
@@ -389,6 +389,16 @@ async def gateway_completed(house: House) -> Handle:
     return await desk.start(batch, house.name)
 
 
+async def gateway_messages(house: House) -> Handle:
+    desk = Desk(house)
+    messages = {"messages": [{"role": "user", "content": "Say something."}], "max_tokens": 9}
+    rows = [{"custom_id": f"r{n}", "params": {"model": "gpt-4o-mini", **messages}} for n in range(2)]
+    shape = {"endpoint": "/v1/messages", "shape": Shape.ANTHROPIC, "rows": len(rows)}
+    batch = desk.batch("", id=new_id(Listed.MESSAGES), **shape)
+    await desk.store.write(message_rows_path(batch.tenant, batch.id), jsonl(rows))
+    return await desk.start(batch, house.name)
+
+
 async def gateway_refused(house: House) -> Handle:
     desk, batch = await _gateway(house, [line("r0"), line("r0"), {}])
     return await desk.start(batch, house.name)
@@ -513,6 +523,7 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     not_submitted_and_run_directly,
     rate_leased,
     gateway_completed,
+    gateway_messages,
     gateway_refused,
     gateway_canceled,
     gateway_that_joined_its_batch,
