@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from ...contract import ErrorClass, RowStatus
-from ...contract.gateway_batch import LineError, MessageCounts
+from ...contract.gateway_batch import OUTPUT_FAILED, LineError, MessageCounts
 from ..providers.raw_json import first_byte
 from .message import message
 from .results import NULL, Result, decode_result
@@ -46,7 +46,12 @@ _CLASSES: dict[str, str] = {
     ErrorClass.TIMEOUT: "timeout_error",
 }
 #: The same of what a whole batch failed for, where it is not its requests' fault.
-_UNRUN_TYPES = {"model_not_found": "not_found_error", "not_started": _SERVER, "internal_error": _SERVER}
+_UNRUN_TYPES = {
+    "billing_hard_limit_reached": "billing_error",
+    "not_started": _SERVER,
+    "internal_error": _SERVER,
+    OUTPUT_FAILED: _SERVER,
+}
 _UNRUN = {RowStatus.CANCELED: "canceled", RowStatus.EXPIRED: "expired"}
 _LINE = re.compile(r"^line [\d,]+[,:] ")
 

@@ -36,6 +36,13 @@ async def spent(store: Store, now: datetime = NOON) -> int:
     return total
 
 
+def test_rows_of_anthropics_are_counted_by_their_own_limit() -> None:
+    tokens = Tokens("/v1/messages")
+    tokens.add(b'{"custom_id":"a","params":{"model":"m","max_tokens":77,"messages":[]}}')
+    tokens.add(b'{"custom_id":"b","params":{"model":"m"}}')
+    assert tokens.output == {"m": 77 + UNBOUNDED} and tokens.input["m"] > 0
+
+
 async def test_of_many_at_once_only_those_are_taken_that_the_day_has_room_for(stores: list[Store]) -> None:
     asked = [reserve(stores[n % 2], "search", f"batch_{n}", 10, 75, NOON) for n in range(20)]
     refused = [found for found in await asyncio.gather(*asked) if found is not None]

@@ -214,6 +214,18 @@ async def test_another_tenants_batch_is_not_there(house: House) -> None:
 
 
 @pytest.mark.slow
+async def test_a_batch_that_may_cost_more_than_its_tenants_day_is_not_run(house: House) -> None:
+    key = f'[[gateway.keys]]\ntenant = "search"\nsha256 = "{hashlib.sha256(b"k").hexdigest()}"\n'
+    async with opened(house, f"{key}max_cost_usd_per_day = 0.0001", key="k") as client, house.worker():
+        made = await client.messages.batches.create(requests=[row("a"), row("b", max_tokens=100_000)])
+        assert (await until_ended(client, made.id)).request_counts.errored == 2
+        errors = [one.result.error.error for one in await results_of(client, made.id) if one.result.type == "errored"]
+    assert {error.type for error in errors} == {"billing_error"}
+    assert "are left of the 0.0001 USD that your batches may cost a day" in errors[0].message
+    assert await house.batches() == []
+
+
+@pytest.mark.slow
 async def test_a_batch_whose_workflow_was_lost_is_started_again_by_whoever_asks(house: House) -> None:
     async with opened(house) as client:
         made = await client.messages.batches.create(requests=[row("a")])
