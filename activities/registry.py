@@ -18,6 +18,7 @@ from .plan import Plan
 from .resources import Resources
 from .settle import Settle
 from .submit import Submit
+from .webhooks.deliver import DeliverWebhooks
 
 
 def all_activities(resources: Resources) -> list[Callable[..., Any]]:
@@ -48,4 +49,5 @@ def all_activities(resources: Resources) -> list[Callable[..., Any]]:
         turns.turn,
         turns.leave,
         GatewayPublish(resources).publish,
+        DeliverWebhooks(resources).deliver,
     ]

@@ -20,6 +20,7 @@ from .log import logger
 from .prices import Prices
 from .providers import Provider, ProviderSettings, open_provider
 from .store import Store
+from .webhooks.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from .direct.calls import Calls
@@ -87,6 +88,7 @@ class Resources:
         long_steps: long steps under way at a time.
         governors: who says how fast rows may be sent in direct mode; by default the accounts' rate ledgers.
         routes: which provider runs which models, for batches that come through the gateway.
+        webhooks: where its tenants are told of their batches.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Resources:
         long_steps: int = 20,
         governors: Governors | None = None,
         routes: Sequence[Route] = (),
+        webhooks: Sequence[Endpoint] = (),
     ) -> None:
         self.store = store
         self.heartbeat = heartbeat
@@ -105,6 +108,7 @@ class Resources:
         self.long_steps = LongSteps(long_steps)
         self.governors = governors or Governors(heartbeat)
         self.routes = routes
+        self.webhooks = webhooks
         self._settings_of = settings_of
         self._open: dict[str, Provider] = {}
         self._calls: dict[str, Calls] = {}
@@ -130,6 +134,10 @@ class Resources:
             ConfigurationError: there is no such provider, or its key is missing.
         """
         return self._settings_of(name)
+
+    def webhook(self, tenant: str, name: str) -> Endpoint | None:
+        """Return an endpoint of a tenant's webhooks; None where none of this name is configured."""
+        return next((one for one in self.webhooks if (one.tenant, one.name) == (tenant, name)), None)
 
     @contextlib.asynccontextmanager
     async def used(self, names: Iterable[str] = ()) -> AsyncIterator[None]:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from . import batches, doctor, gateway, gc, providers, retrying, run, serve
+from . import batches, doctor, gateway, gc, providers, retrying, run, serve, webhooks
 from .terminal import State, print_error
 
 app = typer.Typer(
@@ -51,7 +51,7 @@ def _everywhere(
     State.config, State.debug = config, debug
 
 
-for module in (run, batches, retrying, gc, serve, gateway, providers, doctor):
+for module in (run, batches, retrying, gc, serve, gateway, providers, webhooks, doctor):
     module.register(app)
 
 

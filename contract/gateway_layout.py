@@ -15,6 +15,9 @@
         analytics/<batch id>                what a batch that has ended has used and cost
         spent/<day>/<number>                what the day's batches may cost, entry by entry: the newest has the sum
         spent-by/<batch id>[-end]           on which day, and since which entry, a batch's entry is to be looked for
+        index-events/<4>/<2>/<time>-<id>    an event for a webhook, and what became of it
+        webhooks/<endpoint>/due/<time>-<id> an empty object for as long as it is to be delivered: when
+        webhooks/<endpoint>/state.json      how the endpoint has answered lately
     ~gateway/~due/<day>/<tenant>/<id>       an empty object: something of the file or batch may have to go on this day
 
 An id holds the millisecond in which it was made, so its path in an index follows from it and needs no look-up. The
@@ -39,9 +42,10 @@ _TIME, _RANDOM = 11, 13
 _LAST = 16**_TIME - 1
 #: Entries of what a day's batches may cost, and the digits of their numbers.
 _MOST_ENTRIES, _ENTRY_DIGITS = 10**8 - 1, 8
-_ID = re.compile(r"(file-|batch_|msgbatch_)([0-9a-f]{11})([0-9a-f]{13})")
+_ID = re.compile(r"(file-|batch_|msgbatch_|evt_)([0-9a-f]{11})([0-9a-f]{13})")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_ENTRY = re.compile(r"[0-9a-f]{11}-((?:file-|batch_|msgbatch_)[0-9a-f]{24})")
+_ENTRY = re.compile(r"[0-9a-f]{11}-((?:file-|batch_|msgbatch_|evt_)[0-9a-f]{24})")
+_DELIVERY = re.compile(r"([0-9a-f]{11})-(evt_[0-9a-f]{24})")
 
 #: The folder of what is due; no tenant is called so.
 DUE = f"{GATEWAY}/~due"
@@ -57,10 +61,11 @@ class Listed(StrEnum):
     FILES = "index-files"
     BATCHES = "index"
     MESSAGES = "index-messages"  #: Batches of Anthropic's shape.
+    EVENTS = "index-events"  #: What webhooks are sent.
 
 
 #: How the ids of each begin.
-_PREFIXES = {Listed.FILES: "file-", Listed.BATCHES: "batch_", Listed.MESSAGES: "msgbatch_"}
+_PREFIXES = {Listed.FILES: "file-", Listed.BATCHES: "batch_", Listed.MESSAGES: "msgbatch_", Listed.EVENTS: "evt_"}
 _LISTED = {prefix: listed for listed, prefix in _PREFIXES.items()}
 
 
@@ -70,7 +75,7 @@ def is_tenant(name: str) -> bool:
 
 
 def make_id(listed: Listed, at: datetime, random: str) -> str:
-    """Return an id, 29 to 33 characters long.
+    """Return an id, 28 to 33 characters long.
 
     Args:
         at: when the object was made; milliseconds count.
@@ -143,7 +148,7 @@ def index_folder(tenant: str, listed: Listed) -> str:
 
 
 def index_path(tenant: str, id: str) -> str:
-    """Return the path of the entry of a file or a batch in its index."""
+    """Return the path of the entry of a file, a batch or an event in its index."""
     listed = listed_as(id)
     time = f"{_LAST - made_at_ms(id):0{_TIME}x}"
     return f"{index_folder(tenant, listed)}/{time[:4]}/{time[4:6]}/{time}-{id}"
@@ -225,6 +230,31 @@ def retry_path(tenant: str, batch_id: str, number: int) -> str:
 
 def analytics_path(tenant: str, batch_id: str) -> str:
     return f"{GATEWAY}/{tenant}/analytics/{batch_id}"
+
+
+def endpoint_folder(tenant: str, endpoint: str) -> str:
+    """Return the folder of an endpoint of a tenant's webhooks, whose name is one that a tenant could have."""
+    return f"{GATEWAY}/{tenant}/webhooks/{endpoint}"
+
+
+def delivery_folder(tenant: str, endpoint: str) -> str:
+    """Return the folder of what is to be delivered to an endpoint."""
+    return f"{endpoint_folder(tenant, endpoint)}/due"
+
+
+def delivery_path(tenant: str, endpoint: str, at_ms: int, event_id: str) -> str:
+    """Return the path of what says when an event is to be delivered; in the order of names, the first is due first."""
+    return f"{delivery_folder(tenant, endpoint)}/{at_ms:0{_TIME}x}-{event_id}"
+
+
+def parse_delivery_path(path: str) -> tuple[int, str] | None:
+    """Return when an event is due, and its id, by such a path; None for any other path."""
+    found = _DELIVERY.fullmatch(path.rpartition("/")[2])
+    return (int(found[1], 16), found[2]) if found else None
+
+
+def endpoint_state_path(tenant: str, endpoint: str) -> str:
+    return f"{endpoint_folder(tenant, endpoint)}/state.json"
 
 
 def due_path(day: date, tenant: str, id: str) -> str:

@@ -37,14 +37,14 @@ from durabatch.contract import (
     Unpriced,
     Usage,
 )
-from durabatch.workers.gateway_settings import GatewayKey, GatewayRoute, GatewaySettings
+from durabatch.workers.gateway_settings import GatewayKey, GatewayRoute, GatewaySettings, GatewayWebhook
 from durabatch.workers.settings import StoreSettings, WorkerSettings
 
 #: What users write; its defaults are shown.
 ASKED: tuple[type[BaseModel], ...] = (
     *(BatchSpec, PollPolicy, RetryPolicy, Limits, OnComplete),
     *(StoreSettings, WorkerSettings, ProviderSettings),
-    *(GatewaySettings, GatewayKey, GatewayRoute),
+    *(GatewaySettings, GatewayKey, GatewayRoute, GatewayWebhook),
 )
 #: What Durabatch writes; all of its fields are always there.
 TOLD: tuple[type[BaseModel], ...] = (
@@ -53,7 +53,12 @@ TOLD: tuple[type[BaseModel], ...] = (
 )
 MODELS = {model.__name__: model for model in (*ASKED, *TOLD)}
 #: Fields of a provider that durabatch.toml does not hold.
-HIDDEN = {(ProviderSettings, "name"), (ProviderSettings, "api_key"), (ProviderSettings, "webhook_secret")}
+HIDDEN = {
+    (ProviderSettings, "name"),
+    (ProviderSettings, "api_key"),
+    (ProviderSettings, "webhook_secret"),
+    (GatewayWebhook, "secret"),
+}
 
 _TABLE = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _WORDS: dict[Any, str] = {

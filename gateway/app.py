@@ -8,7 +8,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from ..contract import DurabatchError
-from . import about, analytics, batches, files, hooks, messages, models, openapi, results, retries
+from . import about, analytics, batches, deliveries, files, hooks, messages, models, openapi, results, retries
 from .auth import Authentication
 from .body import Pace, Paced
 from .context import Context
@@ -29,6 +29,7 @@ def routes() -> list[BaseRoute]:
         analytics,
         models,
         hooks,
+        deliveries,
         openapi,
     )
     return [route for module in modules for route in module.routes()]

@@ -18,6 +18,10 @@ def limit_param(default: int, most: int) -> Param:
     return Param("limit", "How many objects the page has at most.", schema)
 
 
+#: What an id of each list names.
+_OBJECTS = {Listed.FILES: "File", Listed.BATCHES: "Batch", Listed.EVENTS: "Event"}
+
+
 def limit_of(request: Request, default: int, most: int) -> int:
     """Return how many objects of a list are asked for.
 
@@ -58,7 +62,7 @@ def after_of(request: Request, listed: Listed) -> str | None:
     """
     after = request.query_params.get("after") or None
     if after is not None and not is_id(listed, after):
-        raise not_found("File" if listed is Listed.FILES else "Batch", after, "after")
+        raise not_found(_OBJECTS[listed], after, "after")
     return after
 
 

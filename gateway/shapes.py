@@ -192,6 +192,52 @@ class Readiness(TypedDict):
     temporal: Literal["ok", "does not answer"]
 
 
+class WebhookObject(TypedDict):
+    """A webhook of the caller's."""
+
+    object: Literal["webhook"]
+    name: str
+    events: list[str]
+    status: Annotated[
+        Literal["enabled", "failing", "disabled"],
+        Field(description="`failing`: tried with one event at a time; `disabled`: it answered 410."),
+    ]
+
+
+class WebhookPage(TypedDict):
+    """All webhooks of the caller's."""
+
+    object: Literal["list"]
+    data: list[WebhookObject]
+
+
+class DeliveryObject(TypedDict):
+    """An event, and what became of it."""
+
+    id: Annotated[str, Field(description="Also the `webhook-id` of every attempt.")]
+    object: Literal["webhook.delivery"]
+    webhook: Annotated[str, Field(description="The name of the webhook.")]
+    type: str
+    batch_id: str
+    created_at: int
+    status: Literal["pending", "delivered", "failed"]
+    attempts: int
+    next_attempt_at: int | None
+    delivered_at: int | None
+    response_status: int | None
+    error: str | None
+
+
+class DeliveryPage(TypedDict):
+    """Some of the caller's events."""
+
+    object: Literal["list"]
+    data: list[DeliveryObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class Received(TypedDict):
     """An event was taken."""
 

@@ -1,18 +1,24 @@
-"""What durabatch.toml says of the gateway: `[gateway]`, `[[gateway.keys]]`, `[[gateway.routes]]`."""
+"""What durabatch.toml says of the gateway: `[gateway]`, and its keys, routes and webhooks."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from ..activities.webhooks.endpoint import Endpoint
 from ..contract import Duration
-from ..contract.gateway_layout import is_tenant
+from ..contract.gateway_layout import DEFAULT_TENANT, is_tenant
 from ..contract.gateway_limits import MAX_TURNS, Keep, TenantLimits
+from ..contract.webhooks import EVENTS
 
+#: Standard Webhooks: 24 to 64 bytes. Padded, as OpenAI's client reads it.
+_SECRET = re.compile(r"whsec_(?=[A-Za-z0-9+/=]{32,88}$)(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -70,11 +76,101 @@ class GatewayRoute(_Section):
     provider: Annotated[str, Field(min_length=1, description="The name of a provider in this file.")]
 
 
+class GatewayWebhook(_Section):
+    """`[[gateway.webhooks]]`: where a tenant is told that its batches have ended."""
+
+    # Not even an error repeats the address: it may hold a token.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    tenant: Annotated[str, Field(description="Whose batches it tells of.")] = DEFAULT_TENANT
+    name: Annotated[str, Field(description="What it is called, where a tenant has several; as a tenant's name.")] = (
+        "default"
+    )
+    url: Annotated[str, Field(description="Where events are sent: https, or http too with allow_private.")]
+    secret_env: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The environment variable that holds its secret, whsec_…."
+        ),
+    ]
+    secret: Annotated[SecretStr | None, Field(exclude=True, description="Filled from secret_env, never written.")] = (
+        None
+    )
+    events: Annotated[
+        tuple[str, ...], Field(min_length=1, description="Which events are sent; all four by default.")
+    ] = EVENTS
+    allow_private: Annotated[
+        bool, Field(description="Whether it may be on this machine or in a private network, and be plain http.")
+    ] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unwritten(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "secret" in value:
+            raise ValueError("secret cannot be given: put it in an environment variable and name that by secret_env")
+        return value
+
+    @field_validator("tenant", "name")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not is_tenant(value):
+            raise ValueError("must begin with a small letter or digit, go on with those, _ and -, and have 40 at most")
+        return value
+
+    @field_validator("events")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(value) <= set(EVENTS):
+            raise ValueError(f"takes these only: {', '.join(EVENTS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _callable(self) -> Self:
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("url must be a URL such as https://example.com/hooks") from None
+        if parts.scheme not in ("http", "https") or not host or any(char <= " " for char in self.url):
+            raise ValueError("url must be a URL such as https://example.com/hooks")
+        if parts.scheme == "http" and not self.allow_private:
+            raise ValueError("url must be https: plain http is for a private network, with allow_private = true")
+        if "@" in parts.netloc or parts.fragment:
+            raise ValueError("url cannot hold a user name, a password or a fragment")
+        return self
+
+    def with_secret(self, environ: Mapping[str, str]) -> Self:
+        """Return it with its secret, where the environment has one.
+
+        Raises:
+            ValueError: what it has is none.
+        """
+        secret = environ.get(self.secret_env, "").strip()
+        if secret and not _SECRET.fullmatch(secret):
+            raise ValueError(
+                f"the environment variable {self.secret_env} must hold whsec_ and the base64 of 24 to 64 random bytes"
+            )
+        return self.model_copy(update={"secret": SecretStr(secret) if secret else None})
+
+    def endpoint(self) -> Endpoint:
+        """Return it as the steps know it."""
+        return Endpoint(
+            tenant=self.tenant,
+            name=self.name,
+            url=self.url,
+            secret=self.secret.get_secret_value() if self.secret else None,
+            secret_env=self.secret_env,
+            events=self.events,
+            allow_private=self.allow_private,
+        )
+
+
 class GatewaySettings(_Limits):
     """`[gateway]`: what the HTTP door takes, and from whom. Its limits hold for keys that have none of their own."""
 
     keys: Annotated[tuple[GatewayKey, ...], Field(description="Who may use it; without keys, loopback only.")] = ()
     routes: Annotated[tuple[GatewayRoute, ...], Field(description="Which provider runs which models.")] = ()
+    webhooks: Annotated[tuple[GatewayWebhook, ...], Field(description="Where tenants are told of their batches.")] = ()
     max_file_bytes: Annotated[int, Field(ge=1, description="The largest file that may be uploaded.")] = 512 * 1024**2
     max_batches_in_all: Annotated[
         int | None, Field(ge=1, le=MAX_TURNS, description="Batches of all tenants under way at a time.")
@@ -99,6 +195,13 @@ class GatewaySettings(_Limits):
             "batches; by default, the host that a request names.",
         ),
     ] = None
+
+    @field_validator("webhooks")
+    @classmethod
+    def _distinct(cls, value: tuple[GatewayWebhook, ...]) -> tuple[GatewayWebhook, ...]:
+        if len({(one.tenant, one.name) for one in value}) < len(value):
+            raise ValueError("must have different names: a tenant has two of the same name")
+        return value
 
     @field_validator("keys")
     @classmethod

@@ -53,6 +53,7 @@ class BatchPlugin(SimplePlugin):
             settings.store.results_file_bytes,
             long_steps(settings.worker.max_concurrent_activities),
             routes=[Route(route.model, route.provider) for route in settings.gateway.routes],
+            webhooks=[webhook.endpoint() for webhook in settings.gateway.webhooks],
         )
         self._long_steps = resources.long_steps
 

@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from ..activities.providers.kinds import KINDS
 from ..activities.providers.settings import NO_KEY, ProviderSettings, is_loopback
 from ..contract import TASK_QUEUE, ConfigurationError, Duration, MissingKey, UnknownProvider
-from .gateway_settings import GatewayKey, GatewayRoute, GatewaySettings
+from .gateway_settings import GatewayKey, GatewayRoute, GatewaySettings, GatewayWebhook
 
 #: The environment variable that names the configuration file.
 CONFIG_VARIABLE = "DURABATCH_CONFIG"
@@ -201,6 +201,7 @@ class Settings(_Section):
         return settings.model_copy(
             update={
                 "source": file,
+                "gateway": _with_secrets(settings.gateway, environ, shown),
                 "store": settings.store.model_copy(update={"url": _absolute(settings.store.url, folder)}),
                 "providers": {name: _with_key(p, environ) for name, p in settings.providers.items()},
             }
@@ -247,12 +248,22 @@ class Settings(_Section):
                 "embedded_idle": f"{self.worker.embedded_idle.total_seconds():g}s",
                 "log_format": self.worker.log_format.value,
             },
-            "gateway": self.gateway.model_dump(mode="json", exclude={"keys": {"__all__": {"sha256"}}}),
+            "gateway": self.gateway.model_dump(
+                mode="json", exclude={"keys": {"__all__": {"sha256"}}, "webhooks": {"__all__": {"url"}}}
+            ),
             "providers": {
                 name: {**provider.redacted(), "key": "set" if provider.api_key else "missing"}
                 for name, provider in sorted(self.providers.items())
             },
         }
+
+
+def _with_secrets(gateway: GatewaySettings, environ: Mapping[str, str], shown: str) -> GatewaySettings:
+    try:
+        webhooks = tuple(webhook.with_secret(environ) for webhook in gateway.webhooks)
+    except ValueError as error:
+        raise ConfigurationError(f"{shown}: gateway.webhooks: {error}.") from None
+    return gateway.model_copy(update={"webhooks": webhooks})
 
 
 def _with_key(provider: ProviderSettings, environ: Mapping[str, str]) -> ProviderSettings:
@@ -303,13 +314,14 @@ def problem_words(problem: Mapping[str, Any]) -> str:
 
 def _fields(place: tuple[int | str, ...]) -> list[str]:
     """Return the names that a table of the file may hold."""
-    hidden = {"name", "api_key", "webhook_secret", "source"}
+    hidden = {"name", "api_key", "webhook_secret", "secret", "source"}
     tables: dict[str, type[BaseModel]] = {
         "store": StoreSettings,
         "worker": WorkerSettings,
         "gateway": GatewaySettings,
         "gateway.keys": GatewayKey,
         "gateway.routes": GatewayRoute,
+        "gateway.webhooks": GatewayWebhook,
         "providers": ProviderSettings,
     }
     name = str(place[0]) if place else ""

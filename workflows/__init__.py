@@ -7,6 +7,7 @@ from .rate_ledger import RatesWorkflow
 from .shard_workflow import ShardWorkflow
 from .turns import TurnsWorkflow
 from .versioned import WORKFLOWS
+from .webhook import WebhookWorkflow
 
 __all__ = [
     "WORKFLOWS",
@@ -16,4 +17,5 @@ __all__ = [
     "RatesWorkflow",
     "ShardWorkflow",
     "TurnsWorkflow",
+    "WebhookWorkflow",
 ]

@@ -22,12 +22,14 @@ from ..contract.gateway_limits import TURNS_WORKFLOW
 from ..contract.ledger import LEDGER_WORKFLOW
 from ..contract.names import SHARD_WORKFLOW
 from ..contract.rates import RATES_WORKFLOW
+from ..contract.webhooks import WEBHOOK_WORKFLOW
 from .batch import BatchWorkflow
 from .gateway_batch import GatewayBatchWorkflow
 from .ledger import LedgerWorkflow
 from .rate_ledger import RatesWorkflow
 from .shard_workflow import ShardWorkflow
 from .turns import TurnsWorkflow
+from .webhook import WebhookWorkflow
 
 
 def _versioned(base: type, workflow_type: str, *failures: type[BaseException]) -> type:
@@ -64,6 +66,7 @@ VersionedLedgerWorkflow = _versioned(LedgerWorkflow, LEDGER_WORKFLOW, Validation
 VersionedRatesWorkflow = _versioned(RatesWorkflow, RATES_WORKFLOW, ValidationError)
 VersionedGatewayBatchWorkflow = _versioned(GatewayBatchWorkflow, GATEWAY_WORKFLOW, ValidationError)
 VersionedTurnsWorkflow = _versioned(TurnsWorkflow, TURNS_WORKFLOW, ValidationError)
+VersionedWebhookWorkflow = _versioned(WebhookWorkflow, WEBHOOK_WORKFLOW, ValidationError)
 
 #: What a worker runs; and, by it, what one with Worker Versioning runs instead.
 WORKFLOWS: dict[type, type] = {
@@ -73,4 +76,5 @@ WORKFLOWS: dict[type, type] = {
     RatesWorkflow: VersionedRatesWorkflow,
     GatewayBatchWorkflow: VersionedGatewayBatchWorkflow,
     TurnsWorkflow: VersionedTurnsWorkflow,
+    WebhookWorkflow: VersionedWebhookWorkflow,
 }

@@ -7,6 +7,8 @@ import hashlib
 from functools import partial
 from typing import NamedTuple
 
+from temporalio import activity
+
 from ...contract import AccountingError, BatchResult, StoreError
 from ...contract.gateway import FileRecord
 from ...contract.gateway_analytics import Analytics
@@ -28,6 +30,7 @@ from ..prices import picodollars
 from ..resources import Resources
 from ..step import in_thread, step
 from ..store import Store, Writer
+from ..webhooks.announce import queue_events, wake
 from .expiry import note_end
 from .files import register
 from .intake import read_entry
@@ -65,6 +68,7 @@ class GatewayPublish:
         store, batch, shown = self._resources.store, request.batch, request.object
         before = await read_entry(store, batch)
         if before.published and before.final is not None:
+            await self._tell(batch.tenant, before.final)  # it may have been killed before it did
             return Published(object=before.final)
         outcomes = None
         if batch.shape is Shape.ANTHROPIC:
@@ -83,7 +87,18 @@ class GatewayPublish:
         await note_end(store, batch.tenant, batch.id)
         entry = BatchEntry(request=batch, intake=before.intake, final=shown, published=published, outcomes=outcomes)
         await store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
+        await self._tell(batch.tenant, shown)
         return Published(object=shown)
+
+    async def _tell(self, tenant: str, shown: BatchObject) -> None:
+        """Queue the events of a batch that has ended, and have them delivered.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        for endpoint in await queue_events(self._resources.store, self._resources.webhooks, tenant, shown):
+            queue = activity.info().task_queue
+            await wake(activity.client(), queue, tenant, endpoint, self._resources.heartbeat)
 
     async def _write_files(self, request: PublishRequest, result: BatchResult, lease: Lease) -> BatchObject:
         """Write output and error file, and return the batch with them."""

@@ -89,6 +89,10 @@ VISITS: dict[str, Visit] = {
     "GET /v1/batches/{batch_id}/results": Visit(shows=Shows.OWNED),
     "GET /v1/batches/{batch_id}/analytics": Visit(shows=Shows.OWNED),
     "POST /v1/batches/{batch_id}/retry": Visit(shows=Shows.OWNED, own=(400,)),
+    "GET /v1/webhooks": Visit(shows=Shows.SHARED),
+    "GET /v1/webhooks/deliveries": Visit(shows=Shows.LIST),
+    "POST /v1/webhooks/deliveries/{delivery_id}/resend": Visit(shows=Shows.OWNED, temporal=True),
+    "POST /v1/webhooks/{name}/enable": Visit(shows=Shows.OWNED, own=(404,)),  # none is configured
     "POST /v1/batches/{batch_id}/cancel": Visit(shows=Shows.OWNED, own=(200, 409)),
     "POST /v1/messages/batches": Visit(
         shows=Shows.MADE,

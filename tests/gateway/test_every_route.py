@@ -15,9 +15,11 @@ from jsonschema import Draft202012Validator
 
 from durabatch.activities.gateway.files import register
 from durabatch.activities.store import Store
+from durabatch.activities.webhooks.queue import DeliveryQueue
 from durabatch.contract.gateway import FileRecord
 from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch, GatewayStatus, Shape, message_rows_path
 from durabatch.contract.gateway_layout import Listed, content_path, index_path, make_id
+from durabatch.contract.webhooks import Delivery, event_id
 from support.gateway import jsonl, line, open_gateway
 from support.house import House, connect, dev_server, open_house
 from support.openapi import Document
@@ -48,6 +50,16 @@ async def things(store: Store, tenant: str) -> dict[str, str]:
     final = batch.beginning().model_copy(update={"status": GatewayStatus.COMPLETED, "output_file_id": file_id})
     entry = BatchEntry(request=batch, final=final)
     await store.write(index_path(tenant, batch_id), entry.model_dump_json().encode())
+    delivery = Delivery(
+        id=event_id(tenant, "hook", batch_id, "batch.completed"),
+        endpoint="hook",
+        type="batch.completed",
+        batch_id=batch_id,
+        created_at=1,
+        queued_ms=1,
+        next_ms=1,
+    )
+    await DeliveryQueue(store, tenant, "hook").add(delivery)
     messages_id = make_id(Listed.MESSAGES, at, secrets.token_hex(7))
     messages = batch.model_copy(update={"id": messages_id, "shape": Shape.ANTHROPIC, "rows": 1})
     entry = BatchEntry(request=messages, final=final.model_copy(update={"id": messages_id}))
@@ -59,6 +71,8 @@ async def things(store: Store, tenant: str) -> dict[str, str]:
         "message_batch_id": messages_id,
         "model": "gpt-5-mini",
         "provider": "openai",
+        "delivery_id": delivery.id,
+        "name": "hook",
     }
 
 

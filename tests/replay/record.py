@@ -31,11 +31,14 @@ from durabatch.contract.gateway_layout import Listed, index_path
 from durabatch.contract.gateway_limits import TenantLimits, TurnLedger
 from durabatch.contract.ledger import ledger_id
 from durabatch.contract.rates import rates_id
+from durabatch.contract.webhooks import webhook_workflow_id
+from durabatch.workers import Settings
 from durabatch.workflows import GatewayBatchWorkflow
 from durabatch.workflows.decisions import MAX_CHILDREN
 from durabatch.workflows.gateway_state import GatewayStart
-from support.gateway import Desk, jsonl, line, new_id
+from support.gateway import TENANT, Desk, jsonl, line, new_id
 from support.house import KEY, House, asked, connect, dev_server, open_house
+from support.webhooks import SECRET, receiving
 
 STACK_TRACE = re.compile(r'"stackTrace":"(?:[^"\\]|\\.)*"')
 HISTORIES = Path(__file__).parent / "histories"
@@ -475,6 +478,29 @@ async def gateway_waited_for_its_turn(house: House) -> Handle:
     return handle
 
 
+async def webhook_delivered(house: House) -> Handle:
+    answers = iter((503, 410))
+    async with receiving() as receiver:
+        receiver.answers = lambda message: next(answers, 200)
+        await _told(house, receiver.url)
+    return house.client.get_workflow_handle(webhook_workflow_id(TENANT, "hook"))
+
+
+async def _told(house: House, url: str) -> None:
+    """Run a batch of a tenant that has a webhook, by a worker that knows it."""
+    config = house.settings.source
+    assert config is not None
+    hook = f'[[gateway.webhooks]]\ntenant = "{TENANT}"\nname = "hook"\nurl = "{url}"\nsecret_env = "HOOK"\n'
+    config.write_text(f"{config.read_text()}{hook}allow_private = true\n")
+    house.settings, house.task_queue = Settings.load(config, {"KEY": KEY, "HOOK": SECRET}), f"{house.task_queue}-told"
+    desk, batch = await _gateway(house, [line("good")])
+    async with house.worker(identity="recorder"):
+        await (await desk.start(batch, house.name)).result()
+        webhook = house.client.get_workflow_handle(webhook_workflow_id(TENANT, "hook"))
+        while (await webhook.describe()).close_time is None:
+            await asyncio.sleep(0.1)
+
+
 PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     completed,
     completed_with_failed_rows,
@@ -524,6 +550,7 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     rate_leased,
     gateway_completed,
     gateway_messages,
+    webhook_delivered,
     gateway_refused,
     gateway_canceled,
     gateway_that_joined_its_batch,

@@ -18,14 +18,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from temporalio.workflow import NondeterminismError
 
 from durabatch.workers.plugin import PASSED_THROUGH, WORKFLOW_MODULES
-from durabatch.workflows import (
-    BatchWorkflow,
-    GatewayBatchWorkflow,
-    LedgerWorkflow,
-    RatesWorkflow,
-    ShardWorkflow,
-    TurnsWorkflow,
-)
+from durabatch.workflows import WORKFLOWS
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 NAMES = [path.stem for path in HISTORIES]
@@ -62,6 +55,7 @@ PATHS = {
     "canceled_before_its_turn",
     "rate_leased-ledger",
     "gateway_completed",
+    "webhook_delivered",
     "gateway_refused",
     "gateway_canceled",
     "gateway_that_joined_its_batch",
@@ -89,7 +83,7 @@ def _replayer() -> Replayer:
     shared = [name for name in PASSED_THROUGH if name != WORKFLOW_MODULES]
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*shared)
     return Replayer(
-        workflows=[BatchWorkflow, GatewayBatchWorkflow, LedgerWorkflow, RatesWorkflow, ShardWorkflow, TurnsWorkflow],
+        workflows=list(WORKFLOWS),
         data_converter=pydantic_data_converter,
         workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
     )

@@ -95,5 +95,6 @@ def test_requests_that_are_shown_are_requests() -> None:
 @pages
 def test_a_command_that_is_shown_exists(page: Path) -> None:
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups if group.name}
     shown = set(re.findall(r"(?:^|[`$]|\$ )\s*durabatch ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
     assert sorted(shown - known) == []

@@ -1,0 +1,1 @@
+"""Webhooks to tenants: what is to be delivered, and how it is sent."""

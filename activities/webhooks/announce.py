@@ -1,0 +1,69 @@
+"""The end of a batch becomes an event for each of its tenant's webhooks that wants it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.common import Priority, WorkflowIDConflictPolicy
+
+from ...contract.gateway_batch import BatchObject
+from ...contract.webhooks import WEBHOOK_WORKFLOW, Delivery, WebhookStart, event_id, webhook_workflow_id
+from ..store import Store
+from .endpoint import Endpoint
+from .queue import DeliveryQueue, now_ms
+
+
+async def queue_events(store: Store, endpoints: Iterable[Endpoint], tenant: str, batch: BatchObject) -> list[str]:
+    """Queue the events of a batch that has ended; return the names of the endpoints that are to be woken.
+
+    Called again, it makes no second one.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    kind, found = f"batch.{batch.status}", []
+    for endpoint in endpoints:
+        if endpoint.tenant != tenant or kind not in endpoint.events:
+            continue
+        now = now_ms()
+        delivery = Delivery(
+            id=event_id(tenant, endpoint.name, batch.id, kind),
+            endpoint=endpoint.name,
+            type=kind,
+            batch_id=batch.id,
+            created_at=_ended_at(batch),
+            queued_ms=now,
+            next_ms=now,
+        )
+        if await DeliveryQueue(store, tenant, endpoint.name).add(delivery):
+            found.append(endpoint.name)
+    return found
+
+
+def _ended_at(batch: BatchObject) -> int:
+    ends = (batch.completed_at, batch.failed_at, batch.expired_at, batch.cancelled_at)
+    return next((at for at in ends if at is not None), int(time.time()))
+
+
+async def wake(client: Client, task_queue: str, tenant: str, endpoint: str, heartbeat: timedelta | None = None) -> None:
+    """Have the workflow of an endpoint look at what is due; it is started if it does not run.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    start = WebhookStart(tenant=tenant, endpoint=endpoint)
+    if heartbeat is not None:
+        start = start.model_copy(update={"heartbeat_seconds": heartbeat.total_seconds()})
+    await client.start_workflow(
+        WEBHOOK_WORKFLOW,
+        start.model_dump(mode="json", exclude_defaults=True),
+        id=webhook_workflow_id(tenant, endpoint),
+        task_queue=task_queue,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        start_signal="wake",
+        priority=Priority(fairness_key=tenant),
+        static_summary=f"webhook {endpoint} of {tenant}",
+    )
