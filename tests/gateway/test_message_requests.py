@@ -137,9 +137,8 @@ def test_a_body_that_is_no_batch_is_refused_with_the_place(body: bytes, words: s
 
 def test_a_batch_has_so_many_requests_at_most() -> None:
     requests = Requests()
-    requests.feed(b'{"requests": [')
-    for number in range(MAX_REQUESTS):
-        requests.feed(b'%b{"custom_id":"%d","params":{}}' % (b"," if number else b"", number))
+    rows = (b'{"custom_id":"%d","params":{}}' % number for number in range(MAX_REQUESTS))
+    requests.feed(b'{"requests": [' + b",".join(rows))
     with pytest.raises(ApiError, match="List should have at most 100000 items"):
         requests.feed(b',{"custom_id":"one-more","params":{}}')
 
@@ -150,12 +149,12 @@ def test_no_more_than_one_request_is_kept_and_none_that_is_too_large() -> None:
     tracemalloc.start()
     try:
         requests.feed(b'{"requests": [')
-        for number in range(4000):
+        for number in range(1000):
             requests.feed((b"," if number else b"") + element.replace(b"%d", b"%d" % number))
         _, peak = tracemalloc.get_traced_memory()
         assert peak < 4 * MIB
         requests.feed(b',{"custom_id": "large", "params": {"text": "')
-        with pytest.raises(ApiError, match=f"requests.4000: the request has more than {MAX_REQUEST_BYTES:,} bytes"):
+        with pytest.raises(ApiError, match=f"requests.1000: the request has more than {MAX_REQUEST_BYTES:,} bytes"):
             for _ in range(MAX_REQUEST_BYTES // MIB + 1):
                 requests.feed(b"x" * MIB)
         _, peak = tracemalloc.get_traced_memory()
