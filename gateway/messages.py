@@ -62,7 +62,13 @@ _VERSION = re.compile(r"\d{4}-\d\d-\d\d")
 #: What a body may say beside its requests; both are ours.
 _BESIDE = {"provider", "idempotency_key"}
 
-_VERSIONED = Param("anthropic-version", 'Of Anthropic\'s API, such as "2023-06-01".', where="header", required=True)
+_VERSIONED = Param(
+    "anthropic-version",
+    'Of Anthropic\'s API, such as "2023-06-01".',
+    {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"},
+    where="header",
+    required=True,
+)
 _KEY = Param("idempotency-key", "Ours: the same create with the same key is the same batch.", where="header")
 _AFTER = Param("after_id", "The id that the page before ended with.")
 _BEFORE = Param("before_id", "The id that the page behind begins with.")

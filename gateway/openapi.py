@@ -43,9 +43,11 @@ def _here(request: Request) -> dict[str, Any]:
     """Return the document with what this gateway's configuration decides."""
     context = context_of(request)
     found = document(request.app.routes, keyed=bool(context.settings.gateway.keys))
-    order = found["components"]["schemas"]["BatchOrder"]["properties"]
-    order["completion_window"]["enum"] = windows_of(context)
-    order["provider"]["enum"] = [*providers_of(context), None]
+    decided = {"completion_window": [*windows_of(context), None], "provider": [*providers_of(context), None]}
+    for name, schema in found["components"]["schemas"].items():
+        if name.endswith("Order"):
+            for field in schema["properties"].keys() & decided:
+                schema["properties"][field]["enum"] = decided[field]
     return found
 
 

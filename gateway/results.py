@@ -24,10 +24,11 @@ from .shapes import BatchRows
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 100, 1000
 _NAMES = {name: status.value for status, name in STATUSES.items()} | {PENDING: PENDING}
+_ONE = f"({'|'.join(_NAMES)})"
 _STATUS = Param(
     "status",
     "Only requests in this state; several are separated by commas.",
-    {"type": "string", "examples": ["failed,expired", *_NAMES]},
+    {"type": "string", "pattern": f"^({_ONE}(,{_ONE})*)?$", "examples": ["failed,expired", *_NAMES]},
 )
 
 
