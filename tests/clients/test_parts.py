@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from durabatch.cli.results import copy, copy_results, stream_results
+from durabatch.cli.results import Results, copy, copy_results, stream_results
 from durabatch.contract import RowStatus, StoreError
 from durabatch.workers import open_worker
 
@@ -40,12 +40,12 @@ async def test_results_in_parts_read_like_one_file(
     assert failed == ["r-1", "r-4", "r-7"]
     assert [row async for row in client.retrieve(id)] == list(rows.values())
 
-    await stream_results(store, results, text=False)
+    await stream_results(Results(store, [results]), text=False)
     printed = capsysbinary.readouterr().out
     assert ids(printed) == list(requests)
-    await stream_results(store, results, text=True)
+    await stream_results(Results(store, [results]), text=True)
     assert [line.split(b"\t")[0].decode() for line in capsysbinary.readouterr().out.splitlines()] == list(requests)
-    await stream_results(store, errors, text=False)
+    await stream_results(Results(store, [errors]), text=False)
     assert ids(capsysbinary.readouterr().out) == failed
 
     folder = tmp_path / "copies"
@@ -60,5 +60,5 @@ async def test_results_in_parts_read_like_one_file(
     with pytest.raises(StoreError, match=r"shards/00002/results\.jsonl is gone"):
         [row async for row in client.retrieve(id)]
     with pytest.raises(StoreError, match="is gone"):
-        await copy(store, results, tmp_path / "two.jsonl")
+        await copy(Results(store, [results]), tmp_path / "two.jsonl")
     assert not (tmp_path / "two.jsonl").exists()
