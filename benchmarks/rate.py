@@ -34,7 +34,7 @@ LATENCIES = (0, 2, 10)
 #: Output tokens that each row asks for; its input is estimated at some twenty.
 CAP = 580
 #: Rows of each batch: more than can be sent meanwhile.
-ROWS = 1500
+ROWS = 3000
 #: Seconds after which all workers have begun, on a busy machine, too; less where it does not run for much longer.
 SETTLED, SETTLED_SHARE = 40.0, 0.3
 #: In so many seconds the first calls of all cases are sent, or something is wrong.
@@ -72,7 +72,9 @@ class Fleet:
             input=path.as_uri(),
             model=lab.MODEL,
             params={"max_tokens": CAP},
-            limits={"max_rows": 100},
+            # A worker that has run out of rows waits for its last answers, and its share goes to the others a few seconds
+            # later: with shards of 100 rows that happens several times a minute, by default never within the time.
+            limits={"max_rows": 250},
         )
         return await self.lab.client.start_workflow(BatchWorkflow.run, spec, id=name, task_queue=self.name)
 

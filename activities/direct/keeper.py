@@ -22,12 +22,12 @@ from .kept import WHOLE, KeptRows
 _LONGEST, _SHORTEST, _TIMES = 2.0, 0.05, 20.0
 #: The part of the last write in what a write takes lately.
 _NEWEST = 0.2
-#: Bytes of answers that are kept at once.
-_BYTES = 2 << 20
+#: Bytes of answers that are kept at once. In memory they are twice meanwhile, for each of a worker's shards.
+_BYTES = 1 << 20
 #: Answers that are kept at once, at least, where that is not for the time.
 _LEAST = 4
 #: Bytes that may wait while others are being written; then no more calls are begun.
-_MOST_BYTES = 4 << 20
+_MOST_BYTES = 2 << 20
 #: Seconds after which what was written is to outlive a power cut as well.
 _SYNC_SECONDS = 2.0
 #: Seconds between two tries to write into a store that is away.
