@@ -72,8 +72,8 @@ class Fleet:
             input=path.as_uri(),
             model=lab.MODEL,
             params={"max_tokens": CAP},
-            # A worker that has run out of rows waits for its last answers, and its share goes to the others a few seconds
-            # later: with shards of 100 rows that happens several times a minute, by default never within the time.
+            # So many that no worker runs out of rows meanwhile, as with shards of the default size: while its last answers
+            # are awaited, its share goes to the others, but some seconds late.
             limits={"max_rows": 250},
         )
         return await self.lab.client.start_workflow(BatchWorkflow.run, spec, id=name, task_queue=self.name)
