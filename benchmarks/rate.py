@@ -72,8 +72,8 @@ class Fleet:
             input=path.as_uri(),
             model=lab.MODEL,
             params={"max_tokens": CAP},
-            # So many that no worker runs out of rows meanwhile, as with shards of the default size: while its last answers
-            # are awaited, its share goes to the others, but some seconds late.
+            # So many that no worker runs out of rows meanwhile, as with shards of the default size: the share of one
+            # that waits for its last answers goes to the others, but some seconds late.
             limits={"max_rows": 250},
         )
         return await self.lab.client.start_workflow(BatchWorkflow.run, spec, id=name, task_queue=self.name)
