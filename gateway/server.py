@@ -38,7 +38,10 @@ class Patience:
 
 
 class Connection(HttpToolsProtocol):
-    """One connection, which is closed when a head is late or long, or a body goes on after its answer."""
+    """One connection, which is closed when a head is late or long, or a body goes on after its answer.
+
+    What comes behind a body in chunks, its trailers, is not kept: nobody reads it, and it has no end but the client's.
+    """
 
     def __init__(self, patience: Patience, **options: Any) -> None:
         super().__init__(**options)
@@ -47,6 +50,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._in_body = False
         self._head_bytes = 0
+        self._framing_bytes = 0  #: Since the last bytes of a body: sizes of chunks, and trailers.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -62,18 +66,32 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)
+        else:
+            self._framing_bytes += len(data)
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        if self._head_bytes > HEAD_BYTES:
+        if not self._in_head:
+            if self._framing_bytes > HEAD_BYTES:
+                self._refuse(431, "What is around the request's body is too large.")
+        elif self._head_bytes > HEAD_BYTES:
             self._refuse(431, "The request's head is too large.")
         elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._close_in(self._patience.head)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._stay()
-        self._in_head, self._in_body, self._head_bytes = False, True, 0
         super().on_headers_complete()
+        self._in_head, self._in_body = False, True
+        self._head_bytes = self._framing_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._stay()
@@ -89,6 +107,9 @@ class Connection(HttpToolsProtocol):
         self._refuse(400, "The request is no valid HTTP.")
 
     def _refuse(self, status: int, message: str) -> None:
+        if not self._in_head and self.cycle.response_started:  # a second answer would be taken for a part of the first
+            self.transport.close()
+            return
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
         body = json.dumps({"error": error}).encode()
         head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"

@@ -212,8 +212,9 @@ async def test_an_id_that_is_none_is_404_in_every_route(door: Door, id: str) -> 
         b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"GET /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nX: a\x00b\r\n\r\n",
         b"no HTTP at all\r\n\r\n",
+        b"GET http:///v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     ],
-    ids=["two lengths", "two values", "NUL", "no HTTP"],
+    ids=["two lengths", "two values", "NUL", "no HTTP", "no host"],
 )
 async def test_a_request_that_two_servers_could_read_differently_is_refused(door: Door, request_: bytes) -> None:
     async with raw(door) as client:
@@ -270,6 +271,27 @@ async def test_a_body_that_goes_on_after_its_answer_is_not_read_for_ever(opened:
             while True:  # until the connection is closed
                 await client.send(b" " * 1000)
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("piece", [b"y", b"y\r\nX: "], ids=["one", "many"])
+async def test_trailers_that_never_end_are_not_read(opened: Opener, piece: bytes) -> None:
+    trailers = b"0\r\nX: " + piece * (HEAD_BYTES // len(piece) + 1)
+    head = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n"
+    form = b"Content-Type: multipart/form-data; boundary=" + BOUNDARY.encode() + b"\r\nExpect: 100-continue\r\n\r\n"
+    async with opened() as door:
+        async with raw(door) as client:
+            await client.send(head, form)
+            await client.reader.readuntil(b"100 Continue\r\n\r\n")  # it waits for the body
+            await client.send(trailers)
+            status, error = await client.answer()
+            assert (status, error["message"]) == (431, "What is around the request's body is too large.")
+            assert await client.closed()
+        async with raw(door) as client:
+            await client.send(head, b"\r\n")
+            status, _ = await client.answer()  # no form
+            assert status == 400
+            await client.send(trailers)
+            assert await client.closed()
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS"])
