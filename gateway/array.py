@@ -138,6 +138,7 @@ class ArrayReader:
 
     def _begin(self) -> None:
         """Look whether this is the array, at its bracket."""
+        self._check_around(self._position)  # before it is looked through, for each bracket anew
         ahead = bytes(self._around + self._buffer[: self._position - 1])
         place = max(ahead.rfind(b"{"), ahead.rfind(b","))
         if place < 0 or self._ahead.fullmatch(ahead, place) is None:
@@ -195,13 +196,16 @@ class ArrayReader:
     def _check_size(self) -> None:
         if not self._in_array:
             # What is around is no more than a few settings, and kept until the end.
-            if len(self._around) + len(self._buffer) > self._most_around:
-                raise Malformed(f"The request body holds more than {self._most_around:,} bytes beside {self._name}.")
+            self._check_around(len(self._buffer))
         elif self._depth > _ELEMENTS:
             if len(self._buffer) > self._most:
                 raise self._too_long()
         elif len(self._buffer) > self._most_around:
             raise Malformed(f"{self._name}.{self.count}: Input should be an object")
+
+    def _check_around(self, more: int) -> None:
+        if len(self._around) + more > self._most_around:
+            raise Malformed(f"The request body holds more than {self._most_around:,} bytes beside {self._name}.")
 
     def _too_long(self) -> Malformed:
         return Malformed(f"{self._name}.{self.count}: the request has more than {self._most:,} bytes")

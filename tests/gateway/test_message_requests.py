@@ -135,6 +135,13 @@ def test_a_body_that_is_no_batch_is_refused_with_the_place(body: bytes, words: s
     assert refused.value.status == 400 and len(refused.value.message) < 300
 
 
+def test_what_is_around_the_requests_is_not_looked_through_beyond_its_limit() -> None:
+    # For each array before the one that is sought, all that is before it: a megabyte of them took minutes.
+    body = b'{"a":[' + b"[]," * 30_000 + b'[]],"requests":[{"custom_id":"a","params":{}}]}'
+    with pytest.raises(Malformed, match="holds more than 65,536 bytes beside requests"):
+        next(ArrayReader("requests", ("custom_id",), MIB).feed(body))
+
+
 def test_a_batch_has_so_many_requests_at_most() -> None:
     requests = Requests()
     rows = (b'{"custom_id":"%d","params":{}}' % number for number in range(MAX_REQUESTS))
