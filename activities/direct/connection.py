@@ -12,6 +12,7 @@ from collections import deque
 
 import aiohttp
 from aiohttp import connector
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from .answer import Answer, TooLong
@@ -25,6 +26,10 @@ _LONGEST_HEAD = 1 << 14
 _A_TURN = 32
 _VERSION = b"HTTP/1.1 "
 _BLANK_LINE = b"\r\n\r\n"
+#: Answers before the answer (1xx) that are passed over; servers send one or two.
+_MOST_INTERIM = 32
+#: The status of a server that goes on with another protocol, which nobody asked for.
+_SWITCHES = 101
 #: Statuses whose answers have no body, whatever their heads say.
 _NO_BODY = frozenset({204, 205, 304})
 
@@ -217,9 +222,12 @@ class Connection(asyncio.Protocol):
         self._arrivals.add(self)
 
     async def _read_by_aiohttp(self) -> Answer:
-        message, content = await self._handler.read()
-        while 100 <= message.code < 200:
+        for _ in range(1 + _MOST_INTERIM):
             message, content = await self._handler.read()
+            if not 100 <= message.code < 200 or message.code == _SWITCHES:
+                break
+        if message.code < 200:
+            raise HttpProcessingError(message="no answer but interim ones")
         parts, size = list[bytes](), 0
         while part := await content.readany():
             size += len(part)

@@ -195,6 +195,18 @@ async def test_what_is_no_answer_is_said_in_words(answer: bytes, words: str) -> 
     assert not error.unreached
 
 
+async def test_a_server_that_announces_an_answer_for_ever_is_not_listened_to() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while True:  # until the connection is closed
+            writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with listening(talk) as where:
+        assert "what it sent is not HTTP" in (await failed(f"http://{where}/v1")).reason
+
+
 async def test_a_server_that_is_not_there_was_not_reached() -> None:
     async with listening(saying(OK, [])) as where:
         pass
