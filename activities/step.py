@@ -20,7 +20,8 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from ..contract import DurabatchError, InvalidInput, ProviderError, StoreError, WorkerBusy
-from ..contract.steps import CREATE, Answer, Request, Step
+from ..contract.step import Answer, Request, Step
+from ..contract.steps import CREATE
 from .lease import Lease, heartbeats, resume_point
 from .log import log_answer, log_defect, log_failure, log_interruption, log_start
 

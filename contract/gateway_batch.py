@@ -19,7 +19,7 @@ from .gateway_limits import TenantLimits
 from .layout import brought_folder, short_digest
 from .result import BatchResult
 from .status import BatchStatus
-from .steps import Step
+from .step import Step
 
 #: The workflow type that Temporal knows.
 GATEWAY_WORKFLOW = "DurabatchGatewayBatch"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ._base import LenientModel
 from .ledger import Place
-from .steps import Step
+from .step import Step
 
 #: The workflow type of such a ledger; its signals and queries are those of `contract.ledger`, with a token for a batch.
 TURNS_WORKFLOW = "DurabatchTurns"

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from ._base import LenientModel
 from .ledger import Place
-from .steps import Attempt, Step
+from .step import Step
+from .steps import Attempt
 
 
 class ReserveRequest(LenientModel):

@@ -7,11 +7,8 @@ these models, so add fields with defaults only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Generic, Self, TypeVar
-
-from pydantic import BaseModel
+from typing import Self
 
 from ._base import LenientModel, Word
 from .layout import attempt_folder
@@ -19,9 +16,7 @@ from .names import marker, scoped
 from .result import BatchResult, Counts, DirectShare, ModelShare, Strays, Unpriced, Usage
 from .spec import PassedRetry, PassedSpec
 from .status import ErrorClass, Mode, ProviderStatus, RowStatus
-
-Request = TypeVar("Request", bound=BaseModel)
-Answer = TypeVar("Answer", bound=BaseModel | None)
+from .step import Step
 
 
 class Search(Word):
@@ -325,15 +320,6 @@ class FinishRequest(LenientModel):
     root: str
     result: BatchResult
     store: str  #: As in Attempt.
-
-
-@dataclass(frozen=True)
-class Step(Generic[Request, Answer]):
-    """A Temporal activity as both sides know it: the workflow that runs it, and the code that carries it out."""
-
-    name: str  #: The activity type.
-    request: type[Request]
-    answer: type[Answer]
 
 
 PLAN = Step("durabatch.plan", PlanRequest, PlanSummary)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ._base import LenientModel, Word
 from .gateway_layout import Listed, made_at_ms, make_id
-from .steps import Step
+from .step import Step
 
 #: The workflow type that Temporal knows.
 WEBHOOK_WORKFLOW = "DurabatchWebhook"

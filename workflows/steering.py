@@ -16,7 +16,7 @@ from temporalio.common import Priority, RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from ..contract import CancelRequest, RowStatus
-from ..contract.steps import Answer, Request, Step
+from ..contract.step import Answer, Request, Step
 from .decisions import BUSY, BUSY_FAILURES, outage_delay, waits_out
 from .failures import StepFailed, Stopped, Trouble
 from .state import SteeringState

@@ -41,7 +41,8 @@ from durabatch.contract import (
     steps,
 )
 from durabatch.contract.errors import error_classes
-from durabatch.contract.steps import CREATE, Step
+from durabatch.contract.step import Step
+from durabatch.contract.steps import CREATE
 
 SECRET = "Sesame"
 WRONG = RowProblem(message="line 1, url: a", code="invalid_field", line=1, field="url")
