@@ -108,8 +108,7 @@ def token_usage(usage: Usage) -> TokenUsage:
 
 
 def _durations(batch: BatchObject) -> Durations:
-    ended = batch.completed_at or batch.failed_at or batch.expired_at or batch.cancelled_at
-    began, finalized = batch.in_progress_at, batch.finalizing_at
+    began, finalized, ended = batch.in_progress_at, batch.finalizing_at, batch.ended_at
     return Durations(
         validating=_between(batch.created_at, began or ended),
         in_progress=_between(began, finalized or ended),

@@ -172,6 +172,11 @@ class BatchObject(LenientModel):
     metadata: dict[str, str] | None = None
     retry_of: str | None = None  #: Ours: the batch whose rows that did not succeed it runs once more.
 
+    @property
+    def ended_at(self) -> int | None:
+        """When it ended, whatever it ended as; None while it has not."""
+        return self.completed_at or self.failed_at or self.expired_at or self.cancelled_at
+
     def as_failed(self) -> BatchObject:
         """Return a batch that looked completed, and of which no row ran."""
         if self.status is not GatewayStatus.COMPLETED:

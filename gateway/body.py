@@ -15,6 +15,8 @@ from .errors import ApiError
 
 #: Bytes of a body that is no upload: a create request is a few kilobytes.
 MOST_JSON = 1024 * 1024
+#: Bytes of a multipart body beside those of its file, at most.
+FORM_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from ..activities.gateway import files as shelf
+from ..activities.gateway import files as tenant_files
 from ..contract import ObjectNotFound
 from ..contract.gateway import FileRecord
 from ..contract.gateway_layout import Listed, content_path, make_id
 from . import index
-from .body import announced, pieces
+from .body import FORM_BYTES, announced, pieces
 from .context import context_of, tenant_of
 from .described import Described, Param
 from .download import download
@@ -31,8 +31,6 @@ from .shapes import LONGEST_LIFE, SHORTEST_LIFE, FileDeleted, FileObject, FilePa
 _MOST_LISTED = 10_000
 #: Files of one answer, whatever was asked for: a client reads on where there are more.
 _LONGEST_PAGE = 1_000
-#: What a multipart body has beside the bytes of its file, at most.
-_AROUND = 128 * 1024
 
 _PURPOSE = Param("purpose", "Only files of this purpose.")
 _RANGE = Param("range", "The bytes that are wanted, such as bytes=0-99.", where="header")
@@ -67,10 +65,10 @@ async def create(request: Request) -> Response:
     async with (
         context.uploads.slot(),
         context.stored.room(caller, announced(request)) as room,
-        shelf.brought(context.store, tenant, file_id),
+        tenant_files.uploading(context.store, tenant, file_id),
     ):
         async with Incoming(context.store, content_path(tenant, file_id)) as incoming:
-            form = await read_form(request, pieces(request, most + _AROUND), incoming.write)
+            form = await read_form(request, pieces(request, most + FORM_BYTES), incoming.write)
             if incoming.size > most:
                 raise ApiError(413, f"The file is too large: {most:,} bytes at most.", code="file_too_large")
             room.take(incoming.size)
@@ -78,7 +76,7 @@ async def create(request: Request) -> Response:
             if record.purpose == "batch" and (problem := await incoming.problem()):
                 raise ApiError(400, problem, code="invalid_file_format")
             await incoming.flush()
-        await shelf.register(context.store, tenant, record)
+        await tenant_files.register(context.store, tenant, record)
     return JSONResponse(wire(record))
 
 
@@ -150,7 +148,7 @@ async def listing(request: Request) -> Response:
         ids = await index.page(context.store, tenant, Listed.FILES, after=after, limit=wanted, oldest_first=backwards)
         whole = len(ids) < wanted
         after = ids[-1] if ids else after
-        records = await asyncio.gather(*(shelf.find(context.store, tenant, id) for id in ids))
+        records = await asyncio.gather(*(tenant_files.find(context.store, tenant, id) for id in ids))
         found += [record for record in records if record and purpose in (None, record.purpose)]
     return JSONResponse(as_list([wire(record) for record in found[:limit]], more=len(found) > limit))
 
@@ -189,14 +187,14 @@ async def delete(request: Request) -> Response:
     """Remove a file. A batch of its rows that has passed its validation keeps them, and one that has not fails."""
     record = await _file(request)
     context, tenant = context_of(request), tenant_of(request).name
-    await shelf.remove(context.store, tenant, record.id)
+    await tenant_files.remove(context.store, tenant, record.id)
     context.stored.forget(tenant)
     return JSONResponse({"id": record.id, "object": "file", "deleted": True})
 
 
 async def _file(request: Request) -> FileRecord:
     file_id = request.path_params["file_id"]
-    record = await shelf.find(context_of(request).store, tenant_of(request).name, file_id)
+    record = await tenant_files.find(context_of(request).store, tenant_of(request).name, file_id)
     if record is None:
         raise not_found("File", file_id, "id")
     return record

@@ -27,7 +27,6 @@ def wire(request: Request, context: Context, entry: BatchEntry, shown: BatchObje
     else:
         counts = MessageCounts(processing=rows)
         status = "in_progress" if shown.cancelling_at is None else "canceling"
-    end = shown.completed_at or shown.failed_at or shown.expired_at or shown.cancelled_at
     return {
         "id": shown.id,
         "type": "message_batch",
@@ -35,7 +34,7 @@ def wire(request: Request, context: Context, entry: BatchEntry, shown: BatchObje
         "request_counts": counts.model_dump(),
         "created_at": _instant(shown.created_at),
         "expires_at": _instant(shown.expires_at),
-        "ended_at": _instant(end),
+        "ended_at": _instant(shown.ended_at),
         "cancel_initiated_at": _instant(shown.cancelling_at),
         "archived_at": None,
         "results_url": f"{_root(request, context)}/v1/messages/batches/{shown.id}/results" if ended else None,

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 
 from ..activities.store import Store
 from ..contract.gateway_layout import files_folder, is_content
+from .body import FORM_BYTES
 from .errors import ApiError
 from .tenants import Tenant
 
 #: Seconds that a sum is believed: it takes a listing of all of the tenant's files.
 _BELIEVED = 60.0
-#: What a multipart body has around its file, at most.
-_AROUND = 128 * 1024
 
 
 @dataclass
@@ -91,7 +90,7 @@ class Stored:
         known = self._sums.setdefault(tenant.name, _Sum())
         if tenant.max_stored_bytes is not None:
             await self._list(tenant.name, known)
-        room = Room(tenant, known, max(0, announced - _AROUND))
+        room = Room(tenant, known, max(0, announced - FORM_BYTES))
         stored = False
         try:
             yield room

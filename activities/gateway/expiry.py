@@ -62,7 +62,7 @@ async def expire(store: Store, tenant: str, batch_id: str, keep: Keep, now: date
         await _remove_rows(store, tenant, batch_id, records=True)
     if entry is None or entry.final is None:
         return None
-    ended = _ended_at(entry.final)
+    ended = datetime.fromtimestamp(entry.final.ended_at or entry.final.created_at, UTC)
     rows, whole = (None if kept is None else ended + kept for kept in keep)
     if whole is not None and whole <= now:
         if await _is_retried(store, tenant, batch_id):
@@ -82,11 +82,6 @@ async def _entry(store: Store, tenant: str, batch_id: str) -> BatchEntry | None:
         return BatchEntry.model_validate_json(await store.read(index_path(tenant, batch_id)))
     except (ObjectNotFound, ValidationError):
         return None
-
-
-def _ended_at(final: BatchObject) -> datetime:
-    ends = (final.completed_at, final.failed_at, final.expired_at, final.cancelled_at)
-    return datetime.fromtimestamp(max((end for end in ends if end), default=final.created_at), UTC)
 
 
 async def _is_retried(store: Store, tenant: str, batch_id: str) -> bool:

@@ -23,8 +23,8 @@ _UPLOAD = timedelta(days=7)
 
 
 @asynccontextmanager
-async def brought(store: Store, tenant: str, file_id: str) -> AsyncIterator[None]:
-    """Note that content for a file is brought within the block, so that it goes if the process is killed there.
+async def uploading(store: Store, tenant: str, file_id: str) -> AsyncIterator[None]:
+    """Note that a file is uploaded within the block, so that its content is removed if the process is killed there.
 
     Raises:
         StoreError: the store failed.

@@ -68,7 +68,7 @@ class GatewayPublish:
         store, batch, shown = self._resources.store, request.batch, request.object
         before = await read_entry(store, batch)
         if before.published and before.final is not None:
-            await self._tell(batch.tenant, before.final)  # it may have been killed before it did
+            await self._announce(batch.tenant, before.final)  # it may have been killed before it did
             return Published(object=before.final)
         outcomes = None
         if batch.shape is Shape.ANTHROPIC:
@@ -87,10 +87,10 @@ class GatewayPublish:
         await note_end(store, batch.tenant, batch.id)
         entry = BatchEntry(request=batch, intake=before.intake, final=shown, published=published, outcomes=outcomes)
         await store.write(index_path(batch.tenant, batch.id), entry.model_dump_json().encode())
-        await self._tell(batch.tenant, shown)
+        await self._announce(batch.tenant, shown)
         return Published(object=shown)
 
-    async def _tell(self, tenant: str, shown: BatchObject) -> None:
+    async def _announce(self, tenant: str, shown: BatchObject) -> None:
         """Queue the events of a batch that has ended, and have them delivered.
 
         Raises:

@@ -34,18 +34,13 @@ async def queue_events(store: Store, endpoints: Iterable[Endpoint], tenant: str,
             endpoint=endpoint.name,
             type=kind,
             batch_id=batch.id,
-            created_at=_ended_at(batch),
+            created_at=batch.ended_at or int(time.time()),
             queued_ms=now,
             next_ms=now,
         )
         if await DeliveryQueue(store, tenant, endpoint.name).add(delivery):
             found.append(endpoint.name)
     return found
-
-
-def _ended_at(batch: BatchObject) -> int:
-    ends = (batch.completed_at, batch.failed_at, batch.expired_at, batch.cancelled_at)
-    return next((at for at in ends if at is not None), int(time.time()))
 
 
 async def wake(client: Client, task_queue: str, tenant: str, endpoint: str, heartbeat: timedelta | None = None) -> None:
