@@ -90,6 +90,6 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
-    """A house on it, without a worker."""
+    """A sandbox, a store and settings on it; no worker runs yet."""
     async with open_house(await connect(server), tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
         yield house

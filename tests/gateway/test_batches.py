@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -19,22 +17,10 @@ from durabatch.activities.store import Store
 from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch, GatewayStatus, workflow_id
 from durabatch.contract.gateway_layout import Listed, index_path, make_id
 from support.gateway import jsonl, line, open_gateway
-from support.house import House, asked, connect, dev_server, open_house
+from support.house import House, asked
 
 ORDER: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
 ENDED = ("completed", "failed", "expired", "cancelled")
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with dev_server() as address:
-        yield address
-
-
-@pytest.fixture
-async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(await connect(server), tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
-        yield house
 
 
 async def upload(client: AsyncOpenAI, rows: int = 3) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,6 @@ from support.gateway import open_gateway
 from support.house import House, asked, connect, dev_server, open_house
 
 CLAUDE = "claude-haiku-4-5"
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with dev_server() as address:
-        yield address
-
-
-@pytest.fixture
-async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(await connect(server), tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
-        yield house
 
 
 def row(custom_id: str, text: str = "Say something.", **params: Any) -> Any:

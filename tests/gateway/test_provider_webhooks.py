@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,13 @@ from durabatch.contract.follower_names import FOLLOWERS
 from durabatch.gateway.inbox import inboxes
 from durabatch.workers import Settings
 from support.gateway import open_gateway
-from support.house import House, connect, dev_server, open_house
+from support.house import House, connect, open_house
 from support.webhooks import OTHER_SECRET, SECRET
 
 #: Nothing but a webhook ends a wait of this batch within the test.
 SELDOM = {"first": "1h", "maximum": "1h"}
 NEVER = {"finish_after_polls": 100_000}
 KEYS = f'[[gateway.keys]]\ntenant = "search"\nsha256 = "{hashlib.sha256(b"search").hexdigest()}"\n'
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with dev_server() as address:
-        yield address
 
 
 @pytest.fixture

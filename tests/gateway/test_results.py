@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from openai import AsyncOpenAI, BaseModel
 from openai.pagination import AsyncCursorPage
 
 from support.gateway import jsonl, line, open_gateway
-from support.house import House, connect, dev_server, open_house
+from support.house import House
 
 ORDER: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
 
@@ -27,18 +26,6 @@ class Row(BaseModel):
     status: str
     response: dict[str, Any] | None
     error: dict[str, Any] | None
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with dev_server() as address:
-        yield address
-
-
-@pytest.fixture
-async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(await connect(server), tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
-        yield house
 
 
 async def rows(client: AsyncOpenAI, batch_id: str, **query: Any) -> list[Row]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -14,7 +12,7 @@ from openai import AsyncOpenAI
 from openai.types import Batch
 
 from support.gateway import jsonl, line, open_gateway
-from support.house import House, connect, dev_server, open_house
+from support.house import House
 
 ORDER: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -24,18 +22,6 @@ ROWS = [
     line("never", "[[sandbox:invalid_request]]"),
     line("once", "[[sandbox:server_error times=2]]"),
 ]
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with dev_server() as address:
-        yield address
-
-
-@pytest.fixture
-async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(await connect(server), tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
-        yield house
 
 
 async def begun(client: AsyncOpenAI, rows: Any = ROWS, **fields: Any) -> str:

@@ -6,8 +6,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,23 +15,11 @@ from temporalio.client import Client
 
 from durabatch.contract.webhooks import webhook_workflow_id
 from support.gateway import jsonl, line, open_gateway
-from support.house import House, asked, connect, dev_server, open_house
+from support.house import House, asked
 from support.webhooks import OTHER_SECRET, SECRET, Receiver, receiving
 
 ORDER: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
 SECRETS = {"HOOK": SECRET, "OTHER_HOOK": OTHER_SECRET}
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with dev_server() as address:
-        yield address
-
-
-@pytest.fixture
-async def house(server: str, tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(await connect(server), tmp_path, {"listing_lag": "1s", "timeout": "5s"}) as house:
-        yield house
 
 
 @pytest.fixture
