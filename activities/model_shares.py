@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..contract import ModelShare, Usage
 from .prices import dollars, picodollars
 
-#: Models that are told apart: what is written down of them goes through Temporal.
+#: Models that are counted one by one: what is written down of them goes through Temporal.
 MAX_MODELS = 20
 #: What all others are called.
 OTHERS = "others"

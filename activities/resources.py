@@ -88,7 +88,7 @@ class Resources:
         long_steps: long steps under way at a time.
         governors: who says how fast rows may be sent in direct mode; by default the accounts' rate ledgers.
         routes: which provider runs which models, for batches that come through the gateway.
-        webhooks: where its tenants are told of their batches.
+        webhooks: the endpoints of the gateway's tenants.
     """
 
     def __init__(

@@ -44,19 +44,19 @@ class Books:
     def __init__(self) -> None:
         self.calls = self.open = self.most_open = self.dropped = 0
         self.times: dict[bytes, int] = {}
-        self.desks: dict[str, Desk] = {}
+        self.slots: dict[str, WorkerSlots] = {}
 
     def said(self) -> bytes:
         facts: dict[str, Any] = {"calls": self.calls, "open": self.open, "most_open": self.most_open}
         facts |= {"dropped": self.dropped, "distinct": len(self.times)}
         facts["repeated"] = sum(times - 1 for times in self.times.values())
-        facts["calls_by_worker"] = {name: desk.calls for name, desk in self.desks.items()}
+        facts["calls_by_worker"] = {name: slots.calls for name, slots in self.slots.items()}
         data = json.dumps(facts).encode()
         return b"HTTP/1.1 200 OK\r\ncontent-length: %d" % len(data) + _END + data
 
 
-class Desk:
-    """Works at so many calls of one worker at a time."""
+class WorkerSlots:
+    """Answers so many calls of one worker at a time; the others wait in line."""
 
     def __init__(self, room: int, seconds: float) -> None:
         self.calls = 0
@@ -121,9 +121,9 @@ class Chat(asyncio.Protocol):
         books.most_open = max(books.most_open, books.open)
         if self._most:
             worker = value_of(b"x-worker:", head).decode()
-            if worker not in books.desks:
-                books.desks[worker] = Desk(self._most, self._seconds)
-            books.desks[worker].take(self)
+            if worker not in books.slots:
+                books.slots[worker] = WorkerSlots(self._most, self._seconds)
+            books.slots[worker].take(self)
         elif self._seconds:
             asyncio.get_running_loop().call_later(self._seconds, self.reply)
         else:

@@ -23,10 +23,12 @@ class Run:
     results: str  #: URI.
 
     def folder(self, store: Store) -> str:
+        """Return the path of its folder in the store."""
         return store.path(self.results).rpartition("/")[0]
 
 
 def retry_id(batch_id: str, number: int) -> str:
+    """Return the id of a batch's retry; they are numbered from 1."""
     return f"{batch_id}.retry-{number}"
 
 
@@ -40,6 +42,12 @@ async def original_of(client: Client, store: Store, batch_id: str) -> tuple[str,
 
 
 async def ending_for_sure(client: Client, store: Store, batch_id: str) -> Ending:
+    """Return how a batch ended.
+
+    Raises:
+        BatchNotFinished: it has not.
+        BatchNotFound: neither Temporal nor the store knows it.
+    """
     ended = await ending(client, store, batch_id)
     if ended is None:
         raise BatchNotFinished(f"The batch {batch_id!r} has not ended yet, so nothing of it can be retried.")
@@ -47,6 +55,11 @@ async def ending_for_sure(client: Client, store: Store, batch_id: str) -> Ending
 
 
 def with_results(batch_id: str, ended: Ending) -> Run:
+    """Return a batch by its ending.
+
+    Raises:
+        NotRetryable: it has no results.
+    """
     if ended.result is None or not ended.result.results:
         why = f" {ended.error.message}" if ended.error else ""
         raise NotRetryable(

@@ -257,7 +257,7 @@ class BatchEntry(LenientModel):
     request: GatewayBatch
     intake: Intake | None = None  #: What is known of its input, once that was read and found right.
     final: BatchObject | None = None  #: The batch, once it will change no more.
-    published: bool = False  #: Whether its workflow wrote that, at its end; and not the door, which gave it up.
+    published: bool = False  #: Whether its workflow wrote that, at its end; else the gateway did, which gave it up.
     outcomes: MessageCounts | None = None  #: Of a message batch: what became of its rows, once it has ended.
 
 

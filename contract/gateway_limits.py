@@ -39,7 +39,7 @@ class TenantLimits(LenientModel):
 class TurnLedger(LenientModel):
     """One of the ledgers in which a batch waits."""
 
-    name: str  #: The tenant, or what stands for all of them.
+    name: str  #: The tenant, or `~all` for all of them.
     limit: int  #: Batches that may be under way.
 
     @property
@@ -86,7 +86,7 @@ class Turned(LenientModel):
 
 
 class LeaveRequest(LenientModel):
-    """Gives a turn back, or a place in the line."""
+    """Gives a turn back, or a place in the queue."""
 
     ledger: TurnLedger
     holder: str

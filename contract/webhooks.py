@@ -1,4 +1,4 @@
-"""Webhooks of the gateway: what a tenant is told of its batches, and what is known of each delivery.
+"""Webhooks of the gateway: the events about a tenant's batches, and what is known of each delivery.
 
 An event is a small object in the tenant's index, and stays there; while it is to be delivered, a name in its endpoint's
 folder says when. So Temporal's history holds neither: the workflow of an endpoint only waits until something is due.

@@ -41,17 +41,17 @@ from durabatch.workers.gateway_settings import GatewayKey, GatewayRoute, Gateway
 from durabatch.workers.settings import StoreSettings, WorkerSettings
 
 #: What users write; its defaults are shown.
-ASKED: tuple[type[BaseModel], ...] = (
+INPUTS: tuple[type[BaseModel], ...] = (
     *(BatchSpec, PollPolicy, RetryPolicy, Limits, OnComplete),
     *(StoreSettings, WorkerSettings, ProviderSettings),
     *(GatewaySettings, GatewayKey, GatewayRoute, GatewayWebhook),
 )
 #: What Durabatch writes; all of its fields are always there.
-TOLD: tuple[type[BaseModel], ...] = (
+OUTPUTS: tuple[type[BaseModel], ...] = (
     *(BatchResult, BatchProgress, Counts, ShardCounts, Usage, Unpriced, Strays, ProviderBatch),
     *(ResultRow, RowResponse, RowError),
 )
-MODELS = {model.__name__: model for model in (*ASKED, *TOLD)}
+MODELS = {model.__name__: model for model in (*INPUTS, *OUTPUTS)}
 #: Fields of a provider that durabatch.toml does not hold.
 HIDDEN = {
     (ProviderSettings, "name"),
@@ -80,12 +80,12 @@ def fill(text: str) -> str:
 
 def table(model: type[BaseModel]) -> str:
     """Return a model's fields as a markdown table."""
-    columns = ["field", "value", "default", "meaning"] if model in ASKED else ["field", "value", "meaning"]
+    columns = ["field", "value", "default", "meaning"] if model in INPUTS else ["field", "value", "meaning"]
     rows = [columns, ["---"] * len(columns)]
     for name, field in model.model_fields.items():
         if (model, name) not in HIDDEN:
             cells = {"field": f"`{name}`", "value": kind(field), "default": default(field), "meaning": meaning(field)}
-            if model in TOLD and field.default is None:
+            if model in OUTPUTS and field.default is None:
                 cells["value"] += " or null"
             rows.append([cells[column] for column in columns])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -32,7 +32,7 @@ def routes() -> list[BaseRoute]:
 
 @Described(answer=Analytics, errors=NO_BATCH)
 async def analytics(request: Request) -> Response:
-    """Tell what a batch has used, cost and taken, by model and by class of error; while it runs, so far."""
+    """Return what a batch has used, cost and taken, by model and by class of error; while it runs, so far."""
     context, entry = context_of(request), await entry_of(request)
     found = await _written(context, entry)
     if found is None:

@@ -149,7 +149,7 @@ async def _give_up(context: Context, entry: BatchEntry) -> None:
 
 @Described(answer=BatchObject, errors=NO_BATCH)
 async def retrieve(request: Request) -> Response:
-    """Tell how a batch is."""
+    """Retrieve a batch."""
     return JSONResponse(wire(await Glance(context_of(request).client, thorough=True).at(await entry_of(request))))
 
 

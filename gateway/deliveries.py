@@ -13,9 +13,10 @@ from ..contract.gateway_layout import Listed
 from ..contract.webhooks import Delivery, DeliveryStatus
 from ..workers.gateway_settings import GatewayWebhook
 from .context import context_of, tenant_of
-from .described import Described, Param
+from .described import Described
 from .errors import ApiError
-from .params import after_of, limit_of
+from .files import as_list
+from .params import AFTER, after_of, limit_of, limit_param
 from .shapes import DeliveryObject, DeliveryPage, WebhookObject, WebhookPage
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
@@ -38,21 +39,13 @@ async def listing(request: Request) -> Response:
     return JSONResponse({"object": "list", "data": [await _shown(request, one) for one in _own(request)]})
 
 
-@Described(
-    answer=DeliveryPage,
-    takes=[
-        Param("after", "The id of the delivery behind which the page begins."),
-        Param("limit", "How many at most, from 1 to 100.", {"type": "integer", "minimum": 1, "maximum": _MAX_LIMIT}),
-    ],
-)
+@Described(answer=DeliveryPage, takes=[AFTER, limit_param(_DEFAULT_LIMIT, _MAX_LIMIT)])
 async def delivered(request: Request) -> Response:
     """List what became of your events, those of the newest batches first."""
     context, tenant = context_of(request), tenant_of(request).name
     limit, after = limit_of(request, _DEFAULT_LIMIT, _MAX_LIMIT), after_of(request, Listed.EVENTS)
     found, more = await deliveries(context.client, tenant, after=after, limit=limit)
-    data = [wire(one) for one in found]
-    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return JSONResponse({"object": "list", "data": data, **ends, "has_more": more and bool(data)})
+    return JSONResponse(as_list([wire(one) for one in found], more=more and bool(found)))
 
 
 @Described(answer=DeliveryObject, errors=_NOBODYS)

@@ -161,7 +161,7 @@ def as_list(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
 
 @Described(answer=FileObject, errors=_NO_FILE)
 async def retrieve(request: Request) -> Response:
-    """Tell what is known of a file."""
+    """Retrieve what is known of a file, without its content."""
     return JSONResponse(wire(await _file(request)))
 
 

@@ -1,4 +1,4 @@
-"""`POST /webhooks/{provider}`: what a provider tells of its batches. It wakes the batch that waits for it."""
+"""`POST /webhooks/{provider}`: a provider's events about its batches. Each wakes the batch that waits for it."""
 
 from __future__ import annotations
 

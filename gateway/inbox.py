@@ -25,7 +25,7 @@ class _Data(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """What a provider tells: the type of its event, and the batch that it is about."""
+    """A provider's event: its type, and the batch that it is about."""
 
     type: str = ""
     data: _Data = msgspec.field(default_factory=_Data)

@@ -179,7 +179,7 @@ def _index(entry: BatchEntry) -> str:
 
 @Described(answer=MessageBatch, takes=[_VERSIONED], errors=_NO_BATCH, error=MessageError)
 async def retrieve(request: Request) -> Response:
-    """Tell how a message batch is."""
+    """Retrieve a message batch."""
     context, _ = _caller(request)
     return await _shown(request, context, await _entry(request))
 

@@ -42,7 +42,7 @@ async def listing(request: Request) -> Response:
 
 @Described(answer=ModelObject, errors={404: "The caller may use no such model, or no provider runs it."})
 async def retrieve(request: Request) -> Response:
-    """Tell whether a model may be used, and who runs it."""
+    """Retrieve a model that the caller may use, with the provider that runs it."""
     model = request.path_params["model"]
     found = _model(context_of(request), tenant_of(request), model)
     if found is None:

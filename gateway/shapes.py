@@ -217,15 +217,15 @@ class DeliveryObject(TypedDict):
     id: Annotated[str, Field(description="Also the `webhook-id` of every attempt.")]
     object: Literal["webhook.delivery"]
     webhook: Annotated[str, Field(description="The name of the webhook.")]
-    type: str
+    type: Annotated[str, Field(description="Such as `batch.completed`.")]
     batch_id: str
-    created_at: int
+    created_at: Annotated[int, Field(description="When the batch ended, in seconds since 1970.")]
     status: Literal["pending", "delivered", "failed"]
-    attempts: int
-    next_attempt_at: int | None
-    delivered_at: int | None
-    response_status: int | None
-    error: str | None
+    attempts: Annotated[int, Field(description="Since it was queued, or last sent again by hand.")]
+    next_attempt_at: Annotated[int | None, Field(description="Seconds since 1970; null unless it is pending.")]
+    delivered_at: Annotated[int | None, Field(description="Seconds since 1970.")]
+    response_status: Annotated[int | None, Field(description="Of the last answer; null where there was none.")]
+    error: Annotated[str | None, Field(description="Why the last attempt failed.")]
 
 
 class DeliveryPage(TypedDict):
@@ -234,12 +234,12 @@ class DeliveryPage(TypedDict):
     object: Literal["list"]
     data: list[DeliveryObject]
     first_id: str | None
-    last_id: str | None
+    last_id: Annotated[str | None, Field(description="What `after` of the next page is to be.")]
     has_more: bool
 
 
 class Received(TypedDict):
-    """An event was taken."""
+    """That an event was accepted."""
 
     received: Literal[True]
 

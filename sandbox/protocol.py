@@ -183,5 +183,5 @@ class Protocol(ABC):
         return
 
     async def announce(self, batch: Batch, settings: Settings) -> None:
-        """Tell whoever asked for it that a batch has ended."""
+        """Notify whoever asked for it that a batch has ended."""
         return

@@ -77,12 +77,12 @@ class GatewayRoute(_Section):
 
 
 class GatewayWebhook(_Section):
-    """`[[gateway.webhooks]]`: where a tenant is told that its batches have ended."""
+    """`[[gateway.webhooks]]`: where a tenant is notified that its batches have ended."""
 
     # Not even an error repeats the address: it may hold a token.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    tenant: Annotated[str, Field(description="Whose batches it tells of.")] = DEFAULT_TENANT
+    tenant: Annotated[str, Field(description="The tenant whose batches it is about.")] = DEFAULT_TENANT
     name: Annotated[str, Field(description="What it is called, where a tenant has several; as a tenant's name.")] = (
         "default"
     )
@@ -170,7 +170,9 @@ class GatewaySettings(_Limits):
 
     keys: Annotated[tuple[GatewayKey, ...], Field(description="Who may use it; without keys, loopback only.")] = ()
     routes: Annotated[tuple[GatewayRoute, ...], Field(description="Which provider runs which models.")] = ()
-    webhooks: Annotated[tuple[GatewayWebhook, ...], Field(description="Where tenants are told of their batches.")] = ()
+    webhooks: Annotated[
+        tuple[GatewayWebhook, ...], Field(description="Where tenants are notified that their batches have ended.")
+    ] = ()
     max_file_bytes: Annotated[int, Field(ge=1, description="The largest file that may be uploaded.")] = 512 * 1024**2
     max_batches_in_all: Annotated[
         int | None, Field(ge=1, le=MAX_TURNS, description="Batches of all tenants under way at a time.")
@@ -224,7 +226,7 @@ class GatewaySettings(_Limits):
         return Keep(self.keep_rows, self.keep_batches)
 
     def limits(self, key: GatewayKey | None) -> TenantLimits:
-        """Return what holds for the batches of a key's tenant; of whom needs none, if there are no keys."""
+        """Return the limits of the batches that are created with a key; None where callers need no key."""
         cost = self._of(key, "max_cost_usd_per_day")
         return TenantLimits(
             max_rows=self._of(key, "max_rows"),

@@ -42,7 +42,7 @@ class Turn:
                 self._state.taken = (*self._state.taken, ledger.name)
 
     async def give_back(self) -> None:
-        """Give back what the batch has, and its places in the lines."""
+        """Give back what the batch has, and its places in the queues."""
         if self._state.asked_at is None:
             return
         for ledger in reversed(self._ledgers):

@@ -38,8 +38,10 @@ class Grant:
 
 @dataclass
 class Worker:
-    ask: RateAsk
-    heard_at: float
+    """One worker process; times are seconds of the ledger's clock."""
+
+    ask: RateAsk  #: The newest one.
+    heard_at: float  #: When it came.
     renew_in: float = math.inf  #: When it was to ask again.
     given: list[Grant] = field(default_factory=list)
     wants: Amounts = NOTHING

@@ -60,7 +60,7 @@ class GatewayIntake:
         if entry.final is not None and entry.published:
             return Intake(final=entry.final)
         if entry.final is not None and entry.intake is None:
-            # The door gave it up, as Temporal did not answer, and its caller may have created another one.
+            # The gateway gave it up, as Temporal did not answer, and its caller may have created another one.
             errors = entry.final.errors.data if entry.final.errors else ()
             return Intake(errors=errors or (_GIVEN_UP,), total_errors=len(errors) or 1)
         if entry.intake is not None:

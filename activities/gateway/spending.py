@@ -21,7 +21,7 @@ from ..store import Store
 
 class _Entry(msgspec.Struct):
     key: str  #: A batch, or its end.
-    amount: int  #: Picodollars; less than none where a batch cost less than it might have.
+    amount: int  #: Picodollars; negative where a batch cost less than it might have.
     total: int  #: Of the day, up to this entry.
 
 

@@ -34,5 +34,5 @@ class GatewayTurns:
 
     @step(LEAVE)
     async def leave(self, request: LeaveRequest, lease: Lease) -> None:
-        """Give a turn back, or a place in the line."""
+        """Give a turn back, or a place in the queue."""
         await self._ledgers.release(request.ledger.id, request.holder)

@@ -139,7 +139,9 @@ def test_tools_the_cache_and_reasoning_are_translated() -> None:
         ({"content": ""}, "content_filter", "refusal", None),
     ],
 )  # fmt: skip
-def test_how_an_answer_ended(said: dict[str, Any], reason: str | None, stop: str, text: str | None) -> None:
+def test_a_finish_reason_becomes_a_stop_reason(
+    said: dict[str, Any], reason: str | None, stop: str, text: str | None
+) -> None:
     body = {**COMPLETION, "choices": [{"message": said, "finish_reason": reason}]}
     found = made(result(body=body), translated=True)["message"]
     assert (found["stop_reason"], [one["text"] for one in found["content"]]) == (stop, [text] if text else [])

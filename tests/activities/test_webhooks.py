@@ -237,7 +237,7 @@ async def test_no_name_and_no_literal_leads_to_this_machine(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f000001", "0177.0.0.1"])
-async def test_nor_does_a_number_that_is_read_as_an_address(host: str) -> None:
+async def test_a_number_that_is_read_as_an_address_of_this_machine_is_refused(host: str) -> None:
     async with receiving() as receiver:
         outcome = await attempt(receiver, url=f"http://{host}:{receiver.url.rpartition(':')[2]}/")
         assert outcome.error is not None and receiver.messages == []

@@ -64,7 +64,7 @@ async def history(client: Client, tenant: str, name: str) -> str:
     return json.dumps((await handle.fetch_history()).to_json_dict())
 
 
-async def test_a_batchs_end_is_told_to_its_tenant_and_can_be_told_again(
+async def test_an_event_is_sent_at_a_batchs_end_and_can_be_sent_again_by_hand(
     house: House, receiver: Receiver, name: str
 ) -> None:
     lines = webhook(f"{receiver.url}/in?token=t", name=name)
@@ -91,7 +91,9 @@ async def test_a_batchs_end_is_told_to_its_tenant_and_can_be_told_again(
 
 
 @pytest.mark.slow
-async def test_each_tenant_is_told_of_its_own_batches_only(house: House, receiver: Receiver, name: str) -> None:
+async def test_each_tenant_is_sent_the_events_of_its_own_batches_only(
+    house: House, receiver: Receiver, name: str
+) -> None:
     keys = "".join(
         f'[[gateway.keys]]\ntenant = "{name}"\nsha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
         for name in ("search", "ads")

@@ -18,7 +18,7 @@ def test_shares_of_one_model_are_added_and_unknown_costs_are_no_costs() -> None:
     assert add_models({"a": share(1, None)}, {"a": share(1, "3")})["a"].cost_usd == "3"
 
 
-def test_no_more_models_are_told_apart_than_may_go_through_temporal() -> None:
+def test_no_more_models_are_counted_one_by_one_than_may_go_through_temporal() -> None:
     many = {f"m{number}": share(1, "1") for number in range(MAX_MODELS + 5)}
     found = add_models(many, {"new": share(1, "1"), "m3": share(1, "1")})
     assert len(found) == MAX_MODELS + 1

@@ -120,7 +120,7 @@ def test_a_conversation_with_tools_and_images() -> None:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("auto", "auto"), ("any", "required"), ("none", "none")])
-def test_which_tool(ours: str, theirs: str) -> None:
+def test_a_tool_choice_is_named_as_a_chat_names_it(ours: str, theirs: str) -> None:
     params = {"model": "m", "max_tokens": 7, "messages": USER, "tool_choice": {"type": ours}}
     assert body(params)["tool_choice"] == theirs
 
