@@ -101,7 +101,7 @@ async def create(request: Request) -> Response:
     path, requests = message_rows_path(tenant.name, new_id), Requests(tenant.limits.max_rows)
     async with (
         context.uploads.slot(),
-        context.stored.room(tenant, announced(request)) as room,
+        context.stored.room(tenant, announced(request), file=False) as room,
         Incoming(context.store, path, requests.feed) as incoming,
     ):
         async for piece in pieces(request, tenant.max_file_bytes):

@@ -77,11 +77,12 @@ class Stored:
         self._sums: dict[str, _Sum] = {}
 
     @asynccontextmanager
-    async def room(self, tenant: Tenant, announced: int) -> AsyncIterator[Room]:
-        """Have room for an upload for as long as the block lasts; afterwards it is a file, if no error ended it.
+    async def room(self, tenant: Tenant, announced: int, *, file: bool = True) -> AsyncIterator[Room]:
+        """Have room for an upload for as long as the block lasts.
 
         Args:
             announced: bytes of its request, 0 if that does not say.
+            file: whether it is a file afterwards, if no error ended the block: requests of message batches are none.
 
         Raises:
             ApiError: it does not fit.
@@ -94,7 +95,7 @@ class Stored:
         stored = False
         try:
             yield room
-            stored = True
+            stored = file
         finally:
             room.close(stored=stored)
 

@@ -12,7 +12,11 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types import Batch
 
+from durabatch.activities.store import Store
 from durabatch.contract.gateway_batch import workflow_id
+from durabatch.gateway.errors import ApiError
+from durabatch.gateway.stored import Stored
+from durabatch.gateway.tenants import Tenant
 from support.gateway import jsonl, line, open_gateway
 from support.house import House, asked, connect, open_house
 
@@ -75,6 +79,17 @@ async def test_files_beyond_a_tenants_limits_are_not_taken(opened: Opener) -> No
         found = await asyncio.gather(*both, return_exceptions=True)
         assert sorted(isinstance(one, openai.BadRequestError) for one in found) == [False, True]
         assert len([path for path in door.objects() if path.endswith("content") and "/search/" in path]) == 2
+
+
+async def test_the_requests_of_a_message_batch_do_not_count_as_files(tmp_path: Path) -> None:
+    stored, tenant = Stored(Store.open(str(tmp_path))), Tenant(name="search", max_stored_bytes=1000)
+    async with stored.room(tenant, 0, file=False) as room:
+        room.take(900)
+    async with stored.room(tenant, 0) as room:
+        room.take(900)
+    with pytest.raises(ApiError, match="exceeded your file storage quota"):
+        async with stored.room(tenant, 0) as room:
+            room.take(200)
 
 
 async def test_batches_beyond_a_tenants_limits_are_refused_before_they_cost(house: House) -> None:
