@@ -113,12 +113,7 @@ def made_at_ms(id: str) -> int:
 
 def last_id_before(listed: Listed, ms: int) -> str | None:
     """Return an id behind which those come, newest first, that were made before a millisecond; None if that is 0."""
-    prefix = "file-" if listed is Listed.FILES else "batch_"
-    return f"{prefix}{ms:0{_TIME}x}{'f' * _RANDOM}" if ms else None
-
-
-def tenant_folder(tenant: str) -> str:
-    return f"{GATEWAY}/{tenant}"
+    return f"{_PREFIXES[listed]}{ms:0{_TIME}x}{'f' * _RANDOM}" if ms else None
 
 
 def files_folder(tenant: str) -> str:

@@ -23,7 +23,7 @@ _TO_BRACKET = re.compile(_OUTSIDE + rb"[{}\[\]]", re.DOTALL)
 _GAP = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
 _BLANK = re.compile(rb"[ \t\r\n]*")
 
-_OPEN, _CLOSE = frozenset(b"{["), frozenset(b"}]")
+_OPEN = frozenset(b"{[")
 _QUOTE = ord('"')
 #: Which level the fields of the object are on, and which the elements of its array.
 _FIELDS, _ELEMENTS = 1, 2

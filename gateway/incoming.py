@@ -25,14 +25,14 @@ class Incoming:
     Args:
         store: where it is made.
         path: what it is called there.
-        turned: makes the object's bytes of those that come, in a thread; they are the same if it is None.
+        transform: makes the object's bytes of those that come, in a thread; they are the same if it is None.
     """
 
-    def __init__(self, store: Store, path: str, turned: Callable[[bytes], bytes] | None = None) -> None:
+    def __init__(self, store: Store, path: str, transform: Callable[[bytes], bytes] | None = None) -> None:
         self._writer = store.writer(path)
         self._gathered = bytearray()
         self._check = _Check()
-        self._turned = turned or self._check.feed
+        self._transform = transform or self._check.feed
         #: Bytes so far.
         self.size = 0
 
@@ -52,7 +52,7 @@ class Incoming:
 
         Raises:
             StoreError: the store failed.
-            Exception: as `turned`.
+            Exception: as `transform`.
         """
         self.size += len(data)
         self._gathered += data
@@ -66,7 +66,7 @@ class Incoming:
             await run_in_threadpool(self._pass, gathered)
 
     def _pass(self, data: bytes) -> None:
-        self._out.write(self._turned(data))
+        self._out.write(self._transform(data))
 
     async def problem(self) -> str | None:
         """Say why the whole content cannot be a batch's input, None if it may be."""

@@ -115,7 +115,7 @@ async def create(request: Request) -> Response:
     entry, kept = BatchEntry(request=batch), False
     try:
         if key is not None:
-            entry = await _settled(context, entry, key, requests.digest)
+            entry = await _keyed_entry(context, entry, key, requests.digest)
         # With a key, whoever repeats the create may be noting it at this moment.
         kept = key is not None and entry.request.id == new_id
         # Noted first, as at OpenAI's batches.
@@ -151,7 +151,7 @@ def _ordered(
     )
 
 
-async def _settled(context: Context, entry: BatchEntry, key: str, asked: str) -> BatchEntry:
+async def _keyed_entry(context: Context, entry: BatchEntry, key: str, asked: str) -> BatchEntry:
     """Return the entry of the batch that an idempotency key made, or makes now.
 
     Raises:

@@ -55,17 +55,17 @@ async def retry(request: Request) -> Response:
     order = _order(original, body, context, tenant)
     if key is not None and (known := await _known(context, order, key)) is not None:
         return await placed(context, known.request, retried=True)
-    slots = await context.store.page(retries_folder(tenant.name, original.request.id), limit=_MOST)
-    left_by, joined = await _last(context, original, slots)
+    paths = await context.store.page(retries_folder(tenant.name, original.request.id), limit=_MOST)
+    left_by, joined = await _last(context, original, paths)
     if joined is None:
         _check_left(left_by)
-        if len(slots) >= _MOST:
+        if len(paths) >= _MOST:
             raise ApiError(400, f"The batch has been retried {_MOST:,} times.", code="not_retryable")
         used = None if key is None else key_digest(key)
         order = order.model_copy(update={"left_by": left_by.request.id, "idempotency": used})
-        path = retry_path(tenant.name, original.request.id, len(slots) + 1)
+        path = retry_path(tenant.name, original.request.id, len(paths) + 1)
         if not await context.store.create(path, order.model_dump_json().encode()):
-            joined = await _slot(context, path)  # another one was first
+            joined = await _read_order(context, path)  # another one was first
     if joined is not None:
         if fingerprint(joined) != fingerprint(order):
             raise ApiError(
@@ -135,15 +135,15 @@ async def _known(context: Context, order: GatewayBatch, key: str) -> BatchEntry 
     return await find_entry(context.store, order.tenant, id)
 
 
-async def _last(context: Context, original: BatchEntry, slots: list[str]) -> tuple[BatchEntry, GatewayBatch | None]:
+async def _last(context: Context, original: BatchEntry, paths: list[str]) -> tuple[BatchEntry, GatewayBatch | None]:
     """Return the last batch that ran rows, of the original and its retries; and the retry that is under way, if one is.
 
     Args:
-        slots: paths of the orders of the retries.
+        paths: paths of the orders of the retries.
     """
     newest = True
-    for path in reversed(slots):
-        order = await _slot(context, path)
+    for path in reversed(paths):
+        order = await _read_order(context, path)
         entry = await find_entry(context.store, order.tenant, order.id)
         if newest and (entry is None or not (await Glance(context.client).at(entry)).status.ended):
             return original, order
@@ -154,7 +154,7 @@ async def _last(context: Context, original: BatchEntry, slots: list[str]) -> tup
     return original, None
 
 
-async def _slot(context: Context, path: str) -> GatewayBatch:
+async def _read_order(context: Context, path: str) -> GatewayBatch:
     return GatewayBatch.model_validate_json(await context.store.read(path))
 
 

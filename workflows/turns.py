@@ -15,6 +15,7 @@ from .ledger import LedgerWorkflow
 class TurnsWorkflow(LedgerWorkflow):
     """The batches of one tenant, or of all of them."""
 
+    # Not inherited: Temporal wants a class's own `run`, and `versioned.py` its own `__init__` as well.
     @workflow.init
     def __init__(
         self,

@@ -26,6 +26,13 @@ class Demand:
         self._sent_at: float | None = None  # None where the ledger knows that nothing is sent
 
     def sent(self, tokens: float, in_flight: int, now: float) -> None:
+        """Note a call that is sent.
+
+        Args:
+            tokens: what it is charged with.
+            in_flight: calls in flight, this one included.
+            now: as above.
+        """
         self._sent_at = now
         self._calls += 1
         self._tokens += tokens

@@ -204,8 +204,9 @@ class KeptRows:
         await self.store.write(sent_path(*self._where, run), _encode(sent))
 
     async def doubts(self, found: Found) -> Counter[int]:
-        """Return the doubts about rows that have no answer: those that earlier runs had, and one for each run that was
-        lost while a row may have been in flight.
+        """Return the doubts about rows that have no answer.
+
+        They are those that earlier runs had, and one for each run that was lost while a row may have been in flight.
         """
         doubts = Counter[int]()
         for sent, mark in await self._all_sent(found.runs):
