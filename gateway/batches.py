@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -162,18 +162,10 @@ async def listing(request: Request) -> Response:
         async with context.long_reads:
             some, more = await search(context, tenant, narrowed, after, limit)
         return JSONResponse(as_list([wire(one) for one in some], more=more))
-    found: list[BatchEntry] = []
-    whole = False
-    # One more than was asked for shows whether there is more; entries that cannot be read are made up for.
-    while not whole and len(found) <= limit:
-        wanted = limit + 1 - len(found)
-        ids = await index.page(context.store, tenant, Listed.BATCHES, after=after, limit=wanted)
-        whole = len(ids) < wanted
-        after = ids[-1] if ids else after
-        entries = await asyncio.gather(*(find_entry(context.store, tenant, id) for id in ids))
-        found += [entry for entry in entries if entry]
-    shown = await concurrently(Glance(context.client).at, found[:limit], _PARALLEL)
-    return JSONResponse(as_list([wire(one) for one in shown], more=len(found) > limit))
+    find = partial(find_entry, context.store, tenant)
+    entries, more = await index.objects(find, context.store, tenant, Listed.BATCHES, after=after, limit=limit)
+    shown = await concurrently(Glance(context.client).at, entries, _PARALLEL)
+    return JSONResponse(as_list([wire(one) for one in shown], more=more))
 
 
 @Described(answer=BatchObject, errors={**NO_BATCH, 409: "The batch has ended."})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -140,17 +139,15 @@ async def listing(request: Request) -> Response:
     limit = min(limit_of(request, _MOST_LISTED, _MOST_LISTED), _LONGEST_PAGE)
     after, backwards = after_of(request, Listed.FILES), oldest_first(request)
     purpose = request.query_params.get("purpose")
-    found: list[FileRecord] = []
-    whole = False
-    # One more than was asked for shows whether there is more; what is expired or half removed is made up for.
-    while not whole and len(found) <= limit:
-        wanted = limit + 1 - len(found)
-        ids = await index.page(context.store, tenant, Listed.FILES, after=after, limit=wanted, oldest_first=backwards)
-        whole = len(ids) < wanted
-        after = ids[-1] if ids else after
-        records = await asyncio.gather(*(tenant_files.find(context.store, tenant, id) for id in ids))
-        found += [record for record in records if record and purpose in (None, record.purpose)]
-    return JSONResponse(as_list([wire(record) for record in found[:limit]], more=len(found) > limit))
+
+    async def find(id: str) -> FileRecord | None:
+        record = await tenant_files.find(context.store, tenant, id)
+        return record if record is not None and purpose in (None, record.purpose) else None
+
+    records, more = await index.objects(
+        find, context.store, tenant, Listed.FILES, after=after, limit=limit, oldest_first=backwards
+    )
+    return JSONResponse(as_list([wire(record) for record in records], more=more))
 
 
 def as_list(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:

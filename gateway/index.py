@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from ..activities.store import Store
 from ..contract.gateway_layout import Listed, index_folder, index_path, parse_index_path
+
+T = TypeVar("T")
 
 
 async def page(
@@ -24,3 +30,34 @@ async def page(
     folder = index_folder(tenant, listed)
     paths = await store.page(folder, after=start, limit=limit, backwards=oldest_first)
     return [id for path in paths if (id := parse_index_path(path)) is not None]
+
+
+async def objects(
+    find: Callable[[str], Awaitable[T | None]],
+    store: Store,
+    tenant: str,
+    listed: Listed,
+    *,
+    after: str | None,
+    limit: int,
+    oldest_first: bool = False,
+) -> tuple[list[T], bool]:
+    """Return the objects that come next in a tenant's list, at most `limit`, and whether there are more behind them.
+
+    Args:
+        find: returns the object with an id; None where it is gone, or is not wanted.
+        after: as `page`.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    found: list[T] = []
+    whole = False
+    # One more than is asked for shows whether there are more; what is not there is made up for.
+    while not whole and len(found) <= limit:
+        wanted = limit + 1 - len(found)
+        ids = await page(store, tenant, listed, after=after, limit=wanted, oldest_first=oldest_first)
+        whole = len(ids) < wanted
+        after = ids[-1] if ids else after
+        found += [one for one in await asyncio.gather(*map(find, ids)) if one is not None]
+    return found[:limit], len(found) > limit

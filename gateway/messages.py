@@ -5,12 +5,12 @@ Source: https://platform.claude.com/docs/en/api/messages/batches and the anthrop
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import secrets
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -196,27 +196,23 @@ async def listing(request: Request) -> Response:
     after, before = _cursor(request, "after_id"), _cursor(request, "before_id")
     if after and before:
         raise ApiError(400, "after_id, before_id: only one of them may be given")
-    found: list[BatchEntry] = []
-    whole, last = False, after or before
-    # One more than was asked for shows whether there is more; entries that cannot be read are made up for.
-    while not whole and len(found) <= limit:
-        wanted = limit + 1 - len(found)
-        ids = await index.page(
-            context.store, tenant.name, Listed.MESSAGES, after=last, limit=wanted, oldest_first=before is not None
-        )
-        whole = len(ids) < wanted
-        last = ids[-1] if ids else last
-        entries = await asyncio.gather(*(_find(context, tenant.name, id) for id in ids))
-        found += [entry for entry in entries if entry]
-    more, found = len(found) > limit, found[:limit]
+    entries, more = await index.objects(
+        partial(_find, context, tenant.name),
+        context.store,
+        tenant.name,
+        Listed.MESSAGES,
+        after=after or before,
+        limit=limit,
+        oldest_first=before is not None,
+    )
     if before:
-        found.reverse()
+        entries.reverse()
     glance = Glance(context.client)
 
     async def one(entry: BatchEntry) -> dict[str, Any]:
         return await _wired(request, context, entry, glance)
 
-    data = await concurrently(one, found, _PARALLEL)
+    data = await concurrently(one, entries, _PARALLEL)
     ends = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return JSONResponse({"data": data, "has_more": more, "first_id": ends[0], "last_id": ends[1]})
 
