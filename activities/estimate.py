@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import re
 
+#: The endpoints that write nothing, or nothing that is paid for.
+NO_OUTPUT = frozenset({"/v1/embeddings", "/v1/moderations"})
 #: Between prose (4) and code (3), so that most batches are guessed a little high rather than low.
 BYTES_PER_TOKEN = 3.5
 #: JSON around the text: roles, braces and field names of a request's body.

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..activities.estimate import estimate_input
+from ..activities.estimate import NO_OUTPUT, estimate_input
 from ..activities.prices import Prices, dollars
 from ..activities.providers.kinds import KINDS
 from ..activities.providers.outcome import RowTokens
@@ -17,8 +17,6 @@ from ..contract import Mode
 
 #: The fields that limit a row's output, the first of which that it has counts.
 _CAPS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-#: Endpoints whose answers are not billed by their tokens.
-_NO_OUTPUT = frozenset({"/v1/embeddings", "/v1/moderations"})
 
 
 class _Row(msgspec.Struct):
@@ -69,7 +67,7 @@ class MostCost:
         return prices.list_cost(model, RowTokens(input_tokens=estimate_input(line), output_tokens=output))
 
     def _output(self, body: Mapping[str, Any]) -> int | None:
-        if self._spec.get("endpoint") in _NO_OUTPUT:
+        if self._spec.get("endpoint") in NO_OUTPUT:
             return 0
         cap = next((body[name] for name in _CAPS if isinstance(body.get(name), int)), None)
         answers = body.get("n") if isinstance(body.get("n"), int) else 1

@@ -6,14 +6,12 @@ from typing import Any
 
 import msgspec
 
-from ..estimate import estimate_input
+from ..estimate import NO_OUTPUT, estimate_input
 from ..prices import Prices
 from ..providers.outcome import RowTokens
 
 #: Output tokens that a row is counted with which names no limit of its own. Models have no common one.
 UNBOUNDED = 4096
-#: The endpoints that write nothing, or nothing that is paid for.
-_SILENT = frozenset({"/v1/embeddings", "/v1/moderations"})
 #: Tokens that prices are asked for, few enough to be below every price tier.
 _PROBE = 1000
 
@@ -42,7 +40,7 @@ class Tokens:
     """
 
     def __init__(self, endpoint: str) -> None:
-        self._silent = endpoint in _SILENT
+        self._silent = endpoint in NO_OUTPUT
         self.input: dict[str, int] = {}
         self.output: dict[str, int] = {}
 
