@@ -27,7 +27,7 @@ async def deliveries(
     Raises:
         StoreError: the store failed.
     """
-    _check_tenant(tenant)
+    _check_name(tenant)
     start = index_path(tenant, after) if after is not None and is_id(Listed.EVENTS, after) else None
     paths = await client.store.page(index_folder(tenant, Listed.EVENTS), after=start, limit=limit + 1)
     ids = [id for path in paths if (id := parse_index_path(path)) is not None]
@@ -42,11 +42,11 @@ async def resend(client: BatchClient, tenant: str, event_id: str) -> Delivery | 
         StoreError: the store failed.
         TemporalUnavailable: Temporal does not answer; the event is sent with the next one.
     """
-    _check_tenant(tenant)
+    _check_name(tenant)
     delivery = await read_delivery(client.store, tenant, event_id)
     if delivery is None:
         return None
-    queued = await DeliveryQueue(client.store, tenant, delivery.endpoint).again(delivery)
+    queued = await DeliveryQueue(client.store, tenant, delivery.endpoint).requeue(delivery)
     await _wake(client, tenant, delivery.endpoint)
     return queued
 
@@ -57,11 +57,11 @@ async def enable(client: BatchClient, tenant: str, endpoint: str) -> None:
     Raises:
         StoreError, TemporalUnavailable: as `resend`.
     """
-    _check_tenant(tenant)
-    _check_tenant(endpoint)
+    _check_name(tenant)
+    _check_name(endpoint)
     queue = DeliveryQueue(client.store, tenant, endpoint)
     await queue.note(EndpointState())
-    await queue.hasten()
+    await queue.make_due()
     await _wake(client, tenant, endpoint)
 
 
@@ -80,6 +80,6 @@ async def _wake(client: BatchClient, tenant: str, endpoint: str) -> None:
         await wake(client.temporal, client.task_queue, tenant, endpoint)
 
 
-def _check_tenant(name: str) -> None:
+def _check_name(name: str) -> None:
     if not is_tenant(name):  # it becomes part of a path
         raise InvalidSpec(f"{name[:80]!r} is not the name of a tenant or of a webhook.")

@@ -64,7 +64,7 @@ class DeliveryQueue:
         await self._store.write(self._due(delivery), b"")
         return True
 
-    async def again(self, delivery: Delivery) -> Delivery:
+    async def requeue(self, delivery: Delivery) -> Delivery:
         """Queue an event anew, whatever became of it: its day begins now. Return it."""
         now = now_ms()
         update = {"status": DeliveryStatus.PENDING, "attempts": 0, "queued_ms": now, "next_ms": now}
@@ -103,7 +103,7 @@ class DeliveryQueue:
                 return found, None
         return [], None
 
-    async def hasten(self, most: int = 1000) -> None:
+    async def make_due(self, most: int = 1000) -> None:
         """Have what waits for its next attempt be due now, at most so many events."""
         paths = await self._store.page(delivery_folder(self._tenant, self._endpoint), limit=most)
         for _, event_id in filter(None, map(parse_delivery_path, paths)):

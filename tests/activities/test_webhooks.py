@@ -138,7 +138,7 @@ async def test_an_attempt_that_fails_is_made_again_later_under_the_same_id(post:
     assert (await post.deliver()).next_at == datetime.fromtimestamp(waiting.next_ms / 1000, UTC)
     assert waiting.attempts == len(post.receiver.messages)
     post.receiver.answers = lambda message: 200
-    await post.queue.again(waiting)
+    await post.queue.requeue(waiting)
     assert (await post.deliver()).next_at is None
     first, *_, second = post.receiver.messages
     assert (first.id, first.body) == (second.id, second.body)
@@ -173,7 +173,7 @@ async def test_an_endpoint_that_says_gone_is_left_alone_until_it_is_enabled(post
     assert (len(post.receiver.messages), (await post.queue.state()).disabled) == (1, True)
     post.receiver.answers = lambda message: 200
     await post.queue.note(EndpointState())
-    await post.queue.again(await post.of(event))
+    await post.queue.requeue(await post.of(event))
     assert (await post.deliver()).next_at is None
     assert {one.status for one in await post.known()} == {DeliveryStatus.DELIVERED}
 
@@ -185,7 +185,7 @@ async def test_an_event_whose_day_is_over_is_given_up_and_can_be_sent_by_hand(po
     assert (await post.deliver()).next_at is None
     given_up = await post.of(event)
     assert (given_up.status, post.receiver.messages, await post.due()) == (DeliveryStatus.FAILED, [], [])
-    await post.queue.again(given_up)
+    await post.queue.requeue(given_up)
     await post.deliver()
     assert [message.id for message in post.receiver.messages] == [event.id]
 
@@ -206,7 +206,7 @@ async def test_a_webhook_that_is_not_configured_any_more_or_has_no_secret_says_s
     await post.deliver()
     assert (await post.of(event)).error == "The environment variable HOOK is not set where the worker runs."
     post.endpoints = []
-    await post.queue.again(event)
+    await post.queue.requeue(event)
     await post.deliver()
     assert (await post.of(event)).error == "No webhook of this name is configured where the worker runs."
     assert post.receiver.messages == []
