@@ -48,7 +48,10 @@ def result(status: BatchStatus, **fields: Any) -> Ended:
     ],
 )
 def test_every_end_has_its_status_and_its_instant(status: BatchStatus, expected: str, instant: str) -> None:
-    shown = checked(concluded(in_progress(ORDER.beginning(), INTAKE, NOW), result(status), LATER))
+    running = in_progress(ORDER.beginning(), INTAKE, NOW)
+    over = concluded(running, result(status), LATER)
+    assert (running.ended_at, over.ended_at) == (None, 1_000_100)
+    shown = checked(over)
     assert shown.status == expected
     instants = ("completed_at", "cancelled_at", "expired_at", "failed_at")
     assert {name for name in instants if getattr(shown, name) is not None} == {instant}
