@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from ..activities.gateway.expiry import note_end
 from ..clients.concurrency import concurrently
-from ..clients.connection import TemporalUnavailable
+from ..contract import DurabatchError
 from ..contract.gateway_batch import (
     BatchEntry,
     BatchObject,
@@ -24,7 +24,7 @@ from ..contract.gateway_batch import (
     GatewayStatus,
     LineError,
 )
-from ..contract.gateway_layout import Listed, idempotency_path, index_path, key_digest, make_id
+from ..contract.gateway_layout import Listed, idempotency_path, index_path, key_digest, listed_as, make_id
 from . import index
 from .body import read_json
 from .context import Context, context_of, tenant_of
@@ -126,10 +126,11 @@ async def start(context: Context, entry: BatchEntry, *, retried: bool) -> None:
 
     Raises:
         TemporalUnavailable: Temporal does not answer.
+        DurabatchError: it refused the call.
     """
     try:
         await begin(context.client, entry.request)  # the SDK tries it again for some ten seconds
-    except TemporalUnavailable:
+    except DurabatchError:
         if not retried:
             # The caller will create another batch. This one must not be started then by whoever lists it.
             await _give_up(context, entry)
@@ -137,6 +138,10 @@ async def start(context: Context, entry: BatchEntry, *, retried: bool) -> None:
 
 
 async def _give_up(context: Context, entry: BatchEntry) -> None:
+    batch = entry.request
+    known = await find_entry(context.store, batch.tenant, batch.id, listed_as(batch.id))
+    if known is not None and (known.intake or known.final):
+        return  # it was started, and only the answer was lost: it runs, and may be cancelled
     why = LineError(code="not_started", message="Temporal did not answer, and the batch was not started.")
     now = int(time.time())
     final = entry.request.beginning().model_copy(

@@ -112,21 +112,24 @@ async def create(request: Request) -> Response:
         if unknown := beside.keys() - _BESIDE:
             raise ApiError(400, f"{min(unknown)[:100]}: Extra inputs are not permitted")
         key, batch = idempotency_key(request, beside), _ordered(new_id, requests, beside, context, tenant)
-    entry, kept = BatchEntry(request=batch), False
+    entry, noted, kept = BatchEntry(request=batch), False, False
     try:
         if key is not None:
-            entry = await _keyed_entry(context, entry, key, requests.digest)
+            entry, noted = await _keyed_entry(context, entry, key, requests.digest)
         # With a key, whoever repeats the create may be noting it at this moment.
         kept = key is not None and entry.request.id == new_id
-        # Noted first, as at OpenAI's batches.
-        made = await context.store.create(_index(entry), entry.model_dump_json().encode())
+        # Noted first, as at OpenAI's batches; and never again, as it may be deleted at this moment.
+        made = not noted and await context.store.create(_index(entry), entry.model_dump_json().encode())
         kept = entry.request.id == new_id
     finally:
         if not kept:
             with contextlib.suppress(StoreError):  # `gc` finds them too
                 await context.store.delete(path)
     if not made:
-        entry = await _find(context, tenant.name, entry.request.id) or entry
+        found = await _find(context, tenant.name, entry.request.id)
+        if found is None and noted:
+            raise _deleted(entry.request.id)
+        entry = found or entry
     if entry.final is None:
         await start(context, entry, retried=key is not None)
     return await _shown(request, context, entry, new=made)
@@ -151,8 +154,8 @@ def _ordered(
     )
 
 
-async def _keyed_entry(context: Context, entry: BatchEntry, key: str, asked: str) -> BatchEntry:
-    """Return the entry of the batch that an idempotency key made, or makes now.
+async def _keyed_entry(context: Context, entry: BatchEntry, key: str, asked: str) -> tuple[BatchEntry, bool]:
+    """Return the entry of the batch that an idempotency key made, or makes now; and whether the index has it already.
 
     Raises:
         ApiError: it belongs to another batch, or to one that was deleted.
@@ -161,16 +164,21 @@ async def _keyed_entry(context: Context, entry: BatchEntry, key: str, asked: str
     found = await id_for(context, batch, key, realm=_REALM, content=asked)
     batch = batch.model_copy(update={"idempotency": key_digest(_REALM + key)})
     if found == batch.id:
-        return BatchEntry(request=batch)
+        return BatchEntry(request=batch), False
     if known := await _find(context, batch.tenant, found):
-        return known
+        return known, True
     if await context.store.entry(deleted_path(batch.tenant, found)) is not None:
-        raise ApiError(409, f"The batch {found} of this idempotency key was deleted.", param="idempotency_key")
+        raise _deleted(found)
     # Whoever came first did not come so far as to note it, and its requests may be gone: these are the same.
     rows = message_rows_path(batch.tenant, batch.id), message_rows_path(batch.tenant, found)
-    await run_in_threadpool(context.store.concat, rows[1], [rows[0]])
+    if await context.store.size(rows[1]) is None:
+        await run_in_threadpool(context.store.concat, rows[1], [rows[0]])
     changed = {"id": found, "created_at": made_at_ms(found) // 1000}
-    return BatchEntry(request=batch.model_copy(update=changed))
+    return BatchEntry(request=batch.model_copy(update=changed)), False
+
+
+def _deleted(batch_id: str) -> ApiError:
+    return ApiError(409, f"The batch {batch_id} of this idempotency key was deleted.", param="idempotency_key")
 
 
 def _index(entry: BatchEntry) -> str:
@@ -245,7 +253,9 @@ async def results(request: Request) -> Response:
     batch, final = entry.request, entry.final
     assert final is not None
     store, path = context.store, message_results_path(tenant.name, batch.id)
-    if (size := await store.size(path)) is None:  # one that was never started
+    if (size := await store.size(path)) is None:
+        if entry.published:  # deleted since; else it is one that was never started
+            raise _no_batch(batch.id)
         await run_in_threadpool(write_messages, store, batch, final, None, False, Lease())
         size = await store.size(path) or 0
     name = f"{batch.id}_results.jsonl"

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ..contract import ObjectNotFound
-from ..contract.gateway_batch import BatchEntry, BatchObject, GatewayBatch
+from ..contract.gateway_batch import BatchEntry, BatchObject, GatewayBatch, GatewayStatus
 from ..contract.gateway_layout import Listed, idempotency_path, key_digest, make_id, retries_folder, retry_path
 from .batches import KEY, NO_BATCH, entry_of, id_for, placed
 from .body import read_json
@@ -53,10 +53,11 @@ async def retry(request: Request) -> Response:
     key = idempotency_key(request, body)
     original = await _original(context, entry)
     order = _order(original, body, context, tenant)
-    if key is not None and (known := await _known(context, order, key)) is not None:
-        return await placed(context, known.request, retried=True)
     paths = await context.store.page(retries_folder(tenant.name, original.request.id), limit=_MOST)
     left_by, joined = await _last(context, original, paths)
+    # Behind the look at the retries: one of this key that has ended by then is known by it.
+    if key is not None and (known := await _known(context, order, key)) is not None:
+        return await placed(context, known.request, retried=True)
     if joined is None:
         _check_left(left_by)
         if len(paths) >= _MOST:
@@ -68,6 +69,8 @@ async def retry(request: Request) -> Response:
             joined = await _read_order(context, path)  # another one was first
     if joined is not None:
         if fingerprint(joined) != fingerprint(order):
+            # Unless whoever asked for it was killed, this is done. Without it nobody could retry the batch any more.
+            await placed(context, joined, retried=True)
             raise ApiError(
                 409,
                 f"A retry of this batch with other parameters is under way: {joined.id}.",
@@ -95,7 +98,7 @@ async def _original(context: Context, entry: BatchEntry) -> BatchEntry:
     if not shown.status.ended:
         raise ApiError(409, f"Cannot retry a batch with status '{shown.status}'.")
     entry = await find_entry(context.store, batch.tenant, batch.id) or entry
-    if entry.intake is None:
+    if not _ran(entry):
         raise ApiError(
             400,
             "The batch ended before its requests were run, so there is nothing to retry: create it again, with a file "
@@ -149,9 +152,17 @@ async def _last(context: Context, original: BatchEntry, paths: list[str]) -> tup
             return original, order
         newest = False
         entry = entry and await find_entry(context.store, order.tenant, order.id)
-        if entry is not None and entry.intake is not None:
+        if entry is not None and _ran(entry):
             return entry, None
     return original, None
+
+
+def _ran(entry: BatchEntry) -> bool:
+    """Return whether rows of a batch that has ended were run; of one that was stopped before, none is accounted for."""
+    if entry.intake is None or entry.final is None:
+        return entry.intake is not None
+    counts, status = entry.final.request_counts, entry.final.status
+    return counts.completed + counts.failed > 0 or status not in (GatewayStatus.CANCELLED, GatewayStatus.EXPIRED)
 
 
 async def _read_order(context: Context, path: str) -> GatewayBatch:

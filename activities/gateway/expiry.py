@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 from pydantic import ValidationError
 
 from ...contract import ObjectNotFound
-from ...contract.gateway_batch import BatchEntry, BatchObject, inner_id
+from ...contract.gateway_batch import BatchEntry, BatchObject, GatewayBatch, inner_id
 from ...contract.gateway_layout import (
     analytics_path,
     deleted_path,
@@ -65,13 +66,13 @@ async def expire(store: Store, tenant: str, batch_id: str, keep: Keep, now: date
     ended = datetime.fromtimestamp(entry.final.ended_at or entry.final.created_at, UTC)
     rows, whole = (None if kept is None else ended + kept for kept in keep)
     if whole is not None and whole <= now:
-        if await _is_retried(store, tenant, batch_id):
+        if await _is_retried(store, entry.request) or await _is_listed_retry(store, entry.request):
             return now.date() + timedelta(days=1)
         await _remove_rows(store, tenant, batch_id, records=True)
         await _remove(store, tenant, entry, entry.final)
         return None
     if rows is not None and rows <= now:
-        if await _is_retried(store, tenant, batch_id):
+        if await _is_retried(store, entry.request):
             return now.date() + timedelta(days=1)
         await _remove_rows(store, tenant, batch_id, records=False)
     return min((one.date() for one in (rows, whole) if one is not None and one > now), default=None)
@@ -84,16 +85,21 @@ async def _entry(store: Store, tenant: str, batch_id: str) -> BatchEntry | None:
         return None
 
 
-async def _is_retried(store: Store, tenant: str, batch_id: str) -> bool:
-    """Return whether there is a retry that has not read yet what the batch has left over."""
-    slots = await store.page(retries_folder(tenant, batch_id), limit=_PAGE)
+async def _is_retried(store: Store, batch: GatewayBatch) -> bool:
+    """Return whether there is a retry that has not read yet what the batch, or the retry before it, has left over."""
+    slots = await store.page(retries_folder(batch.tenant, batch.retry_of or batch.id), limit=_PAGE)
     if not slots:
         return False
     order = msgspec.json.decode(await store.read(slots[-1]))
-    entry = await _entry(store, tenant, order["id"])
+    entry = await _entry(store, batch.tenant, order["id"])
     if entry is None:  # about to be noted, unless whoever asked for it was killed
         return datetime.now(UTC).timestamp() - made_at_ms(order["id"]) / 1000 < _TO_BE_NOTED.total_seconds()
     return entry.final is None and entry.intake is None
+
+
+async def _is_listed_retry(store: Store, batch: GatewayBatch) -> bool:
+    """Return whether a batch is the retry of one that is listed: without it, that one's rows would be run again."""
+    return batch.retry_of is not None and await _entry(store, batch.tenant, batch.retry_of) is not None
 
 
 async def _remove_rows(store: Store, tenant: str, batch_id: str, *, records: bool) -> None:
@@ -144,5 +150,13 @@ async def _remove(store: Store, tenant: str, entry: BatchEntry, final: BatchObje
     for path in await store.page(retries_folder(tenant, batch.id), limit=_PAGE):
         await store.delete(path)
     if batch.idempotency is not None:
-        await store.delete(idempotency_path_of(tenant, batch.idempotency))
+        await _free_key(store, tenant, batch.id, batch.idempotency)
     await store.delete(index_path(tenant, batch.id))
+
+
+async def _free_key(store: Store, tenant: str, batch_id: str, digest: str) -> None:
+    """Let an idempotency key make another batch, unless it has made one already: the removal may be a repeated one."""
+    path = idempotency_path_of(tenant, digest)
+    with suppress(ObjectNotFound):
+        if msgspec.json.decode(await store.read(path))["id"] == batch_id:
+            await store.delete(path)

@@ -59,15 +59,16 @@ class GatewayIntake:
         entry = await read_entry(store, batch)
         if entry.final is not None and entry.published:
             return Intake(final=entry.final)
-        if entry.final is not None and entry.intake is None:
-            # The gateway gave it up, as Temporal did not answer, and its caller may have created another one.
-            errors = entry.final.errors.data if entry.final.errors else ()
-            return Intake(errors=errors or (_GIVEN_UP,), total_errors=len(errors) or 1)
+        if (given_up := _given_up(entry)) is not None:
+            return given_up
         if entry.intake is not None:
             return entry.intake.model_copy(update={"result": await self._result(batch)})
         found = await self._check(batch, lease)
         if not found.errors:
             await lease.hold()
+            entry = await read_entry(store, batch)
+            if (given_up := _given_up(entry)) is not None:  # while the file was read
+                return given_up
             await store.write(
                 index_path(batch.tenant, batch.id),
                 entry.model_copy(update={"intake": found}).model_dump_json().encode(),
@@ -233,6 +234,14 @@ async def read_entry(store: Store, batch: GatewayBatch) -> BatchEntry:
         return BatchEntry.model_validate_json(await store.read(index_path(batch.tenant, batch.id)))
     except (ObjectNotFound, ValidationError):  # it was removed; what the workflow was started with is as good
         return BatchEntry(request=batch)
+
+
+def _given_up(entry: BatchEntry) -> Intake | None:
+    """Return why a batch is not run that the gateway gave up: its caller may have created another one."""
+    if entry.final is None or entry.published or entry.intake is not None:
+        return None
+    errors = entry.final.errors.data if entry.final.errors else ()
+    return Intake(errors=errors or (_GIVEN_UP,), total_errors=len(errors) or 1)
 
 
 def _wrong_file(record: FileRecord | None, batch: GatewayBatch) -> LineError | None:

@@ -22,7 +22,7 @@ from ...contract.gateway_batch import (
     PublishRequest,
     Shape,
 )
-from ...contract.gateway_layout import Listed, analytics_path, content_path, index_path, make_id
+from ...contract.gateway_layout import Listed, analytics_path, content_path, deleted_path, index_path, make_id
 from ..lease import Lease
 from ..lines import split_lines
 from ..manifest import stream_results
@@ -72,6 +72,8 @@ class GatewayPublish:
             return Published(object=before.final)
         outcomes = None
         if batch.shape is Shape.ANTHROPIC:
+            if await store.entry(deleted_path(batch.tenant, batch.id)) is not None:
+                return Published(object=shown)  # by its owner, since an earlier try of this step published it
             work = partial(write_messages, store, batch, shown, request.result, request.translated, lease)
             async with self._resources.row_work:
                 outcomes = await in_thread(lease, work)
@@ -133,7 +135,8 @@ def figures(shown: BatchObject, result: BatchResult) -> Analytics:
 
 async def _settle(store: Store, batch: GatewayBatch, result: BatchResult | None) -> None:
     """Count what a batch has cost; where that is not known, what it might have cost stays counted."""
-    cost = "0" if result is None or result.results is None else result.cost_usd
+    unbought = result is None or not (result.results or result.provider_batches)
+    cost = "0" if result is None or unbought else result.cost_usd
     if cost is not None:
         await settle(store, batch.tenant, batch.id, picodollars(cost))
 

@@ -12,6 +12,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from openai.types import Batch
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
 
 from durabatch.activities.store import Store
 from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch, GatewayStatus, workflow_id
@@ -213,6 +215,17 @@ async def test_a_batch_whose_workflow_was_lost_is_started_again_by_whoever_asks(
         async with house.worker():
             assert (await until_ended(client, made.id)).status == "completed"
     assert len(await house.batches()) == 1
+
+
+@pytest.mark.slow
+async def test_a_batch_that_temporal_refuses_never_runs(server: str, house: House) -> None:
+    house.client = await Client.connect(server, namespace="nowhere", data_converter=pydantic_data_converter)
+    async with open_gateway(house) as client:
+        with pytest.raises(openai.InternalServerError):
+            await client.batches.create(input_file_id="file-x", **ORDER)
+        (batch,) = [one async for one in client.batches.list()]
+    assert batch.status == "failed" and batch.errors and batch.errors.data
+    assert batch.errors.data[0].code == "not_started"
 
 
 async def test_all_batches_are_listed_once_newest_first(house: House) -> None:

@@ -19,6 +19,7 @@ from anthropic.types.messages import MessageBatch, MessageBatchIndividualRespons
 from durabatch.contract.gateway_batch import workflow_id
 from support.gateway import open_gateway
 from support.house import House, asked, connect, dev_server, open_house
+from support.operator import reset_points, reset_workflow
 
 CLAUDE = "claude-haiku-4-5"
 
@@ -222,6 +223,21 @@ async def test_a_batch_whose_workflow_was_lost_is_started_again_by_whoever_asks(
         async with house.worker():
             assert (await until_ended(client, made.id)).request_counts.succeeded == 1
     assert len(await house.batches()) == 1
+
+
+@pytest.mark.slow
+async def test_a_batch_that_was_deleted_before_its_last_step_was_over_stays_deleted(house: House) -> None:
+    async with opened(house) as client, house.worker():
+        made = await client.messages.batches.create(requests=[row("a")])
+        await until_ended(client, made.id)
+        handle = house.client.get_workflow_handle(workflow_id("default", made.id))
+        await handle.result()
+        await client.messages.batches.delete(made.id)
+        # The last step runs again, as it does when a worker was killed before Temporal knew that it is done.
+        await reset_workflow(house.client, handle.id, (await reset_points(house.client, handle.id))[-2])
+        await house.client.get_workflow_handle(handle.id).result()
+        assert [one.id async for one in client.messages.batches.list()] == []
+        assert list((house.store / "~gateway/default/messages").rglob("results.jsonl")) == []
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from durabatch.contract.gateway_batch import (
     GatewayStatus,
     MessageCounts,
     Shape,
+    message_rows_path,
 )
 from durabatch.contract.gateway_layout import Listed, index_path, make_id, message_results_path
 
@@ -104,6 +105,18 @@ async def test_batches_are_listed_newest_first_in_both_directions(door: Door) ->
         assert (none.data, none.has_more, none.first_id) == ([], False, None)
         assert [one.id async for one in client.beta.messages.batches.list(limit=1000)] == ids
     assert [one.id async for one in door.openai.batches.list()] == []
+
+
+async def test_results_that_are_being_deleted_are_not_made_up(door: Door) -> None:
+    batch_id = await ended(door.store, 0, datetime.now(UTC))
+    entry = BatchEntry.model_validate_json(await door.store.read(index_path("default", batch_id)))
+    published = entry.model_copy(update={"published": True}).model_dump_json().encode()
+    await door.store.write(index_path("default", batch_id), published)
+    await door.store.write(message_rows_path("default", batch_id), element("a") + b"\n")
+    await door.store.delete(message_results_path("default", batch_id))
+    answer = await door.http.get(f"{PATH}/{batch_id}/results", headers=VERSION)
+    assert error_of(answer)[:2] == (404, "not_found_error")
+    assert await door.store.entry(message_results_path("default", batch_id)) is None
 
 
 async def test_a_batch_looks_as_anthropics_do(door: Door) -> None:

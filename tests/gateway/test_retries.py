@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types import Batch
 
-from support.gateway import jsonl, line, open_gateway
+from durabatch.activities.store import Store
+from durabatch.contract.gateway_batch import GatewayBatch
+from durabatch.contract.gateway_layout import Listed, retries_folder
+from support.gateway import jsonl, line, new_id, open_gateway
 from support.house import House
 
 ORDER: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
@@ -85,3 +89,44 @@ async def test_what_cannot_be_retried_is_refused(house: House) -> None:
         running = await begun(client)
         with pytest.raises(openai.ConflictError, match="Cannot retry a batch with status"):
             await retry(client, running)
+
+
+@pytest.mark.slow
+async def test_a_retry_that_was_cancelled_before_it_ran_leaves_its_rows_to_the_next_one(house: House) -> None:
+    keys = f'[[gateway.keys]]\ntenant = "chain"\nsha256 = "{hashlib.sha256(b"chain").hexdigest()}"\n'
+    async with open_gateway(house, f"max_batches = 1\n{keys}", key="chain") as client, house.worker():
+        id = await begun(client)
+        await ended(client, id)
+        await house.admin.settings(finish_after_polls=100_000)
+        running = await begun(client, [line("fine")])
+        while (await client.batches.retrieve(running)).status != "in_progress":
+            await asyncio.sleep(0.1)
+        never, first = await begun(client), (await retry(client, id)).id
+        for waiting in (never, first):  # for their turn
+            while (await client.batches.retrieve(waiting)).status != "in_progress":
+                await asyncio.sleep(0.1)
+            await client.batches.cancel(waiting)
+            assert (await ended(client, waiting)).status == "cancelled"
+        with pytest.raises(openai.BadRequestError, match="before its requests were run"):
+            await retry(client, never)
+        second = await retry(client, first)
+        assert second.id != first
+        await house.admin.settings(finish_after_polls=0)
+        assert await ids_of(client, (await ended(client, second.id)).output_file_id) == ["twice", "once"]
+
+
+@pytest.mark.slow
+async def test_a_retry_whose_gateway_was_killed_before_it_was_noted_is_started_by_whoever_asks(house: House) -> None:
+    async with open_gateway(house, 'completion_windows = ["24h", "48h"]') as client, house.worker():
+        id = await begun(client)
+        await ended(client, id)
+        made = await retry(client, id)
+        await ended(client, made.id)
+        store = Store.open(str(house.store))
+        (path,) = await store.page(retries_folder("default", id), limit=9)
+        order = GatewayBatch.model_validate_json(await store.read(path))
+        lost = order.model_copy(update={"id": new_id(Listed.BATCHES), "left_by": made.id})
+        await store.create(f"{path[:-1]}2", lost.model_dump_json().encode())
+        with pytest.raises(openai.ConflictError, match=lost.id):
+            await retry(client, id, completion_window="48h")
+        assert (await ended(client, lost.id)).request_counts is not None
