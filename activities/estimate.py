@@ -35,6 +35,17 @@ _MEDIA = (b";base64,", b'"base64"', b'"input_audio"', b'"file_data"')
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{1000,}")
 #: Tokens of one of these, as rates are kept by: of a picture, about.
 _MEDIA_TOKENS = 1000
+#: More tokens than any call has, or any request asks for.
+_MOST = 10**9
+
+
+def bounded(tokens: int) -> int:
+    """Return a number of tokens that a row or an answer names as one that can be calculated with.
+
+    JSON may have numbers of thousands of digits, which no float holds, and Python writes out none of; and a negative
+    number would add to a rate instead of using it.
+    """
+    return min(max(tokens, 0), _MOST)
 
 
 def estimate_tokens(body_bytes: int) -> int:

@@ -265,8 +265,7 @@ class Governor:
             asked_at = self._loop.time()
             try:
                 lease = await self._ledger.lease(self._ask(asked_at))
-            except Exception as error:
-                # Whatever it is, the next ask may succeed, and without this task nothing would ever be sent again.
+            except Exception as error:  # whatever it is: without this task nothing would ever be sent again
                 if not isinstance(error, NoLease):
                     logger.error("A rate ledger could not be asked: %s.", type(error).__name__)
                 self._problem = str(error) if isinstance(error, NoLease) else "it could not be asked; see the log"
@@ -329,14 +328,15 @@ class Governor:
 
     @property
     def most_tokens(self) -> int | None:
-        if self._used:  # what a call will have used, nobody knows beforehand
-            return None
+        return None if self._used else self.minute  # what a call will have used, nobody knows beforehand
+
+    @property
+    def minute(self) -> int | None:
         most = self._lease.most_tokens if self._lease else self._limits.tokens_per_minute
         return None if most is None else int(most)
 
     def pause_left(self) -> float | None:
-        left = self._paused_until - self._loop.time()
-        return left if left > 0 else None
+        return left if (left := self._paused_until - self._loop.time()) > 0 else None
 
     def waiting_for(self) -> str | None:
         now = self._loop.time()

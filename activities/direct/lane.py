@@ -19,6 +19,11 @@ class Share(Protocol):
     @property
     def most_tokens(self) -> int | None: ...
 
+    @property
+    def minute(self) -> int | None:
+        """Tokens that the account has a minute, as far as is known; None: no limit."""
+        ...
+
     def may_send(self, lane: Lane) -> bool: ...
 
     def send(self, lane: Lane, tokens: float) -> Ticket: ...
@@ -71,6 +76,10 @@ class Lane:
             tokens: what the call may use at most, input and output together.
         """
         governor = self._governor
+        if (most := governor.minute) is not None:
+            # A row may name a limit of its own beyond all sense. Where it is counted what was used, it would keep the
+            # others waiting for what it never uses; what it does use is charged when it is answered.
+            tokens = min(tokens, most)
         if governor.may_send(self):
             return governor.send(self, tokens)
         return await governor.wait(self, tokens)

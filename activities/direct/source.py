@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...contract import BatchSpec
 from ..attempt_rows import AttemptRows
 from ..content import prepare_row, with_data
-from ..estimate import estimate_input, sure_input
+from ..estimate import bounded, estimate_input, sure_input
 from ..providers import Provider
 from ..providers.base import LiveCalls
 from ..store import Store
@@ -146,7 +146,7 @@ class Source:
         for number, row, data in with_data(store, rows.shard, left):
             prepared = prepare_row(format, row, data, spec)
             body = live.body(prepared)
-            cap = live.output_cap(body) or 0
+            cap = bounded(live.output_cap(body) or 0)
             yield Call(
                 row=number,
                 sent_id=format.sent_id(row.custom_id, seal, number),

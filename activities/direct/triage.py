@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from ...contract import ProviderError
+from ..estimate import bounded
 from ..providers import ProviderSettings
 from ..providers.base import LimitNews, LiveCalls
 from .answer import LONGEST, Answer, NoAnswer
@@ -191,7 +192,9 @@ class Triage:
         if found is Verdict.REJECTED:
             self._lane.rejected(ticket, news)
         else:
-            self._lane.done(ticket, self._live.used_tokens(answer.body), news)
+            used = self._live.used_tokens(answer.body)
+            known = used is not None and used == bounded(used)  # else it is no count, as in the bill
+            self._lane.done(ticket, used if known else None, news)
         if found is Verdict.ANSWERED:
             if answer.status < 300:
                 self._succeeded = True

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ..estimate import NO_OUTPUT, estimate_input
+from ..estimate import NO_OUTPUT, bounded, estimate_input
 from ..prices import Prices
 from ..providers.outcome import RowTokens
 
@@ -54,8 +54,8 @@ class Tokens:
         self.input[body.model] = self.input.get(body.model, 0) + estimate_input(line)
         if not self._silent:
             caps = (body.max_completion_tokens, body.max_tokens, body.max_output_tokens)
-            cap = next((one for one in caps if _is_count(one)), UNBOUNDED)
-            times = body.n if _is_count(body.n) else 1
+            cap = bounded(next((one for one in caps if _is_count(one)), UNBOUNDED))
+            times = bounded(body.n) if _is_count(body.n) else 1
             self.output[body.model] = self.output.get(body.model, 0) + cap * times
 
     def cost(self, prices: Prices) -> int | str:

@@ -179,6 +179,19 @@ async def test_a_row_that_can_never_have_its_tokens_is_refused_by_name_and_not_s
     assert "100,000 a minute; it was not sent" in failure.message
 
 
+@pytest.mark.parametrize("tokens_per_minute", [None, 100_000])
+async def test_numbers_of_tokens_that_nobody_can_calculate_with_cost_no_other_row(
+    desk: Desk, tokens_per_minute: int | None
+) -> None:
+    used = good("x").replace(b'"total_tokens": 5', b'"total_tokens": %d' % 10**400)
+    async with live_endpoint(lambda text, times: Say(200, used)) as endpoint:
+        await desk.reopen(base_url=endpoint.url, tokens_per_minute=tokens_per_minute, counts="used")
+        rows = (chat("less", max_tokens=-(10**400)), chat("plain"), chat("more", max_tokens=10**4000, n=10**4000))
+        await desk.plan(*rows)
+        assert await desk.run_rows() == Ran(rows=3, kept=3)
+        assert (await desk.collect()).lines == 3
+
+
 async def test_a_cancel_keeps_what_was_answered_and_leaves_no_call_open(desk: Desk) -> None:
     rows = [f"row {number}" for number in range(300)]
     slow = set(rows[100:])

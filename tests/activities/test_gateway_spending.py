@@ -12,7 +12,7 @@ import pytest
 
 from durabatch.activities.gateway.spending import forget, reserve, settle
 from durabatch.activities.gateway.tokens import UNBOUNDED, Tokens
-from durabatch.activities.prices import PICO, Prices
+from durabatch.activities.prices import PICO, Prices, dollars
 from durabatch.activities.store import Store
 from durabatch.contract.gateway_layout import spent_folder
 
@@ -109,6 +109,8 @@ def test_a_batchs_cost_is_bounded_by_its_input_and_by_what_each_row_allows() -> 
     assert 0.6 * UNBOUNDED * 10**6 <= unbounded <= 0.61 * UNBOUNDED * 10**6 and isinstance(odd, int)
     assert odd >= unbounded
     assert cost({"model": "nobodys-model"}) == "nobodys-model"
+    huge = cost({"max_tokens": 10**4000, "n": 10**4000})  # as many digits as JSON may have
+    assert isinstance(huge, int) and len(dollars(huge)) < 30 and huge > 10**6 * twice
     claude = Tokens("/v1/messages")
     claude.add(json.dumps({"custom_id": "a", "params": {"model": "claude-haiku-4-5", "max_tokens": 10}}).encode())
     assert claude.output == {"claude-haiku-4-5": 10}
