@@ -171,8 +171,8 @@ class BatchResult(LenientModel):
     models: Annotated[
         dict[str, ModelShare],
         Field(
-            description='The same by model, as the provider names it ("" where it names none); the first 20, and under '
-            '"others" what is left.'
+            description='Tokens and cost by model, as the provider names it ("" where it names none); the first 20, '
+            'and under "others" what is left.'
         ),
     ] = {}
     error_classes: Annotated[

@@ -24,7 +24,9 @@ from durabatch.contract import (
     BatchResult,
     BatchSpec,
     Counts,
+    DirectShare,
     Limits,
+    ModelShare,
     OnComplete,
     PollPolicy,
     ProviderBatch,
@@ -48,7 +50,7 @@ INPUTS: tuple[type[BaseModel], ...] = (
 )
 #: What Durabatch writes; all of its fields are always there.
 OUTPUTS: tuple[type[BaseModel], ...] = (
-    *(BatchResult, BatchProgress, Counts, ShardCounts, Usage, Unpriced, Strays, ProviderBatch),
+    *(BatchResult, BatchProgress, Counts, ShardCounts, Usage, Unpriced, Strays, ProviderBatch, DirectShare, ModelShare),
     *(ResultRow, RowResponse, RowError),
 )
 MODELS = {model.__name__: model for model in (*INPUTS, *OUTPUTS)}
