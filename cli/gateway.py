@@ -80,7 +80,28 @@ async def _gateway(host: str, port: int, provider: str | None, as_json: bool) ->
                     "warning: no model has a provider, and each create is refused: add [[gateway.routes]] to "
                     "durabatch.toml, or start it with --provider NAME."
                 )
+            if opened.embedded:
+                _warn_of_unusable(settings, provider)
             await until_stopped()
+
+
+def _routed(settings: Settings, provider: str | None) -> list[str]:
+    """Return the providers that batches may be run at."""
+    return sorted({route.provider for route in settings.gateway.routes} | ({provider} if provider else set()))
+
+
+def _warn_of_unusable(settings: Settings, provider: str | None) -> None:
+    """Say which of the providers the worker of this process cannot call, for want of a key for example."""
+    from ..contract import ConfigurationError
+    from . import stand_in
+    from .run import check_provider
+
+    for name in _routed(settings, provider):
+        try:
+            if not stand_in.wanted(name, settings):
+                check_provider(settings, name)
+        except ConfigurationError as error:
+            print_message(f"warning: {error.message} Batches that lead to {name} fail.")
 
 
 @asynccontextmanager
@@ -93,8 +114,8 @@ async def _opened(settings: Settings, provider: str | None) -> AsyncIterator[Ses
     from .ahead import ahead
     from .session import log_to_file, log_to_stderr, session
 
-    sandbox = provider is not None and stand_in.wanted(provider, settings)
-    if provider is not None and not sandbox and provider not in settings.providers:
+    sandbox = any(stand_in.wanted(name, settings) for name in _routed(settings, provider))
+    if provider is not None and not stand_in.wanted(provider, settings) and provider not in settings.providers:
         settings.provider(provider)  # says which there are
     async with AsyncExitStack() as stack:
         if not temporal_config():

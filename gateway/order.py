@@ -106,14 +106,14 @@ def asked_provider(given: object, context: Context) -> str | None:
     Raises:
         ApiError: no route leads to it, or to any.
     """
+    if context.provider is None and not context.settings.gateway.routes:
+        raise ApiError(
+            400,
+            "This gateway has no provider to run batches at: its operator has to add [[gateway.routes]] to "
+            "durabatch.toml, or start it with --provider.",
+            code="no_route",
+        )
     if given is None:
-        if context.provider is None and not context.settings.gateway.routes:
-            raise ApiError(
-                400,
-                "This gateway has no provider to run batches at: its operator has to add [[gateway.routes]] to "
-                "durabatch.toml, or start it with --provider.",
-                code="no_route",
-            )
         return context.provider
     if not isinstance(given, str):
         raise _wrong_type("provider", "a string", given)

@@ -20,6 +20,7 @@ from ..contract.webhooks import EVENTS
 #: Standard Webhooks: 24 to 64 bytes. Padded, as OpenAI's client reads it.
 _SECRET = re.compile(r"whsec_(?=[A-Za-z0-9+/=]{32,88}$)(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_WINDOW = re.compile(r"[1-9]\d{0,3}[hd]")
 
 
 class _Section(BaseModel):
@@ -180,10 +181,13 @@ class GatewaySettings(_Limits):
     uploads: Annotated[int, Field(ge=1, le=1000, description="Uploads at a time in a process; more get 429.")] = 8
     keep_rows: Annotated[
         Duration | None,
-        Field(description="How long after its end the rows of a batch are kept beside its files, for a retry of it."),
+        Field(
+            description="How long after its end the rows of a batch are kept beside its files, for a retry of it.",
+        ),
     ] = timedelta(days=30)
     keep_batches: Annotated[
-        Duration | None, Field(description="How long after its end a batch is listed; for ever if absent.")
+        Duration | None,
+        Field(description="How long after its end a batch is listed; for ever if absent."),
     ] = None
     completion_windows: Annotated[
         tuple[str, ...], Field(min_length=1, description='Values of completion_window, such as "24h", "1h", "7d".')
@@ -197,6 +201,20 @@ class GatewaySettings(_Limits):
             "batches; by default, the host that a request names.",
         ),
     ] = None
+
+    @field_validator("keep_rows", "keep_batches")
+    @classmethod
+    def _not_negative(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and value < timedelta(0):
+            raise ValueError("must not be negative")
+        return value
+
+    @field_validator("completion_windows")
+    @classmethod
+    def _windows(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(_WINDOW.fullmatch, value)):
+            raise ValueError('must be hours or days, such as "24h", "1h" or "7d"')
+        return value
 
     @field_validator("webhooks")
     @classmethod

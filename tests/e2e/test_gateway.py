@@ -69,6 +69,30 @@ def test_one_command_is_enough_for_the_official_client(workspace: Workspace) -> 
     assert not temporal_server(workspace.folder / ".durabatch").alive()
 
 
+@pytest.mark.slow
+def test_a_route_to_the_sandbox_starts_it_and_one_to_a_provider_without_a_key_is_warned_of(
+    workspace: Workspace,
+) -> None:
+    with (workspace.folder / "durabatch.toml").open("a") as config:
+        for model, provider in (("claude-*", "anthropic"), ("*", "sandbox")):
+            config.write(f'[[gateway.routes]]\nmodel = "{model}"\nprovider = "{provider}"\n')
+    with gateway(workspace) as (base_url, process):
+        door = client(base_url)
+        row = json.dumps({"custom_id": "r", **LINE, "body": BODY}).encode()
+        file = door.files.create(file=("rows.jsonl", row), purpose="batch")
+        batch = door.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        deadline = time.monotonic() + TIME_LIMIT
+        while batch.status not in ("completed", "failed", "expired", "cancelled"):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+            batch = door.batches.retrieve(batch.id)
+        assert (batch.status, batch.request_counts and batch.request_counts.completed) == ("completed", 1)
+        process.send_signal(signal.SIGINT)
+        ended = finish(process)
+    assert "warning: The provider 'anthropic' has no key: the environment variable ANTHROPIC_API_KEY" in ended.err
+    assert "'stub'" not in ended.err
+
+
 def test_the_readme_shows_the_whole_example() -> None:
     code = (ROOT / "examples" / "openai_client.py").read_text().partition('"""\n\n')[2]
     assert "from openai import OpenAI\n" in code

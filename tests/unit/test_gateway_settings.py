@@ -68,6 +68,8 @@ def test_what_is_printed_of_a_gateway_holds_no_digest(tmp_path: Path) -> None:
         ("[gateway]\nkeyz = 1\n", "unknown field gateway.keyz (did you mean 'keys'?)"),
         ("[gateway]\nuploads = 0\n", "gateway.uploads: Input should be greater than or equal to 1"),
         ("[gateway]\ncompletion_windows = []\n", "gateway.completion_windows"),
+        ('[gateway]\ncompletion_windows = ["24h", "1 day"]\n', "gateway.completion_windows: must be hours or days"),
+        ('[gateway]\nkeep_batches = "-1d"\n', "gateway.keep_batches: must not be negative"),
         (f"{KEY}modles = []", "unknown field gateway.keys.0.modles (did you mean 'models'?)"),
         (KEY.replace("search", "Search"), "gateway.keys.0.tenant: must begin with a small letter or digit"),
         (KEY.replace("search", "~due"), "gateway.keys.0.tenant: must begin with a small letter or digit"),
