@@ -174,7 +174,7 @@ def _key(settings: Settings, name: str) -> Finding:
 
 def _implicit(provider: ProviderSettings, settings: Settings) -> bool:
     return settings.source is None or (
-        provider.name in KINDS and provider.model_fields_set <= {"name", "kind", "api_key"}
+        provider.name in KINDS and provider.model_fields_set <= {"name", "kind", "api_key", "webhook_secret"}
     )
 
 

@@ -155,12 +155,10 @@ def _path_param(name: str) -> dict[str, Any]:
 
 
 def _param(param: Param) -> dict[str, Any]:
-    found = {
+    return {
         "name": param.name,
         "in": param.where,
         "required": param.required,
         "description": param.text,
         "schema": dict(param.schema),
     }
-    # metadata[KEY]=VALUE; without that, a generated client would send KEY=VALUE.
-    return found | {"style": "deepObject", "explode": True} if param.schema.get("type") == "object" else found

@@ -84,10 +84,6 @@ class Wanted:
         """
         metadata: dict[str, str] = {}
         for name, value in request.query_params.multi_items():
-            if name == "metadata":
-                raise ApiError(
-                    400, "Invalid 'metadata': expected metadata[KEY]=VALUE.", param="metadata", code="invalid_value"
-                )
             if not name.startswith("metadata[") or not name.endswith("]"):
                 continue
             key = name[len("metadata[") : -1]

@@ -176,6 +176,7 @@ def _listen(host: str, port: int) -> socket.socket:
         # Listening from here on: who connects before the server is up waits for it.
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        why = str(error.strerror).partition(" (")[0]  # what follows repeats the address
         raise ConfigurationError(
-            f"The gateway cannot listen on {host}:{port} ({error.strerror}): choose another --host or --port."
+            f"The gateway cannot listen on {host}:{port} ({why}): choose another --host or --port."
         ) from None

@@ -91,7 +91,6 @@ WRONG = [
     {"created_after": "yesterday"},
     {"created_before": "-1"},
     {"created_before": "9" * 30},
-    {"metadata": "search"},
 ]
 
 
