@@ -84,6 +84,9 @@ class TemporalLedger:
             async with asyncio.timeout(patience(ask)):
                 return await self._lease(ask)
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            # The SDK says the same of a cancel of ours. It must not be lost: who closes the governor waits for its end.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from None
             raise NoLease(
                 f"the rate ledger {self.id} has not answered: is a worker running on task queue {self._task_queue!r}?"
             ) from None

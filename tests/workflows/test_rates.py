@@ -6,13 +6,14 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
 from durabatch.activities.direct.governors import Governors
@@ -151,6 +152,22 @@ async def test_a_ledger_that_was_terminated_is_followed_by_one_that_waits_for_it
         again = await asks.lease(ask.model_copy(update={"obeys": 1}))
         assert (again.amounts.slots, again.seq) == (0, 2)
         await house.client.get_workflow_handle(asks.id).terminate()
+
+
+async def test_an_ask_that_is_cancelled_is_over_and_not_without_an_answer(house: House) -> None:
+    asks = TemporalLedger(house.client, house.task_queue, RatesStart(account="a", provider="sandbox", model="silent"))
+    handle = house.client.get_workflow_handle(asks.id)
+    # Nobody runs the ledger. Its governor ends by this cancel, and a worker waits for its governors when it stops.
+    ask = asyncio.create_task(asks.lease(RateAsk(worker="w", limits=RateLimits(slots=7))))
+    while True:
+        with suppress(RPCError):
+            await handle.describe()
+            break
+        await asyncio.sleep(0.05)
+    ask.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ask
+    await handle.terminate()
 
 
 async def test_what_is_sent_by_hand_does_not_disturb_a_ledger(house: House) -> None:
