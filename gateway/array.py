@@ -13,11 +13,14 @@ from typing import Any
 
 import msgspec
 
-#: The rest of a string, to its quote or to the end of what is there.
-_REST = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
+# Not possessive, although nothing is gained by going back: until Python 3.11.5 such a match ends too late where its
+# group was tried in vain. So that what can be gone back to takes little memory, only so many are taken at a time.
+_SOME = b"{0,1000}"
+#: The rest of a string, to its quote or to the end of what is there, or some of its escapes.
+_REST = rb'[^"\\]*(?:\\.[^"\\]*)' + _SOME
 _IN_STRING = re.compile(_REST, re.DOTALL)
-#: From anywhere outside a string to the next bracket, to the quote of a string that does not end, or to the end.
-_OUTSIDE = rb'[^"{}\[\]]*+(?:"' + _REST + rb'"[^"{}\[\]]*+)*+'
+#: From anywhere outside a string to the next bracket, to the quote of a string, or to the end.
+_OUTSIDE = rb'[^"{}\[\]]*(?:"' + _REST + rb'"[^"{}\[\]]*)' + _SOME
 _TO_QUOTE = re.compile(_OUTSIDE, re.DOTALL)
 _TO_BRACKET = re.compile(_OUTSIDE + rb"[{}\[\]]", re.DOTALL)
 _GAP = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
@@ -123,8 +126,12 @@ class ArrayReader:
         while True:
             if self._in_string:
                 self._position = _IN_STRING.match(self._buffer, self._position).end()  # type: ignore[union-attr]
-                if self._position >= len(self._buffer) or self._buffer[self._position] != _QUOTE:
-                    return False  # it goes on, or ends within an escape
+                if self._position >= len(self._buffer):
+                    return False  # it goes on
+                if self._buffer[self._position] != _QUOTE:  # at an escape: one of very many, or one that is cut off
+                    if self._position + 1 >= len(self._buffer):
+                        return False
+                    continue
                 self._in_string = False
                 self._position += 1
             if (found := _TO_BRACKET.match(self._buffer, self._position)) is not None:

@@ -71,11 +71,11 @@ async def test_parts_are_read_like_one_file(
     found = [one async for one in result_rows.rows(parts.store, parts.uri)]
     assert found == [ResultRow.model_validate_json(row(number)) for number in range(5)]
 
-    await results.copy(parts.store, parts.uri, tmp_path / "copy.jsonl")
+    await results.copy(results.Results(parts.store, [parts.uri]), tmp_path / "copy.jsonl")
     assert (tmp_path / "copy.jsonl").read_bytes() == parts.whole
-    await results.stream_results(parts.store, parts.uri, text=False)
+    await results.stream_results(results.Results(parts.store, [parts.uri]), text=False)
     assert capsysbinary.readouterr().out == parts.whole
-    await results.stream_results(parts.store, parts.uri, text=True)
+    await results.stream_results(results.Results(parts.store, [parts.uri]), text=True)
     assert capsysbinary.readouterr().out.splitlines()[4] == f"r-4\t{TEXT}\\tü\u2028{4}".encode()
 
 
@@ -163,7 +163,7 @@ async def test_a_part_that_is_not_what_was_listed_is_told(
     assert TEXT not in caught.value.message
     # A copy is whole or not there.
     with pytest.raises(StoreError, match=words):
-        await results.copy(parts.store, parts.uri, tmp_path / "copy.jsonl")
+        await results.copy(results.Results(parts.store, [parts.uri]), tmp_path / "copy.jsonl")
     assert [file.name for file in tmp_path.iterdir()] == ["store"]
 
 

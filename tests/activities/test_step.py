@@ -37,8 +37,10 @@ from durabatch.contract import (
     RowStatus,
     StoreError,
     gateway_batch,
+    gateway_limits,
     ledger_steps,
     steps,
+    webhooks,
 )
 from durabatch.contract.errors import error_classes
 from durabatch.contract.step import Step
@@ -104,7 +106,8 @@ def test_a_step_is_an_activity_of_one_request_and_one_answer() -> None:
 
 def test_every_step_of_the_contract_is_registered_once(desk: Any) -> None:
     found = [activity._Definition.must_from_callable(one).name for one in registry.all_activities(desk.resources)]
-    values = [value for module in (steps, ledger_steps, gateway_batch) for value in vars(module).values()]
+    modules = (steps, ledger_steps, gateway_batch, gateway_limits, webhooks)
+    values = [value for module in modules for value in vars(module).values()]
     named = {value.name for value in values if isinstance(value, Step)}
     assert sorted(name for name in found if name) == sorted(named)
 
