@@ -56,7 +56,7 @@ chaos: setup ## Kill at every step boundary, then disturb at random DISTURBANCES
 	pytest -o faulthandler_timeout=900 tests/chaos/matrix.py
 	python tests/chaos/soak.py --disturbances $(DISTURBANCES) --seed $(SEED) --batches $(BATCHES)
 
-bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (a quarter of an hour, 10 GB of disk)
+bench: setup ## Measure on a quiet machine, JSON into benchmarks/results (half an hour, 10 GB of disk)
 	python benchmarks/batch_path.py --out
 	python benchmarks/history.py --out
 	python benchmarks/start.py --out
