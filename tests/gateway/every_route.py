@@ -55,6 +55,8 @@ class Visit:
 def _filled(value: Any, ids: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping):
         return {name: _filled(one, ids) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, ids) for one in value]
     return value.format_map(ids) if isinstance(value, str) else value
 
 
@@ -97,7 +99,7 @@ VISITS: dict[str, Visit] = {
     "POST /v1/messages/batches": Visit(
         shows=Shows.MADE,
         json={
-            "requests": [{"custom_id": "a", "params": {"model": "gpt-5-mini", "max_tokens": 1, "messages": []}}],
+            "requests": [{"custom_id": "a", "params": {"model": "{model}", "max_tokens": 1, "messages": []}}],
             "idempotency_key": "a-key",
         },
         headers=VERSION,
