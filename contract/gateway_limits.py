@@ -48,7 +48,7 @@ class TurnLedger(LenientModel):
         return f"durabatch-turns/{self.name}"
 
     def holder(self, batch_id: str) -> str:
-        """Return what a batch is called there; its workflow tells the ledgers' signals apart by it."""
+        """Return what a batch is called there; its workflow distinguishes the ledgers' signals by it."""
         return f"{batch_id}/{self.name}"
 
     @property

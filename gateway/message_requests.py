@@ -65,7 +65,7 @@ class Requests:
 
     @property
     def digest(self) -> str:
-        """What tells these requests from all others."""
+        """What identifies these requests."""
         return self._digest.hexdigest()
 
     def feed(self, data: bytes) -> bytes:

@@ -55,7 +55,7 @@ BATCHES = "/v1/messages/batches"
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 1000
 #: Batches of a page that are looked at at a time.
 _PARALLEL = 16
-#: What tells idempotency keys of this create from those of others.
+#: What keeps idempotency keys of this create apart from those of others.
 _REALM = f"POST {BATCHES} "
 _MEDIA = "application/x-jsonl"
 _VERSION = re.compile(r"\d{4}-\d\d-\d\d")

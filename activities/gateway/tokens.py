@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from ..estimate import NO_OUTPUT, bounded, estimate_input
@@ -14,14 +12,19 @@ from ..providers.outcome import RowTokens
 UNBOUNDED = 4096
 #: Tokens that prices are asked for, few enough to be below every price tier.
 _PROBE = 1000
+_ABSENT = msgspec.Raw(b"")
+#: Digits of a number that are read: one with more is more than anything has.
+_DIGITS = 20
 
 
 class _Body(msgspec.Struct):
+    """What is looked at; as it was written, because a value that is no number may be as large as a row."""
+
     model: str = ""
-    max_completion_tokens: Any = None
-    max_tokens: Any = None
-    max_output_tokens: Any = None
-    n: Any = None
+    max_completion_tokens: msgspec.Raw = _ABSENT
+    max_tokens: msgspec.Raw = _ABSENT
+    max_output_tokens: msgspec.Raw = _ABSENT
+    n: msgspec.Raw = _ABSENT
 
 
 class _Line(msgspec.Struct):
@@ -54,8 +57,8 @@ class Tokens:
         self.input[body.model] = self.input.get(body.model, 0) + estimate_input(line)
         if not self._silent:
             caps = (body.max_completion_tokens, body.max_tokens, body.max_output_tokens)
-            cap = bounded(next((one for one in caps if _is_count(one)), UNBOUNDED))
-            times = bounded(body.n) if _is_count(body.n) else 1
+            cap = next((count for one in caps if (count := _count(one))), UNBOUNDED)
+            times = _count(body.n) or 1
             self.output[body.model] = self.output.get(body.model, 0) + cap * times
 
     def cost(self, prices: Prices) -> int | str:
@@ -74,5 +77,7 @@ class Tokens:
         return total
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _count(value: msgspec.Raw) -> int:
+    """Return a number of tokens as JSON has it; 0 for what is none."""
+    first = bytes(memoryview(value)[:_DIGITS])
+    return bounded(int(first)) if first.isdigit() else 0

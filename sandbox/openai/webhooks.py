@@ -25,7 +25,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
 def event_of(batch: Batch) -> bytes:
-    """The event that tells the end of a batch, as it is sent."""
+    """The event of a batch's end, as it is sent."""
     return msgspec.json.encode(
         {
             "id": f"evt_{secrets.token_hex(16)}",

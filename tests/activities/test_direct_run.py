@@ -391,9 +391,9 @@ async def test_an_answer_that_would_take_all_memory_is_its_row_s_failure_and_no_
 async def test_rows_that_fail_each_time_are_given_up_where_the_endpoint_shows_that_it_lives(
     desk: Desk, models: int
 ) -> None:
-    """Nothing but the list of models tells a row that is answered 503 each time from an endpoint that is away."""
-    told = {"poison": [error(402, "Pay."), Say(503, b"{}")]}
-    async with live_endpoint(lambda text, times: told.get(text, [Say()] * 2)[min(times, 2) - 1]) as endpoint:
+    """Only the list of models distinguishes a row that is answered 503 each time from an endpoint that is away."""
+    answers = {"poison": [error(402, "Pay."), Say(503, b"{}")]}
+    async with live_endpoint(lambda text, times: answers.get(text, [Say()] * 2)[min(times, 2) - 1]) as endpoint:
         endpoint.models = models
         await begin(desk, endpoint, ["a", "b", "poison"], max_concurrent_requests=1)
         await desk.refused(desk.run_rows())

@@ -111,6 +111,9 @@ def test_a_batchs_cost_is_bounded_by_its_input_and_by_what_each_row_allows() -> 
     assert cost({"model": "nobodys-model"}) == "nobodys-model"
     huge = cost({"max_tokens": 10**4000, "n": 10**4000})  # as many digits as JSON may have
     assert isinstance(huge, int) and len(dollars(huge)) < 30 and huge > 10**6 * twice
+    nested = Tokens("/v1/chat/completions")
+    nested.add(b'{"custom_id": "a", "body": {"model": "m", "max_tokens": [%b1], "n": {}}}' % (b"[]," * 1000))
+    assert nested.output == {"m": UNBOUNDED}
     claude = Tokens("/v1/messages")
     claude.add(json.dumps({"custom_id": "a", "params": {"model": "claude-haiku-4-5", "max_tokens": 10}}).encode())
     assert claude.output == {"claude-haiku-4-5": 10}

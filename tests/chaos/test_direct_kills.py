@@ -130,8 +130,8 @@ async def test_twenty_thousand_rows_with_workers_killed_and_stopped_at_random(tm
                 zombies.append(worker)
                 if len(zombies) > 1:  # the one before has an heir by now, or gets one while it goes on
                     zombies[-2].resume()
-        stood = (await lab.admin.live())["calls"]
-        while (await lab.admin.live())["calls"] < min(stood + 500, rows):
+        seen = (await lab.admin.live())["calls"]
+        while (await lab.admin.live())["calls"] < min(seen + 500, rows):
             await asyncio.sleep(0.1)
         zombies[-1].resume()
         result = await crew.result(order)
@@ -146,7 +146,7 @@ async def test_twenty_thousand_rows_with_workers_killed_and_stopped_at_random(tm
     # Never too few,
     assert books["repeated"] <= result.repeated, facts
     # and of what the server did not see a slot was held. What it answered, and nobody kept, is in its books: calls that
-    # were in flight at a worker that stood still, and answers that came while others were being written.
+    # were in flight at a worker that was suspended, and answers that came while others were being written.
     assert result.repeated - books["repeated"] <= lost * in_flight, facts
     assert books["answered_again"] <= lost * in_flight * 3 // 2, facts
     assert lost >= kills, facts

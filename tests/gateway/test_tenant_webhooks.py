@@ -73,7 +73,7 @@ async def test_an_event_is_sent_at_a_batchs_end_and_can_be_sent_again_by_hand(
         (message,) = await receiver.until(1)
         event = message.unwrapped()
         assert (event.type, event.data.id, message.id) == ("batch.completed", batch_id, event.id)
-        batch = await client.batches.retrieve(batch_id)  # what it tells of is there already
+        batch = await client.batches.retrieve(batch_id)  # what it reports is there already
         assert (batch.status, batch.completed_at) == ("completed", event.created_at) and batch.output_file_id
         shown = await until(client, "delivered")
         assert (shown["id"], shown["batch_id"], shown["response_status"]) == (event.id, batch_id, 204)

@@ -1,4 +1,4 @@
-"""A receiver of webhooks over real HTTP, which keeps what it is sent and answers as it is told."""
+"""A receiver of webhooks over real HTTP, which keeps what it is sent and answers as the test says."""
 
 from __future__ import annotations
 
