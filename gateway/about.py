@@ -63,4 +63,6 @@ async def _temporal(context: Context) -> bool:
 async def metrics(request: Request) -> Response:
     """Answer with what this process has done, for Prometheus."""
     context = context_of(request)
-    return PlainTextResponse(context.metrics.text(context.uploads.active), media_type="text/plain; version=0.0.4")
+    return PlainTextResponse(
+        context.metrics.text(context.uploads.active, context.downloads.active), media_type="text/plain; version=0.0.4"
+    )

@@ -49,7 +49,8 @@ def _from_here(request: Request) -> bool:
 
     A browser on this machine reaches loopback on behalf of any page that it shows.
     """
-    named = [f"http://{request.headers.get('host', '')}", *request.headers.getlist("origin")]
+    hosts = request.headers.getlist("host") or [""]
+    named = [*(f"http://{host}" for host in hosts), *request.headers.getlist("origin")]
     try:
         return all(is_loopback(url) for url in named)
     except ValueError:  # half an IPv6 address

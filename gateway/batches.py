@@ -164,7 +164,7 @@ async def listing(request: Request) -> Response:
     context, tenant = context_of(request), tenant_of(request).name
     limit, after = limit_of(request, _DEFAULT_LIMIT, _MAX_LIMIT), after_of(request, Listed.BATCHES)
     if (narrowed := Wanted.of(request)) is not None:
-        async with context.long_reads:
+        async with context.long_reads.one(tenant):
             some, more = await search(context, tenant, narrowed, after, limit)
         return JSONResponse(as_list([wire(one) for one in some], more=more))
     find = partial(find_entry, context.store, tenant)

@@ -27,8 +27,8 @@ class Pace:
     """
 
     idle: float = 30.0  #: Seconds without a byte.
-    least: int = 16 * 1024  #: Bytes a second, on the average, once `grace` is over.
-    grace: float = 60.0  #: Seconds.
+    least: int = 16 * 1024  #: Bytes a second, on the average.
+    grace: float = 60.0  #: Seconds that it may be late by that measure; no more is saved up by having been faster.
 
 
 class Paced:
@@ -48,8 +48,7 @@ class _Clocked:
     def __init__(self, receive: Receive, pace: Pace) -> None:
         self._receive = receive
         self._pace = pace
-        self._waited = 0.0
-        self._received = 0
+        self._left = pace.grace
         self._over = False
 
     async def __call__(self) -> Message:
@@ -57,9 +56,8 @@ class _Clocked:
             return await self._receive()
         loop = asyncio.get_running_loop()
         began = loop.time()
-        due = max(self._pace.grace, self._received / self._pace.least) - self._waited
         try:
-            async with asyncio.timeout(min(self._pace.idle, due)):
+            async with asyncio.timeout(min(self._pace.idle, self._left)):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
@@ -69,8 +67,8 @@ class _Clocked:
                 code="request_timeout",
                 headers={"Connection": "close"},
             ) from None
-        self._waited += loop.time() - began
-        self._received += len(message.get("body", b""))
+        earned = len(message.get("body", b"")) / self._pace.least
+        self._left = min(self._pace.grace, self._left - (loop.time() - began) + earned)
         self._over = not message.get("more_body", False)
         return message
 

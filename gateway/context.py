@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 
 from ..activities.store import Store
@@ -11,10 +9,12 @@ from ..clients.client import BatchClient
 from ..workers.settings import Settings
 from .inbox import inboxes
 from .metrics import Metrics
+from .places import Places
 from .stored import Stored
 from .tenants import Tenant
-from .uploads import Uploads
 
+#: Each has a piece of its object in memory, of 8 MiB where the store is a bucket.
+_DOWNLOADS = 64
 _LONG_READS = 4
 
 
@@ -29,11 +29,13 @@ class Context:
         self.settings = settings
         self.client = client
         self.provider = provider
-        self.uploads = Uploads(settings.gateway.uploads)
+        shared = len({key.tenant for key in settings.gateway.keys}) > 1
+        self.uploads = Places("uploads", settings.gateway.uploads, shared=shared)
+        self.downloads = Places("downloads", _DOWNLOADS, shared=shared)
         self.stored = Stored(client.store)
         self.metrics = Metrics()
-        #: Long reads of the store at a time, so that those of one caller leave room for the short ones of others.
-        self.long_reads = asyncio.Semaphore(_LONG_READS)
+        #: Long reads of the store, so that they leave room for the short ones of others.
+        self.long_reads = Places("searches and pages of results", _LONG_READS, shared=shared)
         self.inboxes = inboxes(settings.providers)
 
     @property

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from ..activities.store import Store
+from .context import context_of, tenant_of
 from .errors import ApiError
 
+#: For what a route with downloads says of itself.
+BUSY = {429: "Too many downloads at a time."}
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 async def download(
     request: Request,
-    store: Store,
     path: str,
     *,
     size: int,
@@ -34,7 +37,7 @@ async def download(
         filename: what it is called where it is saved.
 
     Raises:
-        ApiError: 416 for a range outside of it.
+        ApiError: 416 for a range outside of it, 429 where too many are sent at a time.
         ObjectNotFound: it is gone.
     """
     headers = {
@@ -57,10 +60,27 @@ async def download(
     headers["Content-Length"] = str(end - start)
     if request.method == "HEAD" or start == end:
         return Response(status_code=status, headers=headers)
-    pieces = store.stream(path, start, end)
-    # The first piece before the first header: an object that is gone is then still an error, and no broken answer.
-    first = await run_in_threadpool(next, pieces, None)
-    return StreamingResponse(_rest(first, pieces), status, headers)
+    context, tenant = context_of(request), tenant_of(request).name
+    async with AsyncExitStack() as place:
+        await place.enter_async_context(context.downloads.one(tenant))
+        pieces = context.store.stream(path, start, end)
+        # The first piece before the first header: an object that is gone is then still an error, and no broken answer.
+        first = await run_in_threadpool(next, pieces, None)
+        return _Sent(_rest(first, pieces), status, headers, place.pop_all())
+
+
+class _Sent(StreamingResponse):
+    """An answer that holds a place until it is sent, or its client is gone."""
+
+    def __init__(
+        self, content: AsyncIterator[bytes], status: int, headers: Mapping[str, str], place: AsyncExitStack
+    ) -> None:
+        super().__init__(content, status, headers)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._place:
+            await super().__call__(scope, receive, send)
 
 
 def _asked(wanted: str, size: int) -> tuple[int, int] | None:

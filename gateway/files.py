@@ -19,7 +19,7 @@ from . import index
 from .body import FORM_BYTES, announced, pieces
 from .context import context_of, tenant_of
 from .described import Described, Param
-from .download import download
+from .download import BUSY, download
 from .errors import ApiError, not_found
 from .form import read_form
 from .incoming import Incoming
@@ -62,7 +62,7 @@ async def create(request: Request) -> Response:
     now = datetime.now(UTC)
     file_id = make_id(Listed.FILES, now, secrets.token_hex(8))
     async with (
-        context.uploads.slot(),
+        context.uploads.one(tenant),
         context.stored.room(caller, announced(request)) as room,
         tenant_files.uploading(context.store, tenant, file_id),
     ):
@@ -166,15 +166,14 @@ async def retrieve(request: Request) -> Response:
     media="application/octet-stream",
     statuses={200: "The whole file.", 206: "The bytes that were asked for."},
     takes=[_RANGE, _IF_RANGE],
-    errors={**_NO_FILE, 416: "No byte of the file is in the range."},
+    errors={**_NO_FILE, **BUSY, 416: "No byte of the file is in the range."},
 )
 async def content(request: Request) -> Response:
     """Send a file's bytes."""
     record = await _file(request)
     path = content_path(tenant_of(request).name, record.id)
-    store = context_of(request).store
     try:
-        return await download(request, store, path, size=record.bytes, etag=record.id, filename=record.filename)
+        return await download(request, path, size=record.bytes, etag=record.id, filename=record.filename)
     except ObjectNotFound:  # deleted since
         raise not_found("File", record.id, "id") from None
 

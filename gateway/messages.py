@@ -40,7 +40,7 @@ from .batches import id_for, start
 from .body import announced, pieces
 from .context import Context, context_of, tenant_of
 from .described import Described, Param
-from .download import download
+from .download import BUSY, download
 from .errors import ApiError
 from .incoming import Incoming
 from .live import Glance, ask_to_stop, find_entry
@@ -100,7 +100,7 @@ async def create(request: Request) -> Response:
     new_id = make_id(Listed.MESSAGES, datetime.now(UTC), secrets.token_hex(8))
     path, requests = message_rows_path(tenant.name, new_id), Requests(tenant.limits.max_rows)
     async with (
-        context.uploads.slot(),
+        context.uploads.one(tenant.name),
         context.stored.room(tenant, announced(request), file=False) as room,
         Incoming(context.store, path, requests.feed) as incoming,
     ):
@@ -245,7 +245,7 @@ async def cancel(request: Request) -> Response:
     return JSONResponse(wire(request, context, entry, shown))
 
 
-@Described(media=_MEDIA, takes=[_VERSIONED], errors=_NO_BATCH, error=MessageError)
+@Described(media=_MEDIA, takes=[_VERSIONED], errors={**_NO_BATCH, **BUSY}, error=MessageError)
 async def results(request: Request) -> Response:
     """Send the results of a message batch that has ended: a line for each of its requests, in their order."""
     context, tenant = _caller(request)
@@ -260,7 +260,7 @@ async def results(request: Request) -> Response:
         size = await store.size(path) or 0
     name = f"{batch.id}_results.jsonl"
     try:
-        return await download(request, store, path, size=size, etag=batch.id, filename=name, media=_MEDIA)
+        return await download(request, path, size=size, etag=batch.id, filename=name, media=_MEDIA)
     except ObjectNotFound:  # deleted since
         raise _no_batch(batch.id) from None
 

@@ -23,11 +23,12 @@ class Metrics:
         self._requests[route, status] += 1
         self._seconds[route] += seconds
 
-    def text(self, uploads: int) -> str:
+    def text(self, uploads: int, downloads: int) -> str:
         """Return everything.
 
         Args:
             uploads: uploads under way or waiting.
+            downloads: downloads under way or waiting.
         """
         lines = ["# TYPE durabatch_gateway_requests_total counter"]
         for (route, status), count in sorted(self._requests.items()):
@@ -35,5 +36,6 @@ class Metrics:
         lines.append("# TYPE durabatch_gateway_request_seconds_total counter")
         for route, seconds in sorted(self._seconds.items()):
             lines.append(f'durabatch_gateway_request_seconds_total{{route="{route}"}} {seconds:.6f}')
-        lines += ["# TYPE durabatch_gateway_uploads gauge", f"durabatch_gateway_uploads {uploads}", ""]
-        return "\n".join(lines)
+        for name, value in (("uploads", uploads), ("downloads", downloads)):
+            lines += [f"# TYPE durabatch_gateway_{name} gauge", f"durabatch_gateway_{name} {value}"]
+        return "\n".join([*lines, ""])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.requests import Request
 
 from ..contract.gateway_layout import Listed, is_id
@@ -18,6 +20,7 @@ def limit_param(default: int, most: int) -> Param:
     return Param("limit", "How many objects the page has at most.", schema)
 
 
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 #: What an id of each list names.
 _OBJECTS = {Listed.FILES: "File", Listed.BATCHES: "Batch", Listed.EVENTS: "Event"}
 
@@ -31,12 +34,9 @@ def limit_of(request: Request, default: int, most: int) -> int:
     given = request.query_params.get("limit")
     if given is None:
         return default
-    try:
-        limit = int(given) if len(given) < 20 else most + 1
-    except ValueError:
-        raise ApiError(
-            400, "Invalid type for 'limit': expected an integer.", param="limit", code="invalid_type"
-        ) from None
+    if not _INTEGER.fullmatch(given):
+        raise ApiError(400, "Invalid type for 'limit': expected an integer.", param="limit", code="invalid_type")
+    limit = int(given) if len(given) < 20 else most + 1
     if limit < 1:
         raise ApiError(
             400,

@@ -57,7 +57,7 @@ async def results(request: Request) -> Response:
     wanted = _wanted(request.query_params.get("status"))
     inner = inner_id(entry.request.tenant, entry.request.id)
     so_far = await SoFar.open(context.store, inner)
-    async with context.long_reads:
+    async with context.long_reads.one(entry.request.tenant):
         if so_far is not None:
             rows, more = await so_far.page(place, limit, wanted)
         elif entry.final is None or entry.intake is None:

@@ -9,7 +9,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -22,6 +22,8 @@ HEAD_BYTES = 64 * 1024
 #: Seconds that an idle connection stays open: longer than official clients keep theirs (5 s), so that none is closed
 #: just when it is used again.
 _KEEP_ALIVE_SECONDS = 65
+#: Requests that may wait behind the one that is answered: what is read at once may hold thousands.
+_PIPELINED = 16
 #: Seconds that requests under way have at the end of the process.
 _GRACE_SECONDS = 10
 
@@ -35,6 +37,52 @@ class Patience:
     #: For the rest of a body that was answered before its end. It is read and thrown away: a client that is still
     #: sending when the connection closes never sees its answer.
     rest: float = 30.0
+    #: For `least` bytes a second of what is written to it to be taken.
+    unread: float = 60.0
+    least: int = 16 * 1024
+
+
+class Outgoing:
+    """A connection's transport, which is broken off when its client does not take what is written to it.
+
+    Nothing else ends that: a transport that is closed waits until it has sent all, and so do its answer and the file
+    that this is read from.
+    """
+
+    def __init__(self, transport: asyncio.Transport, patience: Patience, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._patience = patience
+        self._loop = loop
+        self._written = 0
+        self._taken = 0  #: When the timer was started.
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._transport.write(data)
+        self._written += len(data)
+        if self._timer is None and self._transport.get_write_buffer_size():
+            self._wait()
+
+    def stop(self) -> None:
+        """Watch no longer: the connection is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        self._taken = self._written - self._transport.get_write_buffer_size()
+        self._timer = self._loop.call_later(self._patience.unread, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not (waiting := self._transport.get_write_buffer_size()):
+            return
+        if self._written - waiting - self._taken < self._patience.least * self._patience.unread:
+            self._transport.abort()
+        else:
+            self._wait()
 
 
 class Connection(HttpToolsProtocol):
@@ -53,7 +101,8 @@ class Connection(HttpToolsProtocol):
         self._framing_bytes = 0  #: Since the last bytes of a body: sizes of chunks, and trailers.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._outgoing = Outgoing(transport, self._patience, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._outgoing))
         # asyncio does so by itself only for sockets that it has made. Without, each answer whose head and body are
         # written one after the other is late by the client's delayed acknowledgement: 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -61,6 +110,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stay()
+        self._outgoing.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +136,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stay()
         super().on_headers_complete()
+        if len(self.pipeline) > _PIPELINED:
+            raise _TooMany
         self._in_head, self._in_body = False, True
         self._head_bytes = self._framing_bytes = 0
 
@@ -107,7 +159,10 @@ class Connection(HttpToolsProtocol):
         self._refuse(400, "The request is no valid HTTP.")
 
     def _refuse(self, status: int, message: str) -> None:
-        if not self._in_head and self.cycle.response_started:  # a second answer would be taken for a part of the first
+        # A second answer would be taken for a part of the first, and one that is too early for that of another request.
+        answered = self.cycle is not None and self.cycle.response_complete
+        own = self.cycle is None or answered if self._in_head else not self.cycle.response_started
+        if self.pipeline or not own:
             self.transport.close()
             return
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
@@ -124,6 +179,10 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class _TooMany(Exception):
+    """More requests are sent ahead than may wait. The parser ends with it."""
 
 
 _PATIENCE = Patience()
@@ -154,7 +213,7 @@ async def serving(app: ASGIApp, host: str, port: int, patience: Patience = _PATI
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        log_level="error",  # its warnings are of requests that are no HTTP, of which anybody may send any number
         access_log=False,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
@@ -167,7 +226,15 @@ async def serving(app: ASGIApp, host: str, port: int, patience: Patience = _PATI
         yield f"http://{shown}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
+        # Those that do not take their answers would keep a later Python waiting.
+        last = asyncio.get_running_loop().call_later(_GRACE_SECONDS + 1, _break_off, server)
         await task
+        last.cancel()
+
+
+def _break_off(server: uvicorn.Server) -> None:
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
 
 
 def _listen(host: str, port: int) -> socket.socket:

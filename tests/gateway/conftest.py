@@ -18,8 +18,8 @@ from durabatch.clients.client import BatchClient
 from durabatch.gateway.app import create_app
 from durabatch.gateway.body import Pace
 from durabatch.gateway.context import Context
+from durabatch.gateway.places import Places
 from durabatch.gateway.server import Patience, serving
-from durabatch.gateway.uploads import Uploads
 from durabatch.workers import Settings
 from support.house import House, connect, dev_server, open_house
 
@@ -36,6 +36,7 @@ class Door:
     store: Store
     openai: AsyncOpenAI
     http: httpx2.AsyncClient
+    context: Context
 
     def client(self, key: str) -> AsyncOpenAI:
         """Return an official client with another key. Its connections are closed with the test's event loop."""
@@ -63,14 +64,14 @@ def opened(tmp_path: Path) -> Opener:
         store = Store.open(settings.store.url)
         temporal = await Client.connect("127.0.0.1:1", lazy=True)
         context = Context(settings, BatchClient(temporal, store))
-        context.uploads = Uploads(settings.gateway.uploads, queued)
+        context.uploads = Places("uploads", settings.gateway.uploads, shared=False, patience=queued)
         app = create_app(context, pace)
         async with (
             serving(app, "127.0.0.1", 0, patience or Patience()) as url,
             AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, _strict_response_validation=True) as openai,
             httpx2.AsyncClient(base_url=url, timeout=60) as http,
         ):
-            yield Door(url, tmp_path / "store", store, openai, http)
+            yield Door(url, tmp_path / "store", store, openai, http, context)
 
     return opened
 

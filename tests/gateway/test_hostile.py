@@ -8,13 +8,16 @@ import json
 import os
 import socket
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import httpx2
 import pytest
 
 from durabatch.gateway.body import Pace
-from durabatch.gateway.server import HEAD_BYTES, Patience
+from durabatch.gateway.errors import ApiError
+from durabatch.gateway.places import Places
+from durabatch.gateway.server import HEAD_BYTES, Outgoing, Patience
 
 from .conftest import LINE, Door, Opener
 
@@ -39,11 +42,16 @@ class Raw:
         await self.writer.drain()
 
     async def answer(self) -> tuple[int, dict[str, object]]:
+        """Return an answer's status and its error."""
+        status, body = await self.whole()
+        return status, body["error"]
+
+    async def whole(self) -> tuple[int, dict[str, Any]]:
         """Return an answer's status and what it says."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
         body = json.loads(await self.reader.readexactly(length))
-        return int(head.split()[1]), body["error"]
+        return int(head.split()[1]), body
 
     async def closed(self) -> bool:
         """Wait until the server closes the connection, and return whether it said nothing more."""
@@ -292,6 +300,154 @@ async def test_trailers_that_never_end_are_not_read(opened: Opener, piece: bytes
             assert status == 400
             await client.send(trailers)
             assert await client.closed()
+
+
+async def test_an_upload_that_was_fast_may_not_be_slow_for_as_long(opened: Opener) -> None:
+    async with opened(pace=Pace(idle=60, grace=0.3, least=1024)) as door, raw(door) as client:
+        await client.send(upload_head(100 * MIB), HEAD, LINE * (8 * MIB // len(LINE)))  # two hours at the least pace
+        status, error = await client.answer()
+        assert (status, error["code"]) == (408, "request_timeout")
+
+
+async def test_a_download_that_is_not_read_is_broken_off_and_gives_its_place_back(opened: Opener) -> None:
+    async with opened(patience=Patience(unread=0.3)) as door:
+        made = await door.http.post("/v1/files", data={"purpose": "user_data"}, files={"file": b"x" * 16 * MIB})
+        path = f"/v1/files/{made.json()['id']}/content"
+        for more in (b"", b"Connection: close\r\n"):
+            async with raw(door) as client:
+                client.writer.transport.pause_reading()
+                await client.send(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode(), more, b"\r\n")
+                await until(lambda: door.context.downloads.active == 1)
+                await until(lambda: door.context.downloads.active == 0)
+                client.writer.transport.resume_reading()
+                with contextlib.suppress(ConnectionResetError):
+                    assert len(await client.reader.read(-1)) < 16 * MIB
+        assert len((await door.http.get(path)).content) == 16 * MIB
+
+
+async def test_a_connection_is_broken_off_only_where_nothing_is_taken() -> None:
+    class Slow:
+        """A transport whose client takes what the test says."""
+
+        waiting, aborted = 0, False
+
+        def write(self, data: bytes) -> None:
+            self.waiting += len(data)
+
+        def get_write_buffer_size(self) -> int:
+            return self.waiting
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    class Later:
+        """A clock that strikes when the test says so."""
+
+        def __init__(self) -> None:
+            self.due: list[Callable[[], None]] = []
+
+        def call_later(self, seconds: float, call: Callable[[], None]) -> Later:
+            assert seconds == 60
+            self.due.append(call)
+            return self
+
+    transport, loop = Slow(), Later()
+    outgoing = Outgoing(cast(Any, transport), Patience(unread=60, least=10), cast(Any, loop))
+    outgoing.write(b"x" * 1500)
+    assert len(loop.due) == 1
+    for taken in (600, 600):
+        transport.waiting -= taken
+        loop.due.pop()()
+        assert not transport.aborted and len(loop.due) == 1
+    transport.waiting = 0
+    loop.due.pop()()
+    assert loop.due == []  # nobody is waited for
+    outgoing.write(b"x" * 1500)
+    transport.waiting -= 599
+    outgoing.write(b"x" * 1500)
+    loop.due.pop()()
+    assert transport.aborted
+
+
+async def test_of_two_tenants_none_holds_all_places() -> None:
+    places = Places("uploads", 4, shared=True, patience=0.05)
+    async with contextlib.AsyncExitStack() as held:
+        for _ in range(3):
+            await held.enter_async_context(places.one("greedy"))
+        with pytest.raises(ApiError, match="Too many uploads at a time: try again in a few seconds") as busy:
+            await held.enter_async_context(places.one("greedy"))
+        assert (busy.value.status, busy.value.headers) == (429, {"Retry-After": "2"})
+        async with places.one("modest"):
+            with pytest.raises(ApiError):
+                await held.enter_async_context(places.one("third"))
+        async with places.one("third"):
+            pass
+    assert places.active == 0
+    single = Places("uploads", 4, shared=False, patience=0.05)
+    async with contextlib.AsyncExitStack() as held:
+        for _ in range(4):
+            await held.enter_async_context(single.one("only"))
+
+
+async def test_a_place_that_is_given_back_goes_to_whoever_may_have_it_and_none_is_lost() -> None:
+    places = Places("uploads", 1, shared=True, patience=60)
+    order: list[str] = []
+
+    async def visit(name: str) -> None:
+        async with places.one(name[0]):
+            order.append(name)
+
+    async with places.one("a"):
+        waiting = [asyncio.create_task(visit(name)) for name in ("a1", "b1", "a2")]
+        await until(lambda: places.active == 4)
+        waiting[1].cancel()
+        await asyncio.gather(waiting[1], return_exceptions=True)
+    await asyncio.gather(waiting[0], waiting[2])
+    assert (order, places.active) == (["a1", "a2"], 0)
+
+
+async def test_long_reads_and_downloads_beyond_a_tenants_share_are_sent_away(door: Door) -> None:
+    door.context.long_reads = Places("searches and pages of results", 1, shared=False, patience=0.05)
+    door.context.downloads = Places("downloads", 1, shared=False, patience=0.05)
+    file = (await door.http.post("/v1/files", data={"purpose": "batch"}, files={"file": LINE})).json()["id"]
+    for places, path in (
+        (door.context.long_reads, "/v1/batches?status=failed"),
+        (door.context.downloads, f"/v1/files/{file}/content"),
+    ):
+        async with places.one("default"):
+            answer = await door.http.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+            assert (await door.http.get("/v1/batches")).status_code == 200
+        assert (await door.http.get(path)).status_code == 200
+
+
+async def test_requests_that_are_sent_ahead_are_answered_in_order_and_only_so_many_wait(door: Door) -> None:
+    paths = ["/v1/files?limit=1", "/healthz", "/v1/files?limit=0"]
+    async with raw(door) as client:
+        await client.send(*(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode() for path in paths))
+        found = [await client.whole() for _ in paths]
+        assert [(status, "error" in said) for status, said in found] == [(200, False), (200, False), (400, True)]
+    async with raw(door) as client:
+        await client.send(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 3000)
+        assert await client.closed()
+
+
+async def test_what_is_no_request_behind_one_is_not_answered_as_if_it_were_that_one(door: Door) -> None:
+    async with raw(door) as client:
+        await client.send(b"GET /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nno request\r\n\r\n")
+        assert await client.closed()
+
+
+@pytest.mark.parametrize("limit", ["1_0", " 7", "\u0663", "0x1", "1.0"])
+async def test_a_number_is_written_in_digits(door: Door, limit: str) -> None:
+    answer = await door.http.get("/v1/files", params={"limit": limit})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_type")
+
+
+async def test_a_second_host_is_looked_at_as_the_first(door: Door) -> None:
+    async with raw(door) as client:
+        await client.send(b"GET /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n")
+        assert (await client.answer())[0] == 403
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS"])
