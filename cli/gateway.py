@@ -60,11 +60,10 @@ async def _gateway(host: str, port: int, provider: str | None, as_json: bool) ->
     from ..gateway.app import create_app
     from ..gateway.context import Context
     from ..gateway.server import serving
-    from ..gateway.upkeep import upkeep
 
     async with _opened(settings, provider) as opened:
-        app = create_app(Context(opened.settings, opened.client, provider))
-        async with upkeep(opened.client.store, settings.gateway.keep), serving(app, host, port) as url:
+        context = Context(opened.settings, opened.client, provider)
+        async with context.upkeep.running(), serving(create_app(context), host, port) as url:
             base_url = f"{url}/v1"
             if as_json:
                 print_json(

@@ -12,7 +12,7 @@ from ..activities.store import Store
 from ..contract import BatchNotFinished, BatchNotFound, BatchStatus, NotRetryable
 from .execution import Ending, ending
 
-_RETRY = re.compile(r"(.+)\.retry-[1-9]\d*")
+_RETRY = re.compile(r"(.+)\.retry-([1-9]\d{0,8})")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,27 @@ async def original_of(client: Client, store: Store, batch_id: str) -> tuple[str,
         with contextlib.suppress(BatchNotFound):  # it is only called so
             return found[1], await ending_for_sure(client, store, found[1])
     return batch_id, await ending_for_sure(client, store, batch_id)
+
+
+async def check_last(client: Client, store: Store, batch_id: str) -> None:
+    """See that what looks like a retry of a batch which nobody knows any more is the last one: it knows what is left.
+
+    Raises:
+        NotRetryable: it is not.
+    """
+    if (found := _RETRY.fullmatch(batch_id)) is None:
+        return
+    last, number = batch_id, int(found[2])
+    with contextlib.suppress(BatchNotFound):
+        while True:
+            number += 1
+            await ending(client, store, retry_id(found[1], number))
+            last = retry_id(found[1], number)
+    if last != batch_id:
+        raise NotRetryable(
+            f"The batch {found[1]!r} is not known any more, and {batch_id!r} is not the last of its retries: retry "
+            f"{last!r}, which has what is left over."
+        )
 
 
 async def ending_for_sure(client: Client, store: Store, batch_id: str) -> Ending:

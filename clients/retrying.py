@@ -31,7 +31,7 @@ from .connection import translated
 from .execution import describe
 from .most_cost import MostCost
 from .requests import gathered
-from .retry_chain import Run, ending_for_sure, original_of, retry_id, runs_of, with_results
+from .retry_chain import Run, check_last, ending_for_sure, original_of, retry_id, runs_of, with_results
 from .start import Started, spec_of, start
 
 #: What a retry does not take over: where the results of the batch go, which are not its own, and its rows.
@@ -65,6 +65,8 @@ async def retry(client: Client, store: Store, batch_id: str, fields: dict[str, A
         if name in fields:
             raise InvalidSpec(f"A retry has no {name} of its own: leave it out.")
     original, ended = await original_of(client, store, batch_id)
+    if original == batch_id:
+        await check_last(client, store, batch_id)
     run = with_results(original, ended)
     spec = await _spec(client, store, run)
     runs = await runs_of(client, store, run)

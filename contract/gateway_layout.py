@@ -116,6 +116,11 @@ def last_id_before(listed: Listed, ms: int) -> str | None:
     return f"{_PREFIXES[listed]}{ms:0{_TIME}x}{'f' * _RANDOM}" if ms else None
 
 
+def first_id_at(listed: Listed, ms: int) -> str:
+    """Return an id behind which all come that were made in a millisecond, and then those that were made before it."""
+    return f"{_PREFIXES[listed]}{ms:0{_TIME}x}{'0' * _RANDOM}"
+
+
 def files_folder(tenant: str) -> str:
     """Return the folder of all files of a tenant."""
     return f"{GATEWAY}/{tenant}/files"
@@ -262,4 +267,6 @@ def parse_due_path(path: str) -> tuple[date, str, str] | None:
     found = _DUE.fullmatch(path)
     if found is None or not is_tenant(found[2]) or not any(is_id(listed, found[3]) for listed in Listed):
         return None
-    return date.fromisoformat(found[1]), found[2], found[3]
+    with suppress(ValueError):  # no day of the calendar
+        return date.fromisoformat(found[1]), found[2], found[3]
+    return None

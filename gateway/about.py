@@ -63,6 +63,10 @@ async def _temporal(context: Context) -> bool:
 async def metrics(request: Request) -> Response:
     """Answer with what this process has done, for Prometheus."""
     context = context_of(request)
-    return PlainTextResponse(
-        context.metrics.text(context.uploads.active, context.downloads.active), media_type="text/plain; version=0.0.4"
-    )
+    gauges = {
+        "uploads": context.uploads.active,  # under way or waiting
+        "downloads": context.downloads.active,
+        "upkeep_failures": context.upkeep.failures,
+        "upkeep_last_success_timestamp_seconds": context.upkeep.succeeded_at or 0,
+    }
+    return PlainTextResponse(context.metrics.text(gauges), media_type="text/plain; version=0.0.4")

@@ -12,6 +12,7 @@ from .metrics import Metrics
 from .places import Places
 from .stored import Stored
 from .tenants import Tenant
+from .upkeep import Upkeep
 
 #: Each has a piece of its object in memory, of 8 MiB where the store is a bucket.
 _DOWNLOADS = 64
@@ -34,6 +35,7 @@ class Context:
         self.downloads = Places("downloads", _DOWNLOADS, shared=shared)
         self.stored = Stored(client.store)
         self.metrics = Metrics()
+        self.upkeep = Upkeep(client.store, settings.gateway.keep)
         #: Long reads of the store, so that they leave room for the short ones of others.
         self.long_reads = Places("searches and pages of results", _LONG_READS, shared=shared)
         self.inboxes = inboxes(settings.providers)

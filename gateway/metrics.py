@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 
 class Metrics:
@@ -23,12 +24,11 @@ class Metrics:
         self._requests[route, status] += 1
         self._seconds[route] += seconds
 
-    def text(self, uploads: int, downloads: int) -> str:
+    def text(self, gauges: Mapping[str, float]) -> str:
         """Return everything.
 
         Args:
-            uploads: uploads under way or waiting.
-            downloads: downloads under way or waiting.
+            gauges: what is so at the moment, by name.
         """
         lines = ["# TYPE durabatch_gateway_requests_total counter"]
         for (route, status), count in sorted(self._requests.items()):
@@ -36,6 +36,6 @@ class Metrics:
         lines.append("# TYPE durabatch_gateway_request_seconds_total counter")
         for route, seconds in sorted(self._seconds.items()):
             lines.append(f'durabatch_gateway_request_seconds_total{{route="{route}"}} {seconds:.6f}')
-        for name, value in (("uploads", uploads), ("downloads", downloads)):
-            lines += [f"# TYPE durabatch_gateway_{name} gauge", f"durabatch_gateway_{name} {value}"]
+        for name, value in gauges.items():
+            lines += [f"# TYPE durabatch_gateway_{name} gauge", f"durabatch_gateway_{name} {value:.0f}"]
         return "\n".join([*lines, ""])

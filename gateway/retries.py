@@ -51,20 +51,22 @@ async def retry(request: Request) -> Response:
     entry = await entry_of(request)
     body = await read_json(request, optional=True)
     key = idempotency_key(request, body)
-    original = await _original(context, entry)
-    order = _order(original, body, context, tenant)
-    paths = await context.store.page(retries_folder(tenant.name, original.request.id), limit=_MOST)
+    original_id = entry.request.retry_of or entry.request.id
+    original = await _original(context, tenant.name, original_id)
+    # Where the original was removed, its retries are still those of one batch.
+    order = _order(original or entry, original_id, body, context, tenant)
+    paths = await context.store.page(retries_folder(tenant.name, original_id), limit=_MOST)
     left_by, joined = await _last(context, original, paths)
     # Behind the look at the retries: one of this key that has ended by then is known by it.
     if key is not None and (known := await _known(context, order, key)) is not None:
         return await placed(context, known.request, retried=True)
     if joined is None:
-        _check_left(left_by)
+        left_by = _with_left_rows(left_by, original_id)
         if len(paths) >= _MOST:
             raise ApiError(400, f"The batch has been retried {_MOST:,} times.", code="not_retryable")
         used = None if key is None else key_digest(key)
         order = order.model_copy(update={"left_by": left_by.request.id, "idempotency": used})
-        path = retry_path(tenant.name, original.request.id, len(paths) + 1)
+        path = retry_path(tenant.name, original_id, len(paths) + 1)
         if not await context.store.create(path, order.model_dump_json().encode()):
             joined = await _read_order(context, path)  # another one was first
     if joined is not None:
@@ -82,22 +84,19 @@ async def retry(request: Request) -> Response:
     return await placed(context, order, retried=True)
 
 
-async def _original(context: Context, entry: BatchEntry) -> BatchEntry:
-    """Return the batch that a batch is a retry of, itself where it is none; one that has ended and ran.
+async def _original(context: Context, tenant: str, batch_id: str) -> BatchEntry | None:
+    """Return the batch that retries are of, which has ended and ran; None if it was removed since.
 
     Raises:
-        ApiError: it is gone, runs still, or never ran.
+        ApiError: it runs still, or never ran.
     """
-    batch = entry.request
-    if batch.retry_of is not None:
-        found = await find_entry(context.store, batch.tenant, batch.retry_of)
-        if found is None:
-            raise ApiError(404, f"No batch found with id '{batch.retry_of}'.")
-        entry, batch = found, found.request
+    entry = await find_entry(context.store, tenant, batch_id)
+    if entry is None:
+        return None
     shown = await Glance(context.client).at(entry)
     if not shown.status.ended:
         raise ApiError(409, f"Cannot retry a batch with status '{shown.status}'.")
-    entry = await find_entry(context.store, batch.tenant, batch.id) or entry
+    entry = await find_entry(context.store, tenant, batch_id) or entry
     if not _ran(entry):
         raise ApiError(
             400,
@@ -108,9 +107,15 @@ async def _original(context: Context, entry: BatchEntry) -> BatchEntry:
     return entry
 
 
-def _order(original: BatchEntry, body: dict[str, Any], context: Context, tenant: Tenant) -> GatewayBatch:
-    """Return the order of a retry, checked as that of a create is."""
-    batch = original.request
+def _order(
+    pattern: BatchEntry, original_id: str, body: dict[str, Any], context: Context, tenant: Tenant
+) -> GatewayBatch:
+    """Return the order of a retry, checked as that of a create is.
+
+    Args:
+        pattern: the batch whose fields it takes over.
+    """
+    batch = pattern.request
     asked = {
         "input_file_id": batch.input_file_id,
         "endpoint": batch.endpoint,
@@ -120,7 +125,11 @@ def _order(original: BatchEntry, body: dict[str, Any], context: Context, tenant:
     }
     order = ordered(asked, make_id(Listed.BATCHES, datetime.now(UTC), secrets.token_hex(8)), context, tenant)
     return order.model_copy(
-        update={"retry_of": batch.id, "output_expires_seconds": batch.output_expires_seconds, "models": tenant.models}
+        update={
+            "retry_of": original_id,
+            "output_expires_seconds": batch.output_expires_seconds,
+            "models": tenant.models,
+        }
     )
 
 
@@ -138,7 +147,9 @@ async def _known(context: Context, order: GatewayBatch, key: str) -> BatchEntry 
     return await find_entry(context.store, order.tenant, id)
 
 
-async def _last(context: Context, original: BatchEntry, paths: list[str]) -> tuple[BatchEntry, GatewayBatch | None]:
+async def _last(
+    context: Context, original: BatchEntry | None, paths: list[str]
+) -> tuple[BatchEntry | None, GatewayBatch | None]:
     """Return the last batch that ran rows, of the original and its retries; and the retry that is under way, if one is.
 
     Args:
@@ -169,6 +180,19 @@ async def _read_order(context: Context, path: str) -> GatewayBatch:
     return GatewayBatch.model_validate_json(await context.store.read(path))
 
 
-def _check_left(entry: BatchEntry) -> None:
+def _with_left_rows(entry: BatchEntry | None, original_id: str) -> BatchEntry:
+    """Return a batch that has left rows over.
+
+    Raises:
+        ApiError: it has none, or was removed.
+    """
+    if entry is None:
+        raise ApiError(
+            400,
+            f"What is left over is known by the batch {original_id} alone, which was removed: create a batch with the "
+            "requests that are still wanted.",
+            code="not_retryable",
+        )
     if entry.final is not None and not entry.final.request_counts.failed:
         raise ApiError(400, "The batch has nothing to retry: every request has succeeded.", code="not_retryable")
+    return entry

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -30,6 +31,8 @@ try:
     import fcntl
 except ImportError:  # Windows has no flock.
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("durabatch")
 
 #: How long a server without users keeps running after its last command was killed.
 IDLE = timedelta(minutes=10)
@@ -171,8 +174,12 @@ class BackgroundProcess:
                 child.poll()  # one that has ended is let go
             if not self.alive():
                 # A start that fails is tried again at the next check; clients see that nothing answers.
-                with contextlib.suppress(DurabatchError, OSError):
+                try:
                     await self._ensure(keep_ports=True)
+                except (DurabatchError, OSError):
+                    pass
+                except Exception:
+                    logger.exception("The %s server could not be started again.", self.name)
 
     async def _leave(self, users: int) -> None:
         async with self._starting():

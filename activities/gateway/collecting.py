@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
+from ...contract import StoreError
 from ...contract.gateway_layout import DUE, Listed, due_path, is_id, parse_due_path
 from ...contract.gateway_limits import FOR_EVER, Keep
+from ..log import logger
 from ..store import Store
 from .expiry import expire
 from .files import expire_file
@@ -39,12 +41,18 @@ async def collect(store: Store, keep: Keep = FOR_EVER) -> Collected:
             day, tenant, id = due
             if day > now.date():
                 return Collected(files, batches)  # they are in the order of days
-            if is_id(Listed.FILES, id):
-                removed, again = await expire_file(store, tenant, id, now)
-                files += removed
-            else:
-                again = await expire(store, tenant, id, keep, now)
-                batches += again is None or again > day
+            try:
+                if is_id(Listed.FILES, id):
+                    removed, again = await expire_file(store, tenant, id, now)
+                    files += removed
+                else:
+                    again = await expire(store, tenant, id, keep, now)
+                    batches += again is None or again > day
+            except StoreError:
+                raise
+            except Exception:  # one that is damaged must not keep all that are behind it
+                logger.exception("What is kept no longer of %s of the tenant %s could not be removed.", id, tenant)
+                continue
             await _look_again(store, last, tenant, id, again)
     return Collected(files, batches)
 

@@ -9,15 +9,19 @@ import msgspec
 from pydantic import ValidationError
 
 from ...contract import ObjectNotFound
-from ...contract.gateway_batch import BatchEntry, BatchObject, GatewayBatch, inner_id
+from ...contract.gateway_batch import OUTPUT_FAILED, BatchEntry, BatchObject, GatewayBatch, inner_id
 from ...contract.gateway_layout import (
+    Listed,
     analytics_path,
     deleted_path,
     due_path,
+    first_id_at,
     idempotency_path_of,
+    index_folder,
     index_path,
     made_at_ms,
     message_results_path,
+    parse_index_path,
     retries_folder,
     spent_day,
     spent_folder,
@@ -38,6 +42,14 @@ _SPENT = timedelta(days=60)
 _TO_BE_NOTED = timedelta(days=1)
 #: Names that are read at a time.
 _PAGE = 1000
+#: Names of events that are read at a time: a batch has one for each webhook of its tenant's.
+_EVENTS = 20
+
+
+class _Event(msgspec.Struct):
+    """What is looked at in an event."""
+
+    batch_id: str
 
 
 async def note_end(store: Store, tenant: str, batch_id: str) -> None:
@@ -61,21 +73,43 @@ async def expire(store: Store, tenant: str, batch_id: str, keep: Keep, now: date
     entry = await _entry(store, tenant, batch_id)
     if entry is None and await store.entry(deleted_path(tenant, batch_id)) is not None:
         await _remove_rows(store, tenant, batch_id, records=True)
-    if entry is None or entry.final is None:
+        await _remove_events(store, tenant, batch_id)
+    if entry is None:
         return None
+    if entry.final is None:  # noted because it is about to end: its entry says so only after that
+        return now.date() + timedelta(days=1)
     ended = datetime.fromtimestamp(entry.final.ended_at or entry.final.created_at, UTC)
     rows, whole = (None if kept is None else ended + kept for kept in keep)
     if whole is not None and whole <= now:
-        if await _is_retried(store, entry.request) or await _is_listed_retry(store, entry.request):
+        if await _is_retried(store, entry.request) or await _follows_a_listed_one(store, entry.request):
             return now.date() + timedelta(days=1)
         await _remove_rows(store, tenant, batch_id, records=True)
         await _remove(store, tenant, entry, entry.final)
         return None
-    if rows is not None and rows <= now:
+    if rows is not None and rows <= now and not _is_owed(entry):
         if await _is_retried(store, entry.request):
             return now.date() + timedelta(days=1)
         await _remove_rows(store, tenant, batch_id, records=False)
     return min((one.date() for one in (rows, whole) if one is not None and one > now), default=None)
+
+
+async def is_needed(store: Store, tenant: str, batch_id: str) -> bool:
+    """Return whether somebody still has to read the rows of a batch: its tenant's files are not written, or a retry of
+    it has not begun.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    entry = await _entry(store, tenant, batch_id)
+    if entry is None:
+        return False
+    return entry.final is None or _is_owed(entry) or await _is_retried(store, entry.request)
+
+
+def _is_owed(entry: BatchEntry) -> bool:
+    """Return whether a batch has run, and its output could not be written so far."""
+    errors = entry.final.errors.data if entry.final is not None and entry.final.errors is not None else ()
+    return not entry.published and any(error.code == OUTPUT_FAILED for error in errors)
 
 
 async def _entry(store: Store, tenant: str, batch_id: str) -> BatchEntry | None:
@@ -97,9 +131,28 @@ async def _is_retried(store: Store, batch: GatewayBatch) -> bool:
     return entry.final is None and entry.intake is None
 
 
-async def _is_listed_retry(store: Store, batch: GatewayBatch) -> bool:
-    """Return whether a batch is the retry of one that is listed: without it, that one's rows would be run again."""
-    return batch.retry_of is not None and await _entry(store, batch.tenant, batch.retry_of) is not None
+async def _follows_a_listed_one(store: Store, batch: GatewayBatch) -> bool:
+    """Return whether a batch is a retry, and its batch or a retry before it is listed.
+
+    Without it, the next retry of that one would run the rows again that this one has run.
+    """
+    if batch.retry_of is None:
+        return False
+    before = [batch.retry_of]
+    for id in await _retries(store, batch.tenant, batch.retry_of):
+        if id == batch.id:
+            break
+        before.append(id)
+    for id in before:
+        if await _entry(store, batch.tenant, id) is not None:
+            return True
+    return False
+
+
+async def _retries(store: Store, tenant: str, batch_id: str) -> list[str]:
+    """Return the ids of the retries of a batch, in their order."""
+    paths = await store.page(retries_folder(tenant, batch_id), limit=_PAGE)
+    return [msgspec.json.decode(await store.read(path))["id"] for path in paths]
 
 
 async def _remove_rows(store: Store, tenant: str, batch_id: str, *, records: bool) -> None:
@@ -147,11 +200,35 @@ async def _remove(store: Store, tenant: str, entry: BatchEntry, final: BatchObje
         if day is None or day > (datetime.now(UTC) - _SPENT).date():
             break  # they are in the order of days
         await store.delete(path)
-    for path in await store.page(retries_folder(tenant, batch.id), limit=_PAGE):
-        await store.delete(path)
+    await _remove_events(store, tenant, batch.id)
+    await _forget_retries(store, batch)
     if batch.idempotency is not None:
         await _free_key(store, tenant, batch.id, batch.idempotency)
     await store.delete(index_path(tenant, batch.id))
+
+
+async def _forget_retries(store: Store, batch: GatewayBatch) -> None:
+    """Remove the orders of a batch's retries with the last of them: until then they say which rows were run."""
+    original = batch.retry_of or batch.id
+    for id in [original, *await _retries(store, batch.tenant, original)]:
+        if id != batch.id and await _entry(store, batch.tenant, id) is not None:
+            return
+    for path in await store.page(retries_folder(batch.tenant, original), limit=_PAGE):
+        await store.delete(path)
+
+
+async def _remove_events(store: Store, tenant: str, batch_id: str) -> None:
+    """Remove the events of a batch's webhooks. Their ids hold its own time, so they are found at once."""
+    made_at = made_at_ms(batch_id)
+    last = index_path(tenant, first_id_at(Listed.EVENTS, made_at))
+    while paths := await store.page(index_folder(tenant, Listed.EVENTS), after=last, limit=_EVENTS):
+        for last in paths:
+            id = parse_index_path(last)
+            if id is None or made_at_ms(id) != made_at:
+                return
+            with suppress(ObjectNotFound, msgspec.MsgspecError):
+                if msgspec.json.decode(await store.read(last), type=_Event).batch_id == batch_id:
+                    await store.delete(last)
 
 
 async def _free_key(store: Store, tenant: str, batch_id: str, digest: str) -> None:

@@ -14,6 +14,7 @@ from ...contract.gateway_layout import (
     due_path,
     index_path,
     is_id,
+    made_at_ms,
     meta_path,
 )
 from ..store import Store
@@ -89,6 +90,8 @@ async def expire_file(store: Store, tenant: str, file_id: str, now: datetime) ->
         StoreError: the store failed.
     """
     record = await _read(store, tenant, file_id)
+    if record is None and now - datetime.fromtimestamp(made_at_ms(file_id) / 1000, UTC) < _UPLOAD:
+        return False, now.date() + timedelta(days=1)  # it may be about to be registered
     if record is None or record.expired(now):
         await remove(store, tenant, file_id)
         return True, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from functools import partial
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ from ..step import in_thread, step
 from ..store import Store, Writer
 from ..webhooks.announce import queue_events, wake
 from .expiry import note_end
-from .files import register
+from .files import find, register
 from .intake import read_entry
 from .messages import write_messages
 from .output import Lines
@@ -110,7 +111,9 @@ class GatewayPublish:
             sizes, answered = await in_thread(lease, partial(_write, store, request, result, output, error, lease))
         for file, size in zip((output, error), sizes, strict=True):
             if file.rows:
-                await register(store, batch.tenant, _record(request, file, size))
+                known = await find(store, batch.tenant, file.id)  # of an earlier try of this step
+                created_at = known.created_at if known is not None else int(time.time())
+                await register(store, batch.tenant, _record(request, file, size, created_at))
         if not answered and error.rows:
             shown = shown.as_failed()  # the provider refused them all unread: a wrong key, for example
         files = {
@@ -152,8 +155,9 @@ def _files(request: PublishRequest, result: BatchResult) -> tuple[_File, _File]:
     return file("output", succeeded), file("error", result.counts.total - succeeded)
 
 
-def _record(request: PublishRequest, file: _File, size: int) -> FileRecord:
-    created_at = int(request.now.timestamp())
+def _record(request: PublishRequest, file: _File, size: int, created_at: int) -> FileRecord:
+    # From here on its `output_expires_after` counts, as at OpenAI, and not from the batch's end: a file that could only
+    # be written long after that is not gone at once.
     kept = request.batch.output_expires_seconds
     return FileRecord(
         id=file.id,

@@ -33,6 +33,7 @@ class Execution(StrEnum):
     """What Temporal says of a batch id."""
 
     RUNNING = "running"
+    NEEDED = "needed"  #: It does not run, and the gateway has still to read its rows.
     ENDED = "ended"
     UNKNOWN = "unknown"  #: It does not know it, or not any more.
     ANOTHER = "another"  #: The id belongs to a workflow that is not a batch.
@@ -43,6 +44,11 @@ class TemporalState(NamedTuple):
 
     execution: Execution
     ended_at: datetime | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether nothing of it may be touched."""
+        return self.execution in (Execution.RUNNING, Execution.NEEDED)
 
 
 class FolderRecords(NamedTuple):
@@ -98,6 +104,7 @@ class Reason(StrEnum):
     """Why a batch's leftovers may go, or must stay."""
 
     RUNS = "their batch runs"
+    NEEDED = "the gateway needs them for files that are not written, or for a retry that has not begun"
     ANOTHERS = "their id belongs to a workflow that is not a batch"
     LATELY = "their batch has ended lately"
     OVER = "their batch ended long ago"
@@ -195,6 +202,8 @@ def reason(batch: Batch, state: TemporalState, now: datetime, rest: timedelta) -
     """
     if state.execution is Execution.RUNNING:
         return Reason.RUNS
+    if state.execution is Execution.NEEDED:
+        return Reason.NEEDED
     if state.execution is Execution.ANOTHER:
         return Reason.ANOTHERS
     if batch.tried:
@@ -318,7 +327,7 @@ def upload(
     """
     if state is None:
         return Upload.ELSEWHERE
-    if state.execution in (Execution.RUNNING, Execution.ANOTHER):
+    if state.busy or state.execution is Execution.ANOTHER:
         return Upload.NEEDED
     if at_work:
         return Upload.AT_WORK

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from ...activities.attempt_rows import AttemptRows
+from ...activities.gateway.expiry import is_needed
 from ...activities.input import input_location
 from ...activities.providers import MarkedBatch
 from ...activities.records import decode_plan
@@ -67,9 +68,11 @@ class Evidence:
 
     async def state(self, batch_id: str) -> TemporalState:
         """Return where a batch is; one of the gateway's runs for as long as its files are not written."""
-        outer = outer_id(batch_id)
-        if outer is not None and await self._runs(outer):
-            return TemporalState(Execution.RUNNING)
+        if (outer := outer_id(batch_id)) is not None:
+            if await self._runs(outer):
+                return TemporalState(Execution.RUNNING)
+            if await is_needed(self._store, *batch_id.split(".", 1)):
+                return TemporalState(Execution.NEEDED)
         try:
             with translated(self._client, batch_id):
                 found = await self._client.get_workflow_handle(batch_id).describe()

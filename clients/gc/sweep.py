@@ -217,7 +217,7 @@ class Sweep:
         for pile in findings.piles:
             if not pile.removable and pile.reason is not Reason.UNFINISHED:
                 continue
-            if (await self._evidence.state(pile.batch.id)).execution is Execution.RUNNING:
+            if (await self._evidence.state(pile.batch.id)).busy:
                 removed.resumed.append(pile.batch.id)
                 continue
             await self._remove(pile)
@@ -282,7 +282,7 @@ class Sweep:
                 removed.canceled.append(orphan.found.batch.id)
             for file in files:
                 owner = batch_of(decisions.uploader(file.name) or "")
-                if owner and (await self._evidence.state(owner)).execution is Execution.RUNNING:
+                if owner and (await self._evidence.state(owner)).busy:
                     if owner not in removed.resumed:
                         removed.resumed.append(owner)
                 elif owner and provider.files:

@@ -10,6 +10,7 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -24,6 +25,8 @@ from durabatch.clients.gc.decisions import ABANDONED_REST, Reason, Upload
 from durabatch.clients.gc.sweep import Findings, Removed, Sweep
 from durabatch.clients.requests import gathered
 from durabatch.contract import BatchResult, InvalidSpec, RowStatus
+from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch, Intake, inner_id
+from durabatch.contract.gateway_layout import Listed, index_path, made_at_ms, make_id, retry_path
 from durabatch.contract.names import marker, scoped
 from durabatch.workers import Settings
 from durabatch.workers.embedded import embedded
@@ -111,6 +114,30 @@ async def test_with_results_the_whole_folder_goes_and_what_is_not_ours_stays(des
     other = await ended(desk)
     await cleared(desk, results=True)
     assert not (folder(desk) / other).exists()
+
+
+async def test_rows_that_a_retry_of_the_gateways_has_not_read_stay(desk: Desk) -> None:
+    store, made = desk.client.store, [make_id(Listed.BATCHES, datetime.now(UTC), f"{n:013x}") for n in range(2)]
+    batch, retry = (
+        GatewayBatch(tenant="search", id=id, input_file_id="f", endpoint="/", created_at=made_at_ms(id) // 1000)
+        for id in made
+    )
+    id = inner_id("search", batch.id)
+    await desk.client.result(await desk.start(id=id))
+
+    async def note(batch: GatewayBatch, **entry: Any) -> None:
+        data = BatchEntry(request=batch, **entry).model_dump_json().encode()
+        await store.write(index_path("search", batch.id), data)
+
+    await note(batch, intake=Intake(rows=2), final=batch.beginning(), published=True)
+    await note(retry)
+    await store.create(retry_path("search", batch.id, 1), retry.model_dump_json().encode())
+    before = await names(desk, id)
+    found, _ = await cleared(desk, results=True)
+    assert reasons(found) == {id: Reason.NEEDED} and await names(desk, id) == before
+    await note(retry, intake=Intake(rows=1))
+    assert reasons((await cleared(desk, results=True))[0]) == {id: Reason.OVER}
+    assert await names(desk, id) == []
 
 
 @pytest.mark.slow

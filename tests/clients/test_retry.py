@@ -79,6 +79,22 @@ async def test_a_batch_that_temporal_has_forgotten_is_retried_as_it_was_asked_fo
     assert (await desk.client.retry(id)).id == f"{id}.retry-2"
 
 
+@pytest.mark.slow
+async def test_a_retry_whose_batch_is_gone_is_retried_unless_there_is_a_later_one(desk: Desk) -> None:
+    id = await desk.start(ROWS, id=unique("gone"), retry=ONCE)
+    await desk.client.result(id)
+    retries = []
+    for _ in range(2):
+        retries.append((await desk.client.retry(id)).id)
+        await desk.client.result(retries[-1])
+    await desk.forget(id)
+    for entry in await desk.client.store.entries(id):
+        await desk.client.store.delete(entry.path)
+    with pytest.raises(NotRetryable, match=f"retry '{retries[1]}', which has what is left over"):
+        await desk.client.retry(retries[0])
+    assert (await desk.client.retry(retries[1])).rows == 1
+
+
 async def test_what_cannot_be_retried_is_refused_with_its_reason(desk: Desk, tmp_path: Path) -> None:
     done = await desk.start(id=unique("done"))
     await desk.client.result(done)

@@ -74,7 +74,7 @@ async def test_files_whose_time_is_over_and_uploads_that_a_kill_broke_off_are_co
     kept, later, over, old = [
         await put(door, number, expires_at=at) for number, at in enumerate((None, now + 9000, now - 1, now - 999_999))
     ]
-    broken = make_id(Listed.FILES, datetime.now(UTC), "b" * 13)
+    broken = make_id(Listed.FILES, datetime.now(UTC) - timedelta(days=8), "b" * 13)
     await door.store.write(content_path("default", broken), b"half")
     for days, id in ((-1, broken), (-1, kept), (3, make_id(Listed.FILES, datetime.now(UTC), "c" * 13))):
         # What a gateway notes before an upload, and takes back after it unless it is killed.

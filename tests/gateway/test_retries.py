@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import openai
@@ -12,9 +13,11 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types import Batch
 
+from durabatch.activities.gateway.expiry import expire
 from durabatch.activities.store import Store
 from durabatch.contract.gateway_batch import GatewayBatch
 from durabatch.contract.gateway_layout import Listed, retries_folder
+from durabatch.contract.gateway_limits import Keep
 from support.gateway import jsonl, line, new_id, open_gateway
 from support.house import House
 
@@ -70,6 +73,27 @@ async def test_each_retry_is_a_batch_of_what_the_one_before_left_over(house: Hou
         assert last.model_extra and last.model_extra["retry_of"] == id
         assert (await retry(client, id, idempotency_key="night")).id == second.id
         assert [one.id async for one in client.batches.list()] == [second.id, first.id, id]
+
+
+@pytest.mark.slow
+async def test_a_retry_outlives_its_batch_and_is_retried_by_its_own_id(house: House) -> None:
+    store, gone = Store.open(str(house.store)), Keep(timedelta(0), timedelta(0))
+    async with open_gateway(house) as client, house.worker():
+        id = await begun(client, metadata={"team": "search"})
+        await ended(client, id)
+        first = await ended(client, (await retry(client, id)).id)
+        await expire(store, "default", id, gone, datetime.now(UTC))
+        with pytest.raises(openai.NotFoundError):
+            await retry(client, id)
+        second = await retry(client, first.id)
+        assert second.id == (await retry(client, first.id)).id  # it joins
+        assert (second.metadata, (second.model_extra or {})["retry_of"]) == ({"team": "search"}, id)
+        assert await ids_of(client, (await ended(client, second.id)).error_file_id) == ["never"]
+        # Without what the retries know of each other, one could run again what another one has run.
+        for path in await store.page(retries_folder("default", id), limit=9):
+            await store.delete(path)
+        with pytest.raises(openai.BadRequestError, match=f"by the batch {id} alone, which was removed"):
+            await retry(client, first.id)
 
 
 @pytest.mark.slow

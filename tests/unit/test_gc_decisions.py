@@ -112,6 +112,7 @@ def test_a_folder_is_a_batchs_by_what_its_records_tell_and_nothing_else_is_touch
     [
         (OLD, OLD, TemporalState(Execution.RUNNING), Reason.RUNS),
         (None, OLD, TemporalState(Execution.RUNNING), Reason.RUNS),
+        (OLD, OLD, TemporalState(Execution.NEEDED), Reason.NEEDED),
         (OLD, OLD, TemporalState(Execution.ANOTHER), Reason.ANOTHERS),
         (OLD, OLD, TemporalState(Execution.UNKNOWN), Reason.OVER),
         (OLD, YOUNG, TemporalState(Execution.UNKNOWN), Reason.OVER),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import timedelta
 
 import pytest
 from openai.types import Batch
 from temporalio.client import WorkflowFailureError
 
+from durabatch.activities.gateway.files import find
 from durabatch.activities.gateway.intake import read_entry
+from durabatch.contract import BatchResult
 from durabatch.contract.gateway_batch import OUTPUT_FAILED, BatchEntry, BatchObject, GatewayStatus, inner_id
 from durabatch.contract.gateway_layout import index_path
+from durabatch.contract.layout import result_path
 from durabatch.workflows import GatewayBatchWorkflow
 from support.gateway import Desk, line
 from support.house import House, asked
@@ -228,6 +233,26 @@ async def test_results_that_do_not_add_up_fail_the_batch_once_until_an_operator_
         ended = await house.client.get_workflow_handle(handle.id, result_type=BatchObject).result()
     assert ended.status is GatewayStatus.COMPLETED
     assert await desk.final(batch) == ended
+
+
+@pytest.mark.slow
+async def test_files_that_are_written_long_after_the_batchs_end_expire_by_their_own_time(house: House) -> None:
+    desk = Desk(house)
+    batch = desk.batch(await desk.upload([line("r0")]), output_expires_seconds=3600)
+    async with house.worker():
+        await (await desk.start(batch)).result()
+        entry = await read_entry(desk.store, batch)
+        unpublished = entry.model_copy(update={"final": None, "published": False})
+        await desk.store.write(index_path(batch.tenant, batch.id), unpublished.model_dump_json().encode())
+        path = result_path(inner_id(batch.tenant, batch.id))
+        result = BatchResult.model_validate_json(await desk.store.read(path))
+        assert result.ended_at is not None
+        early = result.model_copy(update={"ended_at": result.ended_at - timedelta(days=2)})
+        await desk.store.write(path, early.model_dump_json().encode())
+        began = int(time.time())
+        ended = await (await desk.start(batch)).result()
+    record = await find(desk.store, desk.tenant, ended.output_file_id or "")
+    assert record is not None and record.expires_at == record.created_at + 3600 >= began + 3600
 
 
 @pytest.mark.slow
