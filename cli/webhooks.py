@@ -70,13 +70,13 @@ def resend(
 
 async def _resend(id: str, tenant: str, as_json: bool) -> None:
     from ..clients.webhooks import resend
-    from ..contract import BatchNotFound
+    from ..contract import InvalidSpec
     from .session import session
 
     async with session() as opened:
         found = await resend(opened.client, tenant, id)
     if found is None:
-        raise BatchNotFound(f"There is no event {id[:100]!r} of {tenant}: `durabatch webhooks list` shows them.")
+        raise InvalidSpec(f"There is no event {id[:100]!r} of {tenant}: `durabatch webhooks list` shows them.")
     _done(found.model_dump(mode="json"), f"The event {found.id} is sent to the webhook {found.endpoint}.", as_json)
 
 

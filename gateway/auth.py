@@ -30,6 +30,9 @@ class Authentication:
         if self._tenants.open and not _from_here(request):
             await answer(_STRANGER, scope)(scope, receive, send)
             return
+        if (twice := _twice(request)) is not None:
+            await answer(twice, scope)(scope, receive, send)
+            return
         key = _key(request)
         tenant = self._tenants.of(key)
         if tenant is None:
@@ -55,6 +58,14 @@ def _from_here(request: Request) -> bool:
         return all(is_loopback(url) for url in named)
     except ValueError:  # half an IPv6 address
         return False
+
+
+def _twice(request: Request) -> ApiError | None:
+    """Return the refusal of a request with two keys in one header, of which a proxy before us may go by the other."""
+    for name in ("authorization", "x-api-key"):
+        if len(request.headers.getlist(name)) > 1:
+            return ApiError(400, f"The request has more than one {name} header: send one.")
+    return None
 
 
 def _key(request: Request) -> str | None:

@@ -38,8 +38,11 @@ async def read_form(request: Request, body: AsyncIterator[bytes], take: Callable
             for event in parser.parse(piece):
                 await reader.on(event)
         parser.close()
-    except (MultipartError, UnicodeError) as error:
-        raise ApiError(400, f"The multipart/form-data body cannot be read: {str(error)[:200]}.") from None
+    except MultipartError as error:
+        why = str(error.args[0] if error.args else error).rstrip(".")  # what follows quotes the body
+        raise ApiError(400, f"The multipart/form-data body cannot be read: {why[:200]}.") from None
+    except UnicodeError:
+        raise ApiError(400, "A field of the multipart/form-data body is not UTF-8.") from None
     return reader.form
 
 

@@ -66,6 +66,9 @@ async def results(request: Request) -> Response:
             try:
                 rows, more = await page_of_results(context.store, results_path(inner, RESULTS), place, limit, wanted)
             except ObjectNotFound:
+                counts = entry.final.request_counts
+                if not counts.completed + counts.failed:  # it ended before there were any
+                    return _answer([], [], more=False)
                 raise ApiError(404, "The results of this batch were removed.", code="results_removed") from None
         return _answer(rows, await asyncio.to_thread(_lines, entry, rows), more=more)
 

@@ -16,9 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ..activities.notes import notes_below
 from ..contract import ObjectNotFound
-from ..contract.gateway_batch import BatchEntry, BatchObject, GatewayBatch, GatewayStatus
+from ..contract.gateway_batch import BatchEntry, BatchObject, GatewayBatch, GatewayStatus, inner_id
 from ..contract.gateway_layout import Listed, idempotency_path, key_digest, make_id, retries_folder, retry_path
+from ..contract.layout import SHARDS
 from .batches import KEY, NO_BATCH, entry_of, id_for, placed
 from .body import read_json
 from .context import Context, context_of, tenant_of
@@ -97,7 +99,7 @@ async def _original(context: Context, tenant: str, batch_id: str) -> BatchEntry 
     if not shown.status.ended:
         raise ApiError(409, f"Cannot retry a batch with status '{shown.status}'.")
     entry = await find_entry(context.store, tenant, batch_id) or entry
-    if not _ran(entry):
+    if not await _ran(context, entry):
         raise ApiError(
             400,
             "The batch ended before its requests were run, so there is nothing to retry: create it again, with a file "
@@ -163,17 +165,25 @@ async def _last(
             return original, order
         newest = False
         entry = entry and await find_entry(context.store, order.tenant, order.id)
-        if entry is not None and _ran(entry):
+        if entry is not None and await _ran(context, entry):
             return entry, None
     return original, None
 
 
-def _ran(entry: BatchEntry) -> bool:
-    """Return whether rows of a batch that has ended were run; of one that was stopped before, none is accounted for."""
-    if entry.intake is None or entry.final is None:
+async def _ran(context: Context, entry: BatchEntry) -> bool:
+    """Return whether rows of a batch that has ended were run.
+
+    None is accounted for where it was stopped before, or could not begin, for every row was refused for example. One
+    whose accounts could not be made may have bought something all the same.
+    """
+    batch, final = entry.request, entry.final
+    if entry.intake is None or final is None:
         return entry.intake is not None
-    counts, status = entry.final.request_counts, entry.final.status
-    return counts.completed + counts.failed > 0 or status not in (GatewayStatus.CANCELLED, GatewayStatus.EXPIRED)
+    if final.request_counts.completed + final.request_counts.failed > 0:
+        return True
+    if final.status in (GatewayStatus.CANCELLED, GatewayStatus.EXPIRED):
+        return False
+    return bool(await notes_below(context.store, inner_id(batch.tenant, batch.id), SHARDS))
 
 
 async def _read_order(context: Context, path: str) -> GatewayBatch:
@@ -193,6 +203,6 @@ def _with_left_rows(entry: BatchEntry | None, original_id: str) -> BatchEntry:
             "requests that are still wanted.",
             code="not_retryable",
         )
-    if entry.final is not None and not entry.final.request_counts.failed:
+    if entry.final is not None and (counts := entry.final.request_counts).completed == counts.total:
         raise ApiError(400, "The batch has nothing to retry: every request has succeeded.", code="not_retryable")
     return entry

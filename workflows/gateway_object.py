@@ -36,6 +36,15 @@ _INSTANT = {
 }
 #: Characters of an error's message.
 _MESSAGE = 500
+#: What our codes of rows that cannot be sent are called by OpenAI, where it has the same ones under another name.
+_CODES = {
+    "invalid_row": "invalid_request",
+    "invalid_field": "invalid_request",
+    "duplicate_field": "invalid_request",
+    "row_too_large": "request_too_large",
+}
+#: How a problem's message begins; the line is a field of its own.
+_LINE = re.compile(r"^line [\d,]+[,:] ")
 #: A place in a store; the schemes that a store may have.
 _IN_STORE = re.compile(r"\b(?:file|s3a?|gs|az|abfss?|azure|adl)://[^\s'\",;)]*[^\s'\",;).]")
 
@@ -147,9 +156,10 @@ def _outside(words: str) -> str:
 
 def _line_error(problem: dict[str, Any]) -> LineError:
     line, field = problem.get("line"), problem.get("field")
+    code = str(problem.get("code") or "invalid_request")
     return LineError(
-        code=str(problem.get("code") or "invalid_request"),
-        message=str(problem.get("message") or "")[:_MESSAGE],
+        code=_CODES.get(code, code),
+        message=_LINE.sub("", str(problem.get("message") or ""))[:_MESSAGE],
         param=field if isinstance(field, str) else None,
         line=line if isinstance(line, int) else None,
     )

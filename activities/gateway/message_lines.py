@@ -13,7 +13,6 @@ Source: the anthropic package, `types/messages/message_batch_individual_response
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from typing import Any
 
@@ -53,7 +52,6 @@ _UNRUN_TYPES = {
     OUTPUT_FAILED: _SERVER,
 }
 _UNRUN = {RowStatus.CANCELED: "canceled", RowStatus.EXPIRED: "expired"}
-_LINE = re.compile(r"^line [\d,]+[,:] ")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -151,6 +149,4 @@ def _error(row: Result) -> tuple[str, str]:
     if error is None:
         return _SERVER, "The provider's answer is not a message."
     kind = error.code if error.code in _TYPES else _CLASSES.get(error.type, _SERVER)
-    # Which line of the input it was, nobody knows who sent no file.
-    words = _LINE.sub("", error.message) if error.type == ErrorClass.INVALID_ROW else error.message
-    return kind, words or "The request failed."
+    return kind, error.words or "The request failed."

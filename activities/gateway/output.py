@@ -119,4 +119,5 @@ def _why(row: Result) -> _Why | None:
     if row.status in _CODES:
         return _Why(*_CODES[row.status])
     error = row.error or ResultError()
-    return _Why(error.code or error.type or "request_failed", error.message or "The request failed.")
+    code = "invalid_request" if error.never_sent else error.code or error.type
+    return _Why(code or "request_failed", error.words or "The request failed.")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
-from ...contract import RowStatus
+from ...contract import ErrorClass, RowStatus
 
 NULL = msgspec.Raw(b"null")
+
+_LINE = re.compile(r"^line [\d,]+[,:] ")
 
 
 class ResultResponse(msgspec.Struct):
@@ -17,8 +21,18 @@ class ResultResponse(msgspec.Struct):
 
 class ResultError(msgspec.Struct):
     type: str = ""
-    code: str | None = None
+    code: str | None = None  #: Of a row that was never sent, its field that is wrong.
     message: str = ""
+
+    @property
+    def never_sent(self) -> bool:
+        """Whether the plan refused the row."""
+        return self.type == ErrorClass.INVALID_ROW
+
+    @property
+    def words(self) -> str:
+        """What it says to a tenant, without the line's number: a retry's lines are not those of the tenant's file."""
+        return _LINE.sub("", self.message) if self.never_sent else self.message
 
 
 class Result(msgspec.Struct):

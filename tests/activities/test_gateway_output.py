@@ -39,6 +39,12 @@ def test_a_row_that_failed_says_why_once() -> None:
     assert (made(row)[1]["response"], made(row)[1]["error"]) == (None, {"code": "bad", "message": "No."})
 
 
+def test_a_row_that_was_refused_before_it_was_sent_has_openais_code_and_no_line_of_another_file() -> None:
+    error = {"type": "invalid_row", "code": "body.n", "message": "line 1,234, body.n: cannot be translated."}
+    shown = made({"custom_id": "a", "status": "failed", "error": error})[1]
+    assert shown["error"] == {"code": "invalid_request", "message": "body.n: cannot be translated."}
+
+
 @pytest.mark.parametrize(("status", "code"), [("expired", "batch_expired"), ("canceled", "batch_cancelled")])
 def test_a_row_that_was_not_run_says_so_in_openais_word(status: str, code: str) -> None:
     succeeded, line = made({"custom_id": "a", "status": status, "error": {"type": status, "message": "…"}})

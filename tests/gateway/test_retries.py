@@ -140,6 +140,23 @@ async def test_a_retry_that_was_cancelled_before_it_ran_leaves_its_rows_to_the_n
 
 
 @pytest.mark.slow
+async def test_a_retry_that_could_not_begin_leaves_its_rows_to_the_next_one(house: House) -> None:
+    routes = "".join(f'[[gateway.routes]]\nmodel = "*"\nprovider = "{name}"\n' for name in ("sandbox", "claude"))
+    async with open_gateway(house, routes, provider=None) as client, house.worker():
+        row = line("twice", "[[sandbox:server_error times=2]]")
+        id = await begun(client, [line("fine"), {**row, "body": {**row["body"], "seed": 1}}])
+        await ended(client, id)
+        first = await ended(client, (await retry(client, id, provider="claude")).id)
+        assert first.errors and first.errors.data and first.request_counts
+        assert (first.status, first.request_counts.failed) == ("failed", 0)
+        assert "body.seed" in str(first.errors.data[0].message)
+        assert (await client.get(f"/batches/{first.id}/results", cast_to=dict[str, Any]))["data"] == []
+        again = await retry(client, first.id, provider="sandbox")
+        assert again.id != first.id
+        assert await ids_of(client, (await ended(client, again.id)).output_file_id) == ["twice"]
+
+
+@pytest.mark.slow
 async def test_a_retry_whose_gateway_was_killed_before_it_was_noted_is_started_by_whoever_asks(house: House) -> None:
     async with open_gateway(house, 'completion_windows = ["24h", "48h"]') as client, house.worker():
         id = await begun(client)

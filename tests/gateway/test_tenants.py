@@ -65,6 +65,15 @@ async def test_a_key_may_come_as_anthropics_clients_send_it(opened: Opener) -> N
         assert answer.status_code == 200
 
 
+@pytest.mark.parametrize("name", ["authorization", "x-api-key"])
+async def test_a_request_with_two_keys_in_one_header_is_nobodys(opened: Opener, name: str) -> None:
+    async with opened(KEYS) as door:
+        keys = [(name, f"{'Bearer ' * (name == 'authorization')}key-{key}") for key in ("one", "two")]
+        answer = await door.http.get("/v1/files", headers=keys)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+        assert (await door.http.get("/v1/files", headers=keys[:1])).status_code == 200
+
+
 async def test_keys_are_in_no_log(opened: Opener, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with opened(KEYS) as door:

@@ -207,7 +207,7 @@ def test_what_asks_for_nothing_and_what_is_null_is_left_out() -> None:
     ],
 )
 def test_a_field_that_has_no_translation_is_refused_by_name(field: str, value: Any) -> None:
-    why = "cannot be translated for Anthropic: leave it out, or send a {custom_id, params} row"
+    why = "cannot be translated for Anthropic: leave it out, or send the request in Anthropic's own shape"
     assert refused(chat(**{field: value})) == (f"body.{field}", why)
     assert refused(chat(), params={field: value}) == (f"spec.params.{field}", why)
 

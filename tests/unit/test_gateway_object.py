@@ -95,12 +95,12 @@ def test_a_batch_that_could_not_run_says_why() -> None:
     assert shown.status is GatewayStatus.FAILED and shown.errors is not None
     assert shown.errors.data == (LineError(code="missing_key", message="No key."),)
     details[1] = {
-        "problems": [{"message": "line 2: no", "code": "invalid_field", "line": 2, "field": "body"}],
+        "problems": [{"message": "line 2, body: no", "code": "invalid_field", "line": 2, "field": "body"}],
         "total": 9,
     }
     lines = concluded(ORDER.beginning(), Ended.of_failure("BatchFailed", "…", details), NOW).errors
     assert lines is not None and lines.total == 9
-    assert lines.data == (LineError(code="invalid_field", message="line 2: no", param="body", line=2),)
+    assert lines.data == (LineError(code="invalid_request", message="body: no", param="body", line=2),)
     # Somebody's own workflow under this id, or another version's failure.
     odd = concluded(ORDER.beginning(), Ended.of_failure("odd", "It broke.", [7]), NOW).errors
     assert odd is not None and odd.data == (LineError(code="odd", message="It broke."),)

@@ -71,7 +71,7 @@ def _field(name: str, value: msgspec.Raw, place: str) -> dict[str, Any]:
     if name == "user":
         return {"metadata": {"user_id": value}}
     if _decode(value) not in _ASKS_NOTHING.get(name, ()):
-        why = "cannot be translated for Anthropic: leave it out, or send a {custom_id, params} row"
+        why = "cannot be translated for Anthropic: leave it out, or send the request in Anthropic's own shape"
         raise RowRefused(_place(place.rstrip("."), name), why)
     return {}
 
