@@ -5,7 +5,8 @@
     ~gateway/<tenant>/
         files/<file id>/content             the bytes
         files/<file id>/meta.json           what is known of them; written last, so a file is there when this is
-        index-files/<4>/<2>/<time>-<id>     an empty object for each file, for listings: newest first
+        index-files/<4>/<2>/<time>-<id>     the purpose of each file, for listings: newest first
+        index-files-by/<purpose>/<4>/<2>/<time>-<id>    an empty object for each file of a purpose
         index/<4>/<2>/<time>-<id>           the same for batches: the create request, and at the end the final object
         index-messages/<4>/<2>/<time>-<id>  the same for Anthropic's message batches
         messages/<id>/results.jsonl         a message batch's results
@@ -45,6 +46,7 @@ _MOST_ENTRIES, _ENTRY_DIGITS = 10**8 - 1, 8
 _ID = re.compile(r"(file-|batch_|msgbatch_|evt_)([0-9a-f]{11})([0-9a-f]{13})")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _ENTRY = re.compile(r"[0-9a-f]{11}-((?:file-|batch_|msgbatch_|evt_)[0-9a-f]{24})")
+_PURPOSE = re.compile(r"[a-z][a-z_-]{0,39}")
 _DELIVERY = re.compile(r"([0-9a-f]{11})-(evt_[0-9a-f]{24})")
 
 #: The folder of what is due; no tenant is called so.
@@ -143,15 +145,24 @@ def meta_path(tenant: str, file_id: str) -> str:
     return f"{file_folder(tenant, file_id)}/meta.json"
 
 
-def index_folder(tenant: str, listed: Listed) -> str:
-    return f"{GATEWAY}/{tenant}/{listed}"
+def is_purpose(text: str) -> bool:
+    """Return whether files may have this purpose."""
+    return _PURPOSE.fullmatch(text) is not None
 
 
-def index_path(tenant: str, id: str) -> str:
-    """Return the path of the entry of a file, a batch or an event in its index."""
-    listed = listed_as(id)
+def index_folder(tenant: str, listed: Listed, purpose: str | None = None) -> str:
+    """Return the folder of an index: of files of one purpose if one is given, which `is_purpose` has seen."""
+    return f"{GATEWAY}/{tenant}/{listed}" + (f"-by/{purpose}" if purpose else "")
+
+
+def index_path(tenant: str, id: str, purpose: str | None = None) -> str:
+    """Return the path of the entry of a file, a batch or an event in its index.
+
+    Args:
+        purpose: as `index_folder`.
+    """
     time = f"{_LAST - made_at_ms(id):0{_TIME}x}"
-    return f"{index_folder(tenant, listed)}/{time[:4]}/{time[4:6]}/{time}-{id}"
+    return f"{index_folder(tenant, listed_as(id), purpose)}/{time[:4]}/{time[4:6]}/{time}-{id}"
 
 
 def parse_index_path(path: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, get_args
 
 from starlette.requests import Request
@@ -14,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from ..activities.gateway import files as tenant_files
 from ..contract import ObjectNotFound
 from ..contract.gateway import FileRecord
-from ..contract.gateway_layout import Listed, content_path, make_id
+from ..contract.gateway_layout import Listed, content_path, is_purpose, make_id
 from . import index
 from .body import FORM_BYTES, announced, pieces
 from .context import context_of, tenant_of
@@ -139,13 +140,11 @@ async def listing(request: Request) -> Response:
     limit = min(limit_of(request, _MOST_LISTED, _MOST_LISTED), _LONGEST_PAGE)
     after, backwards = after_of(request, Listed.FILES), oldest_first(request)
     purpose = request.query_params.get("purpose")
-
-    async def find(id: str) -> FileRecord | None:
-        record = await tenant_files.find(context.store, tenant, id)
-        return record if record is not None and purpose in (None, record.purpose) else None
-
+    if purpose is not None and not is_purpose(purpose):  # no file has it
+        return JSONResponse(as_list([], more=False))
+    find = partial(tenant_files.find, context.store, tenant)
     records, more = await index.objects(
-        find, context.store, tenant, Listed.FILES, after=after, limit=limit, oldest_first=backwards
+        find, context.store, tenant, Listed.FILES, after=after, limit=limit, oldest_first=backwards, purpose=purpose
     )
     return JSONResponse(as_list([wire(record) for record in records], more=more))
 

@@ -13,7 +13,14 @@ T = TypeVar("T")
 
 
 async def page(
-    store: Store, tenant: str, listed: Listed, *, after: str | None = None, limit: int, oldest_first: bool = False
+    store: Store,
+    tenant: str,
+    listed: Listed,
+    *,
+    after: str | None = None,
+    limit: int,
+    oldest_first: bool = False,
+    purpose: str | None = None,
 ) -> list[str]:
     """Return the ids that come next in a tenant's list, at most `limit`.
 
@@ -22,12 +29,13 @@ async def page(
 
     Args:
         after: the id that came last; it need not be there any more.
+        purpose: of files: which ones.
 
     Raises:
         StoreError: the store failed.
     """
-    start = index_path(tenant, after) if after else None
-    folder = index_folder(tenant, listed)
+    start = index_path(tenant, after, purpose) if after else None
+    folder = index_folder(tenant, listed, purpose)
     paths = await store.page(folder, after=start, limit=limit, backwards=oldest_first)
     return [id for path in paths if (id := parse_index_path(path)) is not None]
 
@@ -41,12 +49,13 @@ async def objects(
     after: str | None,
     limit: int,
     oldest_first: bool = False,
+    purpose: str | None = None,
 ) -> tuple[list[T], bool]:
     """Return the objects that come next in a tenant's list, at most `limit`, and whether there are more behind them.
 
     Args:
-        find: returns the object with an id; None where it is gone, or is not wanted.
-        after: as `page`.
+        find: returns the object with an id; None where it is gone.
+        after, purpose: as `page`.
 
     Raises:
         StoreError: the store failed.
@@ -56,7 +65,7 @@ async def objects(
     # One more than is asked for shows whether there are more; what is not there is made up for.
     while not whole and len(found) <= limit:
         wanted = limit + 1 - len(found)
-        ids = await page(store, tenant, listed, after=after, limit=wanted, oldest_first=oldest_first)
+        ids = await page(store, tenant, listed, after=after, limit=wanted, oldest_first=oldest_first, purpose=purpose)
         whole = len(ids) < wanted
         after = ids[-1] if ids else after
         found += [one for one in await asyncio.gather(*map(find, ids)) if one is not None]

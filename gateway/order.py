@@ -18,7 +18,7 @@ from .files import lifetime
 from .tenants import Tenant
 
 #: Source: the openai package, Batch.metadata.
-_MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 16, 64, 512
+MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 _FILE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _WINDOW = re.compile(r"([1-9]\d{0,3})([hd])")
 _HOUR = 3600
@@ -147,19 +147,19 @@ def _metadata(metadata: object) -> dict[str, str] | None:
         return None
     if not isinstance(metadata, dict):
         raise _wrong_type("metadata", "an object", metadata)
-    if len(metadata) > _MAX_PAIRS:
+    if len(metadata) > MAX_PAIRS:
         raise ApiError(
             400,
-            f"Invalid 'metadata': too many properties. Expected an object with at most {_MAX_PAIRS} properties, but "
+            f"Invalid 'metadata': too many properties. Expected an object with at most {MAX_PAIRS} properties, but "
             f"got an object with {len(metadata)} properties instead.",
             param="metadata",
             code="object_above_max_properties",
         )
     for key, value in metadata.items():
-        where = f"metadata.{key[:_MAX_KEY]}"
+        where = f"metadata.{key[:MAX_KEY]}"
         if not isinstance(value, str):
             raise _wrong_type(where, "a string", value)
-        for text, most in ((key, _MAX_KEY), (value, _MAX_VALUE)):
+        for text, most in ((key, MAX_KEY), (value, MAX_VALUE)):
             if len(text) > most:
                 raise ApiError(
                     400,

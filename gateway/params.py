@@ -54,6 +54,18 @@ def limit_of(request: Request, default: int, most: int) -> int:
     return limit
 
 
+def own(request: Request, name: str) -> str | None:
+    """Return a parameter that is ours.
+
+    Raises:
+        ApiError: it is there twice: none of the values is silently left out.
+    """
+    given = request.query_params.getlist(name)
+    if len(given) > 1:
+        raise ApiError(400, f"The parameter '{name}' is there twice.", param=name, code="invalid_value")
+    return given[0] if given else None
+
+
 def after_of(request: Request, listed: Listed) -> str | None:
     """Return the id behind which a page of a list begins.
 

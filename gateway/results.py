@@ -19,7 +19,7 @@ from .batches import NO_BATCH, entry_of
 from .context import context_of
 from .described import JSON, Described, Param
 from .errors import ApiError, not_found
-from .params import limit_of, limit_param
+from .params import limit_of, limit_param, own
 from .shapes import BatchRows
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 100, 1000
@@ -50,11 +50,11 @@ async def results(request: Request) -> Response:
     """List the requests of a batch in the order of its input, with their answers as far as there are any."""
     context, entry = context_of(request), await entry_of(request)
     limit = limit_of(request, _DEFAULT_LIMIT, _MAX_LIMIT)
-    after = request.query_params.get("after") or None
+    after = own(request, "after") or None
     place = None if after is None else Place.parse(after)
     if after is not None and place is None:
         raise not_found("Row", after, "after")
-    wanted = _wanted(request.query_params.get("status"))
+    wanted = _wanted(own(request, "status"))
     inner = inner_id(entry.request.tenant, entry.request.id)
     so_far = await SoFar.open(context.store, inner)
     async with context.long_reads.one(entry.request.tenant):

@@ -52,6 +52,9 @@ async def retry(request: Request) -> Response:
     context, tenant = context_of(request), tenant_of(request)
     entry = await entry_of(request)
     body = await read_json(request, optional=True)
+    if unknown := body.keys() - BatchRetry.__annotations__.keys():
+        name = min(unknown)[:100]
+        raise ApiError(400, f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
     key = idempotency_key(request, body)
     original_id = entry.request.retry_of or entry.request.id
     original = await _original(context, tenant.name, original_id)

@@ -7,6 +7,7 @@ another until the page is full.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,6 +21,8 @@ from .context import Context
 from .described import Param
 from .errors import ApiError
 from .live import Glance, find_entry
+from .order import MAX_KEY, MAX_PAIRS, MAX_VALUE
+from .params import own
 
 #: Batches that are asked about at a time.
 _PARALLEL = 16
@@ -34,9 +37,17 @@ FILTERS = [
     Param(
         "metadata",
         "Ours: metadata[KEY]=VALUE, only batches whose metadata say so; several are all to hold.",
-        {"type": "object", "additionalProperties": {"type": "string"}},
+        {
+            "type": "object",
+            "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
+            "propertyNames": {"maxLength": MAX_KEY},
+            "maxProperties": MAX_PAIRS,
+        },
     ),
 ]
+_NAMES = {one.name for one in FILTERS}
+#: Where the name of a filter ends, and something follows that other servers' filters have.
+_BASE = re.compile(r"[\[.]")
 
 
 class _Request(msgspec.Struct):
@@ -84,15 +95,28 @@ class Wanted:
         """
         metadata: dict[str, str] = {}
         for name, value in request.query_params.multi_items():
-            if not name.startswith("metadata[") or not name.endswith("]"):
-                continue
+            base = _BASE.split(name, maxsplit=1)[0]
+            if base not in _NAMES or (base == name and base != "metadata"):
+                continue  # not ours, or read below
+            if base != "metadata" or not name.startswith("metadata[") or not name.endswith("]"):
+                form = "metadata[KEY]=VALUE" if base == "metadata" else f"{base}=VALUE"
+                message = f"Invalid filter {name[:100]!r}: expected {form}."
+                raise ApiError(400, message, param=name[:100], code="invalid_value")
             key = name[len("metadata[") : -1]
+            if len(metadata) == MAX_PAIRS or len(key) > MAX_KEY or len(value) > MAX_VALUE:
+                raise ApiError(
+                    400,
+                    f"Invalid filter {name[:100]!r}: no batch has more than {MAX_PAIRS} metadata, keys of more than "
+                    f"{MAX_KEY} characters, or values of more than {MAX_VALUE}.",
+                    param=name[:100],
+                    code="invalid_value",
+                )
             if metadata.setdefault(key, value) != value:
                 raise ApiError(
                     400, f"The filter {name[:100]!r} is there twice.", param=name[:100], code="invalid_value"
                 )
         found = cls(
-            status=_status(request.query_params.get("status")),
+            status=_status(own(request, "status")),
             created_after=_second(request, "created_after"),
             created_before=_second(request, "created_before"),
             metadata=metadata,
@@ -199,7 +223,7 @@ def _status(given: str | None) -> GatewayStatus | None:
 
 
 def _second(request: Request, name: str) -> int | None:
-    given = request.query_params.get(name)
+    given = own(request, name)
     if given is None:
         return None
     if not (given.isascii() and given.isdecimal() and len(given) < 12 and int(given) <= _LAST_SECOND):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from ..activities.gateway.checks import REQUIRED
@@ -104,6 +104,8 @@ class BatchOrder(TypedDict):
 
 class BatchRetry(TypedDict):
     """What a retry of a batch may say; all else is as the batch has it."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     completion_window: NotRequired[Annotated[str | None, Field(description="The batch's own by default.")]]
     provider: NotRequired[Annotated[str | None, Field(description="Which provider is to run it; as the batch said.")]]

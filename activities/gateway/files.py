@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 
 from ...contract import ObjectNotFound
@@ -14,6 +14,7 @@ from ...contract.gateway_layout import (
     due_path,
     index_path,
     is_id,
+    is_purpose,
     made_at_ms,
     meta_path,
 )
@@ -44,10 +45,12 @@ async def register(store: Store, tenant: str, record: FileRecord) -> None:
     Raises:
         StoreError: the store failed.
     """
-    # Both before the file itself: what names no file is passed over, and a file that nothing names is lost from sight.
+    # All before the file itself: what names no file is passed over, and a file that nothing names is lost from sight.
     if record.expires_at is not None:
         await store.write(_due(tenant, record.id, record.expires_at), b"")
-    await store.write(index_path(tenant, record.id), b"")
+    if is_purpose(record.purpose):
+        await store.write(index_path(tenant, record.id, record.purpose), b"")
+    await store.write(index_path(tenant, record.id), record.purpose.encode())
     await store.write(meta_path(tenant, record.id), record.model_dump_json().encode())
 
 
@@ -76,8 +79,20 @@ async def remove(store: Store, tenant: str, file_id: str) -> None:
     Raises:
         StoreError: the store failed.
     """
-    for path in (meta_path(tenant, file_id), content_path(tenant, file_id), index_path(tenant, file_id)):
+    purpose = await _purpose(store, tenant, file_id)
+    for path in (meta_path(tenant, file_id), content_path(tenant, file_id)):
         await store.delete(path)
+    if purpose is not None:
+        await store.delete(index_path(tenant, file_id, purpose))
+    await store.delete(index_path(tenant, file_id))  # last: it says where else to look, if this is broken off
+
+
+async def _purpose(store: Store, tenant: str, file_id: str) -> str | None:
+    """Return the purpose by which a file is listed, None if it is not."""
+    with suppress(ObjectNotFound):
+        purpose = (await store.read(index_path(tenant, file_id))).decode(errors="replace")
+        return purpose if is_purpose(purpose) else None
+    return None
 
 
 async def expire_file(store: Store, tenant: str, file_id: str, now: datetime) -> tuple[bool, date | None]:

@@ -75,7 +75,7 @@ async def test_the_rows_of_a_batch_go_before_the_batch_and_the_batch_with_its_fi
         assert [one.id async for one in client.batches.list()] == []
         assert [one.id async for one in client.files.list()] == [batch.input_file_id]  # which is the tenant's own
         left = [path for path, _ in await store.list("~gateway/default") if "/files/" not in path]
-        assert {path.split("/")[2] for path in left} == {"index-files", "spent"}
+        assert {path.split("/")[2] for path in left} == {"index-files", "index-files-by", "spent"}
 
         again = await create(client, **key)
         assert again.id != first.id and (await ended(client, again.id)).request_counts is not None

@@ -157,6 +157,23 @@ async def test_the_list_is_read_page_by_page_in_either_order(door: Door) -> None
     assert page == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
+async def test_a_purpose_that_few_files_have_is_found_without_looking_at_the_others(door: Door) -> None:
+    for number in range(30):
+        await put(door, number)
+    rare = await put(door, 99, purpose="fine-tune")
+    for path in door.objects():  # the others' records cannot be read, and they are in no list
+        if path.endswith("meta.json") and rare not in path:
+            (door.folder / path).write_bytes(b"{")
+    found = (await door.http.get("/v1/files", params={"purpose": "fine-tune"})).json()
+    assert ([file["id"] for file in found["data"]], found["has_more"]) == ([rare], False)
+    for purpose in ("vision", "", "../batch", "batch/0000", "x" * 5000, "\x00"):
+        answer = await door.http.get("/v1/files", params={"purpose": purpose})
+        assert (answer.status_code, answer.json()["data"], answer.json()["has_more"]) == (200, [], False)
+    await door.openai.files.delete(rare)
+    assert (await door.http.get("/v1/files", params={"purpose": "fine-tune"})).json()["data"] == []
+    assert not [path for path in door.objects() if rare in path]
+
+
 async def test_a_page_is_filled_past_files_that_are_gone_and_never_empty_with_more(door: Door) -> None:
     ids = [await put(door, number, expires_at=1 if 1 <= number <= 5 else None) for number in range(7)]
     first = (await door.http.get("/v1/files", params={"limit": 1})).json()

@@ -15,11 +15,13 @@ from openai.types import Batch
 
 from durabatch.activities.gateway.expiry import expire
 from durabatch.activities.store import Store
-from durabatch.contract.gateway_batch import GatewayBatch
-from durabatch.contract.gateway_layout import Listed, retries_folder
+from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch
+from durabatch.contract.gateway_layout import Listed, index_path, retries_folder
 from durabatch.contract.gateway_limits import Keep
 from support.gateway import jsonl, line, new_id, open_gateway
 from support.house import House
+
+from .conftest import Door
 
 ORDER: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -73,6 +75,14 @@ async def test_each_retry_is_a_batch_of_what_the_one_before_left_over(house: Hou
         assert last.model_extra and last.model_extra["retry_of"] == id
         assert (await retry(client, id, idempotency_key="night")).id == second.id
         assert [one.id async for one in client.batches.list()] == [second.id, first.id, id]
+
+
+async def test_a_field_that_a_retry_has_not_is_refused(door: Door) -> None:
+    batch = GatewayBatch(tenant="default", id=new_id(Listed.BATCHES), input_file_id="f", endpoint="/", created_at=1)
+    await door.store.write(index_path("default", batch.id), BatchEntry(request=batch).model_dump_json().encode())
+    answer = await door.http.post(f"/v1/batches/{batch.id}/retry", json={"provider": "x", "metadata": {}})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "unknown_parameter", "metadata")
 
 
 @pytest.mark.slow
