@@ -10,6 +10,7 @@
         index/<4>/<2>/<time>-<id>           the same for batches: the create request, and at the end the final object
         index-messages/<4>/<2>/<time>-<id>  the same for Anthropic's message batches
         messages/<id>/results.jsonl         a message batch's results
+        messages/<id>/requests-<bytes>      an empty object for as long as its requests are kept: how large they are
         messages/<id>/deleted               says that a message batch was deleted, and is never to run again
         idem/<sha256 of the key>            which batch an idempotency key made
         retries/<batch id>/<number>         the create request of each retry of a batch, from 00001 on
@@ -46,6 +47,7 @@ _MOST_ENTRIES, _ENTRY_DIGITS = 10**8 - 1, 8
 _ID = re.compile(r"(file-|batch_|msgbatch_|evt_)([0-9a-f]{11})([0-9a-f]{13})")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _ENTRY = re.compile(r"[0-9a-f]{11}-((?:file-|batch_|msgbatch_|evt_)[0-9a-f]{24})")
+_REQUESTS = re.compile(r"requests-(\d{1,18})")
 _PURPOSE = re.compile(r"[a-z][a-z_-]{0,39}")
 _DELIVERY = re.compile(r"([0-9a-f]{11})-(evt_[0-9a-f]{24})")
 
@@ -171,14 +173,30 @@ def parse_index_path(path: str) -> str | None:
     return found[1] if found else None
 
 
+def messages_folder(tenant: str, batch_id: str | None = None) -> str:
+    """Return the folder of what a message batch has beside its entry; that of all of a tenant's if none is given."""
+    return f"{GATEWAY}/{tenant}/messages" + (f"/{batch_id}" if batch_id else "")
+
+
+def message_requests_path(tenant: str, batch_id: str, size: int) -> str:
+    """Return the path of what says how many bytes a message batch's requests have, which are in another folder."""
+    return f"{messages_folder(tenant, batch_id)}/requests-{size}"
+
+
+def parse_message_requests_path(path: str) -> int | None:
+    """Return the bytes that such a path names; None for any other path."""
+    found = _REQUESTS.fullmatch(path.rpartition("/")[2])
+    return int(found[1]) if found else None
+
+
 def message_results_path(tenant: str, batch_id: str) -> str:
     """Return the path of the results of a message batch."""
-    return f"{GATEWAY}/{tenant}/messages/{batch_id}/results.jsonl"
+    return f"{messages_folder(tenant, batch_id)}/results.jsonl"
 
 
 def deleted_path(tenant: str, batch_id: str) -> str:
     """Return the path of what says that a message batch was deleted."""
-    return f"{GATEWAY}/{tenant}/messages/{batch_id}/deleted"
+    return f"{messages_folder(tenant, batch_id)}/deleted"
 
 
 def find_batch(path: str) -> tuple[str, str] | None:

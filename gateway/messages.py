@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from ..activities.gateway.messages import write_messages
+from ..activities.gateway.messages import count_requests, remove_requests, write_messages
 from ..activities.gateway.routing import Route as Routed
 from ..activities.gateway.routing import Router
 from ..activities.lease import Lease
@@ -101,7 +101,7 @@ async def create(request: Request) -> Response:
     path, requests = message_rows_path(tenant.name, new_id), Requests(tenant.limits.max_rows)
     async with (
         context.uploads.one(tenant.name),
-        context.stored.room(tenant, announced(request), file=False) as room,
+        context.stored.room(tenant, announced(request)) as room,
         Incoming(context.store, path, requests.feed) as incoming,
     ):
         async for piece in pieces(request, tenant.max_file_bytes):
@@ -121,10 +121,14 @@ async def create(request: Request) -> Response:
         # Noted first, as at OpenAI's batches; and never again, as it may be deleted at this moment.
         made = not noted and await context.store.create(_index(entry), entry.model_dump_json().encode())
         kept = entry.request.id == new_id
+        if made:
+            with contextlib.suppress(StoreError):  # an error would have the caller create it twice
+                await count_requests(context.store, entry.request)
     finally:
         if not kept:
             with contextlib.suppress(StoreError):  # `gc` finds them too
                 await context.store.delete(path)
+            context.stored.forget(tenant.name)
     if not made:
         found = await _find(context, tenant.name, entry.request.id)
         if found is None and noted:
@@ -272,12 +276,10 @@ async def delete(request: Request) -> Response:
     batch = (await _ended(request, "cannot be deleted")).request
     # First: what repeats its create must not run it again.
     await context.store.create(deleted_path(tenant.name, batch.id), b"")
-    for path in (
-        index_path(tenant.name, batch.id),
-        message_results_path(tenant.name, batch.id),
-        message_rows_path(tenant.name, batch.id),
-    ):
+    for path in (index_path(tenant.name, batch.id), message_results_path(tenant.name, batch.id)):
         await context.store.delete(path)
+    await remove_requests(context.store, tenant.name, batch.id)
+    context.stored.forget(tenant.name)
     return JSONResponse({"id": batch.id, "type": "message_batch_deleted"})
 
 

@@ -1,4 +1,4 @@
-"""How many bytes each tenant's files have, so that no upload goes beyond what a tenant may store."""
+"""How many bytes each tenant's files and message batches have, so that no upload goes beyond what it may store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from ..activities.store import Store
-from ..contract.gateway_layout import files_folder, is_content
+from ..contract.gateway_layout import files_folder, is_content, messages_folder, parse_message_requests_path
 from .body import FORM_BYTES
 from .errors import ApiError
 from .tenants import Tenant
@@ -47,7 +47,7 @@ class Room:
         self._check()
 
     def close(self, *, stored: bool) -> None:
-        """Count the upload as a file, or not at all."""
+        """Count the upload as stored, or not at all."""
         self._sum.coming -= self._held
         if stored:
             self._sum.bytes += self._held
@@ -69,7 +69,7 @@ class Stored:
     """The sums, listed anew each minute; what this process takes in between is added at once.
 
     What other gateways take within that minute is not seen: several of them may go beyond a limit together, by what
-    they take in a minute. Files that batches write count, and are never refused, as they are paid for.
+    they take in a minute. Files and results that batches write count, and are never refused, as they are paid for.
     """
 
     def __init__(self, store: Store) -> None:
@@ -77,12 +77,11 @@ class Stored:
         self._sums: dict[str, _Sum] = {}
 
     @asynccontextmanager
-    async def room(self, tenant: Tenant, announced: int, *, file: bool = True) -> AsyncIterator[Room]:
+    async def room(self, tenant: Tenant, announced: int) -> AsyncIterator[Room]:
         """Have room for an upload for as long as the block lasts.
 
         Args:
             announced: bytes of its request, 0 if that does not say.
-            file: whether it is a file afterwards, if no error ended the block: requests of message batches are none.
 
         Raises:
             ApiError: it does not fit.
@@ -95,7 +94,7 @@ class Stored:
         stored = False
         try:
             yield room
-            stored = file
+            stored = True
         finally:
             room.close(stored=stored)
 
@@ -108,5 +107,8 @@ class Stored:
             if time.monotonic() - known.at < _BELIEVED:
                 return
             began = time.monotonic()
-            entries = await self._store.entries(files_folder(tenant))
-            known.at, known.bytes = began, sum(entry.size for entry in entries if is_content(entry.path))
+            files = await self._store.entries(files_folder(tenant))
+            messages = await self._store.entries(messages_folder(tenant))
+            known.at = began
+            known.bytes = sum(entry.size for entry in files if is_content(entry.path))
+            known.bytes += sum(entry.size + (parse_message_requests_path(entry.path) or 0) for entry in messages)

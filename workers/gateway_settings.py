@@ -35,7 +35,8 @@ class _Limits(_Section):
         int | None, Field(ge=1, le=MAX_TURNS, description="Batches of the tenant under way at a time; the others wait.")
     ] = None
     max_stored_bytes: Annotated[
-        int | None, Field(ge=1, description="Bytes of the tenant's files, beyond which no upload is taken.")
+        int | None,
+        Field(ge=1, description="Bytes of the tenant's files and message batches, beyond which no upload is taken."),
     ] = None
     max_cost_usd_per_day: Annotated[
         Decimal | None, Field(gt=0, description="What the tenant's batches may cost a day (UTC); others are refused.")

@@ -19,6 +19,7 @@ from ...contract.gateway_layout import (
     idempotency_path_of,
     index_folder,
     index_path,
+    is_id,
     made_at_ms,
     message_results_path,
     parse_index_path,
@@ -32,6 +33,7 @@ from ...contract.object_name import Kind
 from ..records import decode_plan
 from ..store import Store
 from .files import remove
+from .messages import remove_requests
 from .spending import forget
 
 #: What stays of a batch's folder while the batch is listed: who it was, and what it bought.
@@ -174,6 +176,8 @@ async def _remove_rows(store: Store, tenant: str, batch_id: str, *, records: boo
     for path in last:
         await store.delete(path)
     await store.prune(root)
+    if is_id(Listed.MESSAGES, batch_id):
+        await remove_requests(store, tenant, batch_id)
 
 
 async def _unplan(store: Store, root: str) -> None:

@@ -1,4 +1,4 @@
-"""The results of a message batch, written: a line for each of its requests, in their order."""
+"""The requests of a message batch, and its results: a line for each request, in their order."""
 
 from __future__ import annotations
 
@@ -6,15 +6,44 @@ from collections.abc import Iterator
 
 from ...contract import AccountingError, BatchResult, ObjectNotFound, StoreError
 from ...contract.gateway_batch import BatchObject, GatewayBatch, GatewayStatus, MessageCounts, message_rows_path
-from ...contract.gateway_layout import message_results_path
+from ...contract.gateway_layout import (
+    message_requests_path,
+    message_results_path,
+    messages_folder,
+    parse_message_requests_path,
+)
 from ..lease import Lease
 from ..lines import split_lines
 from ..manifest import stream_results
 from ..store import Store
 from .message_lines import MessageLines
 
+#: Names of a batch's folder, of which there are three at most.
+_NAMES = 10
 #: What becomes of requests of which none was run, by how their batch ended.
 _UNRUN = {GatewayStatus.CANCELLED: "canceled", GatewayStatus.EXPIRED: "expired"}
+
+
+async def count_requests(store: Store, batch: GatewayBatch) -> None:
+    """Count a batch's requests among what its tenant stores, for as long as they are kept.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    size = await store.size(message_rows_path(batch.tenant, batch.id))
+    await store.write(message_requests_path(batch.tenant, batch.id, size or 0), b"")
+
+
+async def remove_requests(store: Store, tenant: str, batch_id: str) -> None:
+    """Remove a batch's requests, and what counts them.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    await store.delete(message_rows_path(tenant, batch_id))
+    for path in await store.page(messages_folder(tenant, batch_id), limit=_NAMES):
+        if parse_message_requests_path(path) is not None:
+            await store.delete(path)
 
 
 def write_messages(

@@ -12,12 +12,14 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types import Batch
 
+from durabatch.activities.gateway.messages import count_requests, remove_requests
 from durabatch.activities.store import Store
-from durabatch.contract.gateway_batch import workflow_id
+from durabatch.contract.gateway_batch import GatewayBatch, message_rows_path, workflow_id
+from durabatch.contract.gateway_layout import Listed, message_results_path
 from durabatch.gateway.errors import ApiError
 from durabatch.gateway.stored import Stored
 from durabatch.gateway.tenants import Tenant
-from support.gateway import jsonl, line, open_gateway
+from support.gateway import jsonl, line, new_id, open_gateway
 from support.house import House, asked, connect, open_house
 
 from .conftest import LINE, Opener
@@ -81,15 +83,29 @@ async def test_files_beyond_a_tenants_limits_are_not_taken(opened: Opener) -> No
         assert len([path for path in door.objects() if path.endswith("content") and "/search/" in path]) == 2
 
 
-async def test_the_requests_of_a_message_batch_do_not_count_as_files(tmp_path: Path) -> None:
-    stored, tenant = Stored(Store.open(str(tmp_path))), Tenant(name="search", max_stored_bytes=1000)
-    async with stored.room(tenant, 0, file=False) as room:
-        room.take(900)
-    async with stored.room(tenant, 0) as room:
-        room.take(900)
-    with pytest.raises(ApiError, match="exceeded your file storage quota"):
-        async with stored.room(tenant, 0) as room:
-            room.take(200)
+async def test_requests_and_results_of_message_batches_count_for_as_long_as_they_are_kept(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    stored, tenant = Stored(store), Tenant(name="search", max_stored_bytes=1000)
+    batch = GatewayBatch(
+        tenant="search", id=new_id(Listed.MESSAGES), input_file_id="", endpoint="/v1/messages", created_at=0
+    )
+    await store.write(message_rows_path("search", batch.id), b"x" * 300)
+    await count_requests(store, batch)
+    await store.write(message_results_path("search", batch.id), b"x" * 600)
+
+    async def fits(size: int) -> bool:
+        try:
+            async with stored.room(tenant, 0) as room:
+                room.take(size)
+        except ApiError as refused:
+            assert refused.code == "storage_quota_exceeded"
+            return False
+        stored.forget("search")  # nothing was stored here
+        return True
+
+    assert not await fits(101) and await fits(100)
+    await remove_requests(store, "search", batch.id)
+    assert not await fits(401) and await fits(400)
 
 
 async def test_batches_beyond_a_tenants_limits_are_refused_before_they_cost(house: House) -> None:

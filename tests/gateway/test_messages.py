@@ -71,7 +71,10 @@ async def test_the_official_clients_whole_flow(house: House) -> None:
         assert found[0].result.type == "succeeded" and found[0].result.message.model == CLAUDE
         with pytest.raises(anthropic.BadRequestError, match="has already ended"):
             await batches.cancel(made.id)
+        stored = [path.name for path in (house.store / "~gateway/default/messages" / made.id).iterdir()]
+        assert any(name.startswith("requests-") for name in stored)
         assert (await batches.delete(made.id)).type == "message_batch_deleted"
+        assert not list((house.store / "~gateway/default/messages" / made.id).glob("requests-*"))
         assert [one.id async for one in batches.list()] == []
         for call in (batches.retrieve, batches.results, batches.delete, batches.cancel):
             with pytest.raises(anthropic.NotFoundError) as gone:
