@@ -260,7 +260,8 @@ async def results(request: Request) -> Response:
     if (size := await store.size(path)) is None:
         if entry.published:  # deleted since; else it is one that was never started
             raise _no_batch(batch.id)
-        await run_in_threadpool(write_messages, store, batch, final, None, False, Lease())
+        async with context.long_reads.one(tenant.name):
+            await run_in_threadpool(write_messages, store, batch, final, None, False, Lease())
         size = await store.size(path) or 0
     name = f"{batch.id}_results.jsonl"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -47,6 +48,8 @@ class Observed:
             await self._app(scope, receive, watched)
         except ClientDisconnect:
             status = status or _GONE
+        except asyncio.CancelledError:  # the process ends, and uvicorn would log where in the code it was
+            logger.warning("%s: the gateway ends, and an answer was broken off", request_id)
         except Exception as error:
             if status is not None:
                 # The client must not take what it has for the whole. uvicorn closes the connection when a route ends

@@ -16,6 +16,8 @@ import pytest
 
 from durabatch.gateway.body import Pace
 from durabatch.gateway.errors import ApiError
+from durabatch.gateway.metrics import Metrics
+from durabatch.gateway.observed import Observed
 from durabatch.gateway.places import Places
 from durabatch.gateway.server import HEAD_BYTES, Outgoing, Patience
 
@@ -369,6 +371,24 @@ async def test_a_connection_is_broken_off_only_where_nothing_is_taken() -> None:
     outgoing.write(b"x" * 1500)
     loop.due.pop()()
     assert transport.aborted
+
+
+async def test_an_answer_that_the_end_of_the_process_breaks_off_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    began = asyncio.Event()
+
+    async def endless(*_: object) -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    async def nothing(*_: object) -> Any:
+        raise AssertionError
+
+    scope = {"type": "http", "path": "/", "headers": []}
+    request = asyncio.create_task(Observed(endless, Metrics())(scope, nothing, nothing))
+    await began.wait()
+    request.cancel()
+    await request
+    assert [one.levelname for one in caplog.records] == ["WARNING"]
 
 
 async def test_of_two_tenants_none_holds_all_places() -> None:
