@@ -13,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..contract.ledger import LedgerStart, Place, Reservation
 from .ledger_history import read_ledger_history
+from .task_queues import end_abandoned
 
 #: The ledger answers at once if a worker is free. Without an answer the reservation counts, and a signal grants it.
 _ASK = timedelta(seconds=5)
@@ -36,6 +37,18 @@ class LedgerClient:
             ledger: its workflow id.
             start: what it is started with if it does not run.
         """
+        place = await self._ask(ledger, start, reservation)
+        if place is None and await end_abandoned(activity.client(), ledger, activity.info().task_queue):
+            place = await self._ask(ledger, start, reservation)  # of the one that is started in its place
+        return place
+
+    async def release(self, ledger: str, holder: str) -> None:
+        """Give room back, or a place in the queue; a ledger that has ended by itself needs none."""
+        handle = activity.client().get_workflow_handle(ledger)
+        if not await _signalled(handle, "release", holder):
+            await self._begin(handle, None, "release", holder)
+
+    async def _ask(self, ledger: str, start: LedgerStart, reservation: Reservation) -> Place | None:
         handle = activity.client().get_workflow_handle(ledger)
         if not await _signalled(handle, "reserve", reservation, start.limit):
             await self._begin(handle, start, "reserve", reservation, start.limit)
@@ -44,12 +57,6 @@ class LedgerClient:
         except (RPCError, WorkflowQueryFailedError):
             return None
         return place
-
-    async def release(self, ledger: str, holder: str) -> None:
-        """Give room back, or a place in the queue; a ledger that has ended by itself needs none."""
-        handle = activity.client().get_workflow_handle(ledger)
-        if not await _signalled(handle, "release", holder):
-            await self._begin(handle, None, "release", holder)
 
     async def _begin(
         self, handle: WorkflowHandle[Any, Any], start: LedgerStart | None, signal: str, *arguments: Any

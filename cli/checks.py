@@ -17,8 +17,8 @@ from ..activities.providers import ProviderSettings, open_provider
 from ..activities.providers.kinds import KINDS
 from ..activities.providers.settings import NO_KEY
 from ..activities.store import Store, identity_of
+from ..activities.task_queues import worker_polls
 from ..clients.connection import Embed, translated, worker_command
-from ..clients.progress import worker_polls
 from ..clients.temporal_config import temporal_config
 from ..contract import (
     AuthenticationFailed,

@@ -256,8 +256,8 @@ async def _submit(requests: str | Path, options: SpecOptions, as_json: bool) -> 
 
 async def warn_without_worker(opened: Session) -> None:
     """Say so if no worker would take the batch."""
+    from ..activities.task_queues import worker_polls
     from ..clients.connection import worker_command
-    from ..clients.progress import worker_polls
 
     queue = opened.settings.worker.task_queue
     if await worker_polls(opened.connection.client, queue):

@@ -123,8 +123,8 @@ async def _dev(sandbox: bool, as_json: bool) -> None:
 
         from temporalio.service import RPCError
 
+        from ..activities.task_queues import worker_polls
         from ..clients.connection import Embed
-        from ..clients.progress import worker_polls
         from .embedded_worker import embedded_worker
         from .session import log_to_file, session
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from pydantic import ValidationError
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import (
     Client,
     WorkflowExecution,
@@ -16,6 +13,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from ..activities.task_queues import worker_polls
 from ..contract import BatchProgress, BatchResult, BatchStatus, Phase, steps
 from .children import with_children
 from .connection import PASSING, worker_command
@@ -27,8 +25,6 @@ from .running import with_rows
 _QUERY = timedelta(seconds=5)
 #: Where no worker seems to be, one that has come just now gets this long.
 _QUERY_UNHEARD = timedelta(seconds=1)
-#: Workers are gone from a task queue's list five minutes after their last poll, so an old entry proves nothing.
-_POLLER_SECONDS = 70.0
 
 
 async def batch_progress(client: Client, batch_id: str) -> tuple[BatchProgress, bool]:
@@ -113,29 +109,3 @@ def _phase(description: WorkflowExecutionDescription) -> Phase:
         return Phase.PLANNING
     pending = [activity.activity_type.name for activity in description.raw_description.pending_activities]
     return next((_PHASES[name] for name in pending if name in _PHASES), Phase.POLLING)
-
-
-async def worker_polls(client: Client, task_queue: str, identity: str | None = None) -> bool:
-    """Return whether a worker takes batches from the task queue.
-
-    Args:
-        client: a connected client.
-        task_queue: the task queue.
-        identity: the worker that is meant; any if None.
-
-    Raises:
-        RPCError: Temporal does not answer.
-    """
-    answer = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace,
-            task_queue=TaskQueue(name=task_queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        )
-    )
-    now = datetime.now().timestamp()
-    return any(
-        now - poller.last_access_time.ToSeconds() < _POLLER_SECONDS
-        for poller in answer.pollers
-        if identity in (None, poller.identity)
-    )

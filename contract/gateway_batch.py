@@ -292,8 +292,8 @@ class JoinRequest(LenientModel):
 class Joined(LenientModel):
     running: bool = False
     ended: Ended | None = None  #: How it ended, where it left accounts.
-    #: Where it neither runs nor left accounts, it was terminated, or nobody knows it: to start it goes on with what it
-    #: bought.
+    #: It was started, and terminated before it left accounts: to start it again goes on with what it bought.
+    broken_off: bool = False
 
 
 class PublishRequest(LenientModel):

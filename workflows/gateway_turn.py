@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
 
 from ..contract.gateway_batch import GatewayBatch
 from ..contract.gateway_limits import LEAVE, TURN, LeaveRequest, Turned, TurnLedger, TurnRequest, turn_ledgers
-from .failures import StepFailed, Stopped
+from .failures import StepFailed, Stopped, Trouble
 from .gateway_state import TurnState
 from .queue_slot import LEDGER_PATIENCE, RENEW, RENEW_LONGEST
-from .steering import Steering
+from .steering import SHORT, Steering
+
+#: How a turn is given back: tried until the ledger has it, or `LEDGER_PATIENCE` is over.
+_UNTIL_LEFT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+#: How long a batch whose files are there stays for that. Once it has ended, the ledger looks for it within minutes.
+_LAST_WAIT = timedelta(minutes=1)
 
 
 class Turn:
@@ -29,6 +39,7 @@ class Turn:
         self._steering = steering
         self._runs = runs
         self._ledgers = turn_ledgers(batch.tenant, batch.limits)
+        self._leaving: asyncio.Task[None] | None = None
 
     async def take(self) -> None:
         """Wait until it is the batch's turn.
@@ -41,10 +52,44 @@ class Turn:
                 await self._wait(ledger)
                 self._state.taken = (*self._state.taken, ledger.name)
 
-    async def give_back(self) -> None:
-        """Give back what the batch has, and its places in the queues."""
+    async def leave(self) -> None:
+        """Begin to give back what the batch has, and its places in the queues. What comes next does not wait for it."""
         if self._state.asked_at is None:
             return
+        if workflow.patched("turn-given-back-beside-the-files"):
+            self._leaving = asyncio.create_task(self._give_back())
+        else:
+            await self._give_back_first()
+
+    async def left(self) -> None:
+        """Wait a moment until what `leave` began is done; a ledger finds out by itself that the workflow has ended."""
+        if self._leaving is not None and not self._leaving.done():
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(self._leaving.done, timeout=_LAST_WAIT)
+
+    async def _give_back(self) -> None:
+        await asyncio.gather(*(self._give_back_to(ledger) for ledger in self._ledgers))
+        self._state.asked_at, self._state.taken = None, ()
+
+    async def _give_back_to(self, ledger: TurnLedger) -> None:
+        """Give back what the batch has of a ledger. Not by `Steering`, whose waits are those of the files."""
+        try:
+            await workflow.execute_activity(
+                LEAVE.name,
+                LeaveRequest(ledger=ledger, holder=ledger.holder(self._batch.id)),
+                result_type=LEAVE.answer,
+                schedule_to_close_timeout=LEDGER_PATIENCE,
+                start_to_close_timeout=SHORT,
+                heartbeat_timeout=self._steering.heartbeat,
+                retry_policy=_UNTIL_LEFT,
+                summary="give the turn back",
+                priority=self._steering.priority,
+            )
+        except ActivityError as error:
+            self._steering.report(Trouble(error).message)
+
+    async def _give_back_first(self) -> None:
+        """Give everything back before anything else, as workflows do that began to before `leave` was."""
         for ledger in reversed(self._ledgers):
             try:
                 await self._steering.call(
@@ -54,7 +99,7 @@ class Turn:
                     give_up_at=workflow.now() + LEDGER_PATIENCE,
                 )
             except StepFailed as error:
-                self._steering.report(error.message)  # the ledger finds out by itself that the workflow has ended
+                self._steering.report(error.message)
         self._state.asked_at, self._state.taken = None, ()
 
     async def _wait(self, ledger: TurnLedger) -> None:

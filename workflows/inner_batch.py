@@ -66,9 +66,9 @@ class InnerBatch:
         raise AssertionError("there is always another number")
 
     async def known(self) -> bool:
-        """Return whether an earlier run of this workflow has started it."""
+        """Return whether an earlier run of this workflow has started it, whatever became of it."""
         joined = await self._look()
-        return joined.running or joined.ended is not None
+        return joined.running or joined.broken_off or joined.ended is not None
 
     async def _child(self, intake: Intake, reuse: WorkflowIDReusePolicy) -> Ended:
         """Start the batch, and follow it to its end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Protocol
 
 from temporalio.client import (
@@ -16,6 +17,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from ...contract.rates import RATES_WORKFLOW, RateAsk, RateLease, RatesStart, rates_id
+from ..task_queues import end_abandoned
 
 #: How long an answer is waited for, as a share of the lease, so that several asks fit in before it is over; and seconds
 #: that it may take in any case.
@@ -87,9 +89,7 @@ class TemporalLedger:
             # The SDK says the same of a cancel of ours. It must not be lost: who closes the governor waits for its end.
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError from None
-            raise NoLease(
-                f"the rate ledger {self.id} has not answered: is a worker running on task queue {self._task_queue!r}?"
-            ) from None
+            raise NoLease(await self._silent()) from None
         except WorkflowUpdateFailedError as error:
             raise NoLease(f"the rate ledger {self.id} refused to answer: {error.cause}") from None
         except RPCError as error:
@@ -102,6 +102,14 @@ class TemporalLedger:
                 await self._client.get_workflow_handle(self.id).signal("release", worker)
         except (TimeoutError, RPCError):
             pass
+
+    async def _silent(self) -> str:
+        """Say why the ledger does not answer. One that workers have left is ended: the next ask starts another."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEAST_PATIENCE):
+                if await end_abandoned(self._client, self.id, self._task_queue):
+                    return f"the rate ledger {self.id} was on a task queue that no worker polls; it is started again"
+        return f"the rate ledger {self.id} has not answered: is a worker running on task queue {self._task_queue!r}?"
 
     async def _lease(self, ask: RateAsk) -> RateLease:
         try:

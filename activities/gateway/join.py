@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import ValidationError
 from temporalio import activity
-from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -27,15 +29,14 @@ class GatewayJoin:
         """Return whether a batch runs, or how it ended."""
         handle = activity.client().get_workflow_handle(request.batch_id, result_type=BatchResult)
         try:
-            found = await handle.describe()
-            if found.status is WorkflowExecutionStatus.RUNNING:
+            if await _running(handle):
                 return Joined(running=True)
             return Joined(ended=Ended(result=await handle.result()))
         except WorkflowFailureError as error:
             if isinstance(error.cause, ApplicationError):
                 cause = error.cause
                 return Joined(ended=Ended.of_failure(cause.type, cause.message, cause.details))
-            return Joined()  # terminated: to start it again goes on with what it bought
+            return Joined(broken_off=True)
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
@@ -44,3 +45,10 @@ class GatewayJoin:
             return Joined(ended=Ended(result=BatchResult.model_validate_json(data)))
         except (ObjectNotFound, ValidationError):
             return Joined()
+
+
+async def _running(handle: WorkflowHandle[Any, Any]) -> bool:
+    try:
+        return (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
+    except ValueError:
+        return True  # a status that this SDK does not know, such as paused: it has not ended

@@ -12,6 +12,7 @@ from temporalio.common import Priority, WorkflowIDConflictPolicy
 from ...contract.gateway_batch import BatchObject
 from ...contract.webhooks import WEBHOOK_WORKFLOW, Delivery, WebhookStart, event_id, webhook_workflow_id
 from ..store import Store
+from ..task_queues import runs_elsewhere
 from .endpoint import Endpoint
 from .queue import DeliveryQueue, now_ms
 
@@ -46,18 +47,23 @@ async def queue_events(store: Store, endpoints: Iterable[Endpoint], tenant: str,
 async def wake(client: Client, task_queue: str, tenant: str, endpoint: str, heartbeat: timedelta | None = None) -> None:
     """Have the workflow of an endpoint look at what is due; it is started if it does not run.
 
+    One on another task queue, which workers may have left, is replaced: all that it knew is in the store.
+
     Raises:
         RPCError: Temporal does not answer.
     """
+    workflow_id = webhook_workflow_id(tenant, endpoint)
     start = WebhookStart(tenant=tenant, endpoint=endpoint)
     if heartbeat is not None:
         start = start.model_copy(update={"heartbeat_seconds": heartbeat.total_seconds()})
+    elsewhere = await runs_elsewhere(client, workflow_id, task_queue)
+    conflict = WorkflowIDConflictPolicy.TERMINATE_EXISTING if elsewhere else WorkflowIDConflictPolicy.USE_EXISTING
     await client.start_workflow(
         WEBHOOK_WORKFLOW,
         start.model_dump(mode="json", exclude_defaults=True),
-        id=webhook_workflow_id(tenant, endpoint),
+        id=workflow_id,
         task_queue=task_queue,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_conflict_policy=conflict,
         start_signal="wake",
         priority=Priority(fairness_key=tenant),
         static_summary=f"webhook {endpoint} of {tenant}",

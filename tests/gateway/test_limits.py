@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from openai.types import Batch
+from temporalio.client import WorkflowExecutionStatus
 
 from durabatch.activities.gateway.messages import count_requests, remove_requests
 from durabatch.activities.store import Store
 from durabatch.contract.gateway_batch import GatewayBatch, message_rows_path, workflow_id
 from durabatch.contract.gateway_layout import Listed, message_results_path
+from durabatch.contract.gateway_limits import TURNS_WORKFLOW, TurnLedger
+from durabatch.contract.ledger import LedgerStart, LedgerView, Reservation
 from durabatch.gateway.errors import ApiError
 from durabatch.gateway.stored import Stored
 from durabatch.gateway.tenants import Tenant
@@ -142,6 +146,28 @@ async def test_batches_wait_for_their_turn_and_a_cancel_ends_the_wait_at_once(ho
         await house.admin.settings(finish_after_polls=0)
         assert (await until_ended(client, first)).status == (await until_ended(client, third)).status == "completed"
     assert len(await house.batches()) == 2
+
+
+@pytest.mark.slow
+async def test_a_ledger_of_turns_on_a_task_queue_that_workers_have_left_goes_on_where_they_are(house: House) -> None:
+    ledger = TurnLedger(name="moved", limit=2)
+    there = await house.client.start_workflow(TURNS_WORKFLOW, id="moved-holder", task_queue="nobody")  # never ends
+    holds = Reservation(holder="held", workflow_id=there.id, tokens=1, since=datetime.now(UTC), held=True)
+    left = await house.client.start_workflow(
+        TURNS_WORKFLOW,
+        LedgerStart(account=ledger.name, provider="the gateway", model="batches", limit=1),
+        id=ledger.id,
+        task_queue="nobody",
+        start_signal="reserve",
+        start_signal_args=[holds, 1],
+    )
+    async with open_gateway(house, f"max_batches = 2\n{keys('moved')}", key="moved") as client, house.worker():
+        assert (await until_ended(client, await create(client))).status == "completed"
+        kept = house.client.get_workflow_handle(ledger.id)
+        seen = await asked(lambda: kept.query("ledger", result_type=LedgerView))
+    first = house.client.get_workflow_handle(ledger.id, run_id=left.first_execution_run_id)
+    assert (await first.describe()).status is WorkflowExecutionStatus.TERMINATED
+    assert (seen.limit, [one.holder for one in seen.holding]) == (2, ["held"])
 
 
 @pytest.mark.slow

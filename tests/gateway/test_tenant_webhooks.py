@@ -13,6 +13,7 @@ import pytest
 from openai import AsyncOpenAI, NotFoundError
 from temporalio.client import Client
 
+from durabatch.activities.webhooks.announce import wake
 from durabatch.contract.webhooks import webhook_workflow_id
 from support.gateway import jsonl, line, open_gateway
 from support.house import House, asked
@@ -88,6 +89,16 @@ async def test_an_event_is_sent_at_a_batchs_end_and_can_be_sent_again_by_hand(
         told = await history(house.client, "default", name)
     for hidden in ("token", receiver.url, SECRET, batch_id, event.id):
         assert hidden not in told
+
+
+async def test_a_webhook_on_a_task_queue_that_workers_have_left_is_sent_from_where_they_are(
+    house: House, receiver: Receiver, name: str
+) -> None:
+    await wake(house.client, "nobody", "default", name)
+    async with open_gateway(house, webhook(receiver.url, name=name), environ=SECRETS) as client, house.worker():
+        batch_id = await order(client)
+        assert (await receiver.until(1))[0].unwrapped().data.id == batch_id
+        await until(client, "delivered")
 
 
 @pytest.mark.slow

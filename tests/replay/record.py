@@ -26,9 +26,9 @@ from temporalio.client import WorkflowHandle
 
 from durabatch.activities.gateway.intake import read_entry
 from durabatch.contract import Phase
-from durabatch.contract.gateway_batch import GatewayBatch, Shape, inner_id, message_rows_path
+from durabatch.contract.gateway_batch import GatewayBatch, GatewayStatus, Shape, inner_id, message_rows_path
 from durabatch.contract.gateway_layout import Listed, index_path
-from durabatch.contract.gateway_limits import TenantLimits, TurnLedger
+from durabatch.contract.gateway_limits import TURN, TenantLimits, TurnLedger
 from durabatch.contract.ledger import ledger_id
 from durabatch.contract.rates import rates_id
 from durabatch.contract.webhooks import webhook_workflow_id
@@ -382,8 +382,10 @@ async def rate_leased(house: House) -> Handle:
     return await house.start(2, mode="direct")
 
 
-async def _gateway(house: House, rows: list[dict[str, Any]], **fields: Any) -> tuple[Desk, GatewayBatch]:
-    desk = Desk(house)
+async def _gateway(
+    house: House, rows: list[dict[str, Any]], tenant: str = TENANT, **fields: Any
+) -> tuple[Desk, GatewayBatch]:
+    desk = Desk(house, tenant)
     return desk, desk.batch(await desk.upload(rows), **fields)
 
 
@@ -478,6 +480,46 @@ async def gateway_waited_for_its_turn(house: House) -> Handle:
     return handle
 
 
+async def gateway_that_had_its_turn(house: House) -> Handle:
+    limits = TenantLimits(max_batches=1)
+    desk, batch = await _gateway(house, [line("r0")], "had", limits=limits)
+    return await desk.start(batch, house.name)
+
+
+async def gateway_canceled_before_its_turn(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    limits = TenantLimits(max_batches=1)
+    desk, batch = await _gateway(house, [line("r0")], "canceled", limits=limits)
+    first = await desk.start(batch)
+    await _asked(house, "batches.create")
+    handle = await desk.start(desk.batch(await desk.upload([line("r0")]), limits=limits), house.name)
+    while "Waiting for its turn" not in str(await asked(lambda: handle.query("__temporal_workflow_metadata"))):
+        await asyncio.sleep(0.1)
+    await handle.signal("cancel")
+    await handle.result()
+    await first.signal("cancel")
+    await first.result()
+    return handle
+
+
+async def gateway_canceled_while_no_turn_could_be_had(house: House) -> Handle:
+    await house.admin.settings(**SLOW)
+    house.task_queue = f"{house.task_queue}-older"
+    rows, limits = [line(f"r{n}") for n in range(6)], TenantLimits(max_batches=1)
+    desk, batch = await _gateway(house, rows, "older", limits=limits)
+    async with house.worker(identity="recorder"):
+        first = await desk.start(batch, house.name)
+        await _asked(house, "batches.create")
+        await first.terminate("recorded")
+    async with house.worker(without={TURN.name}, identity="recorder"):
+        second = await desk.start(batch, house.name)
+        while (await desk.shown(second)).status is GatewayStatus.VALIDATING:
+            await asyncio.sleep(0.1)
+        await second.signal("cancel")
+        await second.result()
+    return second
+
+
 async def webhook_delivered(house: House) -> Handle:
     answers = iter((503, 410))
     async with receiving() as receiver:
@@ -558,6 +600,9 @@ PATHS: list[Callable[[House], Awaitable[Handle]]] = [
     gateway_canceled_when_it_was_started_again,
     gateway_unwritten,
     gateway_waited_for_its_turn,
+    gateway_that_had_its_turn,
+    gateway_canceled_before_its_turn,
+    gateway_canceled_while_no_turn_could_be_had,
 ]
 #: Paths of a provider whose account may have 1,000 tokens enqueued, which two long rows are most of.
 BOUNDED = {"waited_for_its_turn", "canceled_before_its_turn"}

@@ -10,16 +10,17 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.plugin import SimplePlugin
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerConfig
 
 from durabatch.activities.store import IDENTITY
 from durabatch.contract import BatchProgress, BatchResult, BatchSpec
@@ -97,6 +98,24 @@ async def time_skipping() -> WorkflowEnvironment:
     raise AssertionError
 
 
+class Older(SimplePlugin):
+    """Has a worker not know some steps."""
+
+    def __init__(self, without: Collection[str]) -> None:
+        super().__init__("tests.Older")
+        self._without = set(without)
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        named = {temporal_name(one): one for one in config.get("activities") or ()}
+        assert self._without <= named.keys()
+        config["activities"] = [one for name, one in named.items() if name not in self._without]
+        return super().configure_worker(config)
+
+
+def temporal_name(step: Callable[..., Any]) -> str:
+    return str(getattr(step, "__temporal_activity_definition").name)
+
+
 @dataclass
 class House:
     """One test's worker, provider and store."""
@@ -111,8 +130,14 @@ class House:
     handles: list[WorkflowHandle[Any, Any]] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
-    async def worker(self, **options: Any) -> AsyncIterator[Worker]:
-        worker = Worker(self.client, task_queue=self.task_queue, plugins=[BatchPlugin(self.settings)], **options)
+    async def worker(self, *, without: Collection[str] = (), **options: Any) -> AsyncIterator[Worker]:
+        """Run a worker.
+
+        Args:
+            without: names of steps that it does not know, as one of an older version.
+        """
+        plugins = [BatchPlugin(self.settings), Older(without)]
+        worker = Worker(self.client, task_queue=self.task_queue, plugins=plugins, **options)
         async with worker:
             yield worker
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from datetime import timedelta
 
@@ -15,7 +16,9 @@ from durabatch.activities.gateway.intake import read_entry
 from durabatch.contract import BatchResult
 from durabatch.contract.gateway_batch import OUTPUT_FAILED, BatchEntry, BatchObject, GatewayStatus, inner_id
 from durabatch.contract.gateway_layout import index_path
+from durabatch.contract.gateway_limits import LEAVE, TURN, TenantLimits, turn_ledgers
 from durabatch.contract.layout import result_path
+from durabatch.contract.ledger import LedgerView
 from durabatch.workflows import GatewayBatchWorkflow
 from support.gateway import Desk, line
 from support.house import House, asked
@@ -206,6 +209,48 @@ async def test_a_cancel_of_a_workflow_that_was_started_again_keeps_what_the_firs
     assert (ended.status, ended.model) == (GatewayStatus.CANCELLED, "gpt-4o-mini")
     assert ended.request_counts.model_dump() == {"total": 6, "completed": 2, "failed": 4}
     assert [one["status"] for one in await house.batches()] == ["cancelled"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows_too", [False, True])
+async def test_a_cancel_while_no_turn_can_be_had_keeps_what_an_earlier_run_bought(house: House, rows_too: bool) -> None:
+    await house.admin.settings(**SLOW)
+    desk = Desk(house, f"tenant-{secrets.token_hex(4)}")
+    batch = desk.batch(await desk.upload([line(f"r{n}") for n in range(6)]), limits=TenantLimits(max_batches=1))
+    async with house.worker():
+        first = await desk.start(batch)
+        while not await house.batches():
+            await asyncio.sleep(0.05)
+        await asked(lambda: first.terminate("by an operator"))
+        if rows_too:
+            inner = house.client.get_workflow_handle(inner_id(batch.tenant, batch.id))
+            await asked(lambda: inner.terminate("by an operator"))
+    async with house.worker(without={TURN.name}):
+        second = await desk.start(batch)
+        while (await desk.shown(second)).status is GatewayStatus.VALIDATING:
+            await asyncio.sleep(0.05)
+        await second.signal(GatewayBatchWorkflow.cancel)
+        ended = await second.result()
+    assert ended.status is GatewayStatus.CANCELLED
+    assert ended.request_counts.model_dump() == {"total": 6, "completed": 2, "failed": 4}
+    assert [one["status"] for one in await house.batches()] == ["cancelled"]
+
+
+async def test_the_files_do_not_wait_until_a_turn_is_given_back(house: House) -> None:
+    desk = Desk(house, f"tenant-{secrets.token_hex(4)}")
+    limits = TenantLimits(max_batches=1, max_batches_in_all=5)
+    batch = desk.batch(await desk.upload([line("r0")]), limits=limits)
+    async with house.worker(without={LEAVE.name}):
+        handle = await desk.start(batch)
+        while await desk.final(batch) is None:
+            await asyncio.sleep(0.05)
+    async with house.worker():
+        ended = await handle.result()
+        for ledger in turn_ledgers(batch.tenant, limits):
+            kept = house.client.get_workflow_handle(ledger.id)
+            seen = await asked(lambda kept=kept: kept.query("ledger", result_type=LedgerView))  # type: ignore[misc]
+            assert (seen.limit, seen.in_use, seen.waiting) == (ledger.limit, 0, 0)
+    assert (ended.status, ended) == (GatewayStatus.COMPLETED, await desk.final(batch))
 
 
 async def test_results_that_do_not_add_up_fail_the_batch_once_until_an_operator_has_seen_to_them(house: House) -> None:

@@ -17,11 +17,11 @@ from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
 from durabatch.activities.direct.governors import Governors
-from durabatch.activities.direct.rate_lease import TemporalLedger
+from durabatch.activities.direct.rate_lease import NoLease, TemporalLedger
 from durabatch.cli.rates import lines, table
 from durabatch.clients.ledgers import rates
 from durabatch.contract import BatchStatus
-from durabatch.contract.rates import RateAsk, RateLimits, RatesStart, RatesView, rates_id
+from durabatch.contract.rates import RATES_WORKFLOW, RateAsk, RateLimits, RatesStart, RatesView, rates_id
 from support.house import House, asked, connect, open_house
 
 MODEL = "gpt-4o-mini"
@@ -152,6 +152,21 @@ async def test_a_ledger_that_was_terminated_is_followed_by_one_that_waits_for_it
         again = await asks.lease(ask.model_copy(update={"obeys": 1}))
         assert (again.amounts.slots, again.seq) == (0, 2)
         await house.client.get_workflow_handle(asks.id).terminate()
+
+
+@pytest.mark.slow
+async def test_a_ledger_on_a_task_queue_that_workers_have_left_goes_on_where_they_are(house: House) -> None:
+    of = RatesStart(account="a", provider="sandbox", model="moved")
+    asks, ask = TemporalLedger(house.client, house.task_queue, of), RateAsk(worker="w", limits=RateLimits(slots=7))
+    left = await house.client.start_workflow(RATES_WORKFLOW, of, id=asks.id, task_queue="nobody")
+    async with house.worker():
+        with pytest.raises(NoLease, match="started again"):
+            await asks.lease(ask)
+        # What the one before has leased may still be in use.
+        assert (await asks.lease(ask)).amounts.slots == 0
+        await house.client.get_workflow_handle(asks.id).terminate()
+    first = house.client.get_workflow_handle(asks.id, run_id=left.first_execution_run_id)
+    assert "nobody" in str((await first.fetch_history()).events[-1].workflow_execution_terminated_event_attributes)
 
 
 async def test_an_ask_that_is_cancelled_is_over_and_not_without_an_answer(house: House) -> None:
