@@ -66,7 +66,7 @@ async def retry(request: Request) -> Response:
     if key is not None and (known := await _known(context, order, key)) is not None:
         return await placed(context, known.request, retried=True)
     if joined is None:
-        left_by = _with_left_rows(left_by, original_id)
+        left_by = _with_left_rows(left_by)
         if len(paths) >= _MOST:
             raise ApiError(400, f"The batch has been retried {_MOST:,} times.", code="not_retryable")
         used = None if key is None else key_digest(key)
@@ -193,7 +193,7 @@ async def _read_order(context: Context, path: str) -> GatewayBatch:
     return GatewayBatch.model_validate_json(await context.store.read(path))
 
 
-def _with_left_rows(entry: BatchEntry | None, original_id: str) -> BatchEntry:
+def _with_left_rows(entry: BatchEntry | None) -> BatchEntry:
     """Return a batch that has left rows over.
 
     Raises:
@@ -202,8 +202,8 @@ def _with_left_rows(entry: BatchEntry | None, original_id: str) -> BatchEntry:
     if entry is None:
         raise ApiError(
             400,
-            f"What is left over is known by the batch {original_id} alone, which was removed: create a batch with the "
-            "requests that are still wanted.",
+            "What this batch has left over was known by a batch that was removed: create a batch with the requests "
+            "that are still wanted.",
             code="not_retryable",
         )
     if entry.final is not None and (counts := entry.final.request_counts).completed == counts.total:

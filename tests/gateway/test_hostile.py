@@ -443,6 +443,18 @@ async def test_long_reads_and_downloads_beyond_a_tenants_share_are_sent_away(doo
         assert (await door.http.get(path)).status_code == 200
 
 
+async def test_the_largest_create_that_there_may_be_is_read_and_no_larger_one(door: Door) -> None:
+    smile = "\U0001f600"  # two escapes of six bytes
+    metadata = {f"{n:x}" + smile * 63: smile * 512 for n in range(16)}
+    order = {"input_file_id": "file-" + "x" * 95, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    body = json.dumps({**order, "metadata": metadata, "idempotency_key": smile * 255})
+    for more, status in ((0, 400), (20_000, 413)):
+        answer = await door.http.post("/v1/batches", content=body + " " * more)
+        assert answer.status_code == status
+    # It was read, and a gateway without routes takes none.
+    assert (await door.http.post("/v1/batches", content=body)).json()["error"]["code"] == "no_route"
+
+
 async def test_requests_that_are_sent_ahead_are_answered_in_order_and_only_so_many_wait(door: Door) -> None:
     paths = ["/v1/files?limit=1", "/healthz", "/v1/files?limit=0"]
     async with raw(door) as client:
