@@ -301,6 +301,27 @@ async def test_files_that_are_written_long_after_the_batchs_end_expire_by_their_
 
 
 @pytest.mark.slow
+async def test_a_batch_whose_time_is_over_keeps_the_rows_that_were_finished(fast_house: House) -> None:
+    house = fast_house
+    await house.admin.settings(**SLOW)
+    desk = Desk(house)
+    batch = desk.batch(await desk.upload([line(f"r{n}") for n in range(6)]))
+    async with house.worker():
+        handle = await desk.start(batch)
+        ended = await handle.result()  # the server skips a day while this waits
+    strict(ended)
+    assert (ended.status, ended.cancelling_at, ended.completed_at) == (GatewayStatus.EXPIRED, None, None)
+    assert ended.expires_at and ended.expired_at
+    assert 0 <= ended.expired_at - ended.expires_at < 3 * 3600
+    assert ended.request_counts.model_dump() == {"total": 6, "completed": 2, "failed": 4}
+    assert len(await desk.content(ended.output_file_id)) == 2
+    unfinished = await desk.content(ended.error_file_id)
+    assert {(row["response"], row["error"]["code"]) for row in unfinished} == {(None, "batch_expired")}
+    assert [one["status"] for one in await house.batches()] == ["cancelled"]
+    assert await desk.final(batch) == ended
+
+
+@pytest.mark.slow
 async def test_a_reset_to_any_task_buys_nothing_twice_and_changes_nothing_that_has_ended(house: House) -> None:
     await house.admin.settings(**SLOW)
     desk = Desk(house)
