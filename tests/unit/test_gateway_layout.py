@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from durabatch.contract.gateway_batch import inner_id, outer_id, workflow_id
+from durabatch.contract.gateway_batch import GatewayBatch, inner_id, outer_id, workflow_id
 from durabatch.contract.gateway_layout import (
     GATEWAY,
     Listed,
@@ -23,6 +23,7 @@ from durabatch.contract.gateway_layout import (
     spent_day,
     spent_path,
 )
+from durabatch.gateway.order import fingerprint
 
 NOW = datetime(2026, 11, 26, 4, 5, 6, 789_000, tzinfo=UTC)
 
@@ -97,3 +98,25 @@ def test_the_newest_entry_of_a_days_cost_comes_first() -> None:
     assert [parse_spent_path(path) for path in paths] == [1, 2, 10, 12_345]
     assert spent_day(paths[0]) == day
     assert spent_day("~gateway/search/idem/x") is parse_spent_path("~gateway/search/idem/x") is None
+
+
+def test_an_idempotency_key_of_an_older_version_names_its_batch_still() -> None:
+    # What is written in the store beside a key. With another digest the same create would be refused.
+    asked = GatewayBatch(
+        tenant="search",
+        id="batch_1",
+        input_file_id="file-1",
+        endpoint="/v1/embeddings",
+        metadata={"a": "b"},
+        output_expires_seconds=3600,
+        provider="openai",
+        created_at=7,
+    )
+    assert fingerprint(asked) == "89aecf7121b2790833f84d8524f683bb880c69fe77382557de40318c7d252f18"
+    assert (
+        fingerprint(asked.model_copy(update={"retry_of": "batch_0"}))
+        == "4d2fdacb720d9c87daebb0e273dce577181ce379732fb5c9ea51e08a0ca3ead2"
+    )
+    # Another key of the tenant's, with other rights, and the same create a moment later.
+    later = asked.model_copy(update={"id": "batch_2", "created_at": 8, "models": ("gpt-*",), "idempotency": "x"})
+    assert fingerprint(later) == fingerprint(asked)
