@@ -69,7 +69,9 @@ async def create(request: Request) -> Response:
     new_id = make_id(Listed.BATCHES, datetime.now(UTC), secrets.token_hex(8))
     batch = ordered(body, new_id, context, tenant)
     if key is not None:
-        batch = ordered(body, await id_for(context, batch, key), context, tenant)
+        # By what was asked for: which provider runs what names none is the operator's, and may be another by now.
+        asked = batch.model_copy(update={"provider": body.get("provider")})
+        batch = ordered(body, await id_for(context, asked, key), context, tenant)
         batch = batch.model_copy(update={"idempotency": key_digest(key)})
     return await placed(context, batch, retried=key is not None)
 

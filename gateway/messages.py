@@ -112,10 +112,12 @@ async def create(request: Request) -> Response:
         if unknown := beside.keys() - _BESIDE:
             raise ApiError(400, f"{min(unknown)[:100]}: Extra inputs are not permitted")
         key, batch = idempotency_key(request, beside), _ordered(new_id, requests, beside, context, tenant)
+        asked = batch.model_copy(update={"provider": beside.get("provider")})  # for the key; routes may change
     entry, noted, kept = BatchEntry(request=batch), False, False
     try:
         if key is not None:
-            entry, noted = await _keyed_entry(context, entry, key, requests.digest)
+            found_id = await id_for(context, asked, key, realm=_REALM, content=requests.digest)
+            entry, noted = await _keyed_entry(context, entry, key, found_id)
         # With a key, whoever repeats the create may be noting it at this moment.
         kept = key is not None and entry.request.id == new_id
         # Noted first, as at OpenAI's batches; and never again, as it may be deleted at this moment.
@@ -158,15 +160,16 @@ def _ordered(
     )
 
 
-async def _keyed_entry(context: Context, entry: BatchEntry, key: str, asked: str) -> tuple[BatchEntry, bool]:
+async def _keyed_entry(context: Context, entry: BatchEntry, key: str, found: str) -> tuple[BatchEntry, bool]:
     """Return the entry of the batch that an idempotency key made, or makes now; and whether the index has it already.
 
+    Args:
+        found: the id of the key's batch.
+
     Raises:
-        ApiError: it belongs to another batch, or to one that was deleted.
+        ApiError: it was deleted.
     """
-    batch = entry.request
-    found = await id_for(context, batch, key, realm=_REALM, content=asked)
-    batch = batch.model_copy(update={"idempotency": key_digest(_REALM + key)})
+    batch = entry.request.model_copy(update={"idempotency": key_digest(_REALM + key)})
     if found == batch.id:
         return BatchEntry(request=batch), False
     if known := await _find(context, batch.tenant, found):

@@ -16,8 +16,12 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from durabatch.activities.store import Store
+from durabatch.clients.client import BatchClient
 from durabatch.contract.gateway_batch import BatchEntry, GatewayBatch, GatewayStatus, workflow_id
 from durabatch.contract.gateway_layout import Listed, index_path, make_id
+from durabatch.gateway.app import create_app
+from durabatch.gateway.context import Context
+from durabatch.gateway.server import serving
 from support.gateway import jsonl, line, open_gateway
 from support.house import House, asked
 
@@ -124,6 +128,13 @@ async def test_creates_with_one_idempotency_key_are_one_batch(house: House) -> N
             await create(extra_body={"idempotency_key": "nightly"}, metadata={"other": "1"})
         ended = await until_ended(client, made[0].id)
         assert (await create(extra_body={"idempotency_key": "nightly"})).status == ended.status == "completed"
+        # The same create at a gateway whose operator has chosen another provider since.
+        opened = BatchClient(house.client, str(house.store), task_queue=house.task_queue)
+        async with serving(create_app(Context(house.settings, opened, "claude")), "127.0.0.1", 0) as url:
+            client = client.with_options(base_url=f"{url}/v1")
+            assert (await create(extra_body={"idempotency_key": "nightly"})).id == ended.id
+            with pytest.raises(openai.ConflictError, match="different parameters"):
+                await create(extra_body={"idempotency_key": "nightly", "provider": "claude"})
     assert len(await house.batches()) == 1
 
 
