@@ -89,11 +89,17 @@ class Connection(HttpToolsProtocol):
     """One connection, which is closed when a head is late or long, or a body goes on after its answer.
 
     What comes behind a body in chunks, its trailers, is not kept: nobody reads it, and it has no end but the client's.
+
+    Args:
+        most: connections at a time; one more takes the place of the one that has rested longest between requests, so
+            that strangers who only connect keep nobody out, and leave files for the store.
     """
 
-    def __init__(self, patience: Patience, **options: Any) -> None:
+    def __init__(self, patience: Patience, most: int, **options: Any) -> None:
         super().__init__(**options)
         self._patience = patience
+        self._most = most
+        self._rests_since = self.loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True
         self._in_body = False
@@ -107,6 +113,18 @@ class Connection(HttpToolsProtocol):
         # written one after the other is late by the client's delayed acknowledgement: 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._close_in(self._patience.head)
+        if len(self.connections) > self._most:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        others = [one for one in self.connections if isinstance(one, Connection) and one is not self]
+        resting = [one for one in others if one._rests and not one.transport.is_closing()]
+        min(resting, key=lambda one: one._rests_since, default=self).transport.abort()
+
+    @property
+    def _rests(self) -> bool:
+        """Whether no request of it waits for an answer."""
+        return not self.pipeline and (self.cycle is None or bool(self.cycle.response_complete))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stay()
@@ -152,6 +170,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._rests_since = self.loop.time()
         if self._in_body and not self.transport.is_closing():
             self._close_in(self._patience.rest)
 
@@ -186,6 +205,8 @@ class _TooMany(Exception):
 
 
 _PATIENCE = Patience()
+#: Open files that are asked for at most.
+_MOST_FILES = 16_384
 
 
 class _Server(uvicorn.Server):
@@ -196,12 +217,15 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int, patience: Patience = _PATIENCE) -> AsyncIterator[str]:
+async def serving(
+    app: ASGIApp, host: str, port: int, patience: Patience = _PATIENCE, connections: int | None = None
+) -> AsyncIterator[str]:
     """Serve an application for as long as the block lasts, and yield its URL.
 
     Args:
         port: 0 for a free one.
-        patience: with clients that send slowly.
+        patience: with clients that are slow.
+        connections: how many there may be at a time; by default half as many as the process may have open files.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
@@ -209,7 +233,7 @@ async def serving(app: ASGIApp, host: str, port: int, patience: Patience = _PATI
     listener = _listen(host, port)
     config = uvicorn.Config(
         app,
-        http=functools.partial(Connection, patience),  # type: ignore[arg-type]  # it makes the protocol
+        http=functools.partial(Connection, patience, connections or _open_files() // 2),  # type: ignore[arg-type]  # it makes the protocol
         ws="none",
         lifespan="off",
         log_config=None,
@@ -230,6 +254,22 @@ async def serving(app: ASGIApp, host: str, port: int, patience: Patience = _PATI
         last = asyncio.get_running_loop().call_later(_GRACE_SECONDS + 1, _break_off, server)
         await task
         last.cancel()
+
+
+def _open_files() -> int:
+    """Return how many files this process may have open, once it has asked for more where it has few."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _MOST_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
 
 
 def _break_off(server: uvicorn.Server) -> None:

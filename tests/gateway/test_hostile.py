@@ -13,13 +13,14 @@ from typing import Any, cast
 
 import httpx2
 import pytest
+from starlette.responses import PlainTextResponse
 
 from durabatch.gateway.body import Pace
 from durabatch.gateway.errors import ApiError
 from durabatch.gateway.metrics import Metrics
 from durabatch.gateway.observed import Observed
 from durabatch.gateway.places import Places
-from durabatch.gateway.server import HEAD_BYTES, Outgoing, Patience
+from durabatch.gateway.server import HEAD_BYTES, Outgoing, Patience, serving
 
 from .conftest import LINE, Door, Opener
 
@@ -29,6 +30,7 @@ HEAD = (
     f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
     f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="rows.jsonl"\r\n\r\n'
 ).encode()
+GET = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
@@ -441,6 +443,36 @@ async def test_long_reads_and_downloads_beyond_a_tenants_share_are_sent_away(doo
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
             assert (await door.http.get("/v1/batches")).status_code == 200
         assert (await door.http.get(path)).status_code == 200
+
+
+async def test_connections_on_which_nothing_happens_make_room_for_new_ones() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            begun.set()
+            await go_on.wait()
+        await PlainTextResponse("fine")(scope, receive, send)
+
+    async with contextlib.AsyncExitStack() as stack:
+        url = httpx2.URL(await stack.enter_async_context(serving(app, "127.0.0.1", 0, connections=3)))
+
+        async def connected(*request: bytes) -> Raw:
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            stack.callback(writer.close)
+            client = Raw(reader, writer)
+            await client.send(*request)
+            return client
+
+        busy = await connected(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        await begun.wait()
+        used, silent = await connected(GET), await connected(b"GET / HT")
+        assert (await used.reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200")
+        for _ in range(5):  # each takes the place of the one that has rested longest
+            assert (await (await connected(GET)).reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200")
+        assert await used.closed() and await silent.closed()
+        go_on.set()
+        assert (await busy.reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200")
 
 
 async def test_the_largest_create_that_there_may_be_is_read_and_no_larger_one(door: Door) -> None:
