@@ -11,6 +11,9 @@ from ..contract.gateway_layout import Listed, index_folder, index_path, parse_in
 
 T = TypeVar("T")
 
+#: Names that are read at a time where none of those before them was there.
+_LARGEST_STEP = 1000
+
 
 async def page(
     store: Store,
@@ -62,11 +65,13 @@ async def objects(
     """
     found: list[T] = []
     whole = False
-    # One more than is asked for shows whether there are more; what is not there is made up for.
+    # One more than is asked for shows whether there are more; what is not there is made up for, and in larger steps, as
+    # thousands of files may have expired since any were removed.
+    wanted = limit + 1
     while not whole and len(found) <= limit:
-        wanted = limit + 1 - len(found)
         ids = await page(store, tenant, listed, after=after, limit=wanted, oldest_first=oldest_first, purpose=purpose)
         whole = len(ids) < wanted
         after = ids[-1] if ids else after
+        wanted = max(wanted, min(_LARGEST_STEP, 4 * wanted))
         found += [one for one in await asyncio.gather(*map(find, ids)) if one is not None]
     return found[:limit], len(found) > limit

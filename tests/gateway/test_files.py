@@ -6,6 +6,7 @@ import asyncio
 import io
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx2
 import openai
@@ -13,10 +14,13 @@ import pytest
 
 from durabatch.activities.gateway.collecting import collect
 from durabatch.activities.gateway.files import register
+from durabatch.activities.store import Store
+from durabatch.activities.store._folder import Folder
 from durabatch.contract.gateway import FileRecord
-from durabatch.contract.gateway_layout import DUE, Listed, content_path, due_path, make_id
+from durabatch.contract.gateway_layout import DUE, Listed, content_path, due_path, index_path, make_id
 from durabatch.gateway.errors import ApiError
 from durabatch.gateway.files import lifetime
+from durabatch.gateway.index import objects
 
 from .conftest import LINE, Door, Opener
 
@@ -180,6 +184,29 @@ async def test_a_page_is_filled_past_files_that_are_gone_and_never_empty_with_mo
     assert ([file["id"] for file in first["data"]], first["has_more"]) == ([ids[6]], True)
     rest = (await door.http.get("/v1/files", params={"limit": 1, "after": ids[6]})).json()
     assert ([file["id"] for file in rest["data"]], rest["has_more"]) == ([ids[0]], False)
+
+
+async def test_a_page_behind_very_many_files_that_are_gone_takes_few_looks(tmp_path: Path) -> None:
+    class Counting(Folder):
+        looks = 0
+
+        def page(self, folder: str, after: str | None, limit: int, backwards: bool) -> list[str]:
+            self.looks += 1
+            return super().page(folder, after, limit, backwards)
+
+    backend = Counting(str(tmp_path))
+    store, start = Store("file:///x", backend), datetime(2020, 1, 1, tzinfo=UTC)
+    ids = [make_id(Listed.FILES, start + timedelta(seconds=n), f"{n:013x}") for n in range(1500)]
+    for id in ids:
+        path = tmp_path / index_path("default", id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    async def find(id: str) -> str | None:
+        return id if id in ids[:2] else None
+
+    found = await objects(find, store, "default", Listed.FILES, after=None, limit=1)
+    assert (found, backend.looks <= 8) == (([ids[1]], True), True)
 
 
 @pytest.mark.parametrize(
