@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -10,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx2
 import openai
@@ -18,6 +20,7 @@ from openai.types import Batch
 
 from support.gateway import jsonl, line
 from support.house import dev_server
+from support.webhooks import SECRET, Message, receiving
 from support.workspace import TIME_LIMIT, Workspace, finish
 
 
@@ -156,3 +159,39 @@ def test_any_gateway_and_any_worker_may_be_killed_at_any_time(workspace: Workspa
         assert second.files.content(large.id).read() == b"x" * 32_000_000
         assert {one.id for one in second.files.list()} == {file.id, ended.output_file_id, large.id}
     assert len(workspace.bought()) == 1
+
+
+@pytest.mark.slow
+async def test_a_delivery_that_a_kill_cuts_off_is_made_again_with_the_same_id(workspace: Workspace) -> None:
+    killed = asyncio.Event()
+
+    async def answer(message: Message) -> int:
+        await killed.wait()
+        return 204
+
+    async with receiving() as receiver:
+        receiver.answers = answer
+        config = workspace.folder / "durabatch.toml"
+        hook = f'[[gateway.webhooks]]\nurl = "{receiver.url}"\nsecret_env = "HOOK"\nallow_private = true\n'
+        config.write_text(config.read_text() + hook)
+        with town(workspace) as (there, processes):
+            here = dataclasses.replace(there, environ={**there.environ, "HOOK": SECRET})
+            working = here.start("worker")
+            processes.append(working)
+            client, process = await asyncio.to_thread(begin, here)
+            processes.append(process)
+            file = await asyncio.to_thread(client.files.create, file=jsonl([line("r0")]), purpose="batch")
+            made = await asyncio.to_thread(order, client, file.id, "nightly")
+            await receiver.until(1)
+            working.kill()
+            killed.set()
+            processes.append(here.start("worker"))
+            first, second, *_ = await receiver.until(2)
+
+            def delivered() -> bool:
+                page: Any = client.get("/webhooks/deliveries", cast_to=object)
+                (shown,) = page["data"]
+                return (shown["id"], shown["status"]) == (first.id, "delivered")
+
+            await asyncio.to_thread(until, delivered)
+    assert (first.id, first.body) == (second.id, second.body) and second.unwrapped().data.id == made.id

@@ -112,6 +112,7 @@ async def open_gateway(
     provider: str | None = "sandbox",
     key: str = "any",
     environ: Mapping[str, str] | None = None,
+    store: str | None = None,
 ) -> AsyncIterator[AsyncOpenAI]:
     """Serve a gateway of this house over HTTP; yield an official client that checks every answer strictly.
 
@@ -120,12 +121,13 @@ async def open_gateway(
         provider: as `durabatch gateway --provider`.
         key: the client's.
         environ: variables that the configuration names, beside the provider's key.
+        store: URL of its store; by default the folder of this house.
     """
     config = house.settings.source
     assert config is not None
     config.write_text(f"{config.read_text()}[gateway]\n{gateway}\n")
     house.settings = Settings.load(config, {"KEY": KEY, **(environ or {})})
-    client = BatchClient(house.client, str(house.store), task_queue=house.task_queue)
+    client = BatchClient(house.client, store or str(house.store), task_queue=house.task_queue)
     async with (
         serving(create_app(Context(house.settings, client, provider)), "127.0.0.1", 0) as url,
         AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, _strict_response_validation=True) as openai,

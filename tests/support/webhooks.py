@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class Receiver:
     """What was received, and how it is answered."""
 
     url: str = ""  #: Without a path.
-    answers: Callable[[Message], int | web.StreamResponse] = lambda message: 204
+    answers: Callable[[Message], int | web.StreamResponse | Awaitable[int]] = lambda message: 204
     messages: list[Message] = field(default_factory=list)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -56,6 +56,8 @@ class Receiver:
         async with self._changed:
             self.messages.append(message)
             self._changed.notify_all()
+        if not isinstance(answer, int | web.StreamResponse):
+            answer = await answer
         return web.Response(status=answer) if isinstance(answer, int) else answer
 
 

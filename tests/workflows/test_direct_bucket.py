@@ -7,15 +7,14 @@ import json
 import secrets
 from collections.abc import Iterator
 
-import httpx2
 import pytest
-from moto.server import ThreadedMotoServer
 from temporalio.client import WorkflowHandle
 
 from durabatch.activities.store import Store
 from durabatch.contract import BatchResult, BatchSpec, BatchStatus
 from durabatch.contract.layout import parse_name
 from durabatch.workflows import BatchWorkflow
+from support.bucket import open_bucket
 from support.house import House
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -25,18 +24,8 @@ ROWS = 60
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A new bucket, and the environment that leads to it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-id")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
-    name = f"bucket-{secrets.token_hex(6)}"
-    httpx2.put(f"http://{host}:{port}/{name}").raise_for_status()
-    yield f"s3://{name}/prefix"
-    server.stop()
+    with open_bucket(monkeypatch) as url:
+        yield url
 
 
 async def test_a_worker_that_stops_is_followed_by_one_that_sends_the_rest(house: House, bucket: str) -> None:

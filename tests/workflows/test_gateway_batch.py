@@ -324,8 +324,9 @@ async def test_a_batch_whose_time_is_over_keeps_the_rows_that_were_finished(fast
 @pytest.mark.slow
 async def test_a_reset_to_any_task_buys_nothing_twice_and_changes_nothing_that_has_ended(house: House) -> None:
     await house.admin.settings(**SLOW)
-    desk = Desk(house)
-    batch = desk.batch(await desk.upload([line("r0"), line("r1", "[[sandbox:invalid_request]]"), line("r2")]))
+    desk = Desk(house, f"tenant-{secrets.token_hex(4)}")
+    rows = [line("r0"), line("r1", "[[sandbox:invalid_request]]"), line("r2")]
+    batch = desk.batch(await desk.upload(rows), limits=TenantLimits(max_batches=1))
     async with house.worker():
         handle = await desk.start(batch)
         while not await house.batches():
