@@ -107,7 +107,6 @@ async def test_a_filter_that_is_wrong_is_refused(door: Door, query: dict[str, An
     name = next(iter(query))
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["type"]) == (400, name[:100], "invalid_request_error")
-    assert "filter" in error["message"] or name in error["message"]
 
 
 async def test_what_is_no_filter_of_ours_is_passed_over(door: Door) -> None:
