@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from enum import Enum, IntEnum, auto
 
+from .room import Room
+
 #: Failures of a row until the last one is its answer, and seconds before it is sent again, by how often it has failed.
 #: Where no other row is answered either it takes a minute in all: a proxy may answer 500 while its server restarts.
 TRIES, TRIES_ALONE = 3, 4
@@ -103,3 +105,9 @@ class Pulse:
 
     def __init__(self) -> None:
         self.good = 0  #: Rows that were answered well.
+        self.room = Room()  #: For calls in flight.
+
+    def answered(self, number: int, left: float) -> None:
+        """Take note of a row that was answered well; the arguments are those of `Room.answered`."""
+        self.good += 1
+        self.room.answered(number, left)

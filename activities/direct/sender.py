@@ -41,6 +41,8 @@ _SIGN_SECONDS = 5.0
 _RAMP = 100
 #: Seconds between two looks at the clock.
 _TICK = 0.25
+#: Seconds between two looks for room, where an endpoint takes long for its answers.
+_ROOM_TICK = 0.02
 #: Seconds that calls under way are given when a run ends early, and when it is cancelled.
 _GRACE, _SHORT_GRACE = 10.0, 2.0
 
@@ -186,6 +188,8 @@ class Sender:
             await self._keeper.room()
         while wait := self._pause():  # noqa: ASYNC110 (time is what is waited for)
             await asyncio.sleep(wait)
+        while self._pulse.room.full(len(self._group)):  # noqa: ASYNC110 (of all runs of the process)
+            await asyncio.sleep(_ROOM_TICK)
         return None if self._breaker.opened_at is None else await self._sign()
 
     async def _sign(self) -> Sign:
@@ -226,8 +230,9 @@ class Sender:
             self._triage.unsent(call, _ticket(call))
             return
         call.due = time.monotonic() + self._timeout
-        call.seen = self._pulse.good
-        self._under_way[call] = self._start(self._send(call))
+        call.seen, call.number = self._pulse.good, self._pulse.room.begin()
+        self._under_way[call] = task = self._start(self._send(call))
+        task.add_done_callback(lambda _: self._pulse.room.end())  # also where it is cancelled before it began
 
     async def _retry(self) -> None:
         while True:

@@ -44,6 +44,8 @@ class Call:
     first_seen: int | None = None  #: and when it failed for the first time.
     sign: Sign | None = None  #: What was asked just before, where it is to show whether the endpoint lives.
     ticket: Ticket | None = None  #: Leave to send it.
+    number: tuple[int, int] = (0, 0)  #: Its number among all calls, and good answers by then (`Room`).
+    crowded: int = 0  #: How often its time was over because of others before it.
     due: float = 0.0  #: When its time is over, monotonic.
     timed_out: bool = False
 

@@ -172,7 +172,13 @@ class Triage:
     def timed_out(self, call: Call, ticket: Ticket) -> None:
         """Take note that a call's time was over."""
         self._lane.done(ticket, None, None)
-        self._failed(call, f"Provider {self._settings.name} gave no answer within {self._timeout:g} s.", Fault.SPENT)
+        if self._pulse.room.crowded(*call.number, call.crowded):
+            call.crowded += 1
+            self.fates.append(call.row)
+            self._unknown(call)
+            self._again_at(call, 0.0)
+            return
+        self._failed(call, f"Provider {self._settings.name} exceeded its timeout of {self._timeout:g} s.", Fault.SPENT)
 
     def dropped(self, call: Call, ticket: Ticket) -> None:
         """Take note that a call was given up, and nobody will know its answer."""
@@ -198,7 +204,7 @@ class Triage:
         if found is Verdict.ANSWERED:
             if answer.status < 300:
                 self._succeeded = True
-                self._pulse.good += 1
+                self._pulse.answered(call.number[0], (call.due - time.monotonic()) / self._timeout)
                 self._noticed = self._pulse.good
                 self._release()
             self._breaker.succeeded()

@@ -60,9 +60,13 @@ class ProviderSettings(BaseModel):
     also_accounts: Annotated[
         tuple[str, ...], Field(description="Digests of earlier keys whose batches this key may go on with.")
     ] = ()
-    timeout: Annotated[Duration, Field(description="Longest silence of the provider within one call.")] = timedelta(
-        seconds=60
-    )
+    timeout: Annotated[
+        Duration,
+        Field(
+            description="Longest silence of the provider within one call; in direct mode, how long a row waits for its "
+            "answer."
+        ),
+    ] = timedelta(seconds=60)
     listing_lag: Annotated[
         Duration, Field(description="After a lost answer: how long until a listing surely shows a new batch.")
     ] = timedelta(seconds=60)

@@ -303,6 +303,15 @@ async def test_rows_that_are_too_slow_are_not_sent_and_paid_for_without_end(desk
         assert endpoint.calls == dict.fromkeys(rows, 3)
 
 
+@pytest.mark.slow
+async def test_no_row_fails_because_a_server_that_takes_few_calls_at_a_time_lets_the_others_wait(desk: Desk) -> None:
+    await desk.reopen(timeout=timedelta(seconds=2))
+    await desk.sandbox.settings(max_in_flight=1, in_flight_waits=True, live_seconds=0.2)
+    await desk.plan(*(chat(f"row {number}") for number in range(40)))
+    assert await desk.run_rows() == Ran(rows=40, kept=40)
+    assert await desk.collect() == Collected(lines=40, succeeded=40)
+
+
 @pytest.mark.parametrize("at", [0, 39])
 async def test_a_row_that_alone_is_refused_like_a_key_does_not_stop_those_beside_it(desk: Desk, at: int) -> None:
     """A firewall answers 403 to a prompt that it does not like: the first one, or the last."""
