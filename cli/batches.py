@@ -69,13 +69,16 @@ def watch(id: Id, json_: Json = False) -> None:
 
 
 async def _watch(id: str, as_json: bool) -> int:
+    from .results import first_failed
     from .session import session
     from .summary import print_result
     from .watching import follow
 
     async with session() as opened:
-        result = await follow(opened.client, id, f"Left the batch {id}; `durabatch cancel {id}` ends it.")
-        return print_result(result, await opened.client.failure(id), as_json=as_json)
+        client = opened.client
+        result = await follow(client, id, f"Left the batch {id}; `durabatch cancel {id}` ends it.")
+        example = await first_failed(client.store, result)
+        return print_result(result, await client.failure(id), example=example, as_json=as_json)
 
 
 def results(
@@ -142,7 +145,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
     json_: Json = False,
 ) -> None:
-    """List batches, the newest first."""
+    """List batches: those that run, the newest first, and then those that have ended, the last one first."""
     run_async(_list(status, limit, json_))
 
 

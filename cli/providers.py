@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..clients.ledgers import SilentLedger
     from ..contract.ledger import Holder, LedgerView
     from ..contract.rates import RatesView
+    from ..contract.status import Mode
     from ..workers.settings import Settings
 
 
@@ -127,10 +128,14 @@ def facts(
             {
                 "name": account.settings.name,
                 "kind": account.settings.kind,
+                "mode": _mode(account.settings).value,
                 "base_url": account.settings.url,
                 "key": _key(account.settings),
                 "account": account.settings.fingerprint,
                 "max_enqueued_tokens": account.settings.max_enqueued_tokens,
+                "requests_per_minute": account.settings.requests_per_minute,
+                "tokens_per_minute": account.settings.tokens_per_minute,
+                "max_concurrent_requests": account.settings.max_concurrent_requests,
                 "ledgers": [view.model_dump(mode="json") for view in account.ledgers],
                 "rates": [view.model_dump(mode="json") for view in account.rates],
             }
@@ -144,17 +149,17 @@ def facts(
 
 def table(accounts: list[Account], others: list[LedgerView]) -> str:
     """Return a line for each provider, and one for each further ledger of it."""
-    rows = [("PROVIDER", "KIND", "BASE URL", "KEY", "LIMIT", "MODEL", "IN USE", "HOLD", "WAIT")]
+    rows = [("PROVIDER", "KIND", "MODE", "BASE URL", "KEY", "LIMIT", "MODEL", "IN USE", "HOLD", "WAIT")]
     for account in accounts:
         settings = account.settings
         limit = f"{settings.max_enqueued_tokens:,}" if settings.max_enqueued_tokens else "none"
-        named = (settings.name, settings.kind, settings.url, _key(settings))
+        named = (settings.name, settings.kind, _mode(settings).value, settings.url, _key(settings))
         if not account.ledgers:
             rows.append((*named, limit, "", "", "", ""))
         for number, view in enumerate(account.ledgers):
-            rows.append((*(named if not number else ("", "", "", "")), *_cells(view)))
+            rows.append((*(named if not number else ("", "", "", "", "")), *_cells(view)))
     for view in others:
-        rows.append((view.provider or "?", "", f"account {view.account}, not configured here", "", *_cells(view)))
+        rows.append((view.provider or "?", "", "", f"account {view.account}, not configured here", "", *_cells(view)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -168,14 +173,22 @@ def _cells(view: LedgerView) -> tuple[str, str, str, str, str]:
 
 def full(account: Account, silent: Sequence[SilentLedger] = ()) -> str:
     """Return everything about one provider: who has room, and who waits."""
-    settings = account.settings
+    from ..contract.status import Mode
+
+    settings, mode = account.settings, _mode(account.settings)
     lines = [
         f"Provider  {settings.name} ({settings.kind}, {settings.url})",
         f"Key       {_key(settings)}; account {settings.fingerprint}",
-        f"Limit     {f'{settings.max_enqueued_tokens:,} tokens' if settings.max_enqueued_tokens else 'none'}",
+        f"Mode      {mode.value}",
     ]
-    if not account.ledgers and not silent:  # one that is silent may hold anything
-        lines.append("No shard has room in its queue, and none waits.")
+    if mode is Mode.DIRECT:
+        lines.append(f"Rate      {_rate(settings)}")
+    if mode is Mode.BATCH or account.ledgers:
+        lines.append(
+            f"Limit     {f'{settings.max_enqueued_tokens:,} tokens' if settings.max_enqueued_tokens else 'none'}"
+        )
+        if not account.ledgers and not silent:  # one that is silent may hold anything
+            lines.append("No shard has room in its queue, and none waits.")
     for view in account.ledgers:
         lines.append(f"\n{view.model}: {view.in_use:,} of {view.limit:,} tokens in use")
         lines += _holders("have room", view.holders, view.holding)
@@ -183,6 +196,19 @@ def full(account: Account, silent: Sequence[SilentLedger] = ()) -> str:
     for rate in account.rates:
         lines += shown_rates.lines(rate)
     return "\n".join(lines)
+
+
+def _mode(settings: ProviderSettings) -> Mode:
+    from ..contract.status import Mode
+
+    return settings.mode or Mode.BATCH
+
+
+def _rate(settings: ProviderSettings) -> str:
+    """Return what is configured for direct mode; a lower limit in the provider's own headers counts as well."""
+    limits = ((settings.requests_per_minute, "requests a minute"), (settings.tokens_per_minute, "tokens a minute"))
+    parts = [f"{limit:,} {what}" for limit, what in limits if limit is not None]
+    return f"{', '.join([*parts, f'{settings.max_concurrent_requests:,} calls in flight'])} at most"
 
 
 def _holders(what: str, count: int, shown: tuple[Holder, ...]) -> list[str]:

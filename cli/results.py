@@ -16,7 +16,10 @@ from ..clients.client import BatchClient
 from ..clients.execution import ending
 from ..clients.merged import merged
 from ..clients.reading import rows_so_far
-from ..contract import BatchResult, DurabatchError, ResultRow
+from ..contract import BatchResult, DurabatchError, ResultRow, RowStatus, StoreError
+
+#: Rows that did not succeed that are looked at for one that failed: the others were canceled, or expired.
+_LOOKED_AT = 1000
 
 
 class Results(NamedTuple):
@@ -84,6 +87,22 @@ def _copy(results: Results, file: Path) -> None:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+async def first_failed(store: Store, result: BatchResult) -> ResultRow | None:
+    """Return the first row that failed, None if none did, or it is far down or cannot be read."""
+    if not (result.errors and result.counts.failed):
+        return None
+    with contextlib.suppress(StoreError):
+        async with contextlib.aclosing(result_rows.rows(store, result.errors)) as rows:
+            looked_at = 0
+            async for row in rows:
+                if row.status is RowStatus.FAILED:
+                    return row
+                looked_at += 1
+                if looked_at == _LOOKED_AT:
+                    break
+    return None
 
 
 async def stream_results(results: Results, *, text: bool) -> None:

@@ -60,11 +60,15 @@ def retry(
 
 
 async def _retry(id: str, provider: str | None, fields: SpecFields, watch: bool, as_json: bool) -> int:
-    from .run import warn_without_worker
+    from .run import check_known, warn_without_worker
     from .session import log_to_file, session
+    from .terminal import settings as read_settings
 
+    settings = read_settings()
+    if provider is not None:
+        check_known(settings, provider)
     async with contextlib.AsyncExitStack() as stack:
-        opened = await stack.enter_async_context(session())
+        opened = await stack.enter_async_context(session(settings=settings))
         started = await opened.client.retry(id, provider=provider, **fields)
         print_message(_greeting(started))
         if watch:
@@ -73,7 +77,7 @@ async def _retry(id: str, provider: str | None, fields: SpecFields, watch: bool,
                 await _have_worker(stack, opened)
             return await _followed(opened, started, as_json)
         if as_json:
-            print_json(vars(started))
+            print_json(_facts(started))
         else:
             print_output(started.id)
         await warn_without_worker(opened)
@@ -91,12 +95,20 @@ async def _have_worker(stack: contextlib.AsyncExitStack, opened: Session) -> Non
 
 
 async def _followed(opened: Session, started: Retried, as_json: bool) -> int:
+    from .results import first_failed
     from .summary import print_result
     from .watching import follow
 
-    id = started.id
-    result = await follow(opened.client, id, f"Left the batch {id}; `durabatch cancel {id}` ends it.")
-    return print_result(result, await opened.client.failure(id), as_json=as_json)
+    id, client = started.id, opened.client
+    result = await follow(client, id, f"Left the batch {id}; `durabatch cancel {id}` ends it.", works=opened.embedded)
+    example = await first_failed(client.store, result)
+    return print_result(result, await client.failure(id), example=example, as_json=as_json)
+
+
+def _facts(started: Retried) -> dict[str, Any]:
+    """Return what was started for a program, in which a batch's id has the name that it has everywhere."""
+    facts = dict(vars(started))
+    return {"batch_id": facts.pop("id"), **facts}
 
 
 def _greeting(started: Retried) -> str:

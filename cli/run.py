@@ -137,7 +137,7 @@ async def _run(
         # While they start, what a client and a worker need is loaded.
         from ..clients.connection import Embed
         from ..clients.requests import Rows, gathered
-        from .results import copy_results
+        from .results import copy_results, first_failed
         from .session import log_to_file, session
         from .summary import print_result
         from .watching import follow
@@ -172,10 +172,12 @@ async def _run(
         print_message(_greeting(started))
         if not (started.ended or works):
             await _have_worker(stack, opened, knowing)
-        result = await follow(opened.client, started.id, _farewell(started.id, kept=opened.embedded))
+        farewell = _farewell(started.id, kept=opened.embedded)
+        result = await follow(opened.client, started.id, farewell, works=opened.embedded)
         failure = await opened.client.failure(started.id)
         copied = await copy_results(opened.client.store, result, output) if output and result.results else None
-        return print_result(result, failure, copied, as_json=as_json)
+        example = await first_failed(opened.client.store, result)
+        return print_result(result, failure, copied, example=example, as_json=as_json)
 
 
 async def _have_worker(stack: contextlib.AsyncExitStack, opened: Session, knowing: Awaitable[Settings] | None) -> None:
@@ -220,6 +222,26 @@ def check_provider(settings: Settings, name: str) -> None:
     check(settings.provider(name))
 
 
+def check_known(settings: Settings, name: str) -> None:
+    """Check a provider whose rows the worker of this folder will send, as far as that can be done without its key.
+
+    With a configured Temporal the workers' configuration counts, which may be another one.
+
+    Raises:
+        ConfigurationError: this folder's configuration has no such provider, or cannot call it.
+    """
+    from ..clients.temporal_config import temporal_config
+    from ..contract import ConfigurationError, MissingKey
+    from . import stand_in
+
+    if temporal_config():
+        return
+    if stand_in.wanted(name, settings) and not stand_in.process().recorded():
+        raise ConfigurationError("The sandbox does not run in this folder: `durabatch dev --sandbox` starts it.")
+    with contextlib.suppress(MissingKey):  # whoever runs it may have it
+        check_provider(stand_in.known(settings), name)
+
+
 def _introduce(opened: Session, *, sandbox: bool) -> None:
     if opened.connection.embedded:
         print_message(f"Embedded Temporal is running; its Web UI is at {opened.connection.embedded.ui_url}")
@@ -237,13 +259,10 @@ def _farewell(id: str, *, kept: bool) -> str:
 
 async def _submit(requests: str | Path, options: SpecOptions, as_json: bool) -> None:
     from ..clients.connection import Embed
-    from ..clients.temporal_config import temporal_config
     from .session import session
 
     settings = read_settings()
-    named = settings.providers.get(options.provider)
-    if not temporal_config() and named is not None and named.api_key:
-        check_provider(settings, options.provider)  # whoever runs it in this folder reads the same file
+    check_known(settings, options.provider)
     async with session(Embed.RUNNING, settings) as opened:
         started = await opened.client.start(requests, provider=options.provider, id=options.id, **options.fields())
         if as_json:

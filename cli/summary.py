@@ -16,18 +16,32 @@ from ..contract import (
     DurabatchError,
     InvalidInput,
     Phase,
+    ResultRow,
     Unpriced,
 )
 from .terminal import CANCELED, SOME_ROWS_FAILED, plain_path, print_json, print_output
 
 #: Provider batches that are listed; the others are counted.
 _SHOWN = 5
+#: Characters of an answer that are shown.
+_CHARACTERS = 400
 
 
 def print_result(
-    result: BatchResult, failure: DurabatchError | None, copied: Path | None = None, *, as_json: bool
+    result: BatchResult,
+    failure: DurabatchError | None,
+    copied: Path | None = None,
+    *,
+    example: ResultRow | None,
+    as_json: bool,
 ) -> int:
     """Print a batch's result and return the exit code that says the same.
+
+    Args:
+        failure: why it failed, where it did.
+        copied: where its results were copied to.
+        example: a row that failed, to be shown to a person.
+        as_json: whether a program reads it.
 
     Raises:
         DurabatchError: it failed before it had rows; that is printed as an error, not as a result.
@@ -35,7 +49,7 @@ def print_result(
     if as_json:
         print_json(result_facts(result, failure, copied))
     elif failure is None or result.results:
-        print_output(result_text(result, failure, copied))
+        print_output(result_text(result, failure, copied, example))
     if failure is not None and not result.results:
         raise failure
     return exit_code(result)
@@ -61,7 +75,12 @@ def result_facts(result: BatchResult, failure: DurabatchError | None, copied: Pa
     return facts
 
 
-def result_text(result: BatchResult, failure: DurabatchError | None, copied: Path | None = None) -> str:
+def result_text(
+    result: BatchResult,
+    failure: DurabatchError | None,
+    copied: Path | None = None,
+    example: ResultRow | None = None,
+) -> str:
     """Return a result for a person, as aligned lines."""
     counts = result.counts
     lines = [("Batch", result.batch_id), ("Status", result.status.value)]
@@ -88,6 +107,8 @@ def result_text(result: BatchResult, failure: DurabatchError | None, copied: Pat
         lines.append(("Errors", plain_path(result.errors)))
     if result.error and (failure is None or result.results):
         lines.append(("Why", result.error))
+    if example is not None and example.error is not None and example.error.message != result.error:
+        lines.append(("Example", f"{plain(example.custom_id)}: {answer(example)}"))
     if result.errors and counts.succeeded < counts.total:
         lines.append(("Hint", f"`durabatch results {result.batch_id} --errors` shows the rows that did not succeed"))
     return aligned(lines)
@@ -196,7 +217,7 @@ def bill(result: BatchResult) -> list[tuple[str, str]]:
         lines.append(("Tokens", f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out{reasoning}"))
     if usage.input_tokens or usage.output_tokens or result.unpriced.total:
         lines.append(("Cost", _cost(result)))
-    if result.direct is not None:
+    if result.direct is not None and result.provider_batches:
         lines.append(("Direct", _direct(result.direct)))
     if result.repeated:
         lines.append(("Repeated", f"{_count(result.repeated, 'call')}, sent again after a worker was lost"))
@@ -211,13 +232,30 @@ def _cost(result: BatchResult) -> str:
         return f"unknown: {unpriced or 'the price of a model is not known'}"
     discounted = result.list_cost_usd not in (None, result.cost_usd)
     listed = f"{money(result.list_cost_usd or '')} without the batch discount" if discounted else ""
-    notes = ", ".join(filter(None, [listed, f"not counted: {unpriced}" if unpriced else ""]))
+    directly = "row by row, at the list price" if result.direct and not result.provider_batches else ""
+    notes = ", ".join(filter(None, [listed, directly, f"not counted: {unpriced}" if unpriced else ""]))
     return f"{_least(result)}{money(result.cost_usd)}" + (f" ({notes})" if notes else "")
 
 
 def _direct(direct: DirectShare) -> str:
     cost = f", for {money(direct.cost_usd)}" if direct.cost_usd else ""
     return f"{_count(direct.rows, 'row')} sent one by one, at the list price{cost}"
+
+
+def answer(row: ResultRow) -> str:
+    """Return a row's answer on one line; of one that has none, why."""
+    if row.text is not None:
+        more = len(row.text) - _CHARACTERS
+        rest = f"… and {more:,} more characters" if more > 0 else ""
+        return f"{plain(row.text[:_CHARACTERS])}{rest}"
+    if row.error is not None:
+        return f"[{row.status.value}: {row.error.type.value}] {plain(row.error.message[:_CHARACTERS])}".rstrip()
+    return f"[{row.status.value}]"
+
+
+def plain(text: str) -> str:
+    """Return text on one line, without what would steer the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _least(result: BatchResult | None) -> str:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from ..clients.tries import Trial
 from ..clients.whole_cost import CostRange
-from ..contract import ResultRow
-from .summary import aligned, bill, money, rows_by_status
-
-#: Characters of an answer that are shown; --json shows all.
-_SHOWN = 400
+from .summary import aligned, answer, bill, money, plain, rows_by_status
 
 
 def trial_text(trial: Trial) -> str:
     """Return the answers of the rows that were tried, what they cost, and what the whole input would cost."""
-    width = max((len(_plain(row.custom_id)) for row in trial.rows), default=0)
-    lines = [f"{_plain(row.custom_id):<{width}}  {_answer(row)}" for row in trial.rows]
+    width = max((len(plain(row.custom_id)) for row in trial.rows), default=0)
+    lines = [f"{plain(row.custom_id):<{width}}  {answer(row)}" for row in trial.rows]
     return "\n".join([*lines, "", aligned(_facts(trial))])
 
 
@@ -45,18 +41,3 @@ def _unknown(trial: Trial) -> str:
     if not trial.result.counts.succeeded:
         return "no row succeeded"
     return "the price of the model is not known"
-
-
-def _answer(row: ResultRow) -> str:
-    if row.text is not None:
-        more = len(row.text) - _SHOWN
-        rest = f"… and {more:,} more characters" if more > 0 else ""
-        return f"{_plain(row.text[:_SHOWN])}{rest}"
-    if row.error is not None:
-        return f"[{row.status.value}: {row.error.type.value}] {_plain(row.error.message[:_SHOWN])}".rstrip()
-    return f"[{row.status.value}]"
-
-
-def _plain(text: str) -> str:
-    """Return text on one line, without what would steer the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)

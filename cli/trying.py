@@ -53,7 +53,7 @@ class Trying:
         from .trial_summary import trial_text
         from .watching import display
 
-        print_message(f"Trying {self.count:,} row{'s' * (self.count != 1)}.")
+        print_message(f"Trying {'up to ' * (self.count > 1)}{self.count:,} row{'s' * (self.count != 1)}.")
         with display() as show:
             trial = await client.try_rows(
                 requests,

@@ -7,25 +7,29 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from ..clients.client import BatchClient
+from ..clients.progress import no_worker
 from ..contract import BatchProgress, BatchResult
 from .summary import duration, progress_line, seconds_until
 from .terminal import interactive, print_message
 
 
-async def follow(client: BatchClient, id: str, farewell: str) -> BatchResult:
+async def follow(client: BatchClient, id: str, farewell: str, *, works: bool = False) -> BatchResult:
     """Show a batch's progress until it ends, and return its result.
 
     Args:
         farewell: said when the command is interrupted: what becomes of the batch.
+        works: whether this command runs a worker, so that no other one is missing while that one begins.
 
     Raises:
         BatchNotFound: there is no such batch.
     """
+    unheard = no_worker(client.temporal, client.task_queue)
     try:
         with display() as show:
             async with contextlib.aclosing(client.watch(id)) as progresses:
                 async for progress in progresses:
-                    show(progress)
+                    silent = works and progress.waiting_for == unheard
+                    show(progress.model_copy(update={"waiting_for": None}) if silent else progress)
     except asyncio.CancelledError:
         print_message(farewell)
         raise

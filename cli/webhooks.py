@@ -76,7 +76,8 @@ async def _resend(id: str, tenant: str, as_json: bool) -> None:
     async with session() as opened:
         found = await resend(opened.client, tenant, id)
     if found is None:
-        raise InvalidSpec(f"There is no event {id[:100]!r} of {tenant}: `durabatch webhooks list` shows them.")
+        shown = f"`durabatch webhooks list --tenant {tenant}` shows those that there are."
+        raise InvalidSpec(f"There is no event {id[:100]!r} of {tenant}: {shown}")
     _done(found.model_dump(mode="json"), f"The event {found.id} is sent to the webhook {found.endpoint}.", as_json)
 
 

@@ -106,7 +106,7 @@ async def connection(
             own = temporal_server(folder)
             if not (embed is Embed.ALWAYS or own.alive() or (embed is Embed.KEPT and Path(own.mark).exists())):
                 raise ConfigurationError(
-                    "No Temporal is configured, and none is embedded in this folder: set TEMPORAL_ADDRESS, or "
+                    "No Temporal is configured, and none runs in this folder: set TEMPORAL_ADDRESS, or "
                     "start one here with `durabatch dev`."
                 )
             own_server = await stack.enter_async_context(embedded(folder, idle))

@@ -48,8 +48,7 @@ async def batch_progress(client: Client, batch_id: str) -> tuple[BatchProgress, 
     except RPCError as error:
         if error.status not in PASSING and error.status != RPCStatusCode.FAILED_PRECONDITION:
             raise
-        start = worker_command(client)
-        why = f"no worker answers on task queue {description.task_queue!r}; {start} runs one"
+        why = no_worker(client, description.task_queue)
     guess = BatchProgress(
         batch_id=batch_id,
         phase=_phase(description),
@@ -58,6 +57,11 @@ async def batch_progress(client: Client, batch_id: str) -> tuple[BatchProgress, 
         waiting_for=why,
     )
     return guess, False
+
+
+def no_worker(client: Client, task_queue: str) -> str:
+    """Return what is said where no worker answers."""
+    return f"no worker answers on task queue {task_queue!r}; {worker_command(client)} runs one"
 
 
 def final(result: BatchResult) -> BatchProgress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from ...contract import ProviderError, ProviderNotFound, QuotaExhausted
+from ...contract import ProviderError, QuotaExhausted
 from ..providers import ProviderSettings
 from ..providers.refusals import refusal
 from ..providers.status_errors import CREDIT_WORDS, status_error
@@ -51,11 +51,11 @@ def error_of(settings: ProviderSettings, answer: Answer) -> ProviderError:
     """Return a refusal that concerns all rows as an error of the contract."""
     location = answer.headers.get("location", "") if answer.status < 400 else ""
     location = location.encode(errors="replace").decode()
-    moved = f"it has moved to {location.partition('?')[0]}; correct base_url" if location else ""
+    moved = f"it has moved to {location.partition('?')[0]}; correct base_url." if location else ""
     error = status_error(settings, answer.status, answer.headers, answer.body, moved=moved)
-    if answer.status == 404:
+    if answer.status in (404, 405):
         message = f"{error.message.rstrip('.')}. Does base_url end where the API begins? `durabatch doctor` looks."
-        return ProviderNotFound(message, status=404)
+        return type(error)(message, status=answer.status)
     if answer.status != 429:
         return error
     # Of a create it may lift by itself; here every row would use up its tries on it.

@@ -192,6 +192,8 @@ def ended(why: str) -> str:
 
 def _of_system(cause: BaseException) -> str | None:
     """Return what TLS, the name service or the network say; None if it is something else."""
+    if isinstance(cause, ssl.SSLError) and not hasattr(cause, "reason"):
+        return None  # a client's own error, as aiohttp's are: the one that it was raised for knows the reason
     if isinstance(cause, ssl.SSLCertVerificationError):
         return (
             f"its certificate is not trusted ({cause.verify_message or 'unknown reason'}); if it is meant to be, set "

@@ -73,12 +73,7 @@ def status_error(
     reasons = f"{found.code} {found.words}".lower()
     full = any(word in reasons for word in QUEUE_WORDS)
     if status in (401, 403):
-        what = "refuses the key" if status == 401 else "does not allow this with the key"
-        reason = f"Provider {name} {what} ({status}): {said or 'it gave no reason'}"
-        return AuthenticationFailed(
-            f"{reason.rstrip('.')}. Check the environment variable {settings.key_variable}, and what the key may do.",
-            status=status,
-        )
+        return AuthenticationFailed(_no_access(settings, status, said), status=status)
     if status == 404:
         if listing:
             hint = (
@@ -100,6 +95,17 @@ def status_error(
         message = f"{message.rstrip('.')}. Add credit to the account, or raise its limit."
         return QuotaExhausted(message, status=status)
     return ProviderRefused(message, status=status)
+
+
+def _no_access(settings: ProviderSettings, status: int, said: str) -> str:
+    reason = f"({status}): {(said or 'it gave no reason').rstrip('.')}."
+    if not secret_of(settings):
+        what = "refuses calls without a key" if status == 401 else "does not allow this without a key"
+        fix = "If it needs one, put it into an environment variable, and name that by"
+        return f"Provider {settings.name} {what} {reason} {fix} providers.{settings.name}.api_key_env."
+    what = "refuses the key" if status == 401 else "does not allow this with the key"
+    fix = f"Check the environment variable {settings.key_variable}, and what the key may do."
+    return f"Provider {settings.name} {what} {reason} {fix}"
 
 
 def _silent(name: str, status: int) -> str:

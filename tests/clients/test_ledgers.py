@@ -197,10 +197,10 @@ def test_ledgers_stand_beside_the_provider_whose_account_they_are_of(settings: S
     assert others == views[2:]
     shown = [" ".join(line.split()) for line in table(accounts, others).splitlines()]
     assert shown == [
-        "PROVIDER KIND BASE URL KEY LIMIT MODEL IN USE HOLD WAIT",
-        "anthropic anthropic https://api.anthropic.com missing none",
-        "local openai http://localhost:1/v1 set none",
-        "openai openai https://api.openai.com/v1 set 2,000,000 gpt-4o-mini 1,500,000 60 1 (700,000 tokens)",
+        "PROVIDER KIND MODE BASE URL KEY LIMIT MODEL IN USE HOLD WAIT",
+        "anthropic anthropic batch https://api.anthropic.com missing none",
+        "local openai batch http://localhost:1/v1 set none",
+        "openai openai batch https://api.openai.com/v1 set 2,000,000 gpt-4o-mini 1,500,000 60 1 (700,000 tokens)",
         "2,000,000 * 1,500,000 60 1 (700,000 tokens)",
         "stand_in account stranger, not configured here 2,000,000 gpt-4o-mini 1,500,000 60 1 (700,000 tokens)",
     ]

@@ -14,11 +14,15 @@ from durabatch.contract import (
     BatchStatus,
     Counts,
     DirectShare,
+    ErrorClass,
     InvalidInput,
     Phase,
     ProviderBatch,
     ProviderStatus,
+    ResultRow,
+    RowError,
     RowProblem,
+    RowStatus,
     ShardCounts,
     Strays,
     Unpriced,
@@ -162,12 +166,31 @@ def test_a_cost_says_what_it_leaves_out(fields: dict[str, Any], cost: str) -> No
 
 
 def test_a_result_tells_what_was_sent_directly_and_what_was_sent_again() -> None:
-    told = result_text(result(direct=DirectShare(rows=12, cost_usd="0.5"), repeated=1), None)
+    batch = ProviderBatch(marker="b/0/1", id="batch_1", status=ProviderStatus.EXPIRED, rows=20)
+    direct = DirectShare(rows=12, cost_usd="0.5")
+    told = result_text(result(direct=direct, repeated=1, provider_batches=(batch,)), None)
     for words in (
         "12 rows sent one by one, at the list price, for $0.500",
         "1 call, sent again after a worker was lost",
     ):
         assert words in told
+
+
+def test_what_was_sent_directly_as_a_whole_is_said_beside_its_cost() -> None:
+    share = DirectShare(rows=2, cost_usd="0.5")
+    usage = Usage(input_tokens=5)
+    told = result_text(result(direct=share, cost_usd="0.5", list_cost_usd="0.5", usage=usage), None).splitlines()
+    assert "Cost    $0.5000 (row by row, at the list price)" in told
+    assert not any(line.startswith("Direct") for line in told)
+
+
+def test_a_row_that_failed_is_shown_where_the_result_does_not_say_the_same() -> None:
+    error = RowError(type=ErrorClass.NOT_FOUND, message="model 'm' is not there\x1b[31m")
+    row = ResultRow(custom_id="a\n1", status=RowStatus.FAILED, error=error)
+    failed = result(BatchStatus.FAILED, error="No row succeeded: 5 not_found.")
+    assert "Example  a 1: [failed: not_found] model 'm' is not there [31m" in result_text(failed, None, None, row)
+    said = failed.model_copy(update={"error": error.message})
+    assert "Example" not in result_text(said, None, None, row)
 
 
 def test_progress_tells_why_nothing_moves() -> None:

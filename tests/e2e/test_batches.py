@@ -36,8 +36,15 @@ def test_submit_watch_list_and_cancel(served: Workspace) -> None:
 def test_a_retry_is_followed_to_its_end_and_read_as_one_with_its_batch(served: Workspace) -> None:
     rows = served.rows("Say one.", "[[sandbox:server_error times=1]] two", "[[sandbox:invalid_request]] three")
     id = served.call("run", rows, *COMMON, "--id", "left-over", "--max-attempts", "1", "--json").facts["batch_id"]
+    there = dataclasses.replace(served, environ={})  # as in another terminal of the folder of `durabatch dev`
+    for command in (["retry", id], ["submit", rows]):
+        refused = there.call(*command, "--provider", "stubb")
+        assert (refused.code, refused.out) == (1, "")
+        assert "error: There is no provider 'stubb' in " in refused.err
+        unready = there.call(*command, "--provider", "sandbox")
+        assert "error: The sandbox does not run in this folder: `durabatch dev --sandbox` starts it." in unready.err
     begun = served.call("retry", id, "--json")
-    assert (begun.facts["id"], begun.facts["retry_of"], begun.facts["rows"]) == (f"{id}.retry-1", id, 2)
+    assert (begun.facts["batch_id"], begun.facts["retry_of"], begun.facts["rows"]) == (f"{id}.retry-1", id, 2)
     assert "of 2 rows is submitted; what it costs at most is not known" in begun.err
     followed = served.call("retry", id, "--watch", "--json")
     assert (followed.code, followed.facts["batch_id"]) in {(3, f"{id}.retry-1"), (1, f"{id}.retry-2")}

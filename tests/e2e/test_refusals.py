@@ -40,6 +40,15 @@ WRONG = {
     "an unknown batch's results": (["results", "nobody-knows"], "There is no batch 'nobody-knows'"),
     "an unknown batch's cancel": (["cancel", "nobody-knows"], "There is no batch 'nobody-knows'"),
     "an unknown batch's watch": (["watch", "nobody-knows"], "There is no batch 'nobody-knows'"),
+    "an unknown event": (
+        ["webhooks", "resend", "evt_nobody"],
+        "There is no event 'evt_nobody' of default: `durabatch web",
+    ),
+    "an unknown tenant's event": (
+        ["webhooks", "resend", "evt_x", "--tenant", "a/b"],
+        "'a/b' is not the name of a tenant",
+    ),
+    "an unknown webhook": (["webhooks", "enable", "none"], "There is no webhook 'none' of 'default' in durabatch.toml"),
     "a configuration that is missing": (["--config", "none.toml", "list"], "cannot be read: No such file"),
     "a configuration with an unknown field": (["--config", "wrong.toml", "list"], "unknown field store.uri (did you"),
     "a configuration that is no TOML": (["--config", "row.jsonl", "list"], "is no TOML"),
@@ -64,6 +73,7 @@ def test_what_is_wrong_is_said_in_a_sentence_and_nothing_is_submitted(odd: Works
     assert (ended.code, ended.out) == (1, "")
     errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and words in errors[0], ended.err
+    assert "event" not in what or "hint: " not in ended.err  # a list of batches shows no events
     assert odd.bought() == before
 
 

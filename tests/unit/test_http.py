@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from durabatch.activities.providers import ProviderSettings
 from durabatch.activities.providers.http import Http
 from durabatch.activities.providers.redaction import MAX_CHARS
-from durabatch.activities.providers.status_errors import LONGEST_WAIT, retry_after
+from durabatch.activities.providers.settings import NO_KEY
+from durabatch.activities.providers.status_errors import LONGEST_WAIT, retry_after, status_error
 from durabatch.contract import (
     AnswerLost,
     AuthenticationFailed,
@@ -199,6 +200,18 @@ async def test_an_error_reports_the_providers_words_whatever_the_status(status: 
         )
     else:
         assert message == f"Provider gpt answered {status}: {words}"
+
+
+@pytest.mark.parametrize(
+    ("status", "what"), [(401, "refuses calls without a key"), (403, "does not allow this without a key")]
+)
+def test_a_server_that_was_sent_no_key_and_wants_one_is_not_said_to_refuse_it(status: int, what: str) -> None:
+    bare = ProviderSettings(name="gpt", kind="openai", base_url="http://127.0.0.1:1/v1", api_key=SecretStr(NO_KEY))
+    message = status_error(bare, status, {}, b'{"error": "No key."}').message
+    assert message == (
+        f"Provider gpt {what} ({status}): No key. If it needs one, put it into an environment variable, and name "
+        "that by providers.gpt.api_key_env."
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,11 +19,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
+from durabatch.activities.direct.answer import NoAnswer
+from durabatch.activities.direct.calls import Calls
 from durabatch.activities.providers import ProviderSettings, open_provider
 from durabatch.activities.providers.http_client import check, reason
 from durabatch.contract import ConfigurationError, ProviderUnavailable
 
 KEY = "sk-very-secret"
+Reached = Callable[[str], Awaitable[str]]
 
 
 def settings(url: str = "https://far.example/v1", key: str = KEY, kind: str = "openai") -> ProviderSettings:
@@ -182,21 +185,38 @@ def test_a_proxy_is_named_exactly_where_one_is_used(
     assert (f"the host of the proxy that {variable} names" in said) is by_proxy, said
 
 
-async def test_an_untrusted_certificate_is_named_with_what_to_do(self_signed: ssl.SSLContext) -> None:
+async def uncalled(url: str) -> str:
+    """Return why direct mode, which has a client of its own, cannot call a server."""
+    calls = Calls(settings(url), {})
+    try:
+        with pytest.raises(NoAnswer) as caught:
+            await calls.post(f"{url}/chat/completions", {}, b"{}")
+    finally:
+        await calls.close()
+    return caught.value.reason
+
+
+CLIENTS = pytest.mark.parametrize("reached", [unreachable, uncalled])
+
+
+@CLIENTS
+async def test_an_untrusted_certificate_is_named_with_what_to_do(self_signed: ssl.SSLContext, reached: Reached) -> None:
     async with listening(b"", self_signed) as port:
-        message = await unreachable(f"https://localhost:{port}/v1")
+        message = await reached(f"https://localhost:{port}/v1")
     assert "its certificate is not trusted (self-signed certificate)" in message and "SSL_CERT_FILE" in message
 
 
-async def test_tls_at_a_plain_port_is_named() -> None:
+@CLIENTS
+async def test_tls_at_a_plain_port_is_named(reached: Reached) -> None:
     async with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
-        message = await unreachable(f"https://127.0.0.1:{port}/v1")
+        message = await reached(f"https://127.0.0.1:{port}/v1")
     assert "does not speak TLS" in message and message.endswith("begin with http://?")
 
 
-async def test_what_is_not_http_is_named() -> None:
+@CLIENTS
+async def test_what_is_not_http_is_named(reached: Reached) -> None:
     async with listening(b"\x15\x03\x01\x00\x02\x02\x46") as port:
-        message = await unreachable(f"http://127.0.0.1:{port}/v1")
+        message = await reached(f"http://127.0.0.1:{port}/v1")
     assert "what it sent is not HTTP" in message and message.endswith("begin with https://?")
 
 
