@@ -6,7 +6,6 @@ short form `{custom_id, input}`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,12 +14,17 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from .json_shape import has_many_values, has_more_fields, is_deeper, names
+
 #: A row's own id: what a user may reasonably use, and what a line of any report can hold.
 MAX_ID_CHARACTERS = 256
 #: Deeper nesting than this is refused by JSON parsers on the way (Python's own gives up near 1,000).
 MAX_DEPTH = 200
+#: Fields of a row, and of its body. No request has a hundred, and each takes hundreds of bytes while it is looked at.
+MAX_FIELDS = 10_000
 
 _BOM = b"\xef\xbb\xbf"
+_QUOTE, _N = b'"n'  # the first byte of a JSON value tells its type
 
 
 class Problem(StrEnum):
@@ -82,10 +86,23 @@ class Row(NamedTuple):
     model: bytes | None = None  #: The model it names, as JSON; None where it names none.
 
 
-class _Any(msgspec.Struct):
-    custom_id: Any = msgspec.UNSET
-    method: Any = msgspec.UNSET
-    url: Any = msgspec.UNSET
+class _Usual(msgspec.Struct):
+    """A row whose fields are of the types that they should be."""
+
+    custom_id: str | msgspec.UnsetType = msgspec.UNSET
+    method: str | msgspec.UnsetType | None = msgspec.UNSET
+    url: str | msgspec.UnsetType | None = msgspec.UNSET
+    body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Odd(msgspec.Struct):
+    """Any other row, its fields as they were written: one of a wrong type may be as large as a row."""
+
+    custom_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    url: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -100,12 +117,12 @@ class _Body(msgspec.Struct):
     prompt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_decode = msgspec.json.Decoder(_Any).decode
+_decode = msgspec.json.Decoder(_Usual).decode
+_decode_odd = msgspec.json.Decoder(_Odd).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)
-_ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _HALF_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
 #: Unicode's category Cc, which never grows: what an id may hold must not depend on Python's tables.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -187,10 +204,13 @@ def parse(data: bytes) -> Row:
             data.decode()
         except UnicodeDecodeError as error:
             raise RowRefused(None, f"is not UTF-8 (byte {error.start + 1})", code=Problem.JSON) from None
-    if len(data) > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
+    if len(data) > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH and is_deeper(data, MAX_DEPTH):
         raise RowRefused(None, f"is nested more than {MAX_DEPTH} levels deep", code=Problem.JSON)
     try:
-        found = _decode(data)
+        try:
+            found = _decode(data)
+        except msgspec.ValidationError:
+            found = _usual(_decode_odd(data))
     except msgspec.ValidationError:
         raise RowRefused(None, "is not a JSON object", code=Problem.JSON) from None
     except (msgspec.DecodeError, RecursionError) as error:
@@ -206,6 +226,18 @@ def parse(data: bytes) -> Row:
     return Row(custom_id, _SHAPES[name], value, url, data, plain, model)
 
 
+def _usual(odd: _Odd) -> _Usual:
+    """Return a row with something that is no text for each field of a wrong type."""
+    return _Usual(_text(odd.custom_id), _text(odd.method), _text(odd.url), odd.body, odd.params, odd.input)
+
+
+def _text(value: msgspec.Raw | msgspec.UnsetType) -> Any:
+    if not isinstance(value, msgspec.Raw):
+        return value
+    first = memoryview(value)[0]
+    return None if first == _N else _decode_text(value) if first == _QUOTE else ...
+
+
 _SHAPES: dict[str, Literal["openai", "anthropic", "short"]] = {
     "body": "openai",
     "params": "anthropic",
@@ -213,7 +245,7 @@ _SHAPES: dict[str, Literal["openai", "anthropic", "short"]] = {
 }
 
 
-def _content(found: _Any, custom_id: str) -> tuple[str, msgspec.Raw, bool]:
+def _content(found: _Usual, custom_id: str) -> tuple[str, msgspec.Raw, bool]:
     """Return the one field of three that holds the request: its name, its value, and whether the others are absent.
 
     A null is as good as absent: programs that write tables have a column for each of the three.
@@ -290,26 +322,21 @@ def _frame(data: bytes, custom_id: str, field: bytes, value: bytes) -> bytes | N
 
 
 def _refuse_repeated(text: bytes, where: str, custom_id: str) -> None:
+    if has_more_fields(text, MAX_FIELDS):
+        raise RowRefused(where.rstrip(".") or None, f"has more than {MAX_FIELDS:,} fields", custom_id)
     fields = _decode_fields(text)
     # Each name has two quotes, so with a name that is dropped there are more of them in the text than in what is left.
     quotes = sum(bytes(value).count(b'"') for value in fields.values()) + 2 * len(fields)
     if text.count(b'"') == quotes:
         return
-    pairs = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str)
-    for name, times in Counter(name for name, _ in pairs).items():
+    if has_many_values(text):  # it would take long to find out which
+        reason = "has a field twice, or one with a quote in its name"
+        raise RowRefused(where.rstrip(".") or None, reason, custom_id, Problem.DUPLICATE_FIELD)
+    for name, times in Counter(names(text)).items():
         if times > 1 and _NAME.fullmatch(name):
             raise RowRefused(where + name, "occurs twice", custom_id, Problem.DUPLICATE_FIELD)
         if times > 1:
             raise RowRefused(where.rstrip(".") or None, "has a field twice", custom_id, Problem.DUPLICATE_FIELD)
-
-
-def _depth(data: bytes) -> int:
-    """Return how deep brackets nest, those within strings left out."""
-    depth = deepest = 0
-    for byte in _STRING.sub(b"", data).translate(None, _ALL_BUT_BRACKETS):
-        depth += 1 if byte in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
 
 
 def _cause(error: Exception, data: bytes) -> str:

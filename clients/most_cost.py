@@ -9,22 +9,30 @@ from typing import Any
 import msgspec
 
 from ..activities.estimate import NO_OUTPUT, estimate_input
+from ..activities.output_limits import output_limit
 from ..activities.prices import Prices, dollars
 from ..activities.providers.kinds import KINDS
 from ..activities.providers.outcome import RowTokens
+from ..activities.providers.raw_json import first_byte, short_value
 from ..activities.records import PlanRecord
 from ..contract import Mode
 
-#: The fields that limit a row's output, the first of which that it has counts.
-_CAPS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_NULL, _NONE = msgspec.Raw(b"null"), msgspec.Raw(b"{}")
 
 
 class _Row(msgspec.Struct):
-    body: dict[str, Any] | None = None
-    params: dict[str, Any] | None = None
+    body: msgspec.Raw = _NULL
+    params: msgspec.Raw = _NULL
+
+
+class _Model(msgspec.Struct):
+    model: msgspec.Raw = _NULL
 
 
 _row = msgspec.json.Decoder(_Row).decode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_model = msgspec.json.Decoder(_Model).decode
+_encode = msgspec.json.Encoder().encode
 
 
 class MostCost:
@@ -60,15 +68,11 @@ class MostCost:
 
     def _most(self, line: bytes, prices: Prices) -> int | None:
         found = _row(line)
-        body = {**(self._spec.get("params") or {}), **(found.body or found.params or {})}
-        model, output = body.get("model") or self._spec.get("model"), self._output(body)
+        own = next((one for one in (found.body, found.params) if first_byte(one) == b"{"), _NONE)
+        params = self._spec.get("params")
+        body = msgspec.Raw(_encode({**params, **_fields(own)})) if params else own
+        model = short_value(_model(body).model) or self._spec.get("model")
+        output = 0 if self._spec.get("endpoint") in NO_OUTPUT else output_limit(body)
         if not isinstance(model, str) or output is None:
             return None
         return prices.list_cost(model, RowTokens(input_tokens=estimate_input(line), output_tokens=output))
-
-    def _output(self, body: Mapping[str, Any]) -> int | None:
-        if self._spec.get("endpoint") in NO_OUTPUT:
-            return 0
-        cap = next((body[name] for name in _CAPS if isinstance(body.get(name), int)), None)
-        answers = body.get("n") if isinstance(body.get("n"), int) else 1
-        return None if cap is None else max(0, cap * max(1, answers or 1))

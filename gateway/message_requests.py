@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 
+from ..activities.gateway.results import NULL
 from ..activities.gateway.routing import Router
+from ..activities.providers.raw_json import first_byte
 from ..activities.rows import RowRefused, parse
 from .array import ArrayReader, Malformed
 from .errors import ApiError
@@ -31,7 +33,7 @@ _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
 class _Params(msgspec.Struct):
-    model: Any = None
+    model: msgspec.Raw = NULL  # as it was written: what is no name may be as large as the request
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,6 +42,7 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _request = msgspec.json.Decoder(_Request).decode
+_model = msgspec.json.Decoder(str).decode
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD = re.compile(r"field `(.*)`")
 
@@ -117,8 +120,8 @@ class Requests:
             raise ApiError(400, f"{place}.custom_id: String should match pattern '^[a-zA-Z0-9_-]{{1,64}}$'")
         if custom_id in self._ids:
             raise ApiError(400, f"{place}.custom_id: the custom_id {custom_id} is that of an earlier request")
-        model = request.params.model
-        if isinstance(model, str):
+        if first_byte(request.params.model) == b'"':
+            model = _model(request.params.model)
             if len(model) > _MAX_MODEL:
                 raise ApiError(400, f"{place}.params.model: String should have at most {_MAX_MODEL} characters")
             self._models.setdefault(model, self.rows)

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from ..json_shape import has_many_values
+
 #: Why an answer ended, in OpenAI's words.
 _FINISH = {
     "end_turn": "stop",
@@ -24,12 +26,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 def chat_completion(message: msgspec.Raw, request_id: str, created_at: int) -> msgspec.Raw:
-    """Return a message as a chat completion; what is not a message stays as it is.
+    """Return a message as a chat completion; what is not a message, or has too many values to be one, stays as it is.
 
     Args:
         request_id: makes the completion's id where the message has none.
         created_at: seconds since 1970; a message does not say when it was made.
     """
+    if has_many_values(message):
+        return message
     found = _decode(message)
     if not isinstance(found, dict) or not isinstance(found.get("content"), list):
         return message

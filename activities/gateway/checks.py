@@ -7,12 +7,14 @@ Sources: the openai package (types/batch_error.py), live captures, and the words
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from ...contract.gateway_batch import LineError
+from ..providers.raw_json import first_byte, short_value
 from ..rows import Problem, RowRefused, parse
+from .results import NULL
 
 MODERATIONS = "/v1/moderations"
 #: The endpoints that rows may ask, and the fields of which a row needs one.
@@ -80,8 +82,28 @@ class _Line(msgspec.Struct):
     body: _Body
 
 
+class _Fields(msgspec.Struct):
+    """What is looked at in a line that is wrong, as it was written: one of a wrong type may be as large as the line."""
+
+    custom_id: msgspec.Raw = NULL
+    method: msgspec.Raw = NULL
+    url: msgspec.Raw = NULL
+    body: msgspec.Raw = NULL
+
+
+class _BodyFields(msgspec.Struct):
+    model: msgspec.Raw = NULL
+    stream: msgspec.Raw = NULL
+    messages: msgspec.Raw = NULL
+    input: msgspec.Raw = NULL
+    prompt: msgspec.Raw = NULL
+    previous_response_id: msgspec.Raw = NULL
+
+
+_decode_text = msgspec.json.Decoder(str).decode
 _line = msgspec.json.Decoder(_Line).decode
-_any = msgspec.json.Decoder().decode
+_fields = msgspec.json.Decoder(_Fields).decode
+_body_fields = msgspec.json.Decoder(_BodyFields).decode
 
 
 def check_line(data: bytes, endpoint: str) -> Checked:
@@ -102,7 +124,7 @@ def check_line(data: bytes, endpoint: str) -> Checked:
         and not body.stream
         and (bool(body.model) or endpoint == MODERATIONS)
         and any(isinstance(getattr(body, name), msgspec.Raw) for name in REQUIRED[endpoint])
-        and (endpoint != "/v1/chat/completions" or bytes(body.messages)[:1] == b"[")  # type: ignore[arg-type]
+        and (endpoint != "/v1/chat/completions" or first_byte(body.messages) == b"[")  # type: ignore[arg-type]
     )
     if not fine:
         raise _explained(data, endpoint, None, row.custom_id)
@@ -118,10 +140,13 @@ def _explained(
         if error.code is Problem.JSON and "not a JSON object" not in error.reason:
             message = f"This line is not parseable as valid JSON. It {error.reason}."
             return LineRefused([LineError(code="invalid_json_line", message=message)])
-    found = _any(data)
-    if custom_id is None and isinstance(found, dict) and isinstance(found.get("custom_id"), str):
-        custom_id = found["custom_id"]
-    errors = list(_problems(found, endpoint)) if isinstance(found, dict) else [_NO_OBJECT]
+    try:
+        found = _fields(data)
+    except msgspec.ValidationError:
+        return LineRefused([_NO_OBJECT])
+    if custom_id is None:
+        custom_id = _text(found.custom_id)
+    errors = list(_problems(found, endpoint))
     if not errors and isinstance(error, RowRefused):
         what = f"'{error.field}' " if error.field else "This line "
         errors = [
@@ -134,49 +159,58 @@ def _explained(
 
 _NO_OBJECT = LineError(code="invalid_request", message="Each line must be a JSON object.")
 _UNREADABLE = LineError(code="invalid_request", message="This line is not a request.")
-_FIELDS: tuple[tuple[str, type, str], ...] = (
-    ("custom_id", str, "a string"),
-    ("method", str, "a string"),
-    ("url", str, "a string"),
-    ("body", dict, "an object"),
+#: Fields of a line: the first byte of each, which shows its type, and what that is called.
+_FIELDS: tuple[tuple[str, bytes, str], ...] = (
+    ("custom_id", b'"', "a string"),
+    ("method", b'"', "a string"),
+    ("url", b'"', "a string"),
+    ("body", b"{", "an object"),
 )
 
 
-def _problems(row: dict[str, Any], endpoint: str) -> Iterator[LineError]:
-    for name, kind, words in _FIELDS:
-        if row.get(name) is None:
+def _problems(row: _Fields, endpoint: str) -> Iterator[LineError]:
+    for name, first, words in _FIELDS:
+        if _absent(value := getattr(row, name)):
             message = f"Missing required parameter: '{name}'."
             yield LineError(code="missing_required_parameter", message=message, param=name)
-        elif not isinstance(row[name], kind):
+        elif first_byte(value) != first:
             yield LineError(code="invalid_type", message=f"Invalid type for '{name}': expected {words}.", param=name)
-    method, url, body = row.get("method"), row.get("url"), row.get("body")
-    if isinstance(method, str) and method != "POST":
+    method, url = _text(row.method), _text(row.url)
+    if method is not None and method != "POST":
         message = f"Invalid value: '{shown(method)}'. Supported values are: 'POST'."
         yield LineError(code="invalid_method", message=message, param="method")
-    if isinstance(url, str) and url != endpoint:
+    if url is not None and url != endpoint:
         message = "The URL provided for this request does not match the batch endpoint."
         yield LineError(code="invalid_url", message=message, param="url")
-    if isinstance(body, dict):
-        yield from _body_problems(body, endpoint)
+    if first_byte(row.body) == b"{":
+        yield from _body_problems(_body_fields(row.body), endpoint)
 
 
-def _body_problems(body: dict[str, Any], endpoint: str) -> Iterator[LineError]:
-    if body.get("stream"):
+def _body_problems(body: _BodyFields, endpoint: str) -> Iterator[LineError]:
+    if short_value(body.stream):
         message = f"{_STREAMS.get(endpoint, '')}Streaming is not supported in the Batch API."
         yield LineError(code="streaming_unsupported", message=message, param="body.stream")
-    model = body.get("model")
-    if not isinstance(model, str) and not (model is None and endpoint == MODERATIONS):
-        message = "Model parameter is required." if model is None else "Model must be a string."
+    if first_byte(body.model) != b'"' and not (_absent(body.model) and endpoint == MODERATIONS):
+        message = "Model parameter is required." if _absent(body.model) else "Model must be a string."
         yield LineError(code="invalid_request", message=message, param="body.model")
-    elif model == "":
+    elif bytes(body.model) == b'""':
         yield LineError(code="invalid_request", message="Model parameter is required.", param="body.model")
     needed = REQUIRED[endpoint]
     first = needed[0]
-    if all(body.get(name) is None for name in needed):
+    if all(_absent(getattr(body, name)) for name in needed):
         message = f"{first.capitalize()} parameter is required."
         yield LineError(code="invalid_request", message=message, param=f"body.{first}")
-    elif first == "messages" and not isinstance(body["messages"], list):
+    elif first == "messages" and first_byte(body.messages) != b"[":
         yield LineError(code="invalid_request", message="Messages must be an array.", param="body.messages")
+
+
+def _absent(value: msgspec.Raw) -> bool:
+    """Return whether a field is not there; one that is null is as good as that."""
+    return first_byte(value) == b"n"
+
+
+def _text(value: msgspec.Raw) -> str | None:
+    return _decode_text(value) if first_byte(value) == b'"' else None
 
 
 def shown(text: str) -> str:

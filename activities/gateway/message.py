@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from ..json_shape import has_many_values
+
 #: Why an answer ended, in Anthropic's words.
 _STOP = {
     "stop": "end_turn",
@@ -24,11 +26,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 def message(completion: msgspec.Raw, request_id: str) -> msgspec.Raw | None:
-    """Return a chat completion as a message; None for what is no chat completion.
+    """Return a chat completion as a message; None for what is no chat completion, or has too many values to be one.
 
     Args:
         request_id: makes the message's id where the completion has none.
     """
+    if has_many_values(completion):
+        return None
     try:
         found = _decode(completion)
     except (msgspec.DecodeError, RecursionError):
@@ -67,8 +71,8 @@ def _call(call: Any, number: int) -> dict[str, Any]:
     function = function if isinstance(function, dict) else {}
     given = function.get("arguments")
     try:
-        arguments = _decode(given) if isinstance(given, str) else given
-    except (msgspec.DecodeError, RecursionError):
+        arguments = _decoded(given) if isinstance(given, str) else given
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
         # What a model wrote is kept, though it is not what it should be.
@@ -80,6 +84,11 @@ def _call(call: Any, number: int) -> dict[str, Any]:
         "name": str(function.get("name") or ""),
         "input": arguments,
     }
+
+
+def _decoded(text: str) -> Any:
+    data = text.encode()
+    return None if has_many_values(data) else _decode(data)
 
 
 def _usage(usage: Any) -> dict[str, Any]:

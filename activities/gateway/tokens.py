@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ..estimate import NO_OUTPUT, bounded, estimate_input
+from ..estimate import NO_OUTPUT, estimate_input
+from ..output_limits import OutputLimits
 from ..prices import Prices
 from ..providers.outcome import RowTokens
 
@@ -12,19 +13,10 @@ from ..providers.outcome import RowTokens
 UNBOUNDED = 4096
 #: Tokens that prices are asked for, few enough to be below every price tier.
 _PROBE = 1000
-_ABSENT = msgspec.Raw(b"")
-#: Digits of a number that are read: one with more is more than anything has.
-_DIGITS = 20
 
 
-class _Body(msgspec.Struct):
-    """What is looked at; as it was written, because a value that is no number may be as large as a row."""
-
+class _Body(OutputLimits):
     model: str = ""
-    max_completion_tokens: msgspec.Raw = _ABSENT
-    max_tokens: msgspec.Raw = _ABSENT
-    max_output_tokens: msgspec.Raw = _ABSENT
-    n: msgspec.Raw = _ABSENT
 
 
 class _Line(msgspec.Struct):
@@ -56,10 +48,7 @@ class Tokens:
             body = _Body()
         self.input[body.model] = self.input.get(body.model, 0) + estimate_input(line)
         if not self._silent:
-            caps = (body.max_completion_tokens, body.max_tokens, body.max_output_tokens)
-            cap = next((count for one in caps if (count := _count(one))), UNBOUNDED)
-            times = _count(body.n) or 1
-            self.output[body.model] = self.output.get(body.model, 0) + cap * times
+            self.output[body.model] = self.output.get(body.model, 0) + (body.most(UNBOUNDED) or 0)
 
     def cost(self, prices: Prices) -> int | str:
         """Return the list price of all of them in picodollars; or the name of a model whose price is unknown."""
@@ -75,9 +64,3 @@ class Tokens:
                 return model
             total += each * count // _PROBE
         return total
-
-
-def _count(value: msgspec.Raw) -> int:
-    """Return a number of tokens as JSON has it; 0 for what is none."""
-    first = bytes(memoryview(value)[:_DIGITS])
-    return bounded(int(first)) if first.isdigit() else 0

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ..json_shape import has_many_values
+
 #: Fields that hold words, the most telling first: OpenAI's and Anthropic's, FastAPI's (`detail`, `msg`), OAuth's, those
 #: of problem details (RFC 9457), and what proxies write.
 _FIELDS = (
@@ -106,8 +108,9 @@ def _of_text(text: str, level: int) -> ErrorDetails:
     if level:
         return ErrorDetails(message=text if bare else None)
     if bare[:1] in ("{", "["):
-        with contextlib.suppress(msgspec.DecodeError, RecursionError):
-            if (found := _details(_decode(bare), 1)).message:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            held = bare.encode()
+            if not has_many_values(held) and (found := _details(_decode(held), 1)).message:
                 return found
     if bare[:1] == "<":
         bare = " ".join(html.unescape(_TAG.sub(" ", bare[:_MAX_PAGE])).split())

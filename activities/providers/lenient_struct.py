@@ -8,6 +8,11 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
+from ..json_shape import MAX_VALUES, has_many_values, has_more_elements, has_more_fields
+
+#: Bytes of JSON that are better read so, whatever they are, as this takes little memory. Nearly all answers have fewer.
+LONG = 1 << 20
+
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 # Made once, here: two threads that decode a type for the first time at once crash msgspec 0.22.
@@ -24,7 +29,8 @@ def lenient(data: bytes | msgspec.Raw, shape: type[Shape]) -> Shape:
     """Return an object as a struct, with the default for each field whose value does not fit.
 
     A number goes for a text, and a text that is a number, or a number with a fraction, for a whole number. A struct
-    with a true `__whole__` is left out as a whole where one of its numbers does not fit.
+    with a true `__whole__` is left out as a whole where one of its numbers does not fit. What has too many values to be
+    made into objects does not fit, so that this takes little memory whatever the length.
 
     Raises:
         msgspec.DecodeError: it is not an object, or a field without a default does not fit.
@@ -36,7 +42,9 @@ def lenient(data: bytes | msgspec.Raw, shape: type[Shape]) -> Shape:
 
 
 def parsed(data: msgspec.Raw) -> Any:
-    """Return JSON as Python has it; None where that cannot be."""
+    """Return JSON as Python has it; None where that cannot be, or it has too many values."""
+    if has_many_values(data):
+        return None
     try:
         return _any(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -44,6 +52,8 @@ def parsed(data: msgspec.Raw) -> Any:
 
 
 def _struct(data: msgspec.Raw, shape: type[Shape]) -> Shape:
+    if has_more_fields(data, MAX_VALUES):
+        raise _Misfit
     try:
         given = _fields(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -78,10 +88,14 @@ def _value(data: msgspec.Raw, kinds: tuple[Any, ...]) -> Any:
     first = bytes(memoryview(data)[:1])
     for kind in kinds:
         if get_origin(kind) is list and first == b"[":
+            if has_more_elements(data, MAX_VALUES):
+                raise _Misfit
             (item,) = get_args(kind)
             return [_struct(one, item) for one in _items(data) if bytes(memoryview(one)[:1]) == b"{"]
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and first == b"{":
             return _struct(data, kind)
+    if (Any not in kinds and first in (b"[", b"{")) or has_many_values(data):
+        raise _Misfit
     try:
         value = _any(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -7,6 +7,15 @@ from typing import Any
 import msgspec
 
 _decode = msgspec.json.decode
+#: Bytes of a value that is looked at: a name, a number, a switch.
+_MOST = 1 << 16
+
+
+class _Unread:
+    """Stands for a value that is not looked at: true, and equal to nothing."""
+
+
+UNREAD = _Unread()
 
 
 def first_byte(value: msgspec.Raw) -> bytes:
@@ -20,5 +29,15 @@ def is_null(fields: dict[str, msgspec.Raw], name: str) -> bool:
 
 
 def value_of(fields: dict[str, msgspec.Raw], name: str) -> Any:
-    """Return a field's value, None where it is not there."""
-    return _decode(fields[name]) if name in fields else None
+    """Return a field's value as `short_value` does, None where it is not there."""
+    return short_value(fields[name]) if name in fields else None
+
+
+def short_value(value: msgspec.Raw) -> Any:
+    """Return a value; `UNREAD` for one that is longer than any that is looked for, or has too many digits."""
+    if len(memoryview(value)) > _MOST:
+        return UNREAD
+    try:
+        return _decode(value)
+    except msgspec.DecodeError:
+        return UNREAD

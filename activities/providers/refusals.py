@@ -13,6 +13,8 @@ from .redaction import MAX_CHARS, shortened
 
 #: Of several errors, this many are reported in words.
 _MOST = 3
+#: Bytes of a body that may be JSON of a refusal; of a longer one the beginning is quoted.
+_MOST_BYTES = 1 << 20
 
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _MARKUP = re.compile(r"\s*(?:<!doctype|<html|<\?xml|<head|<body|<!--)", re.IGNORECASE)
@@ -40,7 +42,7 @@ def refusal(content: bytes) -> ReportedError:
     if (shown := page(content)) is not None:
         return ReportedError(words=shown)
     try:
-        found = error_details(parsing.decode(content))
+        found = error_details(_text(content) if len(content) > _MOST_BYTES else parsing.decode(content))
     except parsing.Unreadable:
         found = error_details(_text(content))
     return ReportedError(code=found.code or found.type, words=found.message)

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
+from ...json_shape import MAX_VALUES, has_many_values
 from ...rows import RowRefused
-from ..raw_json import first_byte, is_null, value_of
+from ..raw_json import first_byte, is_null, short_value, value_of
 
 #: Fields that mean the same at both.
 _SAME = {"model", "max_tokens", "temperature", "top_p", "top_k"}
@@ -31,7 +32,7 @@ _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
 #: A field's name is reported if it looks like one: it may be somebody's text instead.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
-_decode = msgspec.json.decode
+_list = msgspec.json.Decoder(list[Any]).decode
 _objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 
 
@@ -70,7 +71,7 @@ def _field(name: str, value: msgspec.Raw, place: str) -> dict[str, Any]:
         return {"stop_sequences": [value] if first_byte(value) == b'"' else value}
     if name == "user":
         return {"metadata": {"user_id": value}}
-    if _decode(value) not in _ASKS_NOTHING.get(name, ()):
+    if short_value(value) not in _ASKS_NOTHING.get(name, ()):
         why = "cannot be translated for Anthropic: leave it out, or send the request in Anthropic's own shape"
         raise RowRefused(_place(place.rstrip("."), name), why)
     return {}
@@ -78,6 +79,8 @@ def _field(name: str, value: msgspec.Raw, place: str) -> dict[str, Any]:
 
 def _conversation(value: msgspec.Raw, place: str) -> dict[str, Any]:
     """Return `system` and `messages` of a list of chat messages."""
+    if has_many_values(value):
+        raise RowRefused(place, f"has more than {MAX_VALUES:,} values, too many to be translated for Anthropic")
     try:
         given = _objects(value)
     except msgspec.ValidationError:
@@ -108,7 +111,7 @@ def _content(message: dict[str, msgspec.Raw], place: str) -> msgspec.Raw:
             raise RowRefused(_place(place, name), "cannot be translated for Anthropic")
     content = message.get("content", msgspec.Raw(b"null"))
     if first_byte(content) == b"[":
-        for number, part in enumerate(_decode(content)):
+        for number, part in enumerate(_parts(content, place)):
             here = f"{place}.content[{number}]"
             if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
                 raise RowRefused(here, "is not text, and only text can be translated for Anthropic")
@@ -119,13 +122,20 @@ def _content(message: dict[str, msgspec.Raw], place: str) -> msgspec.Raw:
     return content
 
 
+def _parts(content: msgspec.Raw, place: str) -> list[Any]:
+    try:
+        return _list(content)
+    except msgspec.DecodeError:
+        raise RowRefused(f"{place}.content", "holds a number of too many digits") from None
+
+
 def _joined(system: list[msgspec.Raw]) -> Any:
     """Return one system prompt; several messages become several blocks, so that nothing is put between them."""
     if len(system) == 1:
         return system[0]
     blocks: list[Any] = []
     for content in system:
-        blocks += [{"type": "text", "text": content}] if first_byte(content) == b'"' else _decode(content)
+        blocks += [{"type": "text", "text": content}] if first_byte(content) == b'"' else _list(content)
     return blocks
 
 

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from ...output_limits import output_limit
 from ..answer_body import json_or_text
 from ..base import LimitNews
 from ..live_headers import call_headers, wait_asked
 from ..parsing import number
-from ..raw_json import first_byte
+from ..raw_json import first_byte, short_value
 from ..settings import ProviderSettings
 from .rows import CHAT, MESSAGES
 
@@ -38,10 +39,6 @@ class _ResultLine(msgspec.Struct):
     result: _Result
 
 
-class _Caps(msgspec.Struct):
-    max_tokens: int | None = None
-
-
 class _Usage(msgspec.Struct):
     input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
@@ -61,10 +58,8 @@ class _Error(msgspec.Struct):
 
 
 _line = msgspec.json.Decoder(_Line).decode
-_caps = msgspec.json.Decoder(_Caps).decode
 _answer = msgspec.json.Decoder(_Answer).decode
 _error = msgspec.json.Decoder(_Error).decode
-_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 #: The type of an error that names none, by its status (https://platform.claude.com/docs/en/api/errors).
@@ -117,10 +112,7 @@ class AnthropicLive:
         return _encode(_ResultLine(sent_id, _Result("errored", error={"type": "error", "error": said})))
 
     def output_cap(self, body: bytes) -> int | None:
-        try:
-            return _caps(body).max_tokens
-        except (ValueError, RecursionError):
-            return None
+        return output_limit(body)
 
     def used_tokens(self, body: bytes) -> int | None:
         try:
@@ -160,6 +152,6 @@ def _error_of(status: int, body: msgspec.Raw) -> Any:
         kind = "unexpected_response"
     else:
         kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    value = _any(body)
+    value = short_value(body)
     said = value if isinstance(value, dict) else {"message": value if isinstance(value, str) and value else None}
     return {"type": "error", "error": {**said, "type": kind}}

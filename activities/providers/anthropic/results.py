@@ -11,7 +11,7 @@ import msgspec
 
 from ....contract import ErrorClass, RowStatus
 from ..error_details import error_details, no_reason
-from ..lenient_struct import lenient, parsed
+from ..lenient_struct import LONG, lenient, parsed
 from ..outcome import CacheWrites, Outcome, RowFailure, RowResponse, RowTokens
 from ..raw_json import first_byte
 
@@ -75,7 +75,7 @@ def outcome(line: bytes) -> Outcome:
         ValueError: the line is not a result (msgspec's errors are ValueErrors).
     """
     try:
-        found = _result(line)
+        found = _result(line) if len(line) <= LONG else lenient(line, _ResultLine)
     except msgspec.ValidationError:
         found = lenient(line, _ResultLine)
     except RecursionError:
@@ -106,7 +106,7 @@ def _failure(error: Any, otherwise: str | None) -> RowFailure:
 
 def _succeeded(custom_id: str, body: msgspec.Raw, request_id: str | None) -> Outcome:
     try:
-        answer = _answer(body)
+        answer = _answer(body) if len(memoryview(body)) <= LONG else lenient(body, _Message)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer = _odd(body)
     blocks = answer.content or []

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from ...output_limits import output_limit
 from ..answer_body import json_or_text
 from ..base import LimitNews
 from ..live_headers import call_headers, per_minute, wait_asked
@@ -42,13 +43,6 @@ class _Result(msgspec.Struct):
     error: _Error | None = None
 
 
-class _Caps(msgspec.Struct):
-    max_completion_tokens: int | None = None
-    max_tokens: int | None = None
-    max_output_tokens: int | None = None
-    n: int | None = None
-
-
 class _Usage(msgspec.Struct):
     total_tokens: int | None = None
     prompt_tokens: int | None = None
@@ -62,7 +56,6 @@ class _Answer(msgspec.Struct):
 
 
 _line = msgspec.json.Decoder(_Line).decode
-_caps = msgspec.json.Decoder(_Caps).decode
 _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -97,12 +90,7 @@ class OpenAILive:
         return _encode(_Result(sent_id, None, _Error(code, message, _TYPES.get(code, _OTHERWISE))))
 
     def output_cap(self, body: bytes) -> int | None:
-        try:
-            caps = _caps(body)
-        except (ValueError, RecursionError):
-            return None
-        most = caps.max_completion_tokens or caps.max_tokens or caps.max_output_tokens
-        return None if most is None else most * max(1, caps.n or 1)
+        return output_limit(body)
 
     def used_tokens(self, body: bytes) -> int | None:
         try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ...json_shape import MAX_VALUES, has_many_values
 from ...rows import RowRefused
 from ..raw_json import is_null
 
@@ -42,18 +43,23 @@ def translate(params: msgspec.Raw, cap: str) -> dict[str, msgspec.Raw]:
     Raises:
         RowRefused: a chat has nothing that means the same.
     """
+    if has_many_values(params):
+        raise RowRefused("params", f"has more than {MAX_VALUES:,} values, too many to be translated for this provider")
     try:
         fields = _fields(params)
     except msgspec.ValidationError:
         raise RowRefused("params", "must be an object") from None
     chat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if not is_null(fields, name) and name not in ("system", "messages"):
-            chat.update(_field(name, value, cap))
-    if "messages" in fields:
-        system = _decode(fields["system"]) if "system" in fields else None
-        said = [] if system is None else [{"role": "system", "content": _texts(system, "params.system")}]
-        chat["messages"] = [*said, *_conversation(_decode(fields["messages"]))]
+    try:
+        for name, value in fields.items():
+            if not is_null(fields, name) and name not in ("system", "messages"):
+                chat.update(_field(name, value, cap))
+        if "messages" in fields:
+            system = _decode(fields["system"]) if "system" in fields else None
+            said = [] if system is None else [{"role": "system", "content": _texts(system, "params.system")}]
+            chat["messages"] = [*said, *_conversation(_decode(fields["messages"]))]
+    except msgspec.DecodeError:
+        raise RowRefused("params", "holds a number of too many digits") from None
     return {name: msgspec.Raw(_encode(value)) for name, value in chat.items()}
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from ....contract import ErrorClass, RowStatus
+from ...json_shape import has_many_values
 from ..error_details import NO_DETAILS, error_details, no_reason
-from ..lenient_struct import lenient, parsed
+from ..lenient_struct import LONG, lenient, parsed
 from ..outcome import Outcome, RowFailure, RowResponse, RowTokens
 from .errors import error_class, failure, filtered
 
@@ -93,6 +94,7 @@ _result = msgspec.json.Decoder(_Result).decode
 _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 _any = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 def outcome(line: bytes) -> Outcome:
@@ -102,7 +104,7 @@ def outcome(line: bytes) -> Outcome:
         ValueError: the line is not a result (msgspec's errors are ValueErrors).
     """
     try:
-        found = _result(line)
+        found = _result(line) if len(line) <= LONG else lenient(line, _Result)
     except msgspec.ValidationError:
         found = lenient(line, _Result)
     except RecursionError:
@@ -125,7 +127,7 @@ def outcome(line: bytes) -> Outcome:
     if not 200 <= status < 300:
         return _failed(found.custom_id, status, response, found.error or parsed(body))
     try:
-        answer = _answer(body)
+        answer = _answer(body) if len(memoryview(body)) <= LONG else lenient(body, _Answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer = _odd(body)
     choices = answer.choices
@@ -155,8 +157,9 @@ def _odd(body: msgspec.Raw) -> _Answer:
 def _unwrapped(text: msgspec.Raw) -> msgspec.Raw:
     """Return the JSON that a string holds, on one line as results must be; the string itself where it holds none."""
     try:
-        return msgspec.Raw(_encode(_any(_any(text))))
-    except (msgspec.DecodeError, RecursionError):
+        held = _decode_text(text).encode()
+        return text if has_many_values(held) else msgspec.Raw(_encode(_any(held)))
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return text
 
 
