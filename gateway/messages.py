@@ -161,10 +161,7 @@ def _ordered(
 
 
 async def _keyed_entry(context: Context, entry: BatchEntry, key: str, found: str) -> tuple[BatchEntry, bool]:
-    """Return the entry of the batch that an idempotency key made, or makes now; and whether the index has it already.
-
-    Args:
-        found: the id of the key's batch.
+    """Return the entry of the batch `found` that an idempotency key made, or makes now; and whether the index has it.
 
     Raises:
         ApiError: it was deleted.
