@@ -26,6 +26,7 @@ from ..contract import (
     NotRetryable,
     ObjectNotFound,
 )
+from ..contract.gateway_layout import Listed, is_id, is_tenant
 from ..contract.layout import plan_path
 from .connection import translated
 from .execution import describe
@@ -65,6 +66,12 @@ async def retry(client: Client, store: Store, batch_id: str, fields: dict[str, A
         if name in fields:
             raise InvalidSpec(f"A retry has no {name} of its own: leave it out.")
     original, ended = await original_of(client, store, batch_id)
+    tenant, _, outer = original.partition(".")
+    if is_tenant(tenant) and is_id(Listed.BATCHES, outer):
+        # Its own retries are kept account of there. Rows that were retried in both ways would be bought by both.
+        raise NotRetryable(
+            f"The batch {original!r} came through the gateway: retry it there, by POST /v1/batches/{outer}/retry."
+        )
     if original == batch_id:
         await check_last(client, store, batch_id)
     run = with_results(original, ended)

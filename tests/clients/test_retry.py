@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,10 @@ async def test_what_cannot_be_retried_is_refused_with_its_reason(desk: Desk, tmp
         await desk.client.retry(done)
     with pytest.raises(InvalidSpec, match="no output of its own"):
         await desk.client.retry(done, output=f"{desk.client.store.url}/elsewhere")
+    gateways = await desk.start({"a": "[[sandbox:invalid_request]]"}, id=f"search.batch_{secrets.token_hex(12)}")
+    await desk.client.result(gateways)
+    with pytest.raises(NotRetryable, match="came through the gateway: retry it there"):
+        await desk.client.retry(gateways)
     refused = await desk.start([{"custom_id": "a", "input": "x"}, {"custom_id": "b", "input": 7}], id=unique("bad"))
     await desk.client.failure(refused)
     with pytest.raises(NotRetryable, match="ended before its rows were run"):
