@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
+
+#: A place in a store; the schemes that a store may have.
+_IN_STORE = re.compile(r"\b(?:file|s3a?|gs|az|abfss?|azure|adl)://[^\s'\",;)]*[^\s'\",;).]")
+#: What an operator is advised to do where a provider refuses the key.
+_KEY = re.compile(r"Check the environment variable [^\s,]+, and what the key may do\.")
 
 
 class FileRecord(BaseModel):
@@ -22,3 +28,13 @@ class FileRecord(BaseModel):
     def expired(self, now: datetime) -> bool:
         """Return whether its time is over, and it counts as gone."""
         return self.expires_at is not None and self.expires_at <= now.timestamp()
+
+
+def without_store(words: str) -> str:
+    """Return words without the places in the store that they name: those are the operator's, and no tenant's."""
+    return _IN_STORE.sub("the store", words)
+
+
+def without_key(words: str) -> str:
+    """Return words without where the operator keeps a provider's key."""
+    return _KEY.sub("Ask whoever operates the gateway.", words)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ..contract import BatchResult, BatchStatus, Counts
+from ..contract.gateway import without_key, without_store
 from ..contract.gateway_analytics import token_usage
 from ..contract.gateway_batch import (
     MAX_ERRORS,
@@ -45,8 +46,6 @@ _CODES = {
 }
 #: How a problem's message begins; the line is a field of its own.
 _LINE = re.compile(r"^line [\d,]+[,:] ")
-#: A place in a store; the schemes that a store may have.
-_IN_STORE = re.compile(r"\b(?:file|s3a?|gs|az|abfss?|azure|adl)://[^\s'\",;)]*[^\s'\",;).]")
 
 
 def seconds(instant: datetime) -> int:
@@ -119,7 +118,7 @@ def concluded(shown: BatchObject, ended: Ended, now: datetime) -> BatchObject:
     if status is GatewayStatus.FAILED:
         status = GatewayStatus.COMPLETED
         if result.error:
-            why = LineError(code="all_requests_failed", message=_outside(result.error)[:_MESSAGE])
+            why = LineError(code="all_requests_failed", message=_for_tenants(result.error))
             shown = shown.model_copy(update={"errors": ErrorList(data=(why,))})
     if result.results is not None:
         shown = shown.model_copy(update={"request_counts": counts(result.counts), "usage": token_usage(result.usage)})
@@ -145,13 +144,12 @@ def _causes(result: BatchResult, cause: dict[str, Any]) -> tuple[tuple[LineError
         total = cause.get("total")
         return lines, total if isinstance(total, int) else len(listed)
     code = cause.get("code")
-    message = _outside(result.error or "The batch could not be run.")[:_MESSAGE]
+    message = _for_tenants(result.error or "The batch could not be run.")
     return (LineError(code=code if isinstance(code, str) else "internal_error", message=message),), 1
 
 
-def _outside(words: str) -> str:
-    """Return words without the places in the store that they name: those are the operator's, and no tenant's."""
-    return _IN_STORE.sub("the store", words)
+def _for_tenants(words: str) -> str:
+    return without_key(without_store(words))[:_MESSAGE]
 
 
 def _line_error(problem: dict[str, Any]) -> LineError:

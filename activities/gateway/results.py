@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from ...contract import ErrorClass, RowStatus
+from ...contract.gateway import without_key
 
 NULL = msgspec.Raw(b"null")
 
@@ -32,7 +33,7 @@ class ResultError(msgspec.Struct):
     @property
     def words(self) -> str:
         """What it says to a tenant, without the line's number: a retry's lines are not those of the tenant's file."""
-        return _LINE.sub("", self.message) if self.never_sent else self.message
+        return _LINE.sub("", self.message) if self.never_sent else without_key(self.message)
 
 
 class Result(msgspec.Struct):

@@ -52,7 +52,9 @@ def open_session(endpoint: Endpoint) -> aiohttp.ClientSession:
 async def send(session: aiohttp.ClientSession, endpoint: Endpoint, delivery: Delivery) -> Outcome:
     """Send an event once. What the receiver answers beyond its status is not read; a redirect is not followed."""
     if endpoint.secret is None:
-        return Outcome(error=f"The environment variable {endpoint.secret_env} is not set where the worker runs.")
+        return Outcome(
+            error="Its secret is not set where the worker runs: the variable that secret_env names is empty."
+        )
     body, now = json.dumps(delivery.payload(), separators=(",", ":")), datetime.now(UTC)
     headers = {
         "content-type": "application/json",

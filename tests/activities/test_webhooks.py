@@ -204,7 +204,8 @@ async def test_a_webhook_that_is_not_configured_any_more_or_has_no_secret_says_s
     event = await post.ended()
     post.endpoints = [Endpoint(**{**vars(post.endpoint), "secret": None})]
     await post.deliver()
-    assert (await post.of(event)).error == "The environment variable HOOK is not set where the worker runs."
+    said = (await post.of(event)).error or ""  # its tenant sees it, and where the secret is kept is the operator's
+    assert said.startswith("Its secret is not set where the worker runs") and "HOOK" not in said
     post.endpoints = []
     await post.queue.requeue(event)
     await post.deliver()

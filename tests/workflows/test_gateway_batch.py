@@ -164,8 +164,11 @@ async def test_a_provider_that_refuses_the_key_fails_the_batch_in_its_words(hous
     desk = Desk(house)
     async with house.worker():
         ended = await desk.run([line("r0")])
+        (row,) = await desk.content(ended.error_file_id)
     assert ended.status is GatewayStatus.FAILED and ended.errors is not None
-    assert "refuses the key" in ended.errors.data[0].message
+    for said in (ended.errors.data[0].message, row["error"]["message"]):
+        assert "refuses the key" in said and "Ask whoever operates the gateway." in said
+        assert "environment" not in said  # where the key is kept is the operator's
     assert (ended.failed_at or 0) >= ended.created_at and ended.completed_at is None
     strict(ended)
 
