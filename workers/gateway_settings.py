@@ -161,7 +161,6 @@ class GatewayWebhook(_Section):
             name=self.name,
             url=self.url,
             secret=self.secret.get_secret_value() if self.secret else None,
-            secret_env=self.secret_env,
             events=self.events,
             allow_private=self.allow_private,
         )

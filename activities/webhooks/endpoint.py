@@ -13,6 +13,5 @@ class Endpoint:
     name: str
     url: str = field(repr=False)
     secret: str | None = field(repr=False)  #: As whsec_…; None where the environment does not have it.
-    secret_env: str
     events: tuple[str, ...]
     allow_private: bool = False  #: Whether it may be in a private network, or on this machine.

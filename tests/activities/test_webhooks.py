@@ -42,7 +42,6 @@ class Post:
             name="hook",
             url=f"{receiver.url}/in?token=t",
             secret=SECRET,
-            secret_env="HOOK",
             events=EVENTS,
             allow_private=True,
         )
@@ -218,7 +217,7 @@ async def test_a_webhook_that_is_not_configured_any_more_or_has_no_secret_says_s
 
 async def attempt(receiver: Receiver, **changes: Any) -> Outcome:
     """Send one event to a receiver, as to an endpoint that may not be in a private network."""
-    fields = {"tenant": "search", "name": "hook", "url": receiver.url, "secret": SECRET, "secret_env": "HOOK"}
+    fields = {"tenant": "search", "name": "hook", "url": receiver.url, "secret": SECRET}
     endpoint = Endpoint(**{**fields, "events": EVENTS, **changes})
     event = Delivery(
         id=f"evt_{1:024x}", endpoint="hook", type=EVENTS[0], batch_id="b", created_at=1, queued_ms=1, next_ms=1
