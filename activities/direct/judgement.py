@@ -1,75 +1,45 @@
 """Whose fault a failure is, the row's or the endpoint's, and what it costs the row. Pure: decisions over values.
 
-A row that fails each time looks like a dead endpoint once no other row is left to show that it lives. So a failure is
-held against its row where the endpoint gave another row its answer meanwhile. Where none did, and the endpoint counts
-as dead, each row that is sent to see whether it lives again is preceded by the provider's cheapest call, a list of its
-models. If that is answered and the row fails, there is a doubt about the row. Doubts are counted over the runs of an
-attempt, so such a row costs its batch some minutes, and an outage, which gives no sign of life, costs no row anything.
+A row that fails each time looks like a dead endpoint once no other row is left to show that it lives. So a failure
+counts against its row only where something else was answered well since the row was sent: another row, or, where none
+is, a *check call*, a short call of our own to the same route and model (`check.py`). Where the check call fails too,
+the endpoint is away, and what failed meanwhile costs no row anything.
+
+What neither of them can decide is written down as *doubts* about a row, over the runs of an attempt: that it was in
+flight when a worker was lost, when a connection broke, or when a server's time was over.
 """
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum, auto
+from typing import NamedTuple
 
+from ...contract import ProviderError
 from .room import Room
 
 #: Failures of a row until the last one is its answer, and seconds before it is sent again, by how often it has failed.
-#: Where no other row is answered either it takes a minute in all: a proxy may answer 500 while its server restarts.
+#: Where no other row is answered either it takes a minute in all: a server that is overloaded may still answer a check.
 TRIES, TRIES_ALONE = 3, 4
 _WAITS, _WAITS_ALONE = (0.5, 1.5), (0.5, 10.0, 45.0)
+#: Times that a run sends a row for which the server's time was over each time, and which it may have billed, whatever
+#: the endpoint was like meanwhile.
+MOST_SPENT = 8
 #: Connections that broke while a row was in flight until it may be what breaks them: then it is sent when all others
 #: are answered, with few others at a time, and after one more with none.
 SUSPECT, FEW = 2, 8
-#: Doubts that make a row's failure its answer, where any row was answered well, and where none ever was. Each run adds
-#: three at most, and runs are up to ten minutes apart (`outage_delay`): that is a quarter of an hour, and half a day.
-_DOUBTS, _DOUBTS_WITHOUT_ANSWER = 24, 240
-#: Doubts from which on a row is sent alone.
-_DOUBTS_ALONE = 12
+#: What a connection that broke adds to the doubts about a row; everything else adds one.
+BROKE = 4
+#: Doubts from which on a row is sent alone, and those from which on it is not sent any more.
+_ALONE, _GIVEN_UP = BROKE * (SUSPECT + 1), BROKE * (SUSPECT + 1 + TRIES)
 
 
-class Fault(Enum):
-    """How a call failed."""
+class Checked(NamedTuple):
+    """What came of a check call."""
 
-    SPENT = auto()  #: The server may have worked on it until somebody's patience was over.
-    NOBODY = auto()  #: No connection, or a status by which a proxy says that nobody is there.
-    BROKEN = auto()  #: The connection broke.
-    PLAIN = auto()  #: Any other failure of the server.
-
-
-class Sign(IntEnum):
-    """What the provider's cheapest call said just before a row was sent; its value is how many doubts it adds."""
-
-    SILENT = 0  #: Nothing, or that it failed as well.
-    ANSWERED = 1  #: It was refused, so something is there.
-    WELL = 3  #: What was asked for.
-
-
-class Against(Enum):
-    """What a failure is held against."""
-
-    ROW = auto()
-    ROW_UNTIL_OPEN = auto()  #: The row, unless the endpoint turns out to be dead.
-    DOUBT = auto()  #: The row is doubted.
-    ENDPOINT = auto()
-
-
-def judge(fault: Fault, *, answered: bool, dead: bool, sign: Sign | None) -> Against:
-    """Return what a failure is held against.
-
-    Args:
-        fault: how the call failed.
-        answered: whether another row was answered well since this one was sent.
-        dead: whether the endpoint counts as dead.
-        sign: what was asked before this row was sent, to a dead endpoint; None: it was sent before that.
-    """
-    if fault is Fault.SPENT:
-        return Against.ROW
-    if not dead:
-        return Against.ROW if answered else Against.ROW_UNTIL_OPEN
-    if not sign:
-        return Against.ENDPOINT
-    # It was there, nothing else was sent, and this row broke the connection.
-    return Against.ROW if fault is Fault.BROKEN else Against.DOUBT
+    well: bool = False  #: It was answered.
+    away: bool = False  #: It failed as rows do where nobody is there. Neither: it was refused, which says nothing.
+    reason: str = ""  #: As a sentence, where it was not answered well.
+    wait: float | None = None  #: For how many seconds the provider asks to be left alone.
+    hopeless: ProviderError | None = None  #: What every row would be told, until somebody fixes the account.
 
 
 def next_try(failures: int, *, quick: bool) -> float | None:
@@ -77,7 +47,7 @@ def next_try(failures: int, *, quick: bool) -> float | None:
 
     Args:
         failures: how often it has failed.
-        quick: whether nothing is gained by time: others are answered, or the endpoint soon counts as dead.
+        quick: whether nothing is gained by time: other rows are answered, or it took long to fail.
     """
     if failures >= (TRIES if quick else TRIES_ALONE):
         return None
@@ -85,19 +55,14 @@ def next_try(failures: int, *, quick: bool) -> float | None:
     return waits[max(0, failures - 1)]
 
 
-def given_up(doubts: int, *, succeeded: bool) -> bool:
-    """Return whether a row is not sent again.
-
-    Args:
-        doubts: about it.
-        succeeded: whether any row was answered well.
-    """
-    return doubts >= (_DOUBTS if succeeded else _DOUBTS_WITHOUT_ANSWER)
+def given_up(doubts: int) -> bool:
+    """Return whether a row is not sent again, by the doubts about it."""
+    return doubts >= _GIVEN_UP
 
 
 def breaks(doubts: int) -> int:
     """Return as after how many broken connections a row is treated from the start, by the doubts about it."""
-    return SUSPECT + 1 if doubts >= _DOUBTS_ALONE else 0
+    return SUSPECT + 1 if doubts >= _ALONE else 0
 
 
 class Pulse:
@@ -105,6 +70,7 @@ class Pulse:
 
     def __init__(self) -> None:
         self.good = 0  #: Rows that were answered well.
+        self.signs = 0  #: Those, and check calls.
         self.room = Room()  #: For calls in flight.
 
     def answered(self, number: int, left: float) -> None:

@@ -79,6 +79,7 @@ class _Sent(msgspec.Struct, frozen=True):
     ranges: list[tuple[int, int]]  #: First row, and the one after the last.
     ended: bool = False  #: Whether the run has ended in good order.
     doubts: list[tuple[int, int]] = []  #: Rows that it has doubts about, and how many.
+    away: bool = False  #: Whether the endpoint was away when it ended.
 
     def first(self, count: int) -> Iterator[int]:
         """Yield the first rows of these."""
@@ -192,29 +193,31 @@ class KeptRows:
         for mark in self._marks.values():
             mark.close()
 
-    async def end(self, run: Run, rows: Sequence[int], doubts: Mapping[int, int]) -> None:
+    async def end(self, run: Run, rows: Sequence[int], doubts: Mapping[int, int], *, away: bool) -> None:
         """End a run in good order: only these of its rows may have been sent without anybody knowing how they fared.
 
         Args:
             run: the run.
             rows: those, and those it has kept answers of, in ascending order.
-            doubts: about rows that failed although the endpoint was there.
+            doubts: about rows of which nobody knows why they have no answer (`judgement.py`).
+            away: whether the endpoint was away.
         """
-        sent = _Sent(self.digest, list(_ranges(rows)), ended=True, doubts=sorted(doubts.items()))
+        sent = _Sent(self.digest, list(_ranges(rows)), ended=True, doubts=sorted(doubts.items()), away=away)
         await self.store.write(sent_path(*self._where, run), _encode(sent))
 
-    async def doubts(self, found: Found) -> Counter[int]:
-        """Return the doubts about rows that have no answer.
+    async def doubts(self, found: Found) -> tuple[Counter[int], bool]:
+        """Return the doubts about rows that have no answer, and whether the endpoint was away when the last run ended.
 
         They are those that earlier runs had, and one for each run that was lost while a row may have been in flight.
         """
-        doubts = Counter[int]()
-        for sent, mark in await self._all_sent(found.runs):
+        doubts, away = Counter[int](), False
+        for sent, mark in await self._all_sent(sorted(found.runs)):
+            away = sent.away
             if sent.ended:
                 doubts.update(dict(sent.doubts))
             else:
                 doubts.update(sent.first(mark))
-        return Counter({row: count for row, count in doubts.items() if row not in found.answered})
+        return Counter({row: count for row, count in doubts.items() if row not in found.answered}), away
 
     async def keep(self, run: Run, number: int, lines: Sequence[tuple[int, int, bytes]]) -> None:
         """Keep answers so that they outlive this process; a power cut they outlive after `sync`.
@@ -248,7 +251,7 @@ class KeptRows:
         return sum(count - 1 for row, count in times.items() if row not in unsent)
 
     async def _all_sent(self, runs: Sequence[Run]) -> list[tuple[_Sent, int]]:
-        """Return which rows of this attempt runs were to send, and their marks, for those runs that have sent any."""
+        """Return which rows of this attempt runs were to send, and their marks."""
         found: list[tuple[_Sent, int] | None] = []
         for first in range(0, len(runs), _AT_ONCE):
             found += await asyncio.gather(*(self._sent_by(run) for run in runs[first : first + _AT_ONCE]))
@@ -257,9 +260,12 @@ class KeptRows:
     async def _sent_by(self, run: Run) -> tuple[_Sent, int] | None:
         try:
             sent = _sent(await self.store.read(sent_path(*self._where, run)))
+        except ObjectNotFound:  # another worker has collected it meanwhile
+            return None
+        try:
             mark = _mark(await self.store.read(mark_path(*self._where, run)))
         except ObjectNotFound:  # nothing was sent
-            return None
+            mark = 0
         return (sent, mark) if sent.rows == self.digest else None
 
     async def write_ran(self, lines: list[Line], repeated: int) -> None:

@@ -27,6 +27,7 @@ from ..notes import AttemptNotes
 from ..providers.base import LiveCalls, Provider
 from ..resources import Resources
 from ..step import in_thread, step
+from .check import Checks
 from .kept import KeptRows
 from .sender import Sender
 from .source import Source, in_order
@@ -74,14 +75,12 @@ class RunRows:
         await resources.store.delete(result_path(root))  # of a run before a reset: it no longer accounts for all
         notes = AttemptNotes(resources.store, attempt, request.account)
         noted = await _note(notes, rows.digest)
-        doubts = await kept.doubts(found)
+        doubts, away = await kept.doubts(found)
         run = await kept.begin(found.newest, in_order(left, doubts))
         settings = resources.settings(attempt.provider)
         url = live.url(request.spec.endpoint)
         calls = resources.calls(attempt.provider)
         pulse = resources.pulse(attempt.provider, url, rows.shard.model)
-        # An attempt after the first has only rows that failed, beside others that did not.
-        succeeded = found.succeeded or pulse.good > 0 or attempt.number > 1
         async with resources.governors.lane(
             settings,
             request.account,
@@ -102,12 +101,11 @@ class RunRows:
                 run,
                 lease,
                 pulse,
-                provider.probe,
+                Checks(calls, live, url, request.spec.endpoint, settings, lane),
+                doubtful=away,
                 succeeded=found.succeeded,
             )
-            source = Source(
-                resources.store, provider, live, rows, request.spec, found.answered, doubts, succeeded=succeeded
-            )
+            source = Source(resources.store, provider, live, rows, request.spec, found.answered, doubts)
             try:
                 await _to_the_end(sender, source, lease)
             finally:

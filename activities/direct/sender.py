@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...contract import DurabatchError, ProviderUnavailable
 from ...contract.object_name import Run
 from ..lease import Lease, lost_step
 from ..providers import ProviderSettings
 from ..providers.base import LiveCalls
 from .answer import NoAnswer, TooLong
 from .breaker import Breaker
-from .judgement import Pulse, Sign
+from .check import Checks
+from .judgement import Pulse
 from .keeper import Keeper, patiently
 from .kept import KeptRows
 from .lane import Lane, Ticket
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 _PATIENCE = 20.0
 #: Seconds after which a wait for the rate is reported: its ledger takes some time to start.
 _SHOWN_AFTER = 2.0
-#: Seconds that a sign of life is waited for.
-_SIGN_SECONDS = 5.0
 #: Calls that are begun at a time: thousands at once would keep the event loop from everything else for seconds.
 _RAMP = 100
 #: Seconds between two looks at the clock.
@@ -60,7 +57,8 @@ class Sender:
         run: this run.
         lease: of the step.
         pulse: what all runs of this process know of the endpoint.
-        probe: makes the provider's cheapest call.
+        checks: makes check calls.
+        doubtful: whether the endpoint was away when the run before ended.
         succeeded: whether an earlier run of the attempt had a good answer, so that the key and the route were right.
     """
 
@@ -75,8 +73,9 @@ class Sender:
         run: Run,
         lease: Lease,
         pulse: Pulse,
-        probe: Callable[[], Awaitable[object]],
+        checks: Checks,
         *,
+        doubtful: bool,
         succeeded: bool,
     ) -> None:
         self._calls = calls
@@ -90,7 +89,8 @@ class Sender:
         self._keeper = Keeper(kept, run, lease, settings.max_concurrent_requests)
         self._breaker = Breaker()
         self._pulse = pulse
-        self._probe = probe
+        self._checks = checks
+        self._doubtful = doubtful
         self._triage = Triage(
             live,
             settings,
@@ -101,6 +101,7 @@ class Sender:
             pulse,
             succeeded=succeeded,
         )
+        self._loop = asyncio.get_running_loop()
         self._group: list[Call] = []  # with leave, but not below the mark
         self._grouped = asyncio.Event()
         self._highest = 0  # the mark
@@ -108,6 +109,7 @@ class Sender:
         self._read = False  # whether all were read
         self._over = asyncio.Event()
         self._stuck_since: float | None = None
+        self._checking = False
         self.reason: str | None = None  #: Why the run ended early.
         self.error: BaseException | None = None  #: The error that ended it.
         self._resumes_in: float | None = None
@@ -135,7 +137,8 @@ class Sender:
 
     async def send(self, source: Source) -> None:
         """Send rows until each has an answer, or the run is stopped; keep what was answered."""
-        tasks = [self._start(work) for work in (self._dispatch(source), self._mark(), self._retry(), self._watch())]
+        works = (self._dispatch(source), self._mark(), self._retry(), self._find_out(), self._watch())
+        tasks = [self._start(work) for work in works]
         keeping = self._start(self._keeper.work())
         try:
             await self._over.wait()
@@ -167,7 +170,10 @@ class Sender:
                     self._triage.open += 1
                     if self._triage.settles(call):
                         continue
-                    call.sign = await self._ready()
+                    if self._doubtful:
+                        self._doubtful = False
+                        self._triage.doubt(call, "The endpoint was away when this step last ended.")
+                    await self._ready()
                     most = self._lane.most_tokens
                     if most is not None and call.least > most:
                         self._triage.too_large(call, most)
@@ -178,35 +184,31 @@ class Sender:
         self._read = self._triage.all_read = True
         self._look()
 
-    async def _ready(self) -> Sign | None:
-        """Wait until calls may be begun: answers are kept in time, the step is ours, and the endpoint is there.
-
-        Returns:
-            Whether the endpoint shows a sign of life, where the next call is to find out whether it is there.
-        """
+    async def _ready(self) -> None:
+        """Wait until calls may be begun: answers are kept in time, the step is ours, and the endpoint is there."""
         if self._keeper.behind:
             await self._keeper.room()
-        while wait := self._pause():  # noqa: ASYNC110 (time is what is waited for)
-            await asyncio.sleep(wait)
+        while not self._lease.sure():  # noqa: ASYNC110 (time is what is waited for)
+            await asyncio.sleep(_TICK)
         while self._pulse.room.full(len(self._group)):  # noqa: ASYNC110 (of all runs of the process)
             await asyncio.sleep(_ROOM_TICK)
-        return None if self._breaker.opened_at is None else await self._sign()
+        if self._breaker.opened_at is not None:
+            await self._breaker.closed.wait()
 
-    async def _sign(self) -> Sign:
-        try:
-            async with asyncio.timeout(_SIGN_SECONDS):
-                await self._probe()
-        except (TimeoutError, ProviderUnavailable):
-            return Sign.SILENT
-        except DurabatchError:
-            return Sign.ANSWERED
-        return Sign.WELL
-
-    def _pause(self) -> float:
-        """Return for how many seconds no call may be begun."""
-        if not self._lease.sure():
-            return _TICK
-        return 0.0 if self._breaker.opened_at is None else self._breaker.delay(time.monotonic())
+    async def _find_out(self) -> None:
+        """Check whether the endpoint is there, whenever that is in doubt."""
+        while not self._over.is_set():
+            await self._breaker.doubted.wait()
+            if wait := self._breaker.delay(self._loop.time()):
+                await asyncio.sleep(wait)
+            elif not self._lease.sure():
+                await asyncio.sleep(_TICK)
+            elif self._triage.failing is not None:
+                self._checking = True
+                found = await self._checks.ask(self._triage.failing.body)
+                self._checking = False
+                self._triage.checked(found)
+                self._look()
 
     async def _mark(self) -> None:
         while True:
@@ -229,8 +231,8 @@ class Sender:
         if self._over.is_set() or not self._lease.sure():
             self._triage.unsent(call, _ticket(call))
             return
-        call.due = time.monotonic() + self._timeout
-        call.seen, call.number = self._pulse.good, self._pulse.room.begin()
+        call.due = self._loop.time() + self._timeout
+        call.seen, call.signs, call.number = self._pulse.good, self._pulse.signs, self._pulse.room.begin()
         self._under_way[call] = task = self._start(self._send(call))
         task.add_done_callback(lambda _: self._pulse.room.end())  # also where it is cancelled before it began
 
@@ -272,12 +274,12 @@ class Sender:
         """End the run if every row has an answer."""
         self._triage.look()
         if self._read and not self._over.is_set() and self._triage.conclude():
-            self.stop()
+            self.stop(reason=self._triage.reason)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
-            now = time.monotonic()
+            now = self._loop.time()
             self._triage.notice()
             for call, task in self._under_way.items():
                 if call.due > now:
@@ -290,8 +292,10 @@ class Sender:
                 self.stop(error=lost_step())
             elif self._lease.unwanted:
                 self.stop(reason="The step was interrupted.")
-            elif (opened_at := self._breaker.opened_at) is not None and now - opened_at > _PATIENCE:
-                self.stop(reason=self._breaker.reason)
+            elif self._breaker.opened_at is not None and now - self._breaker.opened_at > _PATIENCE:
+                # A model that is slow is given its time for the first check.
+                if self._breaker.away or not self._checking:
+                    self.stop(reason=self._breaker.reason)
             elif stuck > _PATIENCE:
                 self._resumes_in = self._lane.resumes_in
                 self.stop(reason=self._waits_for())
@@ -313,10 +317,10 @@ class Sender:
 
     async def _end(self) -> None:
         """Give calls under way their grace, drop what is left of them, and keep what was answered."""
-        until = time.monotonic() + _GRACE
+        until = self._loop.time() + _GRACE
         hurried = False
         while self._under_way and not (self._lease.taken or self._lease.lost):
-            now = time.monotonic()
+            now = self._loop.time()
             if self._lease.unwanted and not hurried:
                 until, hurried = min(until, now + _SHORT_GRACE), True
             if now >= until:
@@ -329,7 +333,8 @@ class Sender:
             return
         await self._keeper.write()
         if self.reason is not None or self.error is not None:
-            await self._kept.end(self._run, sorted(set(self._triage.fates)), self._triage.doubts)
+            rows, away = sorted(set(self._triage.fates)), self._breaker.opened_at is not None
+            await self._kept.end(self._run, rows, self._triage.doubts, away=away)
 
 
 def _ticket(call: Call) -> Ticket:

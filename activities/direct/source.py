@@ -14,7 +14,7 @@ from ..estimate import bounded, estimate_input, sure_input
 from ..providers import Provider
 from ..providers.base import LiveCalls
 from ..store import Store
-from .judgement import Sign, breaks, given_up
+from .judgement import breaks, given_up
 from .lane import Ticket
 
 #: Rows, and bytes of them, that are read at a time; as many again wait to be sent.
@@ -33,20 +33,21 @@ class Call:
     tokens: int  #: What it may use at most, as far as that can be estimated.
     least: int  #: What of that is sure.
     place: int = 0  #: Its place in the order of the run, from 0.
-    tries: int = 0  #: Failures that count, and can be forgiven.
+    tries: int = 0  #: Failures since the last outage,
+    outages: int = 0  #: and how many outages the run knew of by then.
     spent: int = 0  #: Those by which a server may have worked on it, and bill it.
     lone: int = 0  #: Those when nothing else was sent, which are not forgiven.
     broke: int = 0  #: Connections that broke while it was in flight.
     given_up: bool = False  #: Whether earlier runs have made too many doubts about it.
     marked: bool = False  #: Whether it is below the run's mark.
     rejections: int = 0  #: Answers that there were too many calls.
+    signs: int = 0  #: Good answers when it was sent, those to check calls included.
     seen: int = 0  #: Good answers of other rows when it was sent,
-    first_seen: int | None = None  #: and when it failed for the first time.
-    sign: Sign | None = None  #: What was asked just before, where it is to show whether the endpoint lives.
+    first_seen: int | None = None  #: and when it was sent for the first time that it failed.
     ticket: Ticket | None = None  #: Leave to send it.
     number: tuple[int, int] = (0, 0)  #: Its number among all calls, and good answers by then (`Room`).
     crowded: int = 0  #: How often its time was over because of others before it.
-    due: float = 0.0  #: When its time is over, monotonic.
+    due: float = 0.0  #: When its time is over, by the event loop's clock.
     timed_out: bool = False
 
 
@@ -67,7 +68,6 @@ class Source:
     Args:
         answered: rows that have an answer already, and so are passed over.
         doubts: about others, which come last (`in_order`).
-        succeeded: whether any row was answered well.
     """
 
     def __init__(
@@ -79,12 +79,9 @@ class Source:
         spec: BatchSpec,
         answered: Container[int],
         doubts: Mapping[int, int],
-        *,
-        succeeded: bool,
     ) -> None:
         self._store = store
         self._doubts = doubts
-        self._succeeded = succeeded
         self._calls = self._read(provider, live, rows, spec, answered)
 
     async def pieces(self) -> AsyncGenerator[list[Call], None]:
@@ -157,5 +154,5 @@ class Source:
                 tokens=estimate_input(prepared) + cap,
                 least=sure_input(prepared) + cap,
                 broke=breaks(doubts),
-                given_up=given_up(doubts, succeeded=self._succeeded),
+                given_up=given_up(doubts),
             )

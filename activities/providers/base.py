@@ -227,6 +227,10 @@ class LimitNews:
     tokens_per_minute: float | None = None
 
 
+#: What a check call asks a model (`LiveCalls.check`).
+CHECK = "Reply with OK."
+
+
 class LiveCalls(Protocol):
     """A provider's ordinary endpoint, which answers one row at a time. Pure functions: who sends them is elsewhere."""
 
@@ -246,6 +250,15 @@ class LiveCalls(Protocol):
 
     def body(self, prepared: bytes) -> bytes:
         """Return what is posted for a prepared row (`RowFormat.prepare`)."""
+        ...
+
+    def check(self, endpoint: str, body: bytes) -> bytes:
+        """Return what is posted to see whether the endpoint answers at all: as little as can be asked of a row's model.
+
+        Args:
+            endpoint: as the spec names it.
+            body: of the row; its model and its limit of output are taken from it.
+        """
         ...
 
     def line(self, sent_id: str, status: int, request_id: str | None, body: bytes) -> bytes:

@@ -488,6 +488,7 @@ async def test_a_success_that_cannot_be_read_is_a_failure_that_is_not_bought_aga
         ("timeout", ErrorClass.TIMEOUT),
         ("connection_error", ErrorClass.SERVER_ERROR),
         ("exceeds_rate_limit", ErrorClass.INVALID_REQUEST),
+        ("never_answered", ErrorClass.OTHER),
     ],
 )
 async def test_a_row_that_nobody_answered_says_why(account: Account, code: str, kind: ErrorClass) -> None:
@@ -504,6 +505,30 @@ async def test_what_a_row_may_use_and_has_used_is_read_from_it(account: Account)
     usage = b'{"usage": {"prompt_tokens": 5, "completion_tokens": 2, "input_tokens": 5, "output_tokens": 2, %b}}'
     assert account.live.used_tokens(usage % (b'"total_tokens": 7' if account.name == "openai" else b'"x": 1')) == 7
     assert [account.live.used_tokens(odd) for odd in (b"", b"{}", b'{"usage": {}}', b"[" * 50_000)] == [None] * 4
+
+
+async def test_a_check_call_asks_a_row_s_model_as_little_as_can_be_asked(account: Account) -> None:
+    body = account.live.body(account.prepare("Tell me a long story.", params={"max_tokens": 77, "temperature": 0.1}))
+    model = json.loads(body)["model"]
+    asked = account.live.check("/v1/chat/completions", body)
+    messages = [{"role": "user", "content": "Reply with OK."}]
+    assert json.loads(asked) == {"model": model, "max_tokens": 77, "messages": messages}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "field"),
+    [
+        ("/v1/responses", "input"),
+        ("/v1/embeddings", "input"),
+        ("/v1/completions", "prompt"),
+        ("/v1/moderations", "input"),
+    ],
+)
+def test_a_check_call_asks_what_its_endpoint_is_asked(endpoint: str, field: str) -> None:
+    live = open_provider(ProviderSettings(name="p", kind="openai", base_url="https://x.example/v1")).live
+    assert live is not None
+    asked = json.loads(live.check(endpoint, b'{"input": "A long text.", "prompt": "A long text."}'))
+    assert asked == {field: "Reply with OK."}
 
 
 async def test_a_wait_that_is_asked_for_is_heard_where_it_is_meant(account: Account) -> None:

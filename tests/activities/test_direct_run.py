@@ -100,7 +100,7 @@ async def test_each_row_is_tried_again_by_what_went_wrong_with_it(desk: Desk) ->
     assert endpoint.calls == {**once, "late": 2, "rejected": 3, "broken": 2, "poison": 3, "hangs": 3}
     # The same row says the same id each time.
     ids = {head["x-client-request-id"] for head in endpoint.headers}
-    assert len(ids) == 9
+    assert sum(not one.startswith("check-") for one in ids) == 9
     assert all("idempotency-key" not in head for head in endpoint.headers)
 
 
@@ -246,11 +246,13 @@ async def test_answers_to_other_rows_are_not_taken(desk: Desk) -> None:
 
 
 async def test_a_row_loses_no_try_to_an_endpoint_that_is_away(desk: Desk) -> None:
-    async with live_endpoint(lambda text, times: Say() if times > 5 else Say(503, b"{}")) as endpoint:
+    async with live_endpoint(lambda text, times: Say() if times > 3 else Say(503, b"{}")) as endpoint:
+        endpoint.check = lambda times: Say() if times > 3 else Say(503, b"{}")
         await begin(desk, endpoint, ["a"])
         assert await desk.run_rows() == Ran(rows=1, kept=1)
         assert await desk.collect() == Collected(lines=1, succeeded=1)
-        assert endpoint.calls == {"a": 6}
+        assert endpoint.calls == {"a": 4}
+        assert endpoint.checks == 4
 
 
 @pytest.mark.slow  # it is patient for 20 s
@@ -301,6 +303,7 @@ async def test_rows_that_are_too_slow_are_not_sent_and_paid_for_without_end(desk
         assert await desk.run_rows() == Ran(rows=8, kept=8)
         assert await desk.collect() == Collected(lines=8, succeeded=0)
         assert endpoint.calls == dict.fromkeys(rows, 3)
+        assert endpoint.checks <= 8
 
 
 @pytest.mark.slow
@@ -395,35 +398,58 @@ async def test_an_answer_that_would_take_all_memory_is_its_row_s_failure_and_no_
     assert (failure.type, failure.code) == (ErrorClass.OTHER, "answer_too_long")
 
 
-@pytest.mark.slow  # each run is patient for 20 s
-@pytest.mark.parametrize("models", [200, 404, 502])
-async def test_rows_that_fail_each_time_are_given_up_where_the_endpoint_shows_that_it_lives(
-    desk: Desk, models: int
-) -> None:
-    """Only the list of models distinguishes a row that is answered 503 each time from an endpoint that is away."""
-    answers = {"poison": [error(402, "Pay."), Say(503, b"{}")]}
-    async with live_endpoint(lambda text, times: answers.get(text, [Say()] * 2)[min(times, 2) - 1]) as endpoint:
-        endpoint.models = models
-        await begin(desk, endpoint, ["a", "b", "poison"], max_concurrent_requests=1)
-        await desk.refused(desk.run_rows())
-        ran = await desk.run_rows()  # of which nothing is left but that row
-        assert (ran.rows, ran.kept, ran.reason is None) == (3, 2, False)
-        folder = desk.path("attempt-1/sent")
-        [sent] = [json.loads(path.read_bytes()) for path in folder.glob("2-*.rows")]
-        doubts = {200: 3, 404: 1, 502: 0}[models]
-        assert sent["doubts"] == ([[2, doubts]] if doubts else [])
-        if models != 200:
-            return
-        for number in range(3, 10):  # seven more such runs
-            (folder / f"{number}-0123abcd.rows").write_bytes(json.dumps(sent).encode())
-            (folder / f"{number}-0123abcd.mark").write_bytes(b"1")
-        calls = endpoint.calls["poison"]
-        assert await desk.run_rows() == Ran(rows=3, kept=3)
-        assert endpoint.calls["poison"] == calls
+@pytest.mark.slow  # it is patient for 20 s
+async def test_a_route_that_is_away_costs_no_row_while_the_rest_of_the_api_answers(desk: Desk) -> None:
+    away = True
+    rows = [f"row {number}" for number in range(10)]
+    async with live_endpoint(lambda text, times: Say(503, b"{}") if away else Say()) as endpoint:
+        endpoint.models = 200
+        endpoint.check = lambda times: Say(503, b"{}") if away else Say()
+        await begin(desk, endpoint, rows)
+        ran = await desk.run_rows()
+        assert (ran.rows, ran.kept, ran.reason is None) == (10, 0, False)
+        sent = endpoint.calls.total()
+        ran = await desk.run_rows()  # it begins with a check, and no row is sent
+        assert endpoint.calls.total() == sent <= 10
+        away = False
+        assert await desk.run_rows() == Ran(rows=10, kept=10)
+        assert await desk.collect() == Collected(lines=10, succeeded=10)
+
+
+@pytest.mark.slow  # rows are tried for a minute where no other row is answered
+async def test_rows_that_alone_are_left_and_always_fail_have_their_answer_after_a_minute(desk: Desk) -> None:
+    """Only a check call tells them from rows at an endpoint that is away."""
+    rows = [f"row {number}" for number in range(40)]
+    poison = rows[10:]
+    async with live_endpoint(lambda text, times: Say(503, b"{}") if text in poison else Say()) as endpoint:
+        await begin(desk, endpoint, rows)
+        assert await desk.run_rows() == Ran(rows=40, kept=40)
+        assert await desk.collect() == Collected(lines=40, succeeded=10)
+        assert endpoint.checks <= 20
+        assert max(endpoint.calls[text] for text in poison) <= 8
+    assert {found.failure and found.failure.type for name, found in outcomes(desk).items() if name in poison} == {
+        ErrorClass.SERVER_ERROR
+    }
+
+
+async def test_a_row_whose_workers_are_lost_each_time_is_not_sent_for_ever(desk: Desk) -> None:
+    async with live_endpoint() as endpoint:
+        await begin(desk, endpoint, ["a", "b"])
+        await desk.run_rows()
+        folder = desk.path("attempt-1")
+        [sent] = folder.glob("sent/*.rows")
+        for kept in (folder / "kept").iterdir():
+            kept.unlink()
+        data = json.loads(sent.read_bytes())
+        for number in range(2, 25):  # with the first one 24 runs, each of them lost with the second row in flight
+            (folder / f"sent/{number}-0123abcd.rows").write_bytes(json.dumps({**data, "ranges": [[1, 2]]}).encode())
+            (folder / f"sent/{number}-0123abcd.mark").write_bytes(b"1")
+        assert await desk.run_rows() == Ran(rows=2, kept=2)
+        assert endpoint.calls == {"a": 2, "b": 1}
         await desk.collect()
-    failure = outcomes(desk)["poison"].failure
+    failure = outcomes(desk)["b"].failure
     assert failure is not None
-    assert (failure.type, failure.code) == (ErrorClass.INVALID_REQUEST, "never_answered")
+    assert (failure.type, failure.code) == (ErrorClass.OTHER, "never_answered")
 
 
 async def test_a_row_that_breaks_the_connections_of_others_is_sent_last_and_alone_and_given_up(desk: Desk) -> None:
@@ -440,7 +466,7 @@ async def test_a_row_that_breaks_the_connections_of_others_is_sent_last_and_alon
         return Say(broken=True, hang=0.01) if time.monotonic() < down_until else Say(hang=0.02)
 
     async with live_endpoint(script) as endpoint:
-        endpoint.models = 200
+        endpoint.check = lambda times: script("check", times)
         await begin(desk, endpoint, rows, max_concurrent_requests=20)
         assert await desk.run_rows() == Ran(rows=60, kept=60)
         assert await desk.collect() == Collected(lines=60, succeeded=59)

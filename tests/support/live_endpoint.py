@@ -12,6 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
+from durabatch.activities.providers.base import CHECK
+
 
 @dataclass(frozen=True)
 class Say:
@@ -52,6 +54,10 @@ class LiveEndpoint:
         self.headers: list[dict[str, str]] = []
         self.open = self.most_open = 0
         self.models = 404  #: What the list of models answers.
+        self.check: Callable[[int], Say] = lambda times: (
+            Say()
+        )  #: What a check call is answered, by how many there were.
+        self.checks = 0
         self._peers = set[object]()
         self.idle = asyncio.Event()
 
@@ -63,14 +69,17 @@ class LiveEndpoint:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body: Any = await request.json()
         text = body["messages"][0]["content"]
-        self.calls[text] += 1
+        if text == CHECK:
+            self.checks += 1
+        else:
+            self.calls[text] += 1
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self._peers.add(request.transport and request.transport.get_extra_info("peername"))
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         self.idle.clear()
         try:
-            say = self.script(text, self.calls[text])
+            say = self.check(self.checks) if text == CHECK else self.script(text, self.calls[text])
             if say.hang:
                 await asyncio.sleep(say.hang)
             if say.broken:

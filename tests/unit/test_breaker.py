@@ -1,91 +1,75 @@
-"""When an endpoint counts as dead, and who looks whether it lives again."""
+"""When there is a doubt whether an endpoint is there, and how often that is checked."""
 
 from __future__ import annotations
 
-from durabatch.activities.direct.breaker import Breaker, is_clear, may_have_cost
+from durabatch.activities.direct.breaker import Breaker, may_have_cost
 
 
-def test_three_failures_that_no_row_can_cause_open_it() -> None:
-    breaker = Breaker()
-    assert [breaker.failed(1, "refused", 10.0, clear=True) for _ in range(3)] == [False, False, True]
-    assert breaker.opened_at == 10.0
-
-
-def test_one_row_that_fails_and_fails_does_not_open_it() -> None:
-    breaker = Breaker()
-    assert not any(breaker.failed(1, "500", 10.0, clear=False) for _ in range(50))
-    assert not any(breaker.failed(row, "500", 10.0, clear=False) for row in (2, 3, 4))
-    assert breaker.failed(5, "500", 10.0, clear=False)
-
-
-def test_a_success_in_between_counts_anew() -> None:
-    breaker = Breaker()
-    for row in range(20):
-        assert not breaker.failed(row, "500", 10.0, clear=False)
-        if row % 4 == 3:
-            breaker.succeeded()
-    assert breaker.opened_at is None
-
-
-def opened() -> Breaker:
+def doubted(wait: float | None = None) -> Breaker:
     breaker = Breaker()
     for _ in range(3):
-        breaker.failed(1, "refused", 10.0, clear=True)
+        breaker.failed("refused", 10.0, wait)
     return breaker
 
 
-def test_one_probe_at_a_time_is_let_through_and_ever_later() -> None:
-    breaker, now, waits = opened(), 10.0, []
+def test_three_failures_with_nothing_answered_in_between_are_a_doubt() -> None:
+    breaker = Breaker()
+    for _ in range(9):
+        breaker.failed("refused", 10.0)
+        breaker.failed("refused", 10.0)
+        breaker.answered()
+    assert breaker.opened_at is None
+    breaker = doubted()
+    assert (breaker.opened_at, breaker.reason, breaker.away) == (10.0, "refused", False)
+    assert (breaker.doubted.is_set(), breaker.closed.is_set()) == (True, False)
+
+
+def test_checks_that_fail_come_ever_later() -> None:
+    breaker, now, waits = doubted(), 10.0, []
     for _ in range(6):
         waits.append(breaker.delay(now))
         now += waits[-1]
-        assert breaker.delay(now) == 0.0  # this is the probe
-        assert breaker.delay(now) > 0.0  # and nobody else
-        breaker.failed(1, "refused", now, clear=True)
-    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
-    assert breaker.opened_at == 10.0
-
-
-def test_where_something_shows_a_sign_of_life_probes_come_no_later_than_each_second() -> None:
-    breaker, now, waits = opened(), 10.0, []
-    for _ in range(4):
-        waits.append(breaker.delay(now))
-        now += waits[-1]
-        assert breaker.delay(now) == 0.0
-        breaker.failed(1, "503", now, clear=True, lives=True)
-    assert waits == [0.5, 1.0, 1.0, 1.0]
-
-
-def test_calls_that_were_under_way_when_it_opened_change_nothing() -> None:
-    breaker = opened()
-    for row in range(100):
-        breaker.failed(row, "refused", 10.1, clear=True)
-    assert breaker.delay(10.5) == 0.0
+        breaker.failed_check("away", now)
+    assert waits == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0]
+    assert (breaker.opened_at, breaker.away, breaker.reason) == (10.0, True, "away")
 
 
 def test_the_provider_s_own_wait_is_kept_to() -> None:
-    breaker = Breaker()
-    for _ in range(3):
-        breaker.failed(1, "overloaded", 10.0, clear=True, wait=30.0)
+    breaker = doubted(wait=30.0)
     assert breaker.delay(20.0) == 20.0
+    breaker.failed_check("away", 40.0, wait=60.0)
+    assert breaker.delay(50.0) == 50.0
 
 
-def test_a_probe_that_succeeds_closes_it() -> None:
-    breaker = opened()
-    assert breaker.delay(11.0) == 0.0
-    breaker.succeeded()
-    assert (breaker.opened_at, breaker.delay(11.0), breaker.delay(11.0)) == (None, 0.0, 0.0)
+def test_an_answer_closes_it() -> None:
+    breaker = doubted()
+    breaker.failed_check("away", 10.0)
+    breaker.answered()
+    assert (breaker.opened_at, breaker.away) == (None, False)
+    assert (breaker.doubted.is_set(), breaker.closed.is_set()) == (False, True)
 
 
-def test_gateways_and_overload_speak_of_the_endpoint_and_other_faults_of_the_row() -> None:
-    statuses = (408, 500, 502, 503, 504, 522, 524, 529)
-    assert [status for status in statuses if is_clear(status)] == [502, 503, 522, 529]
-    assert [status for status in statuses if may_have_cost(status)] == [408, 504, 524]
+def test_of_many_rows_that_fail_more_are_sent_for_each_check_that_is_answered() -> None:
+    breaker, needed = Breaker(), []
+    for _ in range(9):
+        failures = 0
+        while breaker.opened_at is None:
+            breaker.failed("refused", 10.0)
+            failures += 1
+        needed.append(failures)
+        breaker.answered(check=True)
+    assert needed == [3, 6, 12, 24, 48, 96, 192, 192, 192]
+    breaker.answered()
+    assert [breaker.failed("refused", 10.0) or breaker.opened_at for _ in range(3)] == [None, None, 10.0]
 
 
-def test_a_probe_that_says_nothing_is_followed_by_another_one() -> None:
-    breaker = opened()
-    assert breaker.delay(11.0) == 0.0
-    breaker.undecided(12.0)
-    assert breaker.opened_at is not None
-    assert breaker.delay(12.0) == 1.0
+def test_where_checks_say_nothing_there_is_no_doubt() -> None:
+    breaker = doubted()
+    breaker.trust()
+    for _ in range(500):
+        breaker.failed("refused", 10.0)
+    assert breaker.opened_at is None
+
+
+def test_a_server_whose_time_was_over_may_have_worked_on_the_row() -> None:
+    assert [status for status in (408, 500, 502, 503, 504, 522, 524, 529) if may_have_cost(status)] == [408, 504, 524]

@@ -14,12 +14,14 @@ import msgspec
 
 from ...output_limits import output_limit
 from ..answer_body import json_or_text
-from ..base import LimitNews
+from ..base import CHECK, LimitNews
 from ..live_headers import call_headers, wait_asked
 from ..parsing import number
 from ..raw_json import first_byte, short_value
 from ..settings import ProviderSettings
 from .rows import CHAT, MESSAGES
+
+_NULL = msgspec.Raw(b"null")
 
 
 class _Line(msgspec.Struct):
@@ -37,6 +39,13 @@ class _Result(msgspec.Struct, omit_defaults=True):
 class _ResultLine(msgspec.Struct):
     custom_id: str
     result: _Result
+
+
+class _Model(msgspec.Struct):
+    """What a check call takes from a row."""
+
+    model: msgspec.Raw = _NULL
+    max_tokens: msgspec.Raw = msgspec.Raw(b"1")
 
 
 class _Usage(msgspec.Struct):
@@ -59,6 +68,7 @@ class _Error(msgspec.Struct):
 
 _line = msgspec.json.Decoder(_Line).decode
 _answer = msgspec.json.Decoder(_Answer).decode
+_model = msgspec.json.Decoder(_Model).decode
 _error = msgspec.json.Decoder(_Error).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -75,7 +85,12 @@ _TYPES = {
     529: "overloaded_error",
 }
 #: The same of a row that nobody answered, by its code.
-_CODES = {"timeout": "timeout_error", "connection_error": "api_error", "answer_too_long": "answer_too_long"}
+_CODES = {
+    "timeout": "timeout_error",
+    "connection_error": "api_error",
+    "answer_too_long": "answer_too_long",
+    "never_answered": "never_answered",
+}
 
 
 class AnthropicLive:
@@ -98,6 +113,11 @@ class AnthropicLive:
 
     def body(self, prepared: bytes) -> bytes:
         return bytes(_line(prepared).params)
+
+    def check(self, endpoint: str, body: bytes) -> bytes:
+        taken = _model(body)
+        messages = [{"role": "user", "content": CHECK}]
+        return _encode({"model": taken.model, "max_tokens": taken.max_tokens, "messages": messages})
 
     def line(self, sent_id: str, status: int, request_id: str | None, body: bytes) -> bytes:
         found = json_or_text(body)

@@ -13,12 +13,10 @@ import msgspec
 
 from ...output_limits import output_limit
 from ..answer_body import json_or_text
-from ..base import LimitNews
+from ..base import CHECK, LimitNews
 from ..live_headers import call_headers, per_minute, wait_asked
 from ..settings import ProviderSettings
 from .rows import REQUIRED
-
-_NULL = msgspec.Raw(b"null")
 
 
 class _Line(msgspec.Struct):
@@ -43,6 +41,15 @@ class _Result(msgspec.Struct):
     error: _Error | None = None
 
 
+class _Model(msgspec.Struct):
+    """What a check call takes from a row."""
+
+    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    max_completion_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    max_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    max_output_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 class _Usage(msgspec.Struct):
     total_tokens: int | None = None
     prompt_tokens: int | None = None
@@ -57,10 +64,16 @@ class _Answer(msgspec.Struct):
 
 _line = msgspec.json.Decoder(_Line).decode
 _answer = msgspec.json.Decoder(_Answer).decode
+_model = msgspec.json.Decoder(_Model).decode
 _encode = msgspec.json.Encoder().encode
 
 #: The type of the error of a row that nobody answered, by its code: its class follows from it (`errors`).
-_TYPES = {"timeout": "timeout_error", "connection_error": "api_error", "answer_too_long": "answer_too_long"}
+_TYPES = {
+    "timeout": "timeout_error",
+    "connection_error": "api_error",
+    "answer_too_long": "answer_too_long",
+    "never_answered": "never_answered",
+}
 _OTHERWISE = "invalid_request_error"
 
 
@@ -82,6 +95,14 @@ class OpenAILive:
 
     def body(self, prepared: bytes) -> bytes:
         return bytes(_line(prepared).body)
+
+    def check(self, endpoint: str, body: bytes) -> bytes:
+        field = REQUIRED[endpoint]
+        content = [{"role": "user", "content": CHECK}] if field == "messages" else CHECK
+        taken = {
+            name: value for name, value in msgspec.structs.asdict(_model(body)).items() if value is not msgspec.UNSET
+        }
+        return _encode({**taken, field: content})
 
     def line(self, sent_id: str, status: int, request_id: str | None, body: bytes) -> bytes:
         return _encode(_Result(sent_id, _Response(status, request_id, json_or_text(body))))

@@ -1,0 +1,91 @@
+"""Rows that always fail, and endpoints that are away: what an attempt makes of them, from minutes to hours of it.
+
+Real runs on a clock that jumps; what is not real is the endpoint and the store.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from durabatch.contract import AuthenticationFailed
+from support.poison import BREAKS, CRASH, HANGS, REFUSED, Ended, Fault, World, run_attempt
+from support.virtual_time import in_virtual_time
+
+MINUTE, HOUR = 60.0, 3600.0
+
+
+def run(world: World, rows: int, **options: float) -> Ended:
+    return in_virtual_time(run_attempt(world, rows, **options))  # type: ignore[arg-type]
+
+
+SLOW = pytest.mark.slow
+
+
+def slow(*values: Any) -> list[Any]:
+    return [pytest.param(value, marks=SLOW) for value in values]
+
+
+@pytest.mark.parametrize("fault", [503, (504, 60.0), *slow(REFUSED, BREAKS, HANGS, 500, (504, 0.1))])
+@pytest.mark.parametrize("begins", [0.7, *slow(0.0)])
+def test_an_outage_of_an_hour_is_only_a_wait(fault: Fault, begins: float) -> None:
+    """Of the whole endpoint or only of the route that answers rows: nothing else is asked."""
+    world = World(lambda now, row: fault if begins <= now < begins + HOUR else None)
+    ended = run(world, 300, slots=16)
+    assert len(ended.good()) == 300
+    assert ended.seconds < HOUR + 15 * MINUTE
+    assert max(world.calls.values()) <= 8  # above all where each may be billed
+
+
+POISONED = {"one": {299}, "twenty": set(range(280, 300)), "most": set(range(100, 300)), "all": set(range(300))}
+
+
+@pytest.mark.parametrize("fault", [502, *slow(500, (504, 20.0), BREAKS, HANGS)])
+@pytest.mark.parametrize("which", ["one", "most", *slow("twenty", "all", "half")])
+def test_rows_that_always_fail_end_in_minutes_and_cost_no_other_row(which: str, fault: Fault) -> None:
+    poison = POISONED.get(which) or {row for row in range(300) if row % 2}
+    world = World(lambda now, row: fault if row in poison else None)
+    ended = run(world, 300)
+    assert set(ended.statuses) == set(range(300))
+    assert ended.good() == set(range(300)) - poison
+    assert ended.seconds < (10 if fault != HANGS else 16) * MINUTE
+    assert max(world.calls.values()) <= 8
+    # After each suspect that breaks a connection the endpoint is checked.
+    assert world.checks <= (40 if fault != BREAKS else 5 * len(poison))
+
+
+@pytest.mark.parametrize("down", [10.0, *slow(90.0)])
+@pytest.mark.parametrize("then", [BREAKS, *slow(REFUSED, 502)])
+def test_a_server_that_rows_crash_loses_these_rows_only(down: float, then: Fault) -> None:
+    poison = {3, 150, 298, 299}
+    world = World(lambda now, row: CRASH if row in poison else None, down=down, then=then)
+    ended = run(world, 300)
+    assert set(ended.statuses) == set(range(300))
+    assert ended.good() == set(range(300)) - poison
+    assert world.crashes <= 8 * len(poison)
+    assert ended.seconds < 2 * HOUR
+
+
+def test_an_outage_while_only_rows_that_always_fail_are_left_changes_nothing() -> None:
+    world = World(lambda now, row: 503 if (now < HOUR and now > 1.0) or (row is not None and row >= 250) else None)
+    ended = run(world, 300)
+    assert ended.good() == set(range(250))
+    assert len(ended.statuses) == 300
+    assert ended.seconds < HOUR + 20 * MINUTE
+
+
+def test_where_a_check_says_nothing_an_hour_is_waited_for_and_nothing_for_ever() -> None:
+    """A model that refuses the check's question, and answers rows."""
+    away = World(lambda now, row: 400 if row is None else 503 if now < HOUR else None)
+    assert len(run(away, 20).good()) == 20
+    poison = World(lambda now, row: 400 if row is None else 503 if row == 19 else None)
+    ended = run(poison, 20)
+    assert (len(ended.statuses), len(ended.good())) == (20, 19)
+    assert HOUR < ended.seconds < 6 * HOUR
+
+
+def test_a_check_that_finds_the_account_refused_ends_the_run() -> None:
+    world = World(lambda now, row: 401 if row is None else 503)
+    with pytest.raises(AuthenticationFailed, match="refuses the key"):
+        run(world, 20)
