@@ -31,7 +31,8 @@ logger = logging.getLogger("durabatch")
 _A_TICK = 100
 #: Seconds between two looks whether there is room again, at least: with a high rate, several calls go at each.
 _TICK = 0.002
-#: For how long nothing is sent, as a share of the lease, until a worker says that it has nothing to send.
+#: For how long nothing is sent, as a share of the lease, until a worker says that it has nothing to send; no time where
+#: it knows that all rows were sent. For as long no lane is there, until it gives its share back.
 _DRY = 1 / 15
 #: Seconds that a worker pauses after a 429 that does not say how long, doubled for each pause without a success.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
@@ -168,7 +169,7 @@ class Governor:
         """Let calls go whose turn it is, while there is room; come back when there may be."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer = None
         for _ in range(_A_TICK):
             for lane in [lane for lane in self._waiting if not lane.wanted()]:
                 del self._waiting[lane]
@@ -256,7 +257,7 @@ class Governor:
             if not self._lanes:
                 # Not wait_for, which in Python 3.11 may lose a cancel that comes together with the event.
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._ttl / 6):
+                    async with asyncio.timeout(self._ttl * _DRY):
                         await self._joined.wait()
                 if not self._lanes:
                     await self._release()
@@ -288,7 +289,8 @@ class Governor:
 
     def _dry(self) -> bool:
         """Whether nothing is to be sent, so that others may have the share, and the ledger does not know it."""
-        return not self._waiting and self._demand.dry(self._loop.time(), self._ttl * _DRY)
+        seconds = 0.0 if all(lane.ended for lane in self._lanes) else self._ttl * _DRY
+        return not self._waiting and self._demand.dry(self._loop.time(), seconds)
 
     def _ask(self, now: float) -> RateAsk:
         wants = self._demand.ask(now, self._in_flight, dry=self._dry())
@@ -307,18 +309,16 @@ class Governor:
             batches=running(self._lanes, now),
         )
         self._rejections = 0
-        for lane in self._waiting:
-            self._delay(lane.waiters[0][1])  # what is short at this moment stays so
-            break
+        if self._waiting:
+            self._delay(next(iter(self._waiting)).waiters[0][1])  # what is short at this moment stays so
         return ask
 
     def _apply(self, lease: RateLease, asked_at: float) -> None:
         # Counted from the moment of the ask, so that it ends here before it ends at the ledger.
         self._lease, self._until, self._problem = lease, asked_at + lease.ttl, None
-        self._slots = math.inf if lease.amounts.slots is None else lease.amounts.slots
-        self._pace.lease(
-            lease.amounts.requests, lease.amounts.tokens, self._loop.time(), self._until, alone=lease.workers < 2
-        )
+        amounts, now = lease.amounts, self._loop.time()
+        self._slots = math.inf if amounts.slots is None else amounts.slots
+        self._pace.lease(amounts.requests, amounts.tokens, now, self._until, alone=lease.workers < 2)
         self._dispatch()
 
     async def _release(self) -> None:
@@ -344,7 +344,6 @@ class Governor:
             return f"a share of the rate of {self._what}: {self._problem or 'its ledger has not answered yet'}"
         if now < self._paused_until:
             return f"the end of a pause that {self._what} asked for, in {self._paused_until - now:.0f} s"
-        nothing = self._slots < 1 or any(
-            bucket is not None and bucket.rate <= 0 for bucket in (self._pace.requests, self._pace.tokens)
-        )
+        buckets = (self._pace.requests, self._pace.tokens)
+        nothing = self._slots < 1 or any(bucket is not None and bucket.rate <= 0 for bucket in buckets)
         return f"a share of the rate of {self._what}: other workers have all of it at present" if nothing else None

@@ -60,6 +60,7 @@ class Lane:
         self.batch = batch
         self.open = 0  #: Calls in flight.
         self.closed = False
+        self.ended = False  #: Whether all its rows were sent, so that it asks for no more but to send some again.
         self.waiters: deque[tuple[asyncio.Future[Ticket], float, float]] = deque()  #: With tokens, and since when.
         self._governor = governor
 
@@ -106,6 +107,10 @@ class Lane:
     def waiting_for(self) -> str | None:
         """Why nothing may be sent at present, in words; None if it may, or only waits for its turn."""
         return self._governor.waiting_for()
+
+    def no_more(self) -> None:
+        """Note that all rows were sent: until another lane begins, others may have the share."""
+        self.ended = True
 
     def resume(self) -> None:
         """End a pause that the provider asked for: an operator knows better. Another 429 begins another one."""

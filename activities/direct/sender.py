@@ -111,6 +111,7 @@ class Sender:
         self._stuck_since: float | None = None
         self._checking = False
         self.reason: str | None = None  #: Why the run ended early.
+        self.waits = False  #: Whether that is only that its share of the rate cannot be had.
         self.error: BaseException | None = None  #: The error that ended it.
         self._resumes_in: float | None = None
 
@@ -182,6 +183,7 @@ class Sender:
                     self._group.append(call)
                     self._grouped.set()
         self._read = self._triage.all_read = True
+        self._lane.no_more()
         self._look()
 
     async def _ready(self) -> None:
@@ -297,7 +299,7 @@ class Sender:
                 if self._breaker.away or not self._checking:
                     self.stop(reason=self._breaker.reason)
             elif stuck > _PATIENCE:
-                self._resumes_in = self._lane.resumes_in
+                self.waits, self._resumes_in = True, self._lane.resumes_in
                 self.stop(reason=self._waits_for())
 
     def _waits_for(self) -> str | None:
@@ -305,7 +307,7 @@ class Sender:
         if self._breaker.opened_at is not None:
             return self._breaker.reason
         why = self._lane.waiting_for
-        return None if why is None else f"It waits for {why}."
+        return None if why is None else f"Waiting for {why}."
 
     def _stuck(self, now: float) -> float:
         """Return for how many seconds nothing has been under way because the rate cannot be had."""

@@ -151,6 +151,7 @@ class Sender:
             self.line, world.limits, used=world.used, ttl=world.ttl, label=name, what="provider p, model m"
         )
         self._row = row
+        self.name = name
         self._lane = {"priority": 3, "fairness_key": "", "batch": name or "b", **lane}
         self._calls: set[asyncio.Task[None]] = set()
         self._feeder = asyncio.create_task(self.feed(name, rows, **self._lane))
@@ -158,15 +159,18 @@ class Sender:
     async def feed(self, name: str, rows: float = math.inf, **lane: Any) -> None:
         """Send rows through a lane of their own."""
         opened = self.governor.join(**lane)
+        calls = set[asyncio.Task[None]]()
         try:
             while rows > 0:
                 rows -= 1
                 row = self._row()
                 ticket = await opened.take(row.cap)
                 call = asyncio.create_task(self._call(name, opened, row, ticket))
-                self._calls.add(call)
-                call.add_done_callback(self._calls.discard)
-            await asyncio.wait(self._calls)
+                for of in (calls, self._calls):
+                    of.add(call)
+                    call.add_done_callback(of.discard)
+            opened.no_more()
+            await asyncio.gather(*calls)
         finally:
             self.governor.leave(opened)
 

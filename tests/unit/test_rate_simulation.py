@@ -138,6 +138,45 @@ def test_the_share_of_a_worker_without_rows_goes_to_the_others_while_its_last_an
     assert world.mean() >= 0.97
 
 
+def shards(latency: float, spread: tuple[int, ...], rows_each: int) -> Callable[[World], Awaitable[list[Sender]]]:
+    """A batch whose shards are spread so over workers; whose is done with one takes another one from the queue."""
+
+    async def story(world: World) -> list[Sender]:
+        workers = [world.worker(rows(600, latency), rows=0, name=f"w{number}") for number in range(len(spread))]
+        chance = random.Random(world.seed)
+
+        async def one_after_another(worker: Sender) -> None:
+            while True:
+                await worker.feed(worker.name, rows=rows_each, priority=3, fairness_key="", batch="b")
+                await asyncio.sleep(chance.uniform(0.3, 1.0))  # it is joined, and the next one is asked for
+                worker = chance.choice(workers)
+
+        running = [
+            asyncio.create_task(one_after_another(worker))
+            for worker, count in zip(workers, spread, strict=True)
+            for _ in range(count)
+        ]
+        await asyncio.sleep(240)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        return workers
+
+    return story
+
+
+@pytest.mark.parametrize(
+    ("latency", "spread", "rows_each", "mean"),
+    [(0, (6, 1, 1), 100, 0.96), (2, (6, 1, 1), 100, 0.96), (10, (3, 3, 2), 250, 0.985)],
+)
+def test_little_is_lost_while_the_shards_of_a_batch_end_and_others_begin(
+    latency: float, spread: tuple[int, ...], rows_each: int, mean: float
+) -> None:
+    world = simulated(World(LIMITS, seed=2), shards(latency, spread, rows_each))
+    assert world.worst() <= 1.02
+    assert world.mean(since=40) >= mean
+
+
 @SEEDS
 @pytest.mark.parametrize(("story", "mean"), [(come_and_go, 0.97), (flapping, 0.91), (killed, 0.85)])
 def test_workers_that_join_leave_and_die_keep_the_limit(
