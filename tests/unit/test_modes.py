@@ -11,7 +11,7 @@ from durabatch.activities.modes import check_endpoint, check_on_expired, choose_
 from durabatch.activities.plan_inputs import plan_inputs, request_digest
 from durabatch.activities.providers import Provider, ProviderSettings, open_provider
 from durabatch.activities.rows import RowRefused
-from durabatch.activities.shard_limits import DIRECT_ROWS, shard_limits
+from durabatch.activities.shard_limits import DIRECT_ROWS, MOST_DIRECT_ROWS, shard_limits
 from durabatch.contract import BatchSpec, InvalidSpec, Mode
 
 SETTINGS = ProviderSettings(name="gpt", kind="openai", base_url="http://127.0.0.1:1/v1")
@@ -70,12 +70,12 @@ async def test_an_endpoint_is_checked_in_the_mode_that_the_batch_is_run_in() -> 
             check_endpoint(spec(endpoint="/v1/audio"), provider(), mode)
 
 
-async def test_a_shard_of_direct_mode_is_smaller_and_the_spec_may_only_lower_it() -> None:
+async def test_a_shard_of_direct_mode_is_smaller_and_the_spec_may_raise_it_little() -> None:
     def rows(mode: Mode, most: int | None) -> int:
         return shard_limits(mode, spec(limits={"max_rows": most}), provider(), SETTINGS).max_rows
 
     assert (rows(Mode.BATCH, None), rows(Mode.DIRECT, None)) == (50_000, DIRECT_ROWS)
-    assert (rows(Mode.DIRECT, 100), rows(Mode.DIRECT, 50_000)) == (100, DIRECT_ROWS)
+    assert [rows(Mode.DIRECT, most) for most in (100, 1_500, 50_000)] == [100, 1_500, MOST_DIRECT_ROWS]
 
 
 async def test_in_direct_mode_models_may_be_mixed() -> None:
