@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from ..workers.settings import Settings
 from ..workers.worker import open_worker
 from . import stand_in
 from .session import Session
+
+#: How long steps may go on after Ctrl-C, where somebody waits for the prompt. What is not done is done by the next run.
+_GRACE = timedelta(seconds=2)
 
 
 @asynccontextmanager
@@ -20,5 +24,6 @@ async def embedded_worker(opened: Session, sandbox: Awaitable[Settings] | None) 
         sandbox: the settings that know the stand-in provider, which the caller is starting; None without one.
     """
     settings = stand_in.known(opened.settings) if sandbox is None else await sandbox
-    async with open_worker(opened.connection.client, settings, task_queue=settings.worker.task_queue):
+    queue = settings.worker.task_queue
+    async with open_worker(opened.connection.client, settings, task_queue=queue, grace=_GRACE):
         yield

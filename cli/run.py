@@ -251,10 +251,12 @@ def _introduce(opened: Session, *, sandbox: bool) -> None:
 
 def _farewell(id: str, *, kept: bool) -> str:
     """Return what is said at Ctrl-C."""
-    what = (
-        "it is kept: give the same command again to go on" if kept else f"it goes on: `durabatch watch {id}` follows it"
+    if not kept:
+        return f"Left the batch {id}; it goes on: `durabatch watch {id}` follows it, `durabatch cancel {id}` ends it."
+    return (
+        f"Left the batch {id}; it is kept, with every row that is answered: give the same command again to go on, "
+        f"`durabatch cancel {id}` ends it. What is being written is finished first, which takes some seconds."
     )
-    return f"Left the batch {id}; {what}, `durabatch cancel {id}` ends it."
 
 
 async def _submit(requests: str | Path, options: SpecOptions, as_json: bool) -> None:

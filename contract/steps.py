@@ -221,6 +221,7 @@ class Ran(LenientModel):
     rows: int  #: Rows that the attempt sends.
     kept: int  #: Of those, the ones whose answers, good or bad, are in the store.
     reason: str | None = None  #: Why it stopped before it had an answer for each row; null once it has.
+    waits: bool = False  #: Whether that is only that its share of the rate cannot be had, which is no error.
     retry_after: timedelta | None = None  #: When to go on, as far as the provider says.
 
 

@@ -29,13 +29,16 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 @contextlib.asynccontextmanager
-async def open_worker(client: Client, settings: Settings, task_queue: str = TASK_QUEUE) -> AsyncIterator[Worker]:
-    """Run a worker for as long as the block runs; leaving it lets activities end, for 20 s at most.
+async def open_worker(
+    client: Client, settings: Settings, task_queue: str = TASK_QUEUE, grace: timedelta = GRACE
+) -> AsyncIterator[Worker]:
+    """Run a worker for as long as the block runs; leaving it lets activities end.
 
     Args:
         client: a connected client, without a BatchPlugin of its own.
         settings: the worker's configuration.
         task_queue: the task queue to poll.
+        grace: how long they may go on; then they are cancelled, which takes direct mode two more seconds.
     """
     _keep_memory_together()
     worker = Worker(
@@ -43,7 +46,7 @@ async def open_worker(client: Client, settings: Settings, task_queue: str = TASK
         task_queue=task_queue,
         plugins=[BatchPlugin(settings)],
         max_concurrent_activities=settings.worker.max_concurrent_activities,
-        graceful_shutdown_timeout=GRACE,
+        graceful_shutdown_timeout=grace,
         sticky_queue_schedule_to_start_timeout=STICKY,
         # It only names the code that ran a task. The SDK would hash every module that is loaded, for 0.3 s.
         build_id=f"durabatch-{version('durabatch')}",

@@ -81,7 +81,8 @@ class DirectMode:
             if ran.kept:
                 await self._steering.bought()
             if ran.reason is not None:
-                self._steering.report(ran.reason)
+                if not ran.waits:
+                    self._steering.report(ran.reason)
                 await self._steering.pause(outage_delay(direct.vain, ran.retry_after), ran.reason)
             await self._steering.checkpoint()
 

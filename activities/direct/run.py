@@ -122,6 +122,7 @@ class RunRows:
             rows=rows.count,
             kept=answered + sender.kept,
             reason=sender.reason,
+            waits=sender.waits,
             retry_after=None if wait is None else timedelta(seconds=wait),
         )
 

@@ -151,7 +151,10 @@ def test_ctrl_c_leaves_the_batch_and_says_how_to_go_on(workspace: Workspace) -> 
     process.send_signal(signal.SIGINT)
     ended = finish(process)
     assert (ended.code, ended.out) == (130, "")
-    assert "Left the batch left-alone; it is kept: give the same command again to go on" in ended.err
+    assert (
+        "Left the batch left-alone; it is kept, with every row that is answered: give the same command again to go on"
+        in ended.err
+    )
     assert "`durabatch cancel left-alone` ends it" in ended.err
     assert not temporal_server(workspace.folder / ".durabatch").alive()
 

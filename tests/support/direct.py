@@ -45,6 +45,7 @@ class Endpoint:
     live: LiveCalls
     a_run: int | None = None  #: Rows that one run answers before it stops.
     reason: str = "The endpoint does not answer."  #: Why it stops.
+    waits: bool = False  #: Whether that is only a wait for the rate.
     fails_with: str | None = None  #: A code that each run fails with after its rows.
     holds: bool = False  #: A run that has answered its rows goes on until it is cancelled.
     whole_from: int = 100  #: Attempts from this number on are answered at once, whatever else is said.
@@ -72,7 +73,8 @@ class Endpoint:
         while self.holds and not whole:
             activity.heartbeat({"rows": len(kept)})
             await asyncio.sleep(0.1)
-        return Ran(rows=len(rows), kept=len(kept), reason=None if len(kept) == len(rows) else self.reason)
+        reason = None if len(kept) == len(rows) else self.reason
+        return Ran(rows=len(rows), kept=len(kept), reason=reason, waits=reason is not None and self.waits)
 
     @activity.defn(name=COLLECT.name)
     async def collect(self, request: CollectRequest) -> Collected:

@@ -45,14 +45,16 @@ async def test_rows_worth_another_try_go_into_a_second_attempt_and_no_others(hou
     assert [row["attempts"] for row in house.results(handle.id)] == [1, 2, 1, 1]
 
 
-async def test_an_endpoint_that_is_dead_is_waited_for_and_the_progress_says_why(house: House) -> None:
-    endpoint = endpoint_of(house, a_run=2)
+@pytest.mark.parametrize("waits", [False, True])
+async def test_an_endpoint_that_is_dead_is_waited_for_and_the_progress_says_why(house: House, waits: bool) -> None:
+    endpoint = endpoint_of(house, a_run=2, waits=waits)
     async with direct_worker(house, endpoint):
         handle = await house.start(5, **DIRECT)
         progress = await house.until(handle, lambda p: p.waiting_for)
         assert (progress.phase, progress.waiting_for) == (Phase.RUNNING, endpoint.reason)
         assert (progress.counts.total, progress.counts.succeeded) == (5, 2)
         assert progress.next_poll_at is not None
+        assert progress.last_error == (None if waits else endpoint.reason)  # a wait for the rate is no error
         endpoint.a_run = None
         await handle.signal("poll_now")
         result = await handle.result()
