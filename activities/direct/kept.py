@@ -212,7 +212,8 @@ class KeptRows:
         """
         doubts, away = Counter[int](), False
         for sent, mark in await self._all_sent(sorted(found.runs)):
-            away = sent.away
+            if sent.ended or mark:  # one that was lost before it sent anything knows no better
+                away = sent.away
             if sent.ended:
                 doubts.update(dict(sent.doubts))
             else:

@@ -106,10 +106,22 @@ async def test_of_a_mark_that_a_power_cut_has_emptied_every_row_counts_as_sent(k
 async def test_doubts_are_those_of_runs_that_ended_and_one_for_each_run_that_was_lost(kept: KeptRows) -> None:
     ended = await kept.begin(0, range(5))
     await kept.mark(ended, 5)
-    await kept.end(ended, [0], {3: 3, 4: 1})
+    await kept.end(ended, [0], {3: 3, 4: 1}, away=False)
     for number in (1, 2):  # killed, with their first two rows in flight
         await kept.mark(await kept.begin(number, [2, 3, 4]), 2)
     await kept.begin(3, [2, 3, 4])  # killed before it has sent anything
     await kept.keep(ended, 0, [(4, 200, answer(4))])
     found = await kept.find()
-    assert dict(await kept.doubts(found)) == {2: 2, 3: 5}
+    assert await kept.doubts(found) == ({2: 2, 3: 5}, False)
+
+
+async def test_whether_the_endpoint_was_away_is_what_the_last_run_that_knows_says(kept: KeptRows) -> None:
+    async def away() -> bool:
+        return (await kept.doubts(await kept.find()))[1]
+
+    await kept.end(await kept.begin(0, range(5)), [], {}, away=True)  # it has checked, and sent nothing
+    assert await away()
+    await kept.begin(1, range(5))  # killed before it has sent anything
+    assert await away()
+    await kept.mark(await kept.begin(2, range(5)), 2)
+    assert not await away()
