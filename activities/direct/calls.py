@@ -22,6 +22,7 @@ from ...contract import ConfigurationError
 from ..providers import ProviderSettings
 from ..providers.http_client import CONNECT_SECONDS, ended, named_proxies, proxy_of, reason_of_system, trust_of
 from .answer import LONGEST, Answer, NoAnswer
+from .beginnings import Beginnings
 from .connection import Arrivals, Connection
 
 #: Seconds that an idle connection is kept. Servers close theirs after 5 s (uvicorn) and more, and a call that crosses
@@ -62,6 +63,7 @@ class Calls:
         self._proxy = _proxy(settings)
         self._targets: dict[str, _Target] = {}
         self._arrivals = Arrivals()
+        self._beginnings = Beginnings()
         self._sweep: asyncio.TimerHandle | None = None
         self._connector = aiohttp.TCPConnector(
             limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=trust_of(settings), ttl_dns_cache=60
@@ -87,6 +89,7 @@ class Calls:
         data = b"%b%bcontent-length: %d\r\n\r\n%b" % (target.head, lines.encode("ascii"), len(body), body)
         connection = self._kept(target)
         if connection is None:
+            await self._beginnings.turn()
             try:
                 made = await self._connector.connect(target.request, [], _TIMEOUT)
                 connection = Connection(made, self._arrivals, self._longest)
