@@ -76,8 +76,9 @@ class GatewayBatchWorkflow(SteeredWorkflow):
         state = self._state
         final = await self._take_in()
         if final is None:
-            if state.ended is None:
+            if state.ended is None and not state.unrun:
                 state.ended = await self._run_rows()
+                state.unrun = state.ended is None
             await self._turn.leave()
             if state.ended is None:
                 final = stopped(state.object, canceled=self._steering.cancel is not None, now=workflow.now())

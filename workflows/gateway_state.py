@@ -26,6 +26,7 @@ class GatewayState(CarriedModel):
     intake: Intake | None = None  #: What is known of its input, once that was read.
     begun: bool = False  #: Whether the batch that carries it out was started.
     ended: Ended | None = None  #: How that batch ended.
+    unrun: bool = False  #: Whether a stop came before it was started: then it never is.
     turn: TurnState = Field(default_factory=TurnState)
 
 

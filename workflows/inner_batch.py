@@ -107,6 +107,7 @@ class InnerBatch:
             await workflow.wait_condition(lambda: child.done() or self._news)
             if not child.done():
                 await self._pass_on()
+                await self._steering.checkpoint()  # signals without end: a new run joins the batch
         try:
             return Ended(result=await child)
         except ChildWorkflowError as error:

@@ -13,14 +13,18 @@ import pytest
 from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from durabatch.contract import BatchProgress, BatchResult, BatchSpec, BatchStatus, Counts, Phase, ShardCounts
+from durabatch.contract.gateway_batch import PUBLISH, GatewayStatus, inner_id
+from durabatch.contract.gateway_limits import TURN, TenantLimits
 from durabatch.contract.ledger import ledger_id
 from durabatch.contract.names import SHARD_WORKFLOW
 from durabatch.contract.steps import PlanSummary
 from durabatch.workflows.shard_workflow import ShardRequest
 from durabatch.workflows.state import ShardOutcome
+from support.gateway import Desk, line
 from support.house import House, asked, connect, dev_server, open_house
 
 
@@ -48,6 +52,12 @@ async def runs(client: Client, workflow_id: str) -> int:
         history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
         run_id = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
     return found
+
+
+async def tries(client: Client, workflow_id: str) -> str | None:
+    """Return a step that the newest run of a workflow tries."""
+    found = (await client.get_workflow_handle(workflow_id).describe()).raw_description.pending_activities
+    return found[-1].activity_type.name if found else None
 
 
 async def test_every_phase_of_a_batch_can_be_the_last_of_its_run(moving: House) -> None:
@@ -233,6 +243,46 @@ async def planned(handle: WorkflowHandle[Any, Any]) -> PlanSummary:
             [plan] = await pydantic_data_converter.decode(payloads, [PlanSummary])
             return plan
     raise AssertionError("it has no plan")
+
+
+@pytest.mark.slow
+async def test_a_gateways_batch_joins_its_rows_in_a_new_run_however_often_it_is_signalled(moving: House) -> None:
+    await moving.admin.settings(finish_after_polls=100_000)
+    desk = Desk(moving)
+    async with moving.worker():
+        handle = await desk.start(desk.batch(await desk.upload([line("r0")])))
+        while not await moving.batches():
+            await asyncio.sleep(0.05)
+        newest = moving.client.get_workflow_handle(handle.id)
+        while await runs(moving.client, handle.id) < 3:
+            await newest.signal("poll_now")
+            await asyncio.sleep(0.2)
+        await moving.admin.settings(finish_after_polls=0)
+        ended = await handle.result()
+    assert (ended.status, ended.request_counts.completed) == (GatewayStatus.COMPLETED, 1)
+    assert len(await moving.batches()) == 1
+
+
+@pytest.mark.slow
+async def test_a_gateways_batch_that_was_stopped_before_its_turn_never_runs(moving: House) -> None:
+    desk = Desk(moving)
+    batch = desk.batch(await desk.upload([line("r0")]), limits=TenantLimits(max_batches=1))
+    # Neither can it have its turn at first, nor can its files be written: so it goes on in a new run.
+    async with moving.worker(without={TURN.name, PUBLISH.name}):
+        handle = await desk.start(batch)
+        while await tries(moving.client, handle.id) != TURN.name:
+            await asyncio.sleep(0.1)
+        await handle.signal("cancel")
+        while await tries(moving.client, handle.id) != PUBLISH.name:
+            await asyncio.sleep(0.1)
+        before = await runs(moving.client, handle.id)
+        while await runs(moving.client, handle.id) == before:
+            await asyncio.sleep(0.2)
+    async with moving.worker():
+        ended = await handle.result()
+    assert (ended.status, ended.request_counts.completed) == (GatewayStatus.CANCELLED, 0)
+    with pytest.raises(RPCError, match="not found"):
+        await moving.client.get_workflow_handle(inner_id(batch.tenant, batch.id)).describe()
 
 
 @pytest.mark.slow
