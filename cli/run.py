@@ -163,7 +163,7 @@ async def _run(
             if trying.only or await opened.client.find(rows, provider=provider, id=id, **fields) is None:
                 await _have_worker(stack, opened, knowing)
                 works = True
-                code = await trying.go(opened.client, rows, options, as_json=as_json)
+                code = await trying.go(opened.client, rows, options, works=opened.embedded, as_json=as_json)
                 if code is not None:
                     return code
             # Somebody may have thought about it for long. That local files are the same is seen when they are copied.

@@ -43,8 +43,13 @@ class Trying:
                 param_hint="--try",
             )
 
-    async def go(self, client: BatchClient, requests: Rows, options: SpecOptions, *, as_json: bool) -> int | None:
+    async def go(
+        self, client: BatchClient, requests: Rows, options: SpecOptions, *, works: bool, as_json: bool
+    ) -> int | None:
         """Try the rows and show what came of them.
+
+        Args:
+            works: whether this command runs the worker.
 
         Returns:
             The exit code where the command ends with this, None where the batch is to be run now.
@@ -54,7 +59,7 @@ class Trying:
         from .watching import display
 
         print_message(f"Trying {'up to ' * (self.count > 1)}{self.count:,} row{'s' * (self.count != 1)}.")
-        with display() as show:
+        with display(client if works else None) as show:
             trial = await client.try_rows(
                 requests,
                 provider=options.provider,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 
 from ..clients.client import BatchClient
@@ -11,6 +12,9 @@ from ..clients.progress import no_worker
 from ..contract import BatchProgress, BatchResult
 from .summary import duration, progress_line, seconds_until
 from .terminal import interactive, print_message
+
+#: How long something is waited for, which is no news when it is less than before.
+_COUNTDOWN = re.compile(r", in \d+ s\b")
 
 
 async def follow(client: BatchClient, id: str, farewell: str, *, works: bool = False) -> BatchResult:
@@ -23,13 +27,11 @@ async def follow(client: BatchClient, id: str, farewell: str, *, works: bool = F
     Raises:
         BatchNotFound: there is no such batch.
     """
-    unheard = no_worker(client.temporal, client.task_queue)
     try:
-        with display() as show:
+        with display(client if works else None) as show:
             async with contextlib.aclosing(client.watch(id)) as progresses:
                 async for progress in progresses:
-                    silent = works and progress.waiting_for == unheard
-                    show(progress.model_copy(update={"waiting_for": None}) if silent else progress)
+                    show(progress)
     except asyncio.CancelledError:
         print_message(farewell)
         raise
@@ -38,20 +40,33 @@ async def follow(client: BatchClient, id: str, farewell: str, *, works: bool = F
 
 
 @contextlib.contextmanager
-def display() -> Iterator[Callable[[BatchProgress], None]]:
-    """Yield what shows where a batch is, for as long as the block lasts."""
-    if interactive():
-        with _live() as live:
-            yield live
-        return
+def display(own: BatchClient | None = None) -> Iterator[Callable[[BatchProgress], None]]:
+    """Yield what shows where a batch is, for as long as the block lasts.
+
+    Args:
+        own: the client whose task queue this command runs a worker on, where it does: then no other one is missing when
+            that one has not begun yet, or is too busy to answer.
+    """
+    unheard = None if own is None else no_worker(own.temporal, own.task_queue)
+    with _live() if interactive() else _lines() as show:
+
+        def heard(progress: BatchProgress) -> None:
+            silent = progress.waiting_for is not None and progress.waiting_for == unheard
+            show(progress.model_copy(update={"waiting_for": None}) if silent else progress)
+
+        yield heard
+
+
+@contextlib.contextmanager
+def _lines() -> Iterator[Callable[[BatchProgress], None]]:
     last = ""
 
     def show(progress: BatchProgress) -> None:
         nonlocal last
         line = progress_line(progress)
-        if line != last:
+        if (steady := _COUNTDOWN.sub("", line)) != last:
             print_message(line)
-            last = line
+            last = steady
 
     yield show
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from durabatch.cli.summary import duration, exit_code, money, progress_line, progress_text, result_facts, result_text
+from durabatch.cli.watching import display
 from durabatch.contract import (
     BatchProgress,
     BatchResult,
@@ -226,3 +227,11 @@ def test_progress_tells_why_nothing_moves() -> None:
     done = progress.model_copy(update={"result": result(counts=Counts(total=1, succeeded=1))})
     assert "openai does not answer" not in progress_line(done)
     assert "completed" in progress_text(done)
+
+
+def test_a_wait_that_only_grows_shorter_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    waiting = "It waits for the end of a pause that provider p asked for"
+    with display() as show:
+        for why in (f"{waiting}, in 7 s.", f"{waiting}, in 2 s.", "It waits for room."):
+            show(BatchProgress(batch_id="b", phase=Phase.RUNNING, waiting_for=why))
+    assert capsys.readouterr().err.splitlines() == [f"running · {waiting}, in 7 s.", "running · It waits for room."]
