@@ -210,7 +210,8 @@ def _outcome(removed: Removed) -> str:
 
 def _removable(found: Findings, rest: timedelta, results: bool, again: frozenset[str] = frozenset()) -> list[Group]:
     """Return what may go, without what is of batches that run again."""
-    from ..clients.gc.decisions import ABANDONED_REST, Reason, Upload, uploader
+    from ..clients.gc.at_providers import Upload, uploader
+    from ..clients.gc.decisions import ABANDONED_REST, Reason
     from ..contract.names import batch_of
 
     which, untouched = "all" if results else "all but the results", f"untouched for {_days(max(rest, ABANDONED_REST))}"
@@ -235,7 +236,8 @@ def _removable(found: Findings, rest: timedelta, results: bool, again: frozenset
 
 
 def _kept(found: Findings, results: bool) -> list[Group]:
-    from ..clients.gc.decisions import Reason, Upload
+    from ..clients.gc.at_providers import Upload
+    from ..clients.gc.decisions import Reason
 
     groups = []
     for reason in (reason for reason in Reason if not reason.ripe(results)):

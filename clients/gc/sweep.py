@@ -25,8 +25,9 @@ from ...contract.gateway_layout import GATEWAY, find_batch, made_at_ms
 from ...contract.gateway_limits import FOR_EVER, Keep
 from ...contract.layout import is_record, plan_path, try_path
 from ...contract.names import UPLOADS, batch_of, scope_of, scoped
-from . import decisions, followers
-from .decisions import Batch, Execution, OpenBatch, Reason, TemporalState, Upload
+from . import at_providers, decisions, followers
+from .at_providers import OpenBatch, Upload
+from .decisions import Batch, Execution, Reason, TemporalState
 from .evidence import Evidence
 from .reporter import Reporter
 
@@ -187,17 +188,17 @@ class Sweep:
         for one in marked:
             batch_id = batch_of(one.marker)
             same = batch_id in homes and await self._evidence.same_rows(one, name, homes[batch_id])
-            kind = decisions.open_batch(states.get(batch_id) if self._ours(one.marker) else None, same)
+            kind = at_providers.open_batch(states.get(batch_id) if self._ours(one.marker) else None, same)
             if kind is OpenBatch.ORPHAN:
                 findings.orphans.append(Orphan(provider=name, batch_id=batch_id, found=one))
             elif kind is OpenBatch.ELSEWHERE:
                 findings.elsewhere[name] = findings.elsewhere.get(name, 0) + 1
         sorted_out = findings.uploads.setdefault(name, {})
         for file in await provider.files.find(UPLOADS, _EVER) if provider.files else []:
-            owner = decisions.uploader(file.name)
+            owner = at_providers.uploader(file.name)
             if owner is not None:
                 state = states.get(batch_of(owner)) if self._ours(owner) else None
-                kind_of_file = decisions.upload(
+                kind_of_file = at_providers.upload(
                     state, batch_of(owner) in ended, batch_of(owner) in at_work, file.created_at, now
                 )
                 sorted_out.setdefault(kind_of_file, []).append(file)
@@ -281,7 +282,7 @@ class Sweep:
                 await provider.batches.cancel(orphan.found.batch.id)
                 removed.canceled.append(orphan.found.batch.id)
             for file in files:
-                owner = batch_of(decisions.uploader(file.name) or "")
+                owner = batch_of(at_providers.uploader(file.name) or "")
                 if owner and (await self._evidence.state(owner)).busy:
                     if owner not in removed.resumed:
                         removed.resumed.append(owner)

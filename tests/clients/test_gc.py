@@ -21,7 +21,8 @@ from durabatch import BatchClient
 from durabatch.activities.store import IDENTITY, identity_of
 from durabatch.cli.gc import facts, text
 from durabatch.clients import TemporalUnavailable
-from durabatch.clients.gc.decisions import ABANDONED_REST, Reason, Upload
+from durabatch.clients.gc.at_providers import Upload
+from durabatch.clients.gc.decisions import ABANDONED_REST, Reason
 from durabatch.clients.gc.sweep import Findings, Removed, Sweep
 from durabatch.clients.requests import gathered
 from durabatch.contract import BatchResult, InvalidSpec, RowStatus

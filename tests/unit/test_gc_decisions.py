@@ -11,6 +11,7 @@ import pytest
 
 from durabatch.activities.content import file_name, file_prefix
 from durabatch.activities.store import Entry
+from durabatch.clients.gc.at_providers import OpenBatch, Upload, open_batch, upload, uploader
 from durabatch.clients.gc.decisions import (
     ABANDONED_REST,
     TRY_REST,
@@ -18,19 +19,14 @@ from durabatch.clients.gc.decisions import (
     Execution,
     Folder,
     FolderRecords,
-    OpenBatch,
     Reason,
     TemporalState,
-    Upload,
     batches,
     claims,
-    open_batch,
     reason,
     record_folders,
     removable,
     stale,
-    upload,
-    uploader,
 )
 from durabatch.contract.names import UPLOADS
 from durabatch.contract.steps import Attempt
