@@ -5,6 +5,8 @@ STAMP := $(VENV)/.durabatch-setup
 
 # `temporal`, `temporal-test-server`, `hadolint` and the tools come from the virtual environment.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Tests start hundreds of processes, and each would compile everything anew where Python must not keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup clients test test-slow test-all chaos bench bench-size lint format schemas constraints demo clean
@@ -35,17 +37,17 @@ tests/external/node_modules/.setup: tests/external/package-lock.json
 clients: .clients/clients/.setup .clients/clients-curator/.setup tests/external/node_modules/.setup ## Install the programs of others that the gateway is tried with (1.5 GB, some minutes)
 
 # A file's tests stay in one process, because they share the servers that they start. More processes than cores: most of
-# the time goes into waiting for servers.
-PYTEST := pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
+# the time goes into waiting for servers, and of the longest tests most of all.
+PYTEST := pytest --dist loadfile --no-loadscope-reorder --max-worker-restart 2
 
 test: setup ## Run the tests, all but the longest (some minutes)
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -n 6 -m 'not slow'
 
 test-slow: setup ## Run the longest tests alone: every reset point, kill matrices, generated answers
-	$(PYTEST) -m slow
+	$(PYTEST) -n 8 -m slow
 
 test-all: setup ## Run all tests
-	$(PYTEST)
+	$(PYTEST) -n 6
 
 # How much is disturbed, what decides it, and how many batches at least.
 DISTURBANCES ?= 200

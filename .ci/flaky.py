@@ -2,7 +2,8 @@
 
 On a shared machine a test may fail for once although nothing is wrong. It is named, with what it failed with, as
 `FLAKY: name`, so that it can be fixed; a test that fails twice fails the run. A process that crashes and a test that
-runs out of time count as failures of their test. Loaded with `-p flaky` where this folder is on PYTHONPATH.
+runs out of time count as failures of their test. Loaded with `-p flaky` where this folder is on PYTHONPATH. Where
+FLAKY_NAMES names a file, the names are kept there too, and those of earlier runs are printed again with this run's.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 #: Where more than these fail, something is wrong.
 MOST = 10
+#: Where the names of several runs are kept, if anywhere.
+KEPT = os.environ.get("FLAKY_NAMES", "")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,6 +36,7 @@ class Flaky:
         self._failed: dict[str, list[pytest.TestReport]] = {}
         self._collected = set[str]()
         self._begun = set[str]()
+        self._flaky: list[str] = []
         self._broken = False
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -60,11 +66,21 @@ class Flaky:
                 reporter.write_line(report.longreprtext)
                 for title, text in report.sections:
                     reporter.write_line(f"--- {title}\n{text}")
-        for name in flaky:
-            reporter.write_line(f"FLAKY: {name}", yellow=True)
             self._count_as_flaky(reporter.stats, name)
+        self._flaky += flaky
+        if KEPT and flaky:
+            with Path(KEPT).open("a") as kept:
+                kept.writelines(f"{name}\n" for name in flaky)
         if len(flaky) == len(self._failed):
             session.exitstatus = pytest.ExitCode.OK
+
+    # Around the summary, so that the names stand below it: of a long run often only the last lines are kept.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> Iterator[None]:
+        yield
+        names = Path(KEPT).read_text().splitlines() if KEPT and Path(KEPT).exists() else self._flaky
+        for name in names:
+            terminalreporter.write_line(f"FLAKY: {name}", yellow=True)
 
     def _passes(self, reporter: Any, name: str) -> bool:
         reporter.section(f"once more, alone: {name}")

@@ -232,7 +232,7 @@ async def test_a_strangers_batch_is_let_go_with_nothing_stored(
     await sandbox.fault("batches.create", "reset", times=1)
     assert (await shard.create()).answer is CreateAnswer.LOST  # so something of ours may exist
     if theirs == "another tool's":
-        client = anthropic.AsyncAnthropic(base_url=sandbox.url, api_key=KEY, max_retries=0)
+        client = anthropic.AsyncAnthropic(base_url=sandbox.url, api_key=KEY, max_retries=0, timeout=60)
         requests: Any = [native("a"), native("b")]
         await client.messages.batches.create(requests=requests)
         await client.close()

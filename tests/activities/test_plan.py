@@ -606,6 +606,7 @@ async def bytes_a_row(desk: Any, often: int) -> float:
     return (peaks[2] - peaks[1]) / (sizes[1] - sizes[0])
 
 
+@pytest.mark.slow
 async def test_a_plan_of_many_rows_takes_little_memory(desk: Any) -> None:
     # 8 bytes and what an array has in reserve. The ids themselves, or a set of their hashes, are 100 and more.
     assert await bytes_a_row(desk, often=1) <= 30

@@ -154,7 +154,7 @@ METADATA = {MARKER_KEY: "b-1/0/1", "durabatch_rows": "0123456789abcdef"}
 async def gpt(recorder: Recorder) -> AsyncIterator[openai.AsyncOpenAI]:
     transport = openai.DefaultAsyncHttpxClient(verify=TLS)
     async with openai.AsyncOpenAI(
-        base_url=f"{recorder.url}/v1", api_key=KEY, max_retries=0, http_client=transport
+        base_url=f"{recorder.url}/v1", api_key=KEY, max_retries=0, timeout=60, http_client=transport
     ) as client:
         yield client
 
@@ -265,6 +265,7 @@ async def claude(recorder: Recorder) -> AsyncIterator[anthropic.AsyncAnthropic]:
         base_url=recorder.url,
         api_key=KEY,
         max_retries=0,
+        timeout=60,
         http_client=transport,
         default_headers={"anthropic-version": VERSION},
     ) as client:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from durabatch.contract import BatchStatus
 
 from .lab import open_lab
@@ -14,6 +16,7 @@ A_MINUTE, PERIOD = 600, 6.0
 ROWS, STAFF = 150, 3
 
 
+@pytest.mark.slow  # a rate is watched for a quarter of a minute
 async def test_the_rate_holds_while_workers_are_killed_and_others_take_their_place(tmp_path: Path) -> None:
     async with open_lab(tmp_path) as lab:
         crew = lab.crew(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from typing import Any
 import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
-from temporalio.testing import WorkflowEnvironment
 
 from durabatch import BatchClient
 from durabatch.sandbox import Sandbox
 from durabatch.workers import Settings, open_worker
+from support import house
 
 KEY = "sk-test"
 #: Fast enough for a test, and slow enough to be seen.
@@ -35,15 +32,13 @@ def unique(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def dev_server() -> Iterator[str]:
-    """The address of a real Temporal dev server."""
-    binary = shutil.which("temporal")
-    assert binary, "temporal is not on PATH: run the tests with `make test`"
-    with asyncio.Runner() as runner:
-        server = runner.run(WorkflowEnvironment.start_local(dev_server_existing_path=binary))
-        try:
-            yield server.client.service_client.config.target_host
-        finally:
-            runner.run(server.shutdown())
+    """The address of a real Temporal dev server, which forgets a workflow as soon as it is asked to.
+
+    Without these settings it first waits until it has noted its progress, which it does every half a minute.
+    """
+    queues = ("history.transferProcessor", "history.visibilityProcessor")
+    with house.dev_server(**{f"{queue}EnsureCloseBeforeDelete": False for queue in queues}) as address:
+        yield address
 
 
 @dataclass
@@ -94,7 +89,7 @@ async def idle(dev_server: str, tmp_path: Path) -> AsyncIterator[Desk]:
             f'base_url = "{sandbox.url}/v1"\n'
         )
         settings = Settings.load(config, {"KEY": KEY})
-        temporal = await Client.connect(dev_server, data_converter=pydantic_data_converter)
+        temporal = await house.connect(dev_server)
         client = BatchClient(temporal, settings.store.url, task_queue=f"test-{uuid.uuid4().hex[:8]}")
         yield Desk(client, sandbox, settings)
 

@@ -59,6 +59,7 @@ ENVIRONMENTS = {
 
 
 @pytest.mark.parametrize("trouble", ENVIRONMENTS)
+@pytest.mark.slow
 def test_an_environment_in_which_no_call_can_be_made_is_named_at_once(workspace: Workspace, trouble: str) -> None:
     environ, words = ENVIRONMENTS[trouble]
     config = workspace.folder / "durabatch.toml"
@@ -74,6 +75,7 @@ def test_an_environment_in_which_no_call_can_be_made_is_named_at_once(workspace:
     assert checked["provider far"]["level"] == "fail"
 
 
+@pytest.mark.slow
 def test_doctor_says_what_is_wrong_with_a_base_url(workspace: Workspace) -> None:
     config = workspace.folder / "durabatch.toml"
     url = workspace.admin.url

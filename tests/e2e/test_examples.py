@@ -73,6 +73,7 @@ async def run(*command: str | Path, cwd: Path, **environment: str) -> tuple[int,
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.mark.slow
 async def test_the_docstrings_of_the_standard_library_become_some_hundreds_of_requests(tmp_path: Path) -> None:
     for name in ("first.jsonl", "second.jsonl"):
         code, out, err = await run(sys.executable, EXAMPLES / "docstrings.py", name, cwd=tmp_path)
@@ -131,6 +132,7 @@ async def test_the_demo_notices_results_that_are_wrong(
     assert (complaint or "2 results for 2 requests, in order, all succeeded.") in err + out
 
 
+@pytest.mark.slow
 async def test_six_lines_of_python_are_enough_and_the_same_lines_find_the_same_batch(
     surroundings: Surroundings,
 ) -> None:
@@ -157,6 +159,7 @@ async def poll_now(surroundings: Surroundings) -> None:
         await asyncio.sleep(0.5)
 
 
+@pytest.mark.slow
 async def test_a_batch_is_a_step_of_another_workflow(surroundings: Surroundings) -> None:
     code, out, err = await run(
         sys.executable, EXAMPLES / "embed_child.py", cwd=surroundings.folder, **surroundings.environment

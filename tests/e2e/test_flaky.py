@@ -30,7 +30,7 @@ def first_time(name):
 FINE = "def test_fine(): pass\n"
 
 
-def run(folder: Path, **tests: str) -> tuple[int, list[str]]:
+def run(folder: Path, kept: Path | None = None, **tests: str) -> tuple[int, list[str]]:
     """Run tests as the CI does; return the exit code and the lines that were printed."""
     (folder / "pytest.ini").write_text("[pytest]\naddopts = -ra\ntimeout_method = signal\n")
     for name, source in tests.items():
@@ -38,7 +38,12 @@ def run(folder: Path, **tests: str) -> tuple[int, list[str]]:
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "2", "--max-worker-restart", "2"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(CI), "PYTEST_ADDOPTS": "-p flaky"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(CI),
+            "PYTEST_ADDOPTS": "-p flaky",
+            "FLAKY_NAMES": str(kept or ""),
+        },
         capture_output=True,
         text=True,
     )
@@ -63,6 +68,7 @@ def test_whatever_fails_once_is_run_alone_and_named_and_the_run_goes_on(tmp_path
     assert code == 0, lines
     assert named(lines) == [f"test_{name}.py::test_it" for name in ("asserts", "closes", "ends", "hangs", "opens")]
     assert "1 passed, 5 flaky" in lines[-1]
+    assert all(line.startswith("FLAKY: ") for line in lines[-6:-1])  # where they are seen although a run is long
     assert any("assert not True" in line for line in lines)  # what it failed with
 
 
@@ -73,6 +79,15 @@ def test_what_fails_twice_fails_the_run_and_the_flaky_ones_are_named_all_the_sam
     assert named(lines) == ["test_once.py::test_it"]
     assert "1 failed, 1 passed, 1 flaky" in lines[-1]
     assert any(line.startswith("FAILED test_once.py::test_other") for line in lines)
+
+
+def test_the_flaky_ones_of_an_earlier_run_are_named_again_at_the_end_of_the_next_one(tmp_path: Path) -> None:
+    kept = tmp_path / "names"
+    run(tmp_path, kept, once=ONCE + "def test_it(): assert not first_time('mark')\n")
+    code, lines = run(tmp_path, kept, once=FINE)
+    assert code == 0, lines
+    assert lines[-2] == "FLAKY: test_once.py::test_it"
+    assert "1 passed" in lines[-1]
 
 
 @pytest.mark.parametrize(

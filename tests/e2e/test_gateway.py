@@ -44,7 +44,7 @@ def gateway(here: Workspace, *options: str, host: str = "127.0.0.1") -> Iterator
 
 
 def client(base_url: str, key: str = "any") -> openai.OpenAI:
-    return openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, _strict_response_validation=True)
+    return openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=60, _strict_response_validation=True)
 
 
 def test_one_command_is_enough_for_the_official_client(workspace: Workspace) -> None:
@@ -147,6 +147,7 @@ def test_a_gateway_that_is_killed_in_a_create_of_anthropics_leaves_no_batch(serv
         assert listed.json()["data"] == []
 
 
+@pytest.mark.slow
 def test_a_key_that_is_made_opens_the_gateway_to_its_tenant(served: Workspace) -> None:
     made = served.call("gateway-key", "search")
     key, _, lines = made.out.partition("\n")
@@ -188,6 +189,7 @@ def test_what_cannot_be_served_is_told_in_a_sentence(served: Workspace, argument
     assert words in refused.err
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_told_in_a_sentence(served: Workspace) -> None:
     with gateway(served) as (base_url, _):
         port = str(httpx2.URL(base_url).port)

@@ -30,7 +30,9 @@ def begin(here: Workspace) -> tuple[openai.OpenAI, subprocess.Popen[str]]:
     printed = "".join(iter(process.stdout.readline, "}\n"))
     assert printed, process.communicate()
     url = json.loads(printed + "}")["base_url"]
-    return openai.OpenAI(base_url=url, api_key="any", max_retries=0, _strict_response_validation=True), process
+    return openai.OpenAI(
+        base_url=url, api_key="any", max_retries=0, timeout=60, _strict_response_validation=True
+    ), process
 
 
 def until(what: Callable[[], bool]) -> None:

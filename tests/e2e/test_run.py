@@ -34,6 +34,7 @@ def test_a_run_without_anything_gives_its_result_and_a_second_one_buys_nothing(t
     assert shown.out.startswith("r0\tYou said: Say hi.")
 
 
+@pytest.mark.slow
 def test_a_local_model_needs_three_lines_and_no_key(workspace: Workspace) -> None:
     config = workspace.folder / "durabatch.toml"
     url = workspace.admin.url
@@ -101,6 +102,7 @@ def test_what_a_killed_run_left_running_ends_by_itself_and_the_run_goes_on_when_
     assert len(workspace.bought()) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_when_it_has_answered_is_given_again_and_in_the_end_nothing_is_left_running(
     workspace: Workspace,
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_run_that_is_killed_when_it_has_answered_is_given_again_and_in_the_end
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_at_the_same_time_is_one_batch_on_one_server(workspace: Workspace) -> None:
     rows = workspace.rows("one", "two")
     both = [workspace.start("run", rows, *COMMON, "--json") for _ in range(2)]
@@ -159,6 +162,7 @@ def test_ctrl_c_leaves_the_batch_and_says_how_to_go_on(workspace: Workspace) -> 
     assert not temporal_server(workspace.folder / ".durabatch").alive()
 
 
+@pytest.mark.slow
 def test_loopback_is_never_reached_by_a_proxy(workspace: Workspace) -> None:
     nowhere = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")}
     ended = workspace.run("run", workspace.rows("a"), *COMMON, **nowhere, NO_PROXY="", no_proxy="")
@@ -187,6 +191,7 @@ def test_a_run_prints_its_result(served: Workspace) -> None:
     assert served.call("watch", "mixed").code == 3
 
 
+@pytest.mark.slow
 def test_requests_may_come_from_stdin(served: Workspace) -> None:
     line = json.dumps({"custom_id": "x", "input": "from a pipe"})
     ended = served.run("run", "-", *COMMON, "--json", input=line)
@@ -249,6 +254,7 @@ def test_what_every_row_lacks_the_command_lacks(served: Workspace) -> None:
     assert "hint: give the model of all rows that name none by --model." in unnamed.err
 
 
+@pytest.mark.slow
 def test_priority_and_fairness_key_can_be_given(served: Workspace) -> None:
     rows = served.rows("Whose turn is it?", name="turn.jsonl")
     for subcommand in ("run", "submit"):

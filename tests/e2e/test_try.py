@@ -78,6 +78,7 @@ def test_a_batch_is_not_run_without_asking_where_no_row_that_was_tried_succeeded
 
 
 @pytest.mark.parametrize(("answer", "code"), [("n", 4), ("", 4), ("y", 0)])
+@pytest.mark.slow
 def test_run_asks_at_a_terminal_whether_to_buy_the_batch(served: Workspace, answer: str, code: int) -> None:
     file, bought = rows(served, f"terminal-{answer or 'none'}", 3), len(served.bought())
     ended = at_a_terminal(served, answer, "run", file, *COMMON, "--try", "1")

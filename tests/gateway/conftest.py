@@ -68,7 +68,9 @@ def opened(tmp_path: Path) -> Opener:
         app = create_app(context, pace)
         async with (
             serving(app, "127.0.0.1", 0, patience or Patience()) as url,
-            AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, _strict_response_validation=True) as openai,
+            AsyncOpenAI(
+                base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=60, _strict_response_validation=True
+            ) as openai,
             httpx2.AsyncClient(base_url=url, timeout=60) as http,
         ):
             yield Door(url, tmp_path / "store", store, openai, http, context)

@@ -43,6 +43,7 @@ def rows(house: House, batch: Batch) -> set[str]:
     return {file.name for file in root.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 async def test_the_rows_of_a_batch_go_before_the_batch_and_the_batch_with_its_files(house: House) -> None:
     store = Store.open(str(house.store))
     key = {"extra_headers": {"Idempotency-Key": "nightly"}}

@@ -37,7 +37,7 @@ def seed(door: Door, count: int) -> list[str]:
 @pytest.mark.timeout(600)
 async def test_every_batch_of_a_hundred_thousand_is_listed_once_newest_first(door: Door) -> None:
     ids = seed(door, BATCHES)
-    async with AsyncOpenAI(base_url=f"{door.url}/v1", api_key="any", max_retries=0) as client:
+    async with AsyncOpenAI(base_url=f"{door.url}/v1", api_key="any", max_retries=0, timeout=60) as client:
         assert [batch.id async for batch in client.batches.list(limit=100)] == ids
         # And from the middle on, by the default page.
         page = await client.batches.list(after=ids[BATCHES // 2])

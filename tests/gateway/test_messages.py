@@ -37,7 +37,7 @@ async def opened(
     async with open_gateway(house, gateway, provider=provider, key=key) as openai:
         root = str(openai.base_url).removesuffix("/v1/")
         async with AsyncAnthropic(
-            base_url=root, api_key=key, max_retries=0, _strict_response_validation=True
+            base_url=root, api_key=key, max_retries=0, timeout=60, _strict_response_validation=True
         ) as client:
             yield client
 
@@ -271,6 +271,6 @@ async def test_the_synchronous_client(house: House) -> None:
 
     async with opened(house) as client, house.worker():
         with anthropic.Anthropic(
-            base_url=str(client.base_url), api_key="any", max_retries=0, _strict_response_validation=True
+            base_url=str(client.base_url), api_key="any", max_retries=0, timeout=60, _strict_response_validation=True
         ) as sync:
             assert await asyncio.to_thread(use, sync) == ["a", "b"]

@@ -53,7 +53,7 @@ def element(custom_id: str, text: str = "Hi", model: str = "claude-haiku-4-5") -
 @contextlib.asynccontextmanager
 async def official(door: Door) -> AsyncIterator[AsyncAnthropic]:
     async with AsyncAnthropic(
-        base_url=door.url, api_key="any", max_retries=0, _strict_response_validation=True
+        base_url=door.url, api_key="any", max_retries=0, timeout=60, _strict_response_validation=True
     ) as client:
         yield client
 

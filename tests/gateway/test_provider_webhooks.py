@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHandle
 
-from durabatch.contract import BatchStatus, ConfigurationError
+from durabatch.contract import BatchStatus, ConfigurationError, Phase
 from durabatch.contract.follower_names import FOLLOWERS
 from durabatch.gateway.inbox import inboxes
 from durabatch.workers import Settings
@@ -50,7 +50,8 @@ async def gateway(house: House) -> AsyncIterator[str]:
 
 def followers(house: House) -> list[Path]:
     folder = house.store / FOLLOWERS
-    return list(folder.iterdir()) if folder.exists() else []
+    # What is being written has a name of its own, which ends with # and a number.
+    return [path for path in folder.iterdir() if "#" not in path.name] if folder.exists() else []
 
 
 async def until_followed(house: House, count: int) -> None:
@@ -75,6 +76,19 @@ async def signals(handle: WorkflowHandle[Any, Any]) -> int:
     return sum([event.event_type == wanted async for event in handle.fetch_history_events()])
 
 
+async def until_signaled(handle: WorkflowHandle[Any, Any]) -> int:
+    """Wait until a signal is in the history: one that comes during a workflow task is written when that has ended."""
+    while not (count := await signals(handle)):
+        await asyncio.sleep(0.05)
+    return count
+
+
+async def until_it_waits(house: House, handle: WorkflowHandle[Any, Any]) -> None:
+    """Wait until a batch is at the provider and its workflow has nothing to do but wait."""
+    await until_followed(house, 1)
+    await house.until(handle, lambda progress: progress.phase is Phase.POLLING)
+
+
 async def test_a_batch_and_each_of_its_shards_are_woken_at_the_providers_end(house: House, gateway: str) -> None:
     await house.admin.settings(**NEVER, webhook_url=f"{gateway}/webhooks/sandbox", webhook_secret=SECRET)
     async with house.worker():
@@ -89,14 +103,19 @@ async def test_a_batch_and_each_of_its_shards_are_woken_at_the_providers_end(hou
 
 async def test_only_what_the_provider_has_signed_wakes_a_batch(house: House, gateway: str) -> None:
     await house.admin.settings(**NEVER)
-    async with house.worker(), httpx2.AsyncClient(base_url=gateway) as http:
+    async with house.worker(), httpx2.AsyncClient(base_url=gateway, timeout=60) as http:
         handle = await house.start(2, poll=SELDOM)
-        await until_followed(house, 1)
+        await until_it_waits(house, handle)
         (batch,) = await house.batches()
-        about = event(batch["id"])
+        about, busy = event(batch["id"]), 0
 
         async def post(body: bytes, headers: dict[str, str], provider: str = "sandbox") -> int:
-            return (await http.post(f"/webhooks/{provider}", content=body, headers=headers)).status_code
+            nonlocal busy
+            while (
+                answer := await http.post(f"/webhooks/{provider}", content=body, headers=headers)
+            ).status_code == 503:
+                busy += 1  # Temporal took more than two seconds: a provider sends the event again, and so does this
+            return answer.status_code
 
         body, headers = message(about)
         refused = [
@@ -120,16 +139,16 @@ async def test_only_what_the_provider_has_signed_wakes_a_batch(house: House, gat
             assert await post(*message(data, id=f"wh_harmless_{number}")) == 200
         assert await signals(handle) == 0
         assert [await post(body, headers) for _ in range(3)] == [200] * 3
-        assert await signals(handle) == 1
+        assert await until_signaled(handle) <= 1 + busy
         await handle.terminate()
         assert await post(*message(about, id="wh_late")) == 200
 
 
 async def test_a_store_that_does_not_answer_has_the_provider_send_it_again(house: House, gateway: str) -> None:
     await house.admin.settings(**NEVER)
-    async with house.worker(), httpx2.AsyncClient(base_url=gateway) as http:
+    async with house.worker(), httpx2.AsyncClient(base_url=gateway, timeout=60) as http:
         handle = await house.start(2, poll=SELDOM)
-        await until_followed(house, 1)
+        await until_it_waits(house, handle)
         (batch,), (note,) = await house.batches(), followers(house)
         body, headers = message(event(batch["id"]))
         kept = note.read_bytes()
@@ -138,8 +157,11 @@ async def test_a_store_that_does_not_answer_has_the_provider_send_it_again(house
         first = (await http.post("/webhooks/sandbox", content=body, headers=headers)).status_code
         note.unlink()
         note.write_bytes(kept)
-        again = (await http.post("/webhooks/sandbox", content=body, headers=headers)).status_code
-        assert (first, again, await signals(handle)) == (503, 200, 1)
+        sent = 1
+        while (await http.post("/webhooks/sandbox", content=body, headers=headers)).status_code == 503:
+            sent += 1  # Temporal took more than two seconds
+        assert first == 503
+        assert await until_signaled(handle) <= sent
         await handle.terminate()
 
 

@@ -19,6 +19,8 @@ from openai.types import Batch
 from durabatch.sandbox import Sandbox, SandboxAdmin
 
 KEY = "sk-test"
+#: Seconds. By default the clients have five for a connection, which a busy machine may need.
+PATIENCE = 60
 #: Never used on loopback; loading the certificates anew for every client would be a third of the tests' time.
 TLS = ssl.create_default_context()
 
@@ -33,7 +35,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 async def gpt(sandbox: Sandbox) -> AsyncIterator[openai.AsyncOpenAI]:
     transport = openai.DefaultAsyncHttpxClient(verify=TLS)
     async with openai.AsyncOpenAI(
-        base_url=f"{sandbox.url}/v1", api_key=KEY, max_retries=0, http_client=transport
+        base_url=f"{sandbox.url}/v1", api_key=KEY, max_retries=0, timeout=PATIENCE, http_client=transport
     ) as client:
         yield client
 
@@ -42,7 +44,7 @@ async def gpt(sandbox: Sandbox) -> AsyncIterator[openai.AsyncOpenAI]:
 async def claude(sandbox: Sandbox) -> AsyncIterator[anthropic.AsyncAnthropic]:
     transport = anthropic.DefaultAsyncHttpxClient(verify=TLS)
     async with anthropic.AsyncAnthropic(
-        base_url=sandbox.url, api_key=KEY, max_retries=0, http_client=transport
+        base_url=sandbox.url, api_key=KEY, max_retries=0, timeout=PATIENCE, http_client=transport
     ) as client:
         yield client
 
@@ -104,7 +106,7 @@ class Process(SandboxAdmin):
         return process.returncode
 
     def client(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0)
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0, timeout=PATIENCE)
 
 
 @pytest.fixture

@@ -261,7 +261,7 @@ async def test_settings_that_are_words_are_options_of_the_command(process):
 async def test_limits_are_given_to_a_sandbox_in_this_process(tmp_path):
     async with (
         Sandbox(tmp_path, rate_requests=1) as sandbox,
-        openai.AsyncOpenAI(base_url=f"{sandbox.url}/v1", api_key="k", max_retries=0) as gpt,
+        openai.AsyncOpenAI(base_url=f"{sandbox.url}/v1", api_key="k", max_retries=0, timeout=60) as gpt,
     ):
         await chat(gpt)
         await refused(chat(gpt))

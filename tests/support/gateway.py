@@ -130,7 +130,9 @@ async def open_gateway(
     client = BatchClient(house.client, store or str(house.store), task_queue=house.task_queue)
     async with (
         serving(create_app(Context(house.settings, client, provider)), "127.0.0.1", 0) as url,
-        AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, _strict_response_validation=True) as openai,
+        AsyncOpenAI(
+            base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60, _strict_response_validation=True
+        ) as openai,
     ):
         yield openai
 

@@ -60,6 +60,7 @@ async def tries(client: Client, workflow_id: str) -> str | None:
     return found[-1].activity_type.name if found else None
 
 
+@pytest.mark.slow
 async def test_every_phase_of_a_batch_can_be_the_last_of_its_run(moving: House) -> None:
     await moving.admin.settings(finish_after_polls=3)
     texts = ["fine", "[[sandbox:server_error times=1]]", "[[sandbox:skipped times=1]]", "[[sandbox:invalid_request]]"]
@@ -93,6 +94,7 @@ async def test_every_phase_of_direct_mode_can_be_the_last_of_its_run(moving: Hou
     assert await runs(moving.client, handle.id) >= 4
 
 
+@pytest.mark.slow
 async def test_rows_left_over_are_finished_directly_in_a_later_run(moving: House) -> None:
     await moving.admin.fault("batches.create", "batch_outcome", outcome="expired", fraction=0.5, times=1)
     async with moving.worker():
@@ -104,6 +106,7 @@ async def test_rows_left_over_are_finished_directly_in_a_later_run(moving: House
 
 
 @pytest.mark.parametrize("fault", ["lost_answer", "reset"])
+@pytest.mark.slow
 async def test_doubt_about_a_create_is_carried(moving: House, fault: str) -> None:
     await moving.admin.fault("batches.create", fault, times=1)
     async with moving.worker():

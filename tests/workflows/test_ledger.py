@@ -121,6 +121,7 @@ async def test_a_batch_that_waits_says_so_and_can_be_cancelled(bounded: House) -
     assert len(await bounded.batches()) == 1
 
 
+@pytest.mark.slow
 async def test_a_batch_of_a_higher_priority_has_its_turn_first(bounded: House) -> None:
     await bounded.admin.settings(**SLOW)
     async with bounded.worker():
@@ -226,6 +227,7 @@ async def test_a_ledger_that_was_terminated_goes_on_with_all_who_had_room_or_wai
     assert [batch["status"] for batch in await bounded.batches()] == ["completed"] * 3  # none was refused
 
 
+@pytest.mark.slow
 async def test_whoever_ended_with_a_ledger_that_was_terminated_keeps_nobody_waiting(bounded: House) -> None:
     await bounded.admin.settings(**SLOW)
     async with bounded.worker():
@@ -248,6 +250,7 @@ class Idle:
 
 
 @pytest.mark.parametrize("end", ["terminate", "cancel"])
+@pytest.mark.slow
 async def test_what_a_ledger_held_is_read_from_its_history_in_any_order_of_events(house: House, end: str) -> None:
     draw = random.Random(end)
     others = [f"{house.task_queue}-{n}" for n in range(20)]

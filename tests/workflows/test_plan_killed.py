@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from temporalio.client import WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import default
@@ -82,6 +83,7 @@ async def closed_shards(handle: WorkflowHandle[object, PlanSummary]) -> int:
     return 0
 
 
+@pytest.mark.slow  # its input has to outlast a kill
 async def test_a_plan_goes_on_where_a_killed_worker_was(tmp_path: Path) -> None:
     number, each = 250_000, 1_000
     store = Store.open(str(tmp_path / "store"))

@@ -59,6 +59,7 @@ async def answered(house: House, calls: int) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow  # a rate is watched for a quarter of a minute
 async def test_the_rate_holds_as_the_provider_counts_it_while_workers_join_and_leave(
     limited: House, server: str
 ) -> None:

@@ -322,7 +322,7 @@ async def test_another_batch_of_the_same_size_is_not_taken_for_ours(house: House
 @pytest.mark.slow
 async def test_a_strangers_batch_that_was_adopted_is_let_go_and_neither_cancelled_nor_kept(house: House) -> None:
     # Somebody else's create arrives in the moment of ours that is lost, with as many rows.
-    stranger = Anthropic(api_key=KEY, base_url=house.sandbox.url, max_retries=0)
+    stranger = Anthropic(api_key=KEY, base_url=house.sandbox.url, max_retries=0, timeout=60)
     await house.admin.settings(finish_after_polls=2)
     await house.admin.fault("batches.create", "reset", times=1)
     async with house.worker():
@@ -343,7 +343,7 @@ async def test_a_strangers_batch_that_was_adopted_is_let_go_and_neither_cancelle
 
 @pytest.mark.slow
 async def test_a_stranger_that_outlasts_the_deadline_keeps_no_cancel_from_what_is_bought_after_it(house: House) -> None:
-    stranger = Anthropic(api_key=KEY, base_url=house.sandbox.url, max_retries=0)
+    stranger = Anthropic(api_key=KEY, base_url=house.sandbox.url, max_retries=0, timeout=60)
     await house.admin.settings(finish_after_polls=100_000)
     await house.admin.fault("batches.create", "reset", times=1)
     again = {"max_attempts": 9, "after_deadline": True}
