@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from ..activities.webhooks.announce import wake
-from ..activities.webhooks.queue import DeliveryQueue, read_delivery
+from ..activities.webhooks.queue import DeliveryQueue, read_deliveries, read_delivery
 from ..activities.webhooks.schedule import BREAKER
 from ..contract import InvalidSpec
 from ..contract.gateway_layout import Listed, index_folder, index_path, is_id, is_tenant, parse_index_path
 from ..contract.webhooks import Delivery, EndpointState
 from .client import BatchClient
-from .concurrency import concurrently
 from .connection import translated
-
-_PARALLEL = 16
 
 
 async def deliveries(
@@ -31,7 +28,7 @@ async def deliveries(
     start = index_path(tenant, after) if after is not None and is_id(Listed.EVENTS, after) else None
     paths = await client.store.page(index_folder(tenant, Listed.EVENTS), after=start, limit=limit + 1)
     ids = [id for path in paths if (id := parse_index_path(path)) is not None]
-    found = await concurrently(lambda id: read_delivery(client.store, tenant, id), ids[:limit], _PARALLEL)
+    found = await read_deliveries(client.store, tenant, ids[:limit])
     return [delivery for delivery in found if delivery is not None], len(ids) > limit
 
 

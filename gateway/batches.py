@@ -31,7 +31,7 @@ from .context import Context, context_of, tenant_of
 from .described import Described, Param
 from .errors import ApiError
 from .files import as_list
-from .live import Glance, ask_to_stop, begin, find_entry
+from .live import Glance, ask_to_stop, begin, find_entries, find_entry
 from .order import MAX_IDEMPOTENCY_KEY, fingerprint, idempotency_key, ordered
 from .params import AFTER, after_of, limit_of, limit_param
 from .search import FILTERS, Wanted, search
@@ -169,7 +169,7 @@ async def listing(request: Request) -> Response:
         async with context.long_reads.one(tenant):
             some, more = await search(context, tenant, narrowed, after, limit)
         return JSONResponse(as_list([wire(one) for one in some], more=more))
-    find = partial(find_entry, context.store, tenant)
+    find = partial(find_entries, context.store, tenant)
     entries, more = await index.objects(find, context.store, tenant, Listed.BATCHES, after=after, limit=limit)
     shown = await concurrently(Glance(context.client).at, entries, _PARALLEL)
     return JSONResponse(as_list([wire(one) for one in shown], more=more))

@@ -142,7 +142,7 @@ async def listing(request: Request) -> Response:
     purpose = request.query_params.get("purpose")
     if purpose is not None and not is_purpose(purpose):  # no file has it
         return JSONResponse(as_list([], more=False))
-    find = partial(tenant_files.find, context.store, tenant)
+    find = partial(tenant_files.find_each, context.store, tenant)
     records, more = await index.objects(
         find, context.store, tenant, Listed.FILES, after=after, limit=limit, oldest_first=backwards, purpose=purpose
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from ..activities.store import Store
@@ -44,7 +43,7 @@ async def page(
 
 
 async def objects(
-    find: Callable[[str], Awaitable[T | None]],
+    find: Callable[[Sequence[str]], Awaitable[list[T | None]]],
     store: Store,
     tenant: str,
     listed: Listed,
@@ -57,7 +56,7 @@ async def objects(
     """Return the objects that come next in a tenant's list, at most `limit`, and whether there are more behind them.
 
     Args:
-        find: returns the object with an id; None where it is gone.
+        find: returns the objects with these ids, in their order; None for one that is gone.
         after, purpose: as `page`.
 
     Raises:
@@ -73,5 +72,5 @@ async def objects(
         whole = len(ids) < wanted
         after = ids[-1] if ids else after
         wanted = max(wanted, min(_LARGEST_STEP, 4 * wanted))
-        found += [one for one in await asyncio.gather(*map(find, ids)) if one is not None]
+        found += [one for one in await find(ids) if one is not None]
     return found[:limit], len(found) > limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from datetime import timedelta
 
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from ..activities.store import Store
 from ..clients.children import with_children
 from ..clients.client import BatchClient
 from ..clients.connection import translated
-from ..contract import BatchProgress, ObjectNotFound
+from ..contract import BatchProgress
 from ..contract.gateway_batch import (
     GATEWAY_WORKFLOW,
     BatchEntry,
@@ -42,11 +43,27 @@ async def find_entry(store: Store, tenant: str, batch_id: str, listed: Listed = 
     Raises:
         StoreError: the store failed.
     """
-    if not is_id(listed, batch_id):
-        return None
+    return (await find_entries(store, tenant, [batch_id], listed))[0]
+
+
+async def find_entries(
+    store: Store, tenant: str, ids: Sequence[str], listed: Listed = Listed.BATCHES
+) -> list[BatchEntry | None]:
+    """Return what a tenant's index holds of some batches, in the order of their ids; None as `find_entry`.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    paths = {id: index_path(tenant, id) for id in ids if is_id(listed, id)}
+    data = dict(zip(paths, await store.read_each(list(paths.values())), strict=True))
+    return [as_entry(data.get(id)) for id in ids]
+
+
+def as_entry(data: bytes | None) -> BatchEntry | None:
+    """Return what an object of an index says; None where there is none, or it is no entry."""
     try:
-        return BatchEntry.model_validate_json(await store.read(index_path(tenant, batch_id)))
-    except (ObjectNotFound, ValidationError):
+        return None if data is None else BatchEntry.model_validate_json(data)
+    except ValidationError:
         return None
 
 

@@ -43,7 +43,7 @@ from .described import Described, Param
 from .download import BUSY, download
 from .errors import ApiError
 from .incoming import Incoming
-from .live import Glance, ask_to_stop, find_entry
+from .live import Glance, ask_to_stop, find_entries, find_entry
 from .message_batch import wire
 from .message_requests import Requests
 from .message_shapes import MessageBatch, MessageBatchDeleted, MessageBatchOrder, MessageBatchPage, MessageError
@@ -209,7 +209,7 @@ async def listing(request: Request) -> Response:
     if after and before:
         raise ApiError(400, "after_id, before_id: only one of them may be given")
     entries, more = await index.objects(
-        partial(_find, context, tenant.name),
+        partial(find_entries, context.store, tenant.name, listed=Listed.MESSAGES),
         context.store,
         tenant.name,
         Listed.MESSAGES,

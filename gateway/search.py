@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 import msgspec
 from starlette.requests import Request
 
-from ..contract import ObjectNotFound
-from ..contract.gateway_batch import BatchEntry, BatchObject, GatewayStatus
+from ..contract.gateway_batch import BatchObject, GatewayStatus
 from ..contract.gateway_layout import Listed, index_path, last_id_before, made_at_ms
 from . import index
 from .context import Context
 from .described import Param
 from .errors import ApiError
-from .live import Glance, find_entry
+from .live import Glance, as_entry
 from .order import MAX_KEY, MAX_PAIRS, MAX_VALUE
 from .params import own
 
@@ -132,8 +131,8 @@ class Wanted:
             return after or latest
         return max(after, latest, key=lambda id: index_path(tenant, id))  # the older one comes later
 
-    def may_be(self, data: bytes) -> bool | None:
-        """Return whether an entry is wanted; None where its workflow has to be asked."""
+    def may_be(self, data: bytes) -> bool:
+        """Return whether an entry may be wanted; where it has not ended, its workflow says what its status is."""
         try:
             entry = _entry(data)
         except msgspec.MsgspecError:
@@ -143,7 +142,7 @@ class Wanted:
             return False
         if self.status is None:
             return True
-        return None if entry.final is None else entry.final.status == self.status
+        return entry.final is None or entry.final.status == self.status
 
 
 async def search(
@@ -167,16 +166,15 @@ async def search(
         if wanted.created_after is not None:
             inside = [id for id in ids if made_at_ms(id) >= wanted.created_after * 1000]
             whole, ids = whole or len(inside) < len(ids), inside
-        judged = await asyncio.gather(*(_judged(context, tenant, wanted, id) for id in ids))
-        kept = [(id, verdict) for id, verdict in zip(ids, judged, strict=True) if verdict is not False]
+        data = await context.store.read_each([index_path(tenant, id) for id in ids])
+        kept = [(id, one) for id, one in zip(ids, data, strict=True) if one is not None and wanted.may_be(one)]
         read += len(ids)
         for first in range(0, len(kept), _PARALLEL):
             some = kept[first : first + _PARALLEL]
-            shown = await asyncio.gather(*(_shown(context, tenant, glance, id) for id, _ in some))
-            asked += sum(one is not None and not one.status.ended for one in shown)
-            for one in shown:
-                if one is not None and wanted.status in (None, one.status):
-                    found.append(one)
+            entries = [entry for _, one in some if (entry := as_entry(one)) is not None]
+            shown = await asyncio.gather(*map(glance.at, entries))
+            asked += sum(not one.status.ended for one in shown)
+            found += [one for one in shown if wanted.status in (None, one.status)]
             if len(found) > limit:
                 return found[:limit], True
             if asked >= bounds.asked and some[-1][0] != (ids[-1] if whole else None):
@@ -198,18 +196,6 @@ def _so_far(found: list[BatchObject], last: str) -> tuple[list[BatchObject], boo
         param="after",
         code="search_goes_on",
     )
-
-
-async def _judged(context: Context, tenant: str, wanted: Wanted, id: str) -> bool | None:
-    try:
-        return wanted.may_be(await context.store.read(index_path(tenant, id)))
-    except ObjectNotFound:
-        return False
-
-
-async def _shown(context: Context, tenant: str, glance: Glance, id: str) -> BatchObject | None:
-    entry: BatchEntry | None = await find_entry(context.store, tenant, id)
-    return None if entry is None else await glance.at(entry)
 
 
 def _status(given: str | None) -> GatewayStatus | None:

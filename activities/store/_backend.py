@@ -57,6 +57,9 @@ class Writer:
 class Backend(Protocol):
     """One kind of storage. Every method blocks, takes checked paths, and raises StoreError or ObjectNotFound only."""
 
+    #: Of many small objects, how many one thread reads, one after the other.
+    reads: int = 1
+
     def read(self, path: str) -> bytes: ...
 
     def write(self, path: str, data: bytes, durable: bool = True) -> None: ...

@@ -12,14 +12,14 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote
 
-from ...contract import ConfigurationError, InvalidSpec, StoreError
+from ...contract import ConfigurationError, InvalidSpec, ObjectNotFound, StoreError
 from ._backend import BUFFER, RESERVED, Backend, Entry, Writer
 from ._bucket import Bucket
 from ._failures import disk
-from ._folder import Folder, file_uri
+from ._folder import Folder
 from ._number import ZERO, StoredNumber
+from ._paths import check, file_path, file_uri, is_temporary, problem, shown
 
 T = TypeVar("T")
 
@@ -27,9 +27,6 @@ _CLOUDS = ("s3", "gs", "az")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(.*)", re.DOTALL)
 #: A bucket's or container's name. Services are stricter; this keeps ports, credentials and queries out.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
-#: What no path may hold: control characters; the backslash, a separator elsewhere; and the percent sign, so that no
-#: path can turn into another one wherever somebody decodes it once more.
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\%]")
 #: Threads for small objects. Of the store's own, so that they never wait behind the long row loops of a worker.
 _THREADS = 32
 
@@ -66,7 +63,7 @@ class Store:
         if not url[len(scheme) :].startswith("://"):
             raise ConfigurationError(f"The store's URL has too few slashes after {scheme}: write {scheme}://….")
         if scheme == "file":
-            location = _file_path(url)
+            location = file_path(url)
             if location is None:
                 raise ConfigurationError("A store's file URL is absolute and names no host: file:///a/folder.")
             return cls._open_folder(location)
@@ -76,7 +73,7 @@ class Store:
             )
         name, _, prefix = rest.partition("/")
         prefix = prefix.strip("/")
-        if not _BUCKET.fullmatch(name) or url[len(scheme) + 3 :][:1] == "/" or (prefix and _problem(prefix)):
+        if not _BUCKET.fullmatch(name) or url[len(scheme) + 3 :][:1] == "/" or (prefix and problem(prefix)):
             # The URL is not repeated: what is wrong with it may be a key that somebody put there.
             raise ConfigurationError(
                 f"The store's {scheme} URL is wrong: write {scheme}://bucket or {scheme}://bucket/prefix, with plain "
@@ -100,7 +97,7 @@ class Store:
         """Return the full URI of a path; path() turns it back. "" is the store itself."""
         if not path:
             return self.url
-        _check(path)
+        check(path)
         return self.url + (file_uri(f"/{path}")[len("file://") :] if self._is_folder else f"/{path}")
 
     def path(self, uri: str) -> str:
@@ -109,15 +106,15 @@ class Store:
         Raises:
             InvalidSpec: the URI leads outside this store, or to nothing that can be in it.
         """
-        root, location = (_file_path(self.url), _file_path(uri)) if self._is_folder else (self.url, uri)
+        root, location = (file_path(self.url), file_path(uri)) if self._is_folder else (self.url, uri)
         if root is None or location is None or not f"{location}/".startswith(f"{root}/"):
             raise InvalidSpec(
-                f"The URI {_shown(uri)} is outside the store {self.url}: name something in it, or give a "
+                f"The URI {shown(uri)} is outside the store {self.url}: name something in it, or give a "
                 "client the path of a local file."
             )
         path = location[len(root) + 1 :].removesuffix("/")
         if path:
-            _check(path)
+            check(path)
         return path
 
     @property
@@ -129,7 +126,23 @@ class Store:
 
     async def read(self, path: str) -> bytes:
         """Return a small object's bytes."""
-        return await self._run(self._backend.read, _check(path))
+        return await self._run(self._backend.read, check(path))
+
+    async def read_each(self, paths: Sequence[str]) -> list[bytes | None]:
+        """Return the bytes of many small objects in the order of their paths, None for each that is absent."""
+        size = self._backend.reads
+        parts = [[check(path) for path in paths[first : first + size]] for first in range(0, len(paths), size)]
+        found = await asyncio.gather(*(self._run(self._read_some, part) for part in parts))
+        return [data for part in found for data in part]
+
+    def _read_some(self, paths: Sequence[str]) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        for path in paths:
+            try:
+                found.append(self._backend.read(path))
+            except ObjectNotFound:
+                found.append(None)
+        return found
 
     async def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
         """Make or replace a small object, all or nothing.
@@ -139,11 +152,11 @@ class Store:
             data: its bytes.
             durable: as for `writer`.
         """
-        await self._run(self._backend.write, _check(path), data, durable)
+        await self._run(self._backend.write, check(path), data, durable)
 
     async def number(self, path: str) -> StoredNumber:
         """Make or replace an object that holds a number which is written often; whoever calls closes it."""
-        file = await self._run(self._backend.in_place, _check(path), ZERO)
+        file = await self._run(self._backend.in_place, check(path), ZERO)
         return StoredNumber(self.uri(path), file, partial(self.write, path, durable=False))
 
     async def create(self, path: str, data: bytes) -> bool:
@@ -153,7 +166,7 @@ class Store:
             Whether this call made it. False is certain to mean that there is one; where a cloud's answer was lost and
             the request was repeated, it may be this call's own. Data that no other caller writes can tell.
         """
-        return await self._run(self._backend.create, _check(path), data)
+        return await self._run(self._backend.create, check(path), data)
 
     async def size(self, path: str) -> int | None:
         """Return an object's size in bytes, None if there is no such object."""
@@ -162,11 +175,11 @@ class Store:
 
     async def entry(self, path: str) -> Entry | None:
         """Return an object's size and when it was written, None if there is no such object."""
-        return await self._run(self._backend.entry, _check(path))
+        return await self._run(self._backend.entry, check(path))
 
     async def delete(self, path: str) -> None:
         """Delete an object; one that is absent already is fine."""
-        await self._run(self._backend.delete, _check(path))
+        await self._run(self._backend.delete, check(path))
 
     async def entries(self, prefix: str = "", wanted: Callable[[str], bool] | None = None) -> list[Entry]:
         """Return every object below the folder prefix ("" for all), sorted by path.
@@ -180,16 +193,16 @@ class Store:
             InvalidSpec: an object that is wanted has such a name.
         """
         folder = prefix.removesuffix("/")
-        return await self._run(self._entries, _check(folder) if folder else "", wanted)
+        return await self._run(self._entries, check(folder) if folder else "", wanted)
 
     def _entries(self, folder: str, wanted: Callable[[str], bool] | None) -> list[Entry]:
         found = []
         for entry in sorted(self._backend.list(folder)):
-            problem = _problem(entry.path)
-            if problem is None:
+            wrong = problem(entry.path)
+            if wrong is None:
                 found.append(entry)
-            elif wanted and not _is_temporary(entry.path) and wanted(entry.path):
-                raise InvalidSpec(f"The object {entry.path[:300]!r} cannot be read: its name {problem}; rename it.")
+            elif wanted and not is_temporary(entry.path) and wanted(entry.path):
+                raise InvalidSpec(f"The object {entry.path[:300]!r} cannot be read: its name {wrong}; rename it.")
         return found
 
     async def page(self, folder: str, *, after: str | None = None, limit: int, backwards: bool = False) -> list[str]:
@@ -202,9 +215,9 @@ class Store:
             after: the path that came last; it need not be there any more.
             backwards: from the last name to the first.
         """
-        _check(folder)
+        check(folder)
         if after is not None:
-            _check(after)
+            check(after)
         return await self._run(self._backend.page, folder, after, limit, backwards)
 
     async def list(self, prefix: str = "", wanted: Callable[[str], bool] | None = None) -> list[tuple[str, int]]:
@@ -213,7 +226,7 @@ class Store:
 
     async def prune(self, prefix: str) -> None:
         """Clear away what holds no object below the folder prefix. Nobody may be writing there."""
-        await self._run(self._backend.prune, _check(prefix))
+        await self._run(self._backend.prune, check(prefix))
 
     async def check(self) -> None:
         """Write, read and delete a small object, to see that the store works.
@@ -250,7 +263,7 @@ class Store:
         """
         if start < 0 or chunk < 1:
             raise ValueError("start must not be negative, and chunk must be at least 1")
-        return self._backend.stream(_check(path), start, end, chunk)
+        return self._backend.stream(check(path), start, end, chunk)
 
     def writer(self, path: str, *, durable: bool = True) -> AbstractContextManager[Writer]:
         """Open a new object for writing. Blocks.
@@ -263,15 +276,15 @@ class Store:
             durable: whether it outlives a power cut from then on. Many small objects are faster without, and `sync`
                 behind the last of them; until then a power cut may leave one empty or with other bytes.
         """
-        return self._backend.writer(_check(path), durable)
+        return self._backend.writer(check(path), durable)
 
     def sync(self, paths: Sequence[str]) -> None:
         """Make objects outlive a power cut that were written without `durable`. Blocks."""
-        self._backend.sync([_check(path) for path in paths])
+        self._backend.sync([check(path) for path in paths])
 
     def local(self, path: str) -> AbstractContextManager[Path]:
         """Offer an object as a file to read from: the file itself, or a download that is deleted afterwards. Blocks."""
-        return self._backend.local(_check(path))
+        return self._backend.local(check(path))
 
     def concat(self, target: str, sources: Sequence[str], report: Callable[[int], object] = lambda count: None) -> int:
         """Join objects into one, all or nothing, and return its size in bytes. Blocks.
@@ -283,9 +296,9 @@ class Store:
             sources: what it is made of, in order.
             report: called from time to time with the bytes joined since the last call; what it raises ends the joining.
         """
-        _check(target)
+        check(target)
         for source in sources:
-            _check(source)
+            check(source)
         if len(sources) == 1 and (sources[0] == target or self._backend.duplicate(target, sources[0])):
             entry = self._backend.entry(target)
             return entry.size if entry else 0
@@ -293,7 +306,7 @@ class Store:
 
     def put_file(self, path: str, file: Path) -> int:
         """Copy a local file into the store, all or nothing, and return its size in bytes. Blocks."""
-        _check(path)
+        check(path)
         shown = file_uri(os.path.abspath(file))
         with disk("read", shown):
             source = file.open("rb", buffering=0)
@@ -305,46 +318,3 @@ class Store:
                     break
                 out.write(data)
         return out.bytes_written
-
-
-def _problem(path: str) -> str | None:
-    """Say what is wrong with a path, None if nothing is."""
-    segments = path.split("/")
-    if any(segment in ("", ".", "..") for segment in segments):
-        return "has an empty, . or .. segment"
-    if _FORBIDDEN.search(path):
-        return "has a control character, a backslash or a percent sign"
-    if _is_temporary(path):
-        return f"has a segment that begins with {RESERVED}"
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "is not Unicode text"
-    return None
-
-
-def _is_temporary(path: str) -> bool:
-    return any(segment.startswith(RESERVED) for segment in path.split("/"))
-
-
-def _check(path: str) -> str:
-    problem = _problem(path)
-    if problem:
-        raise InvalidSpec(f"The path {_shown(path)} cannot be in a store: it {problem}.")
-    return path
-
-
-def _shown(text: str) -> str:
-    """Quote somebody's text for a message: bounded, and without whatever credentials a URL may carry."""
-    return repr(re.sub(r"//[^/@]*@", "//…@", text.partition("?")[0])[:200])
-
-
-def _file_path(uri: str) -> str | None:
-    """Return the absolute path of a file URI, decoded once; None if it is not one, or names a host."""
-    match = re.fullmatch(r"file://(?:localhost)?(/[^?#]*)", uri, re.IGNORECASE | re.DOTALL)
-    if match is None:
-        return None
-    try:
-        return unquote(match[1], errors="strict")
-    except UnicodeDecodeError:
-        return None

@@ -7,8 +7,8 @@ confirm is left over, and removed.
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 
@@ -37,11 +37,24 @@ async def read_delivery(store: Store, tenant: str, event_id: str) -> Delivery | 
     Raises:
         StoreError: the store failed.
     """
-    if not is_id(Listed.EVENTS, event_id):
-        return None
+    return (await read_deliveries(store, tenant, [event_id]))[0]
+
+
+async def read_deliveries(store: Store, tenant: str, ids: Sequence[str]) -> list[Delivery | None]:
+    """Return what is known of some events of a tenant's, in the order of their ids; None as `read_delivery`.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    paths = {id: index_path(tenant, id) for id in ids if is_id(Listed.EVENTS, id)}
+    data = dict(zip(paths, await store.read_each(list(paths.values())), strict=True))
+    return [_delivery(data.get(id)) for id in ids]
+
+
+def _delivery(data: bytes | None) -> Delivery | None:
     try:
-        return Delivery.model_validate_json(await store.read(index_path(tenant, event_id)))
-    except (ObjectNotFound, ValidationError):
+        return None if data is None else Delivery.model_validate_json(data)
+    except ValidationError:
         return None
 
 
@@ -90,7 +103,7 @@ class DeliveryQueue:
             ready = [(path, at, id) for path, at, id in named if at <= now]
             if named and not ready:
                 return [], named[0][1]
-            known = await asyncio.gather(*(read_delivery(self._store, self._tenant, id) for _, _, id in ready))
+            known = await read_deliveries(self._store, self._tenant, [id for _, _, id in ready])
             found = []
             for (path, at, _), delivery in zip(ready, known, strict=True):
                 if delivery is None or delivery.status is not DeliveryStatus.PENDING or delivery.next_ms != at:

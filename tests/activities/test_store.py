@@ -78,6 +78,24 @@ async def test_what_was_written_is_read_back(store: Store) -> None:
     assert await store.size(ODD) == 3
 
 
+async def test_many_objects_are_read_in_the_order_of_their_paths_whichever_are_absent(store: Store) -> None:
+    paths = [f"many/{number}" for number in range(70)]  # more than one thread reads
+    for path in paths[::2]:
+        await store.write(path, path.encode())
+    asked = [*reversed(paths), paths[0], "many", "many/0/inside"]
+    assert await store.read_each(asked) == [path.encode() if path in paths[::2] else None for path in asked]
+    assert await store.read_each([]) == []
+
+
+async def test_one_object_that_cannot_be_read_fails_all_of_them(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    await store.write("a", b"1")
+    with pytest.raises(StoreError, match="the name is too long"):
+        await store.read_each(["a", "b" * 300])
+    with pytest.raises(InvalidSpec):
+        await store.read_each(["a", "../a"])
+
+
 async def test_an_empty_object_is_an_object(store: Store) -> None:
     await store.write("empty", b"")
     assert await store.read("empty") == b""

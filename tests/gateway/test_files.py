@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -202,8 +203,8 @@ async def test_a_page_behind_very_many_files_that_are_gone_takes_few_looks(tmp_p
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
-    async def find(id: str) -> str | None:
-        return id if id in ids[:2] else None
+    async def find(asked: Sequence[str]) -> list[str | None]:
+        return [id if id in ids[:2] else None for id in asked]
 
     found = await objects(find, store, "default", Listed.FILES, after=None, limit=1)
     assert (found, backend.looks <= 8) == (([ids[1]], True), True)
