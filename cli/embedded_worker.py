@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
+from ..activities import prices
+from ..activities.providers import open_provider
+from ..activities.providers.settings import ProviderSettings
+from ..contract import ConfigurationError
 from ..workers.settings import Settings
 from ..workers.worker import open_worker
 from . import stand_in
@@ -13,6 +17,13 @@ from .session import Session
 
 #: How long steps may go on after Ctrl-C, where somebody waits for the prompt. What is not done is done by the next run.
 _GRACE = timedelta(seconds=2)
+
+
+def load(provider: ProviderSettings) -> None:
+    """Load what the first batch at a provider needs, for which no server has to be there."""
+    prices.load()
+    with suppress(ConfigurationError):  # who calls it reports it
+        open_provider(provider)  # nothing is connected, so nothing needs to be closed
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -106,6 +105,8 @@ def _warn_of_unusable(settings: Settings, provider: str | None) -> None:
 @asynccontextmanager
 async def _opened(settings: Settings, provider: str | None) -> AsyncIterator[Session]:
     """Connect to the configured Temporal as soon as it is there; or to the embedded one, with a worker."""
+    import asyncio
+
     from ..clients.connection import Embed, TemporalUnavailable
     from ..clients.temporal_config import temporal_config
     from ..workers.embedded import embedded

@@ -143,9 +143,11 @@ async def _run(
         from .watching import follow
 
         if alone:
-            from . import embedded_worker  # noqa: F401
+            from .embedded_worker import load
 
             log_to_file(settings.worker.log_format)
+            if unusable is None:
+                load(stand_in.provider_at(1) if sandbox else settings.provider(provider))  # any port is as good
         gc.freeze()
         gc.enable()
         opened = await stack.enter_async_context(session(Embed.ALWAYS, settings, server))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import os
@@ -47,6 +46,8 @@ def worker(
 
 
 async def _worker(task_queue: str | None) -> None:
+    import asyncio
+
     from ..clients.connection import Embed, TemporalUnavailable
     from ..workers.worker import open_worker
     from . import stand_in
@@ -105,6 +106,8 @@ async def _stop(as_json: bool) -> None:
 
 
 async def _dev(sandbox: bool, as_json: bool) -> None:
+    import asyncio
+
     from ..clients.temporal_config import temporal_config
     from ..contract import ConfigurationError
     from ..workers.embedded import embedded

@@ -37,13 +37,13 @@ async def running(settings: Settings, folder: Path = FOLDER) -> AsyncIterator[Se
     if importlib.util.find_spec("aiohttp") is None:
         raise ConfigurationError('The stand-in provider is not installed: pip install "durabatch[sandbox]".')
     async with process(folder, settings.worker.embedded_idle).running() as ports:
-        yield settings.with_provider(_provider(ports))
+        yield settings.with_provider(provider_at(ports["http"]))
 
 
 def known(settings: Settings, folder: Path = FOLDER) -> Settings:
     """Return settings that know the stand-in if it was ever used here, so that a worker waits for its batches."""
     ports = process(folder).recorded()
-    return settings.with_provider(_provider(ports)) if ports and NAME not in settings.providers else settings
+    return settings.with_provider(provider_at(ports["http"])) if ports and NAME not in settings.providers else settings
 
 
 def beside(settings: Settings, folder: Path = FOLDER) -> Settings:
@@ -73,11 +73,12 @@ def process(folder: Path = FOLDER, idle: timedelta = IDLE) -> BackgroundProcess:
     )
 
 
-def _provider(ports: Mapping[str, int]) -> ProviderSettings:
+def provider_at(port: int) -> ProviderSettings:
+    """Return the settings of the stand-in at a port of this machine."""
     return ProviderSettings(
         name=NAME,
         kind="openai",
-        base_url=f"http://127.0.0.1:{ports['http']}/v1",
+        base_url=f"http://127.0.0.1:{port}/v1",
         api_key=SecretStr(NAME),
         # It lists a new batch at once.
         listing_lag=timedelta(seconds=5),

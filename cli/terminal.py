@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -60,6 +59,7 @@ def print_json(facts: Mapping[str, Any]) -> None:
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a subcommand's work. Ctrl-C and SIGTERM cancel it, and it cleans up before it ends."""
+    import asyncio
 
     async def main() -> T:
         task = asyncio.current_task()
@@ -76,6 +76,8 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 async def until_stopped() -> None:
     """Wait for Ctrl-C or SIGTERM, which is how this process is meant to end."""
+    import asyncio
+
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -91,6 +90,8 @@ class Trying:
 async def _agreed(trial: Trial) -> bool:
     sys.stderr.write(f"Run the batch of {trial.total:,} row{'s' * (trial.total != 1)}? [y/N] ")
     sys.stderr.flush()
+    import asyncio
+
     # Not in a thread: at Ctrl-C the process would go on until somebody presses Enter.
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(sys.stdin, ready.set)
