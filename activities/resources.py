@@ -15,6 +15,7 @@ from . import prices
 from .batch_folder import find_folder
 from .direct.governors import Governors
 from .direct.judgement import Pulse
+from .direct.memory import Memory
 from .gateway.routing import Route
 from .log import logger
 from .prices import Prices
@@ -115,6 +116,7 @@ class Resources:
         self._pulses: dict[tuple[str, str, str], Pulse] = {}
         self._users = 0
         self._row_work: asyncio.Semaphore | None = None
+        self._memory: Memory | None = None
 
     @property
     def row_work(self) -> asyncio.Semaphore:
@@ -122,6 +124,13 @@ class Resources:
         if self._row_work is None:  # not before there is a loop that it can belong to
             self._row_work = asyncio.Semaphore(_ROW_THREADS)
         return self._row_work
+
+    @property
+    def memory(self) -> Memory:
+        """What answers of ordinary calls may take."""
+        if self._memory is None:
+            self._memory = Memory()
+        return self._memory
 
     async def batch_folder(self, whose: Attempt | ApplyRequest | FinishRequest) -> str:
         """Return the path of a batch's folder, once it is known to be there, in this store (see `batch_folder`)."""
@@ -212,7 +221,7 @@ class Resources:
             live = self.provider(name).live
             if live is None:
                 raise ConfigurationError(f"Provider {name} has no direct mode: run the batch in mode batch.")
-            self._calls[name] = Calls(self.settings(name), live.headers)
+            self._calls[name] = Calls(self.settings(name), live.headers, memory=self.memory)
         return self._calls[name]
 
     def prices(self, name: str) -> Prices:
@@ -229,7 +238,7 @@ class Resources:
         for calls in self._calls.values():
             await calls.close()
         self._calls.clear()
-        self._row_work = None
+        self._row_work = self._memory = None
 
 
 def _load(direct: bool) -> None:

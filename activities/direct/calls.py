@@ -24,6 +24,7 @@ from ..providers.http_client import CONNECT_SECONDS, ended, named_proxies, proxy
 from .answer import LONGEST, Answer, NoAnswer
 from .beginnings import Beginnings
 from .connection import Arrivals, Connection
+from .memory import Memory, Share
 
 #: Seconds that an idle connection is kept. Servers close theirs after 5 s (uvicorn) and more, and a call that crosses
 #: with that is lost.
@@ -51,12 +52,20 @@ class Calls:
         settings: the provider's settings.
         headers: what every call carries.
         longest: bytes that an answer may have.
+        memory: what answers may take, those of other providers included; by default there are none.
 
     Raises:
         ConfigurationError: a certificate file or a proxy of the environment cannot be used.
     """
 
-    def __init__(self, settings: ProviderSettings, headers: Mapping[str, str], longest: int = LONGEST) -> None:
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        headers: Mapping[str, str],
+        longest: int = LONGEST,
+        memory: Memory | None = None,
+    ) -> None:
+        self.memory = memory or Memory()
         self._settings = settings
         self._longest = longest
         self._headers = {"user-agent": "durabatch", **headers}
@@ -70,13 +79,14 @@ class Calls:
         )
         self._session = aiohttp.ClientSession(connector=self._connector, cookie_jar=aiohttp.DummyCookieJar())
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, share: Share | None = None) -> Answer:
         """Send one call and return its answer, whatever its status.
 
         Args:
             url: where to.
             headers: what only this call carries; plain ASCII without line breaks.
             body: what is posted.
+            share: what a long answer has of the memory, before it is read; whoever calls gives it back.
 
         Raises:
             NoAnswer: there was no connection, it broke, or what came is not HTTP.
@@ -96,7 +106,7 @@ class Calls:
             except (aiohttp.ClientError, OSError) as error:
                 raise self._no_answer(error, url, unreached=True) from None
         try:
-            answer = await connection.call(data)
+            answer = await connection.call(data, share)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             connection.close()
             raise self._no_answer(error, url, unreached=False) from None

@@ -16,6 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from .answer import Answer, TooLong
+from .memory import SHORT, Share
 
 #: Bytes of an answer that aiohttp reads ahead: with its 64 KiB long ones come in many small steps.
 _READ_AHEAD = 1 << 20
@@ -116,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._head: Head | None = None
         self._parts: list[bytes] = []  # of the head, then of the body
         self._size = 0
+        self._share: Share | None = None  # of the call's answer
         self._error: Exception | None = None
         self._spent = False  # whether no other call may follow
         # Of one that is new, what was said before the call is the answer, for want of another: a gateway that is busy
@@ -129,14 +131,19 @@ class Connection(asyncio.Protocol):
         """Whether a call may be sent on it."""
         return not self._spent and self._waiter is None and not self._transport.is_closing()
 
-    async def call(self, data: bytes) -> Answer:
+    async def call(self, data: bytes, share: Share | None = None) -> Answer:
         """Send a whole request, and return its answer.
+
+        Args:
+            data: the request.
+            share: what a long answer has of the memory, before it is read; whoever calls gives it back.
 
         Raises:
             ClientError, HttpProcessingError, OSError: the connection broke, or what came is not HTTP.
             TooLong: the answer is.
         """
         self._waiter = asyncio.get_running_loop().create_future()
+        self._share = share
         self._transport.write(data)
         if self._early:
             self._leave(b"")
@@ -186,6 +193,8 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
                 return self._arrivals.add(self)
             self._parts, data = [], data[end + 4 :]
+            if self._head.length - len(data) > SHORT and self._share is not None:
+                self._make_room(self._share, self._head.length)
         self._parts.append(data)
         self._size += len(data)
         more = self._size - self._head.length
@@ -194,6 +203,16 @@ class Connection(asyncio.Protocol):
             if more:  # what follows is nobody's
                 self._parts[-1] = data[:-more]
             self._arrivals.add(self)
+
+    def _make_room(self, share: Share, size: int) -> None:
+        """Read on only when there is room for the answer."""
+        if (waiting := share.take(size)) is not None:
+            self._transport.pause_reading()
+            waiting.add_done_callback(self._read_on)
+
+    def _read_on(self, waiting: asyncio.Future[None]) -> None:
+        if not waiting.cancelled() and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._handler.pause_writing()
@@ -234,6 +253,11 @@ class Connection(asyncio.Protocol):
             if size > self._longest:
                 raise TooLong
             parts.append(part)
+            # Nobody knows how long it gets, so it takes twice what it has.
+            if self._share is not None and size > max(SHORT, self._share.size):
+                waiting = self._share.take(2 * size - self._share.size)
+                if waiting is not None:
+                    await waiting
         answer = Answer(message.code, message.headers, b"".join(parts))
         if self._handler.should_close or self._transport.is_closing():
             self._spent = True

@@ -17,6 +17,7 @@ from ...contract import StoreError
 from ...contract.object_name import Run
 from ..lease import Lease, lost_step
 from .kept import WHOLE, KeptRows
+from .memory import Memory
 
 #: Seconds between two writes, at most and at least, and how many times as long as a write takes lately.
 _LONGEST, _SHORTEST, _TIMES = 2.0, 0.05, 20.0
@@ -63,17 +64,21 @@ class Keeper:
         lease: of the step. What another worker may be doing by now is not kept.
         in_flight: how many calls there may be at a time. A quarter as many answers are kept as soon as they are there,
             and while half as many wait no more calls are begun: a kill would have them sent again.
+        memory: what answers may take in this process, over all runs.
     """
 
-    def __init__(self, kept: KeptRows, run: Run, lease: Lease, in_flight: int) -> None:
+    def __init__(self, kept: KeptRows, run: Run, lease: Lease, in_flight: int, memory: Memory) -> None:
         self._kept = kept
         self._run = run
         self._lease = lease
+        self._memory = memory
         self._at_once = max(_LEAST, in_flight // 4)
         self._most = max(4 * _LEAST, in_flight // 2)
         self._writing = 0
         self._waiting: list[Kept] = []
         self._bytes = 0
+        self._unkept = 0  # with those that are being written
+        self._closed = False
         self._file = 0  # the object that is written next
         self._in_file: list[Kept] = []  # what it has already
         self._file_bytes = 0
@@ -94,6 +99,9 @@ class Keeper:
             self._came.set()
         self._waiting.append((row, status, line))
         self._bytes += len(line) + 1
+        if not self._closed:
+            self._unkept += len(line) + 1
+            self._memory.keeping(len(line) + 1)
         if len(self._waiting) >= self._at_once or self._bytes >= _BYTES:
             self._enough.set()
             self._look()
@@ -107,7 +115,7 @@ class Keeper:
     @property
     def behind(self) -> bool:
         """Whether so many answers wait that no more calls may be begun."""
-        return not self._room.is_set()
+        return not self._room.is_set() or self._memory.crowded
 
     @property
     def pause(self) -> float:
@@ -116,7 +124,14 @@ class Keeper:
 
     async def room(self) -> None:
         """Wait until fewer answers wait."""
-        await self._room.wait()
+        while self.behind:
+            await self._room.wait()
+            await self._memory.quiet()
+
+    def close(self) -> None:
+        """Give back the memory of what was not kept."""
+        self._memory.kept(self._unkept)
+        self._unkept, self._closed = 0, True
 
     async def work(self) -> None:
         """Keep answers until cancelled.
@@ -125,12 +140,15 @@ class Keeper:
             StoreError: the store failed.
             ProviderUnavailable: the step is another worker's by now.
         """
-        while True:
-            if not await _within(self._came, self._unsafe_for()):
-                await self._sync()
-                continue
-            await _within(self._enough, max(0.0, self._written_at + self.pause - time.monotonic()))
-            await self._write_all()
+        try:
+            while True:
+                if not await _within(self._came, self._unsafe_for()):
+                    await self._sync()
+                    continue
+                await _within(self._enough, max(0.0, self._written_at + self.pause - time.monotonic()))
+                await self._write_all()
+        finally:
+            self.close()
 
     def _unsafe_for(self) -> float | None:
         """Return for how many seconds what was written may wait until it is made safe from power cuts; None: it is."""
@@ -198,6 +216,9 @@ class Keeper:
         finally:
             self._writing = 0
             self._look()
+        if not self._closed:
+            self._unkept -= size
+            self._memory.kept(size)
         self._in_file = whole
         self._file_bytes += size
         if self._file_bytes >= WHOLE:  # it is never written again, and may be read in parts

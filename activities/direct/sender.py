@@ -23,7 +23,8 @@ from .check import Checks
 from .judgement import Pulse
 from .keeper import Keeper, patiently
 from .kept import KeptRows
-from .lane import Lane, Ticket
+from .lane import Lane
+from .memory import Share
 from .source import Call, Source
 from .triage import Triage
 
@@ -86,7 +87,7 @@ class Sender:
         self._run = run
         self._lease = lease
         self._timeout = settings.timeout.total_seconds()
-        self._keeper = Keeper(kept, run, lease, settings.max_concurrent_requests)
+        self._keeper = Keeper(kept, run, lease, settings.max_concurrent_requests, calls.memory)
         self._breaker = Breaker()
         self._pulse = pulse
         self._checks = checks
@@ -231,7 +232,7 @@ class Sender:
 
     def _begin(self, call: Call) -> None:
         if self._over.is_set() or not self._lease.sure():
-            self._triage.unsent(call, _ticket(call))
+            self._triage.unsent(call, call.leave)
             return
         call.due = self._loop.time() + self._timeout
         call.seen, call.signs, call.number = self._pulse.good, self._pulse.signs, self._pulse.room.begin()
@@ -249,12 +250,13 @@ class Sender:
                 self._grouped.set()
 
     async def _send(self, call: Call) -> None:
-        ticket = _ticket(call)
+        ticket = call.leave
+        share = call.share = Share(self._calls.memory)
         headers = {"x-client-request-id": call.request_id}
         if self._settings.idempotency_key:
             headers["idempotency-key"] = call.request_id
         try:
-            answer = await self._calls.post(self._url, headers, call.body)
+            answer = await self._calls.post(self._url, headers, call.body, share)
         except NoAnswer as error:
             self._triage.unanswered(call, ticket, error)
         except TooLong:
@@ -267,6 +269,7 @@ class Sender:
         else:
             self._triage.answered(call, ticket, answer)
         finally:
+            share.free()
             del self._under_way[call]
             self._look()
 
@@ -286,8 +289,9 @@ class Sender:
             for call, task in self._under_way.items():
                 if call.due > now:
                     break
-                call.timed_out = True
-                task.cancel()
+                if call.share is None or call.due + call.share.waited(now) <= now:
+                    call.timed_out = True
+                    task.cancel()
             stuck = self._stuck(now)
             self._lease.waiting_for = self._waits_for() if stuck > _SHOWN_AFTER or self._breaker.opened_at else None
             if self._lease.taken or self._lease.lost:
@@ -330,18 +334,13 @@ class Sender:
             await asyncio.wait(self._under_way.values(), timeout=min(_TICK, until - now))
         await _canceled(*self._under_way.values())
         for call in self._group:
-            self._lane.done(_ticket(call), 0, None)
+            self._lane.done(call.leave, 0, None)
         if self._lease.taken or self._lease.lost:
             return
         await self._keeper.write()
         if self.reason is not None or self.error is not None:
             rows, away = sorted(set(self._triage.fates)), self._breaker.opened_at is not None
             await self._kept.end(self._run, rows, self._triage.doubts, away=away)
-
-
-def _ticket(call: Call) -> Ticket:
-    assert call.ticket is not None
-    return call.ticket
 
 
 async def _canceled(*tasks: asyncio.Task[None]) -> None:

@@ -16,6 +16,7 @@ from ..providers.base import LiveCalls
 from ..store import Store
 from .judgement import breaks, given_up
 from .lane import Ticket
+from .memory import Share
 
 #: Rows, and bytes of them, that are read at a time; as many again wait to be sent.
 _PIECE_ROWS = 256
@@ -48,7 +49,14 @@ class Call:
     number: tuple[int, int] = (0, 0)  #: Its number among all calls, and good answers by then (`Room`).
     crowded: int = 0  #: How often its time was over because of others before it.
     due: float = 0.0  #: When its time is over, by the event loop's clock.
+    share: Share | None = None  #: What its answer has of the memory.
     timed_out: bool = False
+
+    @property
+    def leave(self) -> Ticket:
+        """The leave to send a call that has one."""
+        assert self.ticket is not None
+        return self.ticket
 
 
 def request_name(rows: AttemptRows) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from durabatch.activities.direct.keeper import Keeper
 from durabatch.activities.direct.kept import WHOLE, KeptRows
+from durabatch.activities.direct.memory import Memory
 from durabatch.activities.lease import Lease
 from durabatch.activities.store import Store
 from durabatch.contract.steps import Attempt
@@ -40,7 +41,7 @@ async def test_answers_that_come_one_by_one_are_kept_at_once_and_leave_few_objec
 ) -> None:
     rows = 60
     run = await kept.begin(0, range(rows))
-    keeper = Keeper(kept, run, Lease(), in_flight=4)
+    keeper = Keeper(kept, run, Lease(), in_flight=4, memory=Memory())
     for row in range(rows):
         keeper.add(row, 200, answer(row, 3000))
         await keeper.write()
@@ -51,10 +52,31 @@ async def test_answers_that_come_one_by_one_are_kept_at_once_and_leave_few_objec
     assert len(found.files) == 3 == rows * len(answer(0, 3000)) // WHOLE + 1
 
 
+async def test_what_waits_to_be_kept_in_one_run_holds_back_the_calls_of_all(kept: KeptRows, tmp_path: Path) -> None:
+    """Each run alone may have all calls in flight, so that each would gather all of their answers."""
+    store, memory = Store.open(str(tmp_path)), Memory()
+    attempt = Attempt(scoped_id="b", provider="gpt", root=store.uri("b"), shard=1, number=1, store="s")
+    others = KeptRows(store, attempt, DIGEST)
+    one = Keeper(kept, await kept.begin(0, range(40)), Lease(), in_flight=1000, memory=memory)
+    other = Keeper(others, await others.begin(0, range(40)), Lease(), in_flight=1000, memory=memory)
+    for row in range(18):
+        one.add(row, 200, b"x" * (1 << 20))
+    assert other.behind
+    waiting = asyncio.create_task(other.room())
+    await one.write()
+    await waiting
+    assert not other.behind
+    other.add(0, 200, b"x" * (20 << 20))
+    assert one.behind
+    other.close()  # its run has failed
+    assert not one.behind
+    assert memory.held == 0
+
+
 async def test_what_is_kept_without_a_last_word_is_there_for_the_next_run(kept: KeptRows) -> None:
     """As after SIGKILL: whoever keeps the answers is never asked to finish."""
     run = await kept.begin(0, range(10))
-    keeper = Keeper(kept, run, Lease(), in_flight=100)
+    keeper = Keeper(kept, run, Lease(), in_flight=100, memory=Memory())
     keeping = asyncio.create_task(keeper.work())
     for row in range(10):
         keeper.add(row, 200, answer(row))

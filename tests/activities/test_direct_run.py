@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from durabatch.activities.direct.memory import MOST, Share
 from durabatch.activities.direct.run import RunRows
 from durabatch.activities.providers import Outcome
 from durabatch.activities.providers.openai.results import outcome
@@ -478,3 +479,27 @@ async def test_a_row_that_breaks_the_connections_of_others_is_sent_last_and_alon
     failure = outcomes(desk)["poison"].failure
     assert failure is not None
     assert "onnection" in failure.message
+
+
+@pytest.mark.slow  # it waits for longer than a row's time
+async def test_a_long_answer_that_waits_for_room_is_not_late(desk: Desk) -> None:
+    """The server has answered: sent again, the row would be paid for twice."""
+    message = {"role": "assistant", "content": "x" * (1 << 20)}
+    body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
+    timeout = 5.0
+    async with live_endpoint(lambda text, times: Say(200, body)) as endpoint:
+        await begin(desk, endpoint, ["a"], timeout=timedelta(seconds=timeout))
+        memory = desk.resources.memory
+        everything, beyond = Share(memory), Share(memory)
+        assert everything.take(MOST) is None
+        assert beyond.take(1) is None
+        running = asyncio.create_task(desk.run_rows())
+        until = time.monotonic() + 2 * timeout
+        while time.monotonic() < until:
+            assert not running.done()
+            await asyncio.sleep(0.1)
+        beyond.free()
+        everything.free()
+        assert await running == Ran(rows=1, kept=1)
+        assert endpoint.calls == {"a": 1}
+        assert memory.held == 0
