@@ -53,6 +53,8 @@ class Checks:
         asked = self._live.check(self._endpoint, body)
         timeout = self._settings.timeout.total_seconds()
         ticket = await self._lane.take(_TOKENS + bounded(self._live.output_cap(asked) or 0))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         answer: Answer | None = None
         reason = ""
         try:
@@ -79,7 +81,7 @@ class Checks:
             used = self._live.used_tokens(answer.body)
             self._lane.done(ticket, used if used is not None and used == bounded(used) else None, news)
         if found is Verdict.ANSWERED and answer.status < 300:
-            return Checked(well=True)
+            return Checked(well=True, soon=loop.time() - began < timeout / 2)
         said = error_of(self._settings, answer)
         if found is Verdict.HOPELESS:
             return Checked(hopeless=said)

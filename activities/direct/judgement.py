@@ -36,6 +36,7 @@ class Checked(NamedTuple):
     """What came of a check call."""
 
     well: bool = False  #: It was answered.
+    soon: bool = False  #: Within half of the time that it had.
     away: bool = False  #: It failed as rows do where nobody is there. Neither: it was refused, which says nothing.
     reason: str = ""  #: As a sentence, where it was not answered well.
     wait: float | None = None  #: For how many seconds the provider asks to be left alone.

@@ -58,6 +58,10 @@ class Room:
         if left > 0.5:
             self.most += _GROWTH
 
+    def checked(self) -> None:
+        """Take note of a check call that was answered soon: who had no answer may have had nobody before it."""
+        self.most *= 4
+
     def crowded(self, number: int, good: int, forgiven: int) -> bool:
         """Return whether a call ran out of time because too many others were before it; then there is less room.
 

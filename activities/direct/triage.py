@@ -123,6 +123,8 @@ class Triage:
         if found.hopeless is not None:
             self._fail(found.hopeless)
         elif found.well:
+            if found.soon:
+                self._pulse.room.checked()
             self._lives(check=True)
         elif found.away:
             if self._breaker.opened_at is not None:  # else a row was answered meanwhile
