@@ -17,10 +17,11 @@ def split_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         *whole, rest = piece.split(b"\n")
         if whole:
             whole[0] = b"".join([*held, whole[0]])
+            held = []  # before the line goes on: a long one would be in memory twice
             yield from whole
-            held = []
         held.append(rest)
-    if last := b"".join(held):
+    last, held = b"".join(held), []
+    if last:
         yield last
 
 
