@@ -18,7 +18,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from durabatch.activities.store import Store
-from durabatch.clients.gc.decisions import Upload
+from durabatch.clients.gc.at_providers import Upload
 from durabatch.clients.gc.sweep import Sweep
 from durabatch.contract import BatchStatus
 from durabatch.workers import Settings
