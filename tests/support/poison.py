@@ -17,6 +17,7 @@ from durabatch.activities.direct.check import Checks
 from durabatch.activities.direct.governor import Governor
 from durabatch.activities.direct.judgement import Pulse, breaks, given_up
 from durabatch.activities.direct.kept import KeptRows
+from durabatch.activities.direct.memory import Memory, Share
 from durabatch.activities.direct.sender import Sender
 from durabatch.activities.direct.source import Call, Source, in_order
 from durabatch.activities.lease import Lease
@@ -51,8 +52,9 @@ class World:
         self.calls = Counter[int]()
         self.checks = 0
         self.crashes = 0
+        self.memory = Memory()
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, share: Share | None = None) -> Answer:
         text = json.loads(body)["messages"][0]["content"]
         row = None if text == CHECK else int(text)
         if row is None:
