@@ -57,7 +57,7 @@ def upload(
 class OpenBatch(StrEnum):
     """What a provider batch under way is."""
 
-    FOLLOWED = "followed by a batch that runs"
+    FOLLOWED = "followed by a batch that runs, or that goes on once somebody asks for it"
     ELSEWHERE = "not of this store"
     ORPHAN = "followed by nobody"
 
@@ -71,6 +71,6 @@ def open_batch(state: TemporalState | None, same_rows: bool) -> OpenBatch:
     """
     if state is None:
         return OpenBatch.ELSEWHERE
-    if state.execution is Execution.RUNNING:
+    if state.busy:
         return OpenBatch.FOLLOWED
     return OpenBatch.ORPHAN if same_rows else OpenBatch.ELSEWHERE

@@ -68,11 +68,17 @@ class Evidence:
 
     async def state(self, batch_id: str) -> TemporalState:
         """Return where a batch is; one of the gateway's runs for as long as its files are not written."""
-        if (outer := outer_id(batch_id)) is not None:
-            if await self._runs(outer):
-                return TemporalState(Execution.RUNNING)
+        outer = outer_id(batch_id)
+        if outer is not None and await self._runs(outer):
+            return TemporalState(Execution.RUNNING)
+        found = await self._found(batch_id)
+        # Its rows may run all the same, as they outlive the gateway's workflow. Else somebody may still come for them.
+        if outer is not None and found.execution is not Execution.RUNNING:
             if await is_needed(self._store, *batch_id.split(".", 1)):
                 return TemporalState(Execution.NEEDED)
+        return found
+
+    async def _found(self, batch_id: str) -> TemporalState:
         try:
             with translated(self._client, batch_id):
                 found = await self._client.get_workflow_handle(batch_id).describe()

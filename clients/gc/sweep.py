@@ -276,7 +276,7 @@ class Sweep:
             return
         async with self._provider(name) as provider:
             for orphan in strays:
-                if (await self._evidence.state(orphan.batch_id)).execution is Execution.RUNNING:
+                if (await self._evidence.state(orphan.batch_id)).busy:
                     removed.resumed.append(orphan.batch_id)
                     continue
                 await provider.batches.cancel(orphan.found.batch.id)

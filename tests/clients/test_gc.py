@@ -141,6 +141,21 @@ async def test_rows_that_a_retry_of_the_gateways_has_not_read_stay(desk: Desk) -
     assert await names(desk, id) == []
 
 
+async def test_what_runs_for_a_batch_of_the_gateways_whose_workflow_was_ended_is_not_canceled(desk: Desk) -> None:
+    store, made = desk.client.store, make_id(Listed.BATCHES, datetime.now(UTC), f"{0:013x}")
+    batch = GatewayBatch(tenant="search", id=made, input_file_id="f", endpoint="/", created_at=made_at_ms(made) // 1000)
+    entry = BatchEntry(request=batch, intake=Intake(rows=2))
+    await store.write(index_path("search", made), entry.model_dump_json().encode())
+    await desk.sandbox.settings(batch_seconds=3600)
+    id = await desk.start(id=inner_id("search", made))
+    await bought(desk, 1)
+    found, removed = await cleared(desk, orphans=True)
+    assert (reasons(found), found.orphans, removed.canceled) == ({id: Reason.RUNS}, [], [])
+    await desk.client.temporal.get_workflow_handle(id).terminate()  # whoever asks for the batch has it go on
+    found, removed = await cleared(desk, orphans=True)
+    assert (reasons(found), found.orphans, removed.canceled) == ({id: Reason.NEEDED}, [], [])
+
+
 @pytest.mark.slow
 async def test_a_batch_that_was_cleared_and_forgotten_is_not_bought_again(desk: Desk) -> None:
     id = await ended(desk)

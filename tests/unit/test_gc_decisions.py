@@ -386,6 +386,7 @@ def test_what_becomes_of_an_upload(
         (None, False, OpenBatch.ELSEWHERE),
         (TemporalState(Execution.RUNNING), True, OpenBatch.FOLLOWED),
         (TemporalState(Execution.RUNNING), False, OpenBatch.FOLLOWED),
+        (TemporalState(Execution.NEEDED), True, OpenBatch.FOLLOWED),
         (TemporalState(Execution.ENDED, OLD), True, OpenBatch.ORPHAN),
         (TemporalState(Execution.UNKNOWN), True, OpenBatch.ORPHAN),
         (TemporalState(Execution.ENDED, OLD), False, OpenBatch.ELSEWHERE),
