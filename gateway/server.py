@@ -37,8 +37,9 @@ class Patience:
     #: For the rest of a body that was answered before its end. It is read and thrown away: a client that is still
     #: sending when the connection closes never sees its answer.
     rest: float = 30.0
-    #: For `least` bytes a second of what is written to it to be taken.
-    unread: float = 60.0
+    #: For what is written to it to be taken: how late it may be by `least` bytes a second. The systems on both sides
+    #: pass on megabytes at a time, so that one who reads without a pause seems to take nothing for minutes.
+    unread: float = 300.0
     least: int = 16 * 1024
 
 
@@ -55,6 +56,7 @@ class Outgoing:
         self._loop = loop
         self._written = 0
         self._taken = 0  #: When the timer was started.
+        self._left = patience.unread  #: Seconds that it may wait, from then on.
         self._timer: asyncio.TimerHandle | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -64,6 +66,7 @@ class Outgoing:
         self._transport.write(data)
         self._written += len(data)
         if self._timer is None and self._transport.get_write_buffer_size():
+            self._left = self._patience.unread
             self._wait()
 
     def stop(self) -> None:
@@ -73,16 +76,17 @@ class Outgoing:
 
     def _wait(self) -> None:
         self._taken = self._written - self._transport.get_write_buffer_size()
-        self._timer = self._loop.call_later(self._patience.unread, self._look)
+        self._timer = self._loop.call_later(self._left, self._look)
 
     def _look(self) -> None:
         self._timer = None
         if not (waiting := self._transport.get_write_buffer_size()):
             return
-        if self._written - waiting - self._taken < self._patience.least * self._patience.unread:
-            self._transport.abort()
-        else:
+        if taken := self._written - waiting - self._taken:
+            self._left = min(self._patience.unread, taken / self._patience.least)
             self._wait()
+        else:
+            self._transport.abort()
 
 
 class Connection(HttpToolsProtocol):

@@ -72,11 +72,10 @@ class Evidence:
         if outer is not None and await self._runs(outer):
             return TemporalState(Execution.RUNNING)
         found = await self._found(batch_id)
-        # Its rows may run all the same, as they outlive the gateway's workflow. Else somebody may still come for them.
-        if outer is not None and found.execution is not Execution.RUNNING:
-            if await is_needed(self._store, *batch_id.split(".", 1)):
-                return TemporalState(Execution.NEEDED)
-        return found
+        if outer is None or found.execution is Execution.RUNNING:  # its rows outlive the gateway's workflow
+            return found
+        needed = await is_needed(self._store, *batch_id.split(".", 1))
+        return TemporalState(Execution.NEEDED) if needed else found
 
     async def _found(self, batch_id: str) -> TemporalState:
         try:

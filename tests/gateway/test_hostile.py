@@ -331,7 +331,7 @@ async def test_a_download_that_is_not_read_is_broken_off_and_gives_its_place_bac
         assert len((await door.http.get(path)).content) == 16 * MIB
 
 
-async def test_a_connection_is_broken_off_only_where_nothing_is_taken() -> None:
+async def test_a_connection_is_broken_off_only_where_too_little_is_taken_for_minutes() -> None:
     class Slow:
         """A transport whose client takes what the test says."""
 
@@ -350,29 +350,32 @@ async def test_a_connection_is_broken_off_only_where_nothing_is_taken() -> None:
         """A clock that strikes when the test says so."""
 
         def __init__(self) -> None:
-            self.due: list[Callable[[], None]] = []
+            self.due: list[tuple[float, Callable[[], None]]] = []
 
         def call_later(self, seconds: float, call: Callable[[], None]) -> Later:
-            assert seconds == 60
-            self.due.append(call)
+            self.due.append((seconds, call))
             return self
 
+        def strike(self) -> float | None:
+            """Strike, and return in how many seconds the next time is."""
+            self.due.pop()[1]()
+            return self.due[0][0] if self.due else None
+
     transport, loop = Slow(), Later()
-    outgoing = Outgoing(cast(Any, transport), Patience(unread=60, least=10), cast(Any, loop))
-    outgoing.write(b"x" * 1500)
-    assert len(loop.due) == 1
-    for taken in (600, 600):
+    outgoing = Outgoing(cast(Any, transport), Patience(unread=300, least=10), cast(Any, loop))
+    outgoing.write(b"x" * 10_000)
+    for taken, left in ((1500, 150), (2000, 200), (5000, 300)):  # no more is saved up
         transport.waiting -= taken
-        loop.due.pop()()
-        assert not transport.aborted and len(loop.due) == 1
+        assert loop.strike() == left and not transport.aborted
     transport.waiting = 0
-    loop.due.pop()()
-    assert loop.due == []  # nobody is waited for
+    assert loop.strike() is None  # nobody is waited for
     outgoing.write(b"x" * 1500)
-    transport.waiting -= 599
-    outgoing.write(b"x" * 1500)
-    loop.due.pop()()
-    assert transport.aborted
+    assert loop.due[0][0] == 300
+    for taken, left in ((1000, 100), (100, 10)):  # ever less
+        transport.waiting -= taken
+        outgoing.write(b"x" * 1500)
+        assert loop.strike() == left and not transport.aborted
+    assert loop.strike() is None and transport.aborted
 
 
 async def test_an_answer_that_the_end_of_the_process_breaks_off_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
