@@ -15,7 +15,7 @@ from ..contract.gateway_batch import JOIN, Ended, GatewayBatch, Intake, Joined, 
 from ..contract.names import STORE_MEMO
 from .decisions import OUTAGE_FIRST, RESTARTS_SELDOM, restart_delay
 from .gateway_state import GatewayState
-from .steering import Steering
+from .steering import Steering, history_is_long
 
 #: Small batches of a server nearby are done in seconds, and whoever calls a gateway waits for them. Over a day it makes
 #: five polls more than our own rhythm.
@@ -107,7 +107,9 @@ class InnerBatch:
             await workflow.wait_condition(lambda: child.done() or self._news)
             if not child.done():
                 await self._pass_on()
-                await self._steering.checkpoint()  # signals without end: a new run joins the batch
+                # Signals without end: a new run joins the batch.
+                if history_is_long() and workflow.patched("rows-joined-by-a-new-run"):
+                    await self._steering.checkpoint()
         try:
             return Ended(result=await child)
         except ChildWorkflowError as error:

@@ -110,6 +110,15 @@ async def test_a_recorded_history_replays(path: Path) -> None:
     await _replayer(history).replay_workflow(WorkflowHistory.from_json(f"recorded-{path.stem}", history))
 
 
+async def test_a_batch_whose_history_had_grown_long_beside_its_rows_replays() -> None:
+    # It was signalled while its rows ran, and went on in the same run however long its history was.
+    history = _load(next(path for path in HISTORIES if path.stem == "gateway_canceled"))
+    for event in history["events"]:
+        if (begun := event.get("workflowTaskStartedEventAttributes")) is not None:
+            begun["suggestContinueAsNew"] = True
+    await _replayer(history).replay_workflow(WorkflowHistory.from_json("long", history))
+
+
 @pytest.mark.parametrize("path", HISTORIES, ids=NAMES)
 def test_a_recorded_history_is_small_and_holds_no_row(path: Path) -> None:
     history = WorkflowHistory.from_json(path.stem, _load(path))
