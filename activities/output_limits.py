@@ -36,6 +36,11 @@ def _count(value: msgspec.Raw) -> int:
     return bounded(int(first)) if first.isdigit() else 0
 
 
+def at_most(limit: msgspec.Raw, most: int) -> msgspec.Raw:
+    """Return a limit, or the lower one that is given; what is no number stays as it is."""
+    return msgspec.Raw(str(most).encode()) if _count(limit) > most else limit
+
+
 _limits = msgspec.json.Decoder(OutputLimits).decode
 
 

@@ -110,7 +110,6 @@ class Sender:
         self._read = False  # whether all were read
         self._over = asyncio.Event()
         self._stuck_since: float | None = None
-        self._checking = False
         self.reason: str | None = None  #: Why the run ended early.
         self.waits = False  #: Whether that is only that its share of the rate cannot be had.
         self.error: BaseException | None = None  #: The error that ended it.
@@ -207,11 +206,13 @@ class Sender:
             elif not self._lease.sure():
                 await asyncio.sleep(_TICK)
             elif self._triage.failing is not None:
-                self._checking = True
-                found = await self._checks.ask(self._triage.failing.body)
-                self._checking = False
-                self._triage.checked(found)
+                found = await self._checks.ask(self._triage.failing.body, self._in_doubt)
+                if found is not None:
+                    self._triage.checked(found)
                 self._look()
+
+    def _in_doubt(self) -> bool:
+        return self._breaker.opened_at is not None and self._lease.sure() and not self._over.is_set()
 
     async def _mark(self) -> None:
         while True:
@@ -285,37 +286,35 @@ class Sender:
         while True:
             await asyncio.sleep(_TICK)
             now = self._loop.time()
-            self._triage.notice()
+            if self._triage.notice():
+                self._look()  # rows may have waited for a check that nobody needs now
             for call, task in self._under_way.items():
                 if call.due > now:
                     break
                 if call.share is None or call.due + call.share.waited(now) <= now:
                     call.timed_out = True
                     task.cancel()
-            stuck = self._stuck(now)
-            self._lease.waiting_for = self._waits_for() if stuck > _SHOWN_AFTER or self._breaker.opened_at else None
+            opened_at, rate = self._breaker.opened_at, self._lane.waiting_for
+            stuck = self._stuck(now, rate)
+            reason = self._breaker.reason if opened_at is not None else f"Waiting for {rate}."
+            self._lease.waiting_for = reason if stuck > _SHOWN_AFTER or opened_at is not None else None
             if self._lease.taken or self._lease.lost:
                 self.stop(error=lost_step())
             elif self._lease.unwanted:
                 self.stop(reason="The step was interrupted.")
-            elif self._breaker.opened_at is not None and now - self._breaker.opened_at > _PATIENCE:
-                # A model that is slow is given its time for the first check.
-                if self._breaker.away or not self._checking:
-                    self.stop(reason=self._breaker.reason)
             elif stuck > _PATIENCE:
-                self.waits, self._resumes_in = True, self._lane.resumes_in
-                self.stop(reason=self._waits_for())
+                self.waits, self._resumes_in = opened_at is None, self._lane.resumes_in
+                self.stop(reason=reason)
+            elif opened_at is not None and now - opened_at > _PATIENCE and not self._on_trial():
+                self.stop(reason=reason)
 
-    def _waits_for(self) -> str | None:
-        """Return why no call is begun at present, as a sentence; None if calls are begun as fast as they may be."""
-        if self._breaker.opened_at is not None:
-            return self._breaker.reason
-        why = self._lane.waiting_for
-        return None if why is None else f"Waiting for {why}."
+    def _on_trial(self) -> bool:
+        """Return whether the first check has no answer yet: a model that is slow is given its time."""
+        return self._checks.asking and not self._breaker.away
 
-    def _stuck(self, now: float) -> float:
+    def _stuck(self, now: float, rate: str | None) -> float:
         """Return for how many seconds nothing has been under way because the rate cannot be had."""
-        if self._under_way or self._lane.waiting_for is None:
+        if self._under_way or self._checks.sent or rate is None:
             self._stuck_since = None
         elif self._stuck_since is None:
             self._stuck_since = now

@@ -107,11 +107,13 @@ class Triage:
         """See whether rows that were to wait for others may be sent."""
         self._again.look()
 
-    def notice(self) -> None:
-        """Take note that the endpoint lives, as far as other runs know."""
-        if self._pulse.signs != self._noticed:
-            self._noticed = self._pulse.signs
-            self._breaker.answered()
+    def notice(self) -> bool:
+        """Take note that the endpoint lives, as far as other runs know; return whether that is news."""
+        if self._pulse.signs == self._noticed:
+            return False
+        self._noticed = self._pulse.signs
+        self._breaker.answered()
+        return True
 
     def doubt(self, call: Call, reason: str) -> None:
         """Have it checked whether the endpoint is there, before a row is sent."""

@@ -56,7 +56,7 @@ def error_of(settings: ProviderSettings, answer: Answer) -> ProviderError:
     if answer.status in (404, 405):
         message = f"{error.message.rstrip('.')}. Does base_url end where the API begins? `durabatch doctor` looks."
         return type(error)(message, status=answer.status)
-    if answer.status != 429:
+    if answer.status != 429 or not _no_credit(answer.body):
         return error
     # Of a create it may lift by itself; here every row would use up its tries on it.
     message = f"{error.message.rstrip('.')}. Add credit to the account, or raise its limit."

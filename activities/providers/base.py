@@ -229,6 +229,9 @@ class LimitNews:
 
 #: What a check call asks a model (`LiveCalls.check`).
 CHECK = "Reply with OK."
+#: Tokens of output that it may have at most, where its row has a limit. A model that goes on to its limit, as one does
+#: that follows no instructions, still answers in time; one that thinks first has done so by then.
+CHECK_TOKENS = 512
 
 
 class LiveCalls(Protocol):
@@ -257,7 +260,7 @@ class LiveCalls(Protocol):
 
         Args:
             endpoint: as the spec names it.
-            body: of the row; its model and its limit of output are taken from it.
+            body: of the row; its model and its limit of output are taken from it, the limit up to `CHECK_TOKENS`.
         """
         ...
 

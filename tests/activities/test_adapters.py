@@ -31,7 +31,7 @@ from durabatch.activities.providers import (
     kinds,
     open_provider,
 )
-from durabatch.activities.providers.base import LimitNews, LiveCalls, sealed
+from durabatch.activities.providers.base import CHECK_TOKENS, LimitNews, LiveCalls, sealed
 from durabatch.activities.rows import RowRefused, parse
 from durabatch.contract import (
     AnswerLost,
@@ -513,6 +513,8 @@ async def test_a_check_call_asks_a_row_s_model_as_little_as_can_be_asked(account
     asked = account.live.check("/v1/chat/completions", body)
     messages = [{"role": "user", "content": "Reply with OK."}]
     assert json.loads(asked) == {"model": model, "max_tokens": 77, "messages": messages}
+    long = account.live.body(account.prepare("Tell me a long story.", params={"max_tokens": 100_000}))
+    assert json.loads(account.live.check("/v1/chat/completions", long))["max_tokens"] == CHECK_TOKENS
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,19 @@ class World:
         fault: returns how a call fails at a time, if it does, by its row; None is a check call.
         down: seconds for which it is gone after a crash.
         then: how calls fail meanwhile.
+        rest: for how many seconds it asks to be left alone, by the status that it answers.
     """
 
     def __init__(
-        self, fault: Callable[[float, int | None], Fault | None], *, down: float = 10.0, then: Fault = REFUSED
+        self,
+        fault: Callable[[float, int | None], Fault | None],
+        *,
+        down: float = 10.0,
+        then: Fault = REFUSED,
+        rest: Mapping[int, float] | None = None,
     ) -> None:
         self._fault = fault
+        self._rest = rest or {}
         self._down = down
         self._then = then
         self._down_until = 0.0
@@ -85,7 +92,8 @@ class World:
         if crashed.done():
             raise NoAnswer("The connection broke.", unreached=False)
         assert isinstance(status, int)
-        return Answer(status, {}, b'{"error": {"message": "as told"}}' if status >= 300 else b"{}")
+        headers = {"retry-after": f"{self._rest[status]:g}"} if status in self._rest else {}
+        return Answer(status, headers, b'{"error": {"message": "as told"}}' if status >= 300 else b"{}")
 
 
 @dataclass
@@ -94,6 +102,7 @@ class Ended:
 
     statuses: dict[int, int]  #: By row.
     seconds: float
+    longest: float  #: Seconds that a run took.
 
     def good(self) -> set[int]:
         return {row for row, status in self.statuses.items() if status == 200}
@@ -142,7 +151,16 @@ class _Ledger:
         pass
 
 
-async def run_attempt(world: World, rows: int, *, slots: int = 64, timeout: float = 60.0, runs: int = 1000) -> Ended:
+async def run_attempt(
+    world: World,
+    rows: int,
+    *,
+    slots: int = 64,
+    timeout: float = 60.0,
+    runs: int = 1000,
+    pulse: Pulse | None = None,
+    lease: Lease | None = None,
+) -> Ended:
     """Run an attempt until each row has an answer, as the step and its workflow do."""
     random.seed(1)
     settings = ProviderSettings(
@@ -152,7 +170,7 @@ async def run_attempt(world: World, rows: int, *, slots: int = 64, timeout: floa
     provider = open_provider(settings)
     live = provider.live
     assert live is not None
-    kept, pulse, vain = _Kept(), Pulse(), 0
+    kept, pulse, vain, longest = _Kept(), pulse or Pulse(), 0, 0.0
     loop = asyncio.get_running_loop()
     limits = RateLimits(slots=slots)
     governor = Governor(_Ledger(), limits, used=False, ttl=30.0, label="w", what="provider p, model m")
@@ -162,11 +180,13 @@ async def run_attempt(world: World, rows: int, *, slots: int = 64, timeout: floa
         before = len(kept.statuses)
         checks = Checks(calls, live, "u", "/v1/chat/completions", settings, lane)
         sender = Sender(
-            calls, live, "u", settings, lane, cast(KeptRows, kept), Run(number, "0"), Lease(), pulse, checks,
+            calls, live, "u", settings, lane, cast(KeptRows, kept), Run(number, "0"), lease or Lease(), pulse, checks,
             doubtful=kept.away, succeeded=bool(pulse.good),
         )  # fmt: skip
         left = in_order((row for row in range(rows) if row not in kept.statuses), kept.doubts)
+        began = loop.time()
         await sender.send(cast(Source, cast(Any, _Rows(left, kept.doubts))))
+        longest = max(longest, loop.time() - began)
         governor.leave(lane)
         if sender.error is not None:
             raise sender.error
@@ -176,4 +196,4 @@ async def run_attempt(world: World, rows: int, *, slots: int = 64, timeout: floa
         await asyncio.sleep(outage_delay(vain, None).total_seconds())
     await governor.close()
     await provider.close()
-    return Ended(kept.statuses, loop.time())
+    return Ended(kept.statuses, loop.time(), longest)

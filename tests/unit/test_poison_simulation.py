@@ -5,10 +5,16 @@ Real runs on a clock that jumps; what is not real is the endpoint and the store.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from durabatch.activities.direct.answer import Answer
+from durabatch.activities.direct.judgement import Pulse
+from durabatch.activities.direct.verdict import error_of
+from durabatch.activities.lease import Lease
+from durabatch.activities.providers import ProviderSettings
 from durabatch.contract import AuthenticationFailed
 from support.poison import BREAKS, CRASH, HANGS, REFUSED, Ended, Fault, World, run_attempt
 from support.virtual_time import in_virtual_time
@@ -89,3 +95,58 @@ def test_a_check_that_finds_the_account_refused_ends_the_run() -> None:
     world = World(lambda now, row: 401 if row is None else 503)
     with pytest.raises(AuthenticationFailed):
         run(world, 20)
+
+
+def test_a_sign_of_life_from_another_run_lets_no_row_wait_for_ever() -> None:
+    """It comes while a check waits, and every row that is left has failed."""
+
+    async def attempt() -> Ended:
+        pulse = Pulse()
+
+        async def another_run() -> None:
+            await asyncio.sleep(25.0)
+            pulse.signs += 1
+
+        async with asyncio.timeout(HOUR), asyncio.TaskGroup() as group:
+            group.create_task(another_run())
+            return await run_attempt(world, 20, pulse=pulse)
+
+    world = World(lambda now, row: (504, 0.1) if row is not None and row >= 18 else None, rest={504: 10.0})
+    ended = in_virtual_time(attempt())
+    assert (len(ended.statuses), len(ended.good())) == (20, 18)
+
+
+def test_a_check_that_cannot_have_its_rate_does_not_keep_the_step() -> None:
+    def fault(now: float, row: int | None) -> Fault | None:
+        return None if now > HOUR or row is None else 429 if row == 0 else (500, 1.0)
+
+    world = World(fault, rest={429: HOUR})
+    ended = run(world, 4)
+    assert len(ended.good()) == 4
+    assert ended.longest < MINUTE
+
+
+def test_a_check_that_has_waited_for_the_rate_is_not_sent_when_the_step_may_be_another_worker_s() -> None:
+    lease = Lease(timeout=1e6)
+
+    async def attempt() -> int:
+        running = asyncio.create_task(run_attempt(world, 4, lease=lease))
+        await asyncio.sleep(2.0)
+        lease.confirmed_at -= 1e6
+        await asyncio.sleep(8.0)
+        asked = world.checks
+        lease.confirmed_at += 1e6
+        await running
+        return asked
+
+    world = World(
+        lambda now, row: None if row is None or now > 5.0 else 429 if row == 0 else (500, 1.0), rest={429: 5.0}
+    )
+    assert in_virtual_time(attempt()) == 0
+    assert world.checks > 0
+
+
+def test_a_check_that_is_one_call_too_many_does_not_ask_for_credit() -> None:
+    settings = ProviderSettings(name="p", kind="openai", base_url="http://p/v1")
+    assert "credit" not in error_of(settings, Answer(429, {}, b"Too many requests")).message
+    assert "Add credit" in error_of(settings, Answer(429, {}, b'{"error": {"code": "insufficient_quota"}}')).message

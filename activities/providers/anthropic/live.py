@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ...output_limits import output_limit
+from ...output_limits import at_most, output_limit
 from ..answer_body import json_or_text
-from ..base import CHECK, LimitNews
+from ..base import CHECK, CHECK_TOKENS, LimitNews
 from ..live_headers import call_headers, wait_asked
 from ..parsing import number
 from ..raw_json import first_byte, short_value
@@ -117,7 +117,8 @@ class AnthropicLive:
     def check(self, endpoint: str, body: bytes) -> bytes:
         taken = _model(body)
         messages = [{"role": "user", "content": CHECK}]
-        return _encode({"model": taken.model, "max_tokens": taken.max_tokens, "messages": messages})
+        limit = at_most(taken.max_tokens, CHECK_TOKENS)
+        return _encode({"model": taken.model, "max_tokens": limit, "messages": messages})
 
     def line(self, sent_id: str, status: int, request_id: str | None, body: bytes) -> bytes:
         found = json_or_text(body)

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ...output_limits import output_limit
+from ...output_limits import at_most, output_limit
 from ..answer_body import json_or_text
-from ..base import CHECK, LimitNews
+from ..base import CHECK, CHECK_TOKENS, LimitNews
 from ..live_headers import call_headers, per_minute, wait_asked
 from ..settings import ProviderSettings
 from .rows import REQUIRED
@@ -100,7 +100,9 @@ class OpenAILive:
         field = REQUIRED[endpoint]
         content = [{"role": "user", "content": CHECK}] if field == "messages" else CHECK
         taken = {
-            name: value for name, value in msgspec.structs.asdict(_model(body)).items() if value is not msgspec.UNSET
+            name: value if name == "model" else at_most(value, CHECK_TOKENS)
+            for name, value in msgspec.structs.asdict(_model(body)).items()
+            if value is not msgspec.UNSET
         }
         return _encode({**taken, field: content})
 
