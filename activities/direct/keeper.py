@@ -102,9 +102,13 @@ class Keeper:
         if not self._closed:
             self._unkept += len(line) + 1
             self._memory.keeping(len(line) + 1)
-        if len(self._waiting) >= self._at_once or self._bytes >= _BYTES:
+        if self._many():
             self._enough.set()
             self._look()
+
+    def _many(self) -> bool:
+        """Return whether so many answers wait that they are kept at once."""
+        return len(self._waiting) >= self._at_once or self._bytes >= _BYTES
 
     def _look(self) -> None:
         if len(self._waiting) + self._writing >= self._most or self._bytes >= _MOST_BYTES:
@@ -146,7 +150,10 @@ class Keeper:
                     await self._sync()
                     continue
                 await _within(self._enough, max(0.0, self._written_at + self.pause - time.monotonic()))
-                await self._write_all()
+                async with self._lock:
+                    await self._write()
+                if self._unsafe_for() == 0.0:
+                    await self._sync()
         finally:
             self.close()
 
@@ -161,16 +168,11 @@ class Keeper:
             StoreError: the store failed.
             ProviderUnavailable: the step is another worker's by now.
         """
-        await self._write_all()
-        await self._sync()
-
-    async def _write_all(self) -> None:
         async with self._lock:
             await self._write()
             while self._waiting:
                 await self._write()
-        if self._unsafe_for() == 0.0:
-            await self._sync()
+        await self._sync()
 
     async def _sync(self) -> None:
         async with self._lock:
@@ -199,6 +201,7 @@ class Keeper:
         self._bytes -= size
         if not self._waiting:
             self._came.clear()
+        if not self._many():  # those that come meanwhile wait for their time again
             self._enough.clear()
         if not lines:
             return

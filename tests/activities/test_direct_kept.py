@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from durabatch.activities.direct.kept import WHOLE, KeptRows
 from durabatch.activities.direct.memory import Memory
 from durabatch.activities.lease import Lease
 from durabatch.activities.store import Store
+from durabatch.contract.object_name import Run
 from durabatch.contract.steps import Attempt
 
 DIGEST = "0" * 16
@@ -50,6 +51,36 @@ async def test_answers_that_come_one_by_one_are_kept_at_once_and_leave_few_objec
     assert found.answered == set(range(rows))
     assert sum(len(file.lines) for file in found.files) == rows  # each of them once
     assert len(found.files) == 3 == rows * len(answer(0, 3000)) // WHOLE + 1
+
+
+async def test_answers_that_come_while_others_are_written_are_written_together(kept: KeptRows) -> None:
+    """Where a write takes long, as in a bucket, some come during each of them."""
+    writes, rows = 0, 300
+
+    class Counted(KeptRows):
+        async def keep(self, run: Run, number: int, lines: Sequence[tuple[int, int, bytes]]) -> None:
+            nonlocal writes
+            writes += 1
+            for _ in range(2):
+                await asyncio.sleep(0)
+            written.update(row for row, _, _ in lines)
+
+        async def sync(self, run: Run, numbers: Sequence[int]) -> None:
+            pass
+
+    written = set[int]()
+    attempt = Attempt(scoped_id="b", provider="gpt", root=kept.store.uri("b"), shard=0, number=1, store="s")
+    counted = Counted(kept.store, attempt, DIGEST)
+    keeper = Keeper(counted, await kept.begin(0, range(rows)), Lease(), in_flight=10 * rows, memory=Memory())
+    keeping = asyncio.create_task(keeper.work())
+    for row in range(rows):
+        keeper.add(row, 200, b"x")
+        await asyncio.sleep(0)
+    while len(written) < rows:
+        await asyncio.sleep(0.01)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert writes < 30
 
 
 async def test_what_waits_to_be_kept_in_one_run_holds_back_the_calls_of_all(kept: KeptRows, tmp_path: Path) -> None:
