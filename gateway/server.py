@@ -123,7 +123,11 @@ class Connection(HttpToolsProtocol):
     def _make_room(self) -> None:
         others = [one for one in self.connections if isinstance(one, Connection) and one is not self]
         resting = [one for one in others if one._rests and not one.transport.is_closing()]
-        min(resting, key=lambda one: one._rests_since, default=self).transport.abort()
+        # One whose client has still to take its answer comes last.
+        found = min(
+            resting, key=lambda one: (one._outgoing.get_write_buffer_size() > 0, one._rests_since), default=self
+        )
+        found.transport.abort()
 
     @property
     def _rests(self) -> bool:

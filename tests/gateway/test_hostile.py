@@ -449,16 +449,17 @@ async def test_long_reads_and_downloads_beyond_a_tenants_share_are_sent_away(doo
 
 
 async def test_connections_on_which_nothing_happens_make_room_for_new_ones() -> None:
-    begun, go_on = asyncio.Event(), asyncio.Event()
+    begun, go_on, large = asyncio.Event(), asyncio.Event(), 32 * MIB
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/slow":
             begun.set()
             await go_on.wait()
-        await PlainTextResponse("fine")(scope, receive, send)
+        text = "x" * large if scope["path"] == "/large" else "fine"
+        await PlainTextResponse(text)(scope, receive, send)
 
     async with contextlib.AsyncExitStack() as stack:
-        url = httpx2.URL(await stack.enter_async_context(serving(app, "127.0.0.1", 0, connections=3)))
+        url = httpx2.URL(await stack.enter_async_context(serving(app, "127.0.0.1", 0, connections=4)))
 
         async def connected(*request: bytes) -> Raw:
             reader, writer = await asyncio.open_connection(url.host, url.port)
@@ -469,11 +470,14 @@ async def test_connections_on_which_nothing_happens_make_room_for_new_ones() -> 
 
         busy = await connected(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         await begun.wait()
+        reading = await connected(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reading.reader.readuntil(b"\r\n\r\n")  # its client has still to take what follows
         used, silent = await connected(GET), await connected(b"GET / HT")
         assert (await used.reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200")
         for _ in range(5):  # each takes the place of the one that has rested longest
             assert (await (await connected(GET)).reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200")
         assert await used.closed() and await silent.closed()
+        assert await reading.reader.readexactly(large) == b"x" * large
         go_on.set()
         assert (await busy.reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200")
 
