@@ -198,7 +198,7 @@ class KeptRows:
 
         Args:
             run: the run.
-            rows: those, and those it has kept answers of, in ascending order.
+            rows: those, and those that it has sent and kept answers of, in ascending order.
             doubts: about rows of which nobody knows why they have no answer (`judgement.py`).
             away: whether the endpoint was away.
         """

@@ -89,7 +89,7 @@ class Triage:
         self.failing: Call | None = None  #: A row that failed last.
         self.reason: str | None = None  #: Why no more can be found out about the rows that are left.
         self.open = 0  #: Rows that were read, and have no answer.
-        self.fates: list[int] = []  #: Rows that have an answer, or may have had one.
+        self.fates: list[int] = []  #: Rows that were sent, and have an answer or may have had one.
         self.retry_after: float | None = None  #: When to go on, in seconds, as far as the provider says.
 
     async def next_again(self, ready: Callable[[], Awaitable[None]]) -> Call:
@@ -146,15 +146,15 @@ class Triage:
     def settles(self, call: Call) -> bool:
         """Return whether a row that was just read is not to be sent: it has failed too often, or its turn is later."""
         if call.given_up:
-            self._give_up(call, _GIVEN_UP)
+            self._give_up(call, _GIVEN_UP, sent=False)
             return True
         if call.broke >= SUSPECT:
             self._again.add(call, 0.0)
             return True
         return False
 
-    def _give_up(self, call: Call, message: str) -> None:
-        self._keep(call, UNANSWERED, self._live.failed_line(call.sent_id, "never_answered", message))
+    def _give_up(self, call: Call, message: str, *, sent: bool = True) -> None:
+        self._keep(call, UNANSWERED, self._live.failed_line(call.sent_id, "never_answered", message), sent=sent)
 
     def conclude(self) -> bool:
         """Return whether there is nothing left to do: every row has an answer, or no more can be found out."""
@@ -315,10 +315,11 @@ class Triage:
             for call, _, status, line in held_back:
                 self._keep(call, status, line)
 
-    def _keep(self, call: Call, status: int, line: bytes) -> None:
+    def _keep(self, call: Call, status: int, line: bytes, *, sent: bool = True) -> None:
         self.open -= 1
         self._again.over(call)
-        self.fates.append(call.row)
+        if sent:
+            self.fates.append(call.row)
         self._keeper.add(call.row, status, line)
 
     def _line(self, call: Call, answer: Answer) -> bytes:
@@ -339,4 +340,4 @@ class Triage:
             f"The row needs {call.least:,} tokens at least (estimated input and its output limit), and provider "
             f"{self._settings.name} allows {most:,} a minute; it was not sent."
         )
-        self._keep(call, UNSENT, self._live.failed_line(call.sent_id, "exceeds_rate_limit", message))
+        self._keep(call, UNSENT, self._live.failed_line(call.sent_id, "exceeds_rate_limit", message), sent=False)

@@ -111,13 +111,14 @@ class Ended:
 class _Kept:
     """What is kept of an attempt, in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, doubts: Mapping[int, int]) -> None:
         self.statuses: dict[int, int] = {}
-        self.doubts = Counter[int]()
+        self.doubts = Counter[int](doubts)
         self.away = False
+        self.marks = Counter[Run]()
 
     async def mark(self, run: Run, count: int) -> None:
-        pass
+        self.marks[run] = count
 
     async def keep(self, run: Run, number: int, lines: Sequence[tuple[int, int, bytes]]) -> None:
         self.statuses.update({row: status for row, status, _ in lines})
@@ -126,6 +127,7 @@ class _Kept:
         pass
 
     async def end(self, run: Run, rows: Sequence[int], doubts: Mapping[int, int], *, away: bool) -> None:
+        assert len(rows) <= self.marks[run], "of rows that may have been sent no more are counted than the mark says"
         self.doubts.update(doubts)
         self.away = away
 
@@ -160,6 +162,8 @@ async def run_attempt(
     runs: int = 1000,
     pulse: Pulse | None = None,
     lease: Lease | None = None,
+    doubts: Mapping[int, int] | None = None,
+    kind: type[Governor] = Governor,
 ) -> Ended:
     """Run an attempt until each row has an answer, as the step and its workflow do."""
     random.seed(1)
@@ -170,10 +174,10 @@ async def run_attempt(
     provider = open_provider(settings)
     live = provider.live
     assert live is not None
-    kept, pulse, vain, longest = _Kept(), pulse or Pulse(), 0, 0.0
+    kept, pulse, vain, longest = _Kept(doubts or {}), pulse or Pulse(), 0, 0.0
     loop = asyncio.get_running_loop()
     limits = RateLimits(slots=slots)
-    governor = Governor(_Ledger(), limits, used=False, ttl=30.0, label="w", what="provider p, model m")
+    governor = kind(_Ledger(), limits, used=False, ttl=30.0, label="w", what="provider p, model m")
     calls = cast(Calls, world)
     for number in range(1, runs + 1):
         lane = governor.join(priority=3, fairness_key="", batch="b")

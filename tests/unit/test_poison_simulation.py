@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from durabatch.activities.direct.answer import Answer
+from durabatch.activities.direct.governor import Governor
 from durabatch.activities.direct.judgement import Pulse
+from durabatch.activities.direct.kept import UNANSWERED
 from durabatch.activities.direct.verdict import error_of
 from durabatch.activities.lease import Lease
 from durabatch.activities.providers import ProviderSettings
@@ -22,8 +24,8 @@ from support.virtual_time import in_virtual_time
 MINUTE, HOUR = 60.0, 3600.0
 
 
-def run(world: World, rows: int, **options: float) -> Ended:
-    return in_virtual_time(run_attempt(world, rows, **options))  # type: ignore[arg-type]
+def run(world: World, rows: int, **options: Any) -> Ended:
+    return in_virtual_time(run_attempt(world, rows, **options))
 
 
 SLOW = pytest.mark.slow
@@ -150,3 +152,27 @@ def test_a_check_that_is_one_call_too_many_does_not_ask_for_credit() -> None:
     settings = ProviderSettings(name="p", kind="openai", base_url="http://p/v1")
     assert "credit" not in error_of(settings, Answer(429, {}, b"Too many requests")).message
     assert "Add credit" in error_of(settings, Answer(429, {}, b'{"error": {"code": "insufficient_quota"}}')).message
+
+
+def test_a_row_that_is_given_up_unsent_does_not_count_as_sent() -> None:
+    world = World(lambda now, row: 503 if now < HOUR else None)
+    ended = run(world, 2, doubts={0: 24, 1: 24})
+    assert ended.statuses == {0: UNANSWERED, 1: UNANSWERED}
+    ended = run(world, 3, doubts={0: 24, 1: 24})
+    assert ended.statuses == {0: UNANSWERED, 1: UNANSWERED, 2: 200}
+    assert world.calls[0] == world.calls[1] == 0
+
+
+def test_a_pause_that_ends_while_the_run_gives_it_up_loses_no_row() -> None:
+    class Ending(Governor):
+        """Its pause is over at the third look at the same moment."""
+
+        looks = (0.0, 0)
+
+        def waiting_for(self) -> str | None:
+            now = asyncio.get_running_loop().time()
+            self.looks = (now, self.looks[1] + 1 if self.looks[0] == now else 1)
+            return super().waiting_for() if self.looks[1] < 3 else None
+
+    world = World(lambda now, row: 429 if now < 1.0 else None, rest={429: 60.0})
+    assert len(run(world, 3, kind=Ending).good()) == 3
