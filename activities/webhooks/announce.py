@@ -12,7 +12,7 @@ from temporalio.common import Priority, WorkflowIDConflictPolicy
 from ...contract.gateway_batch import BatchObject
 from ...contract.webhooks import WEBHOOK_WORKFLOW, Delivery, WebhookStart, event_id, webhook_workflow_id
 from ..store import Store
-from ..task_queues import runs_elsewhere
+from ..task_queues import runs_elsewhere, worker_polls
 from .endpoint import Endpoint
 from .queue import DeliveryQueue, now_ms
 
@@ -47,7 +47,8 @@ async def queue_events(store: Store, endpoints: Iterable[Endpoint], tenant: str,
 async def wake(client: Client, task_queue: str, tenant: str, endpoint: str, heartbeat: timedelta | None = None) -> None:
     """Have the workflow of an endpoint look at what is due; it is started if it does not run.
 
-    One on another task queue, which workers may have left, is replaced: all that it knew is in the store.
+    One on another task queue, which workers may have left, is replaced: all that it knew is in the store. It stays
+    where it is if workers are there and none are here, as where a gateway is restarted after them.
 
     Raises:
         RPCError: Temporal does not answer.
@@ -57,7 +58,10 @@ async def wake(client: Client, task_queue: str, tenant: str, endpoint: str, hear
     if heartbeat is not None:
         start = start.model_copy(update={"heartbeat_seconds": heartbeat.total_seconds()})
     elsewhere = await runs_elsewhere(client, workflow_id, task_queue)
-    conflict = WorkflowIDConflictPolicy.TERMINATE_EXISTING if elsewhere else WorkflowIDConflictPolicy.USE_EXISTING
+    stays = elsewhere is None or (
+        await worker_polls(client, elsewhere[1]) and not await worker_polls(client, task_queue)
+    )
+    conflict = WorkflowIDConflictPolicy.USE_EXISTING if stays else WorkflowIDConflictPolicy.TERMINATE_EXISTING
     await client.start_workflow(
         WEBHOOK_WORKFLOW,
         start.model_dump(mode="json", exclude_defaults=True),

@@ -13,8 +13,9 @@ import pytest
 from openai import AsyncOpenAI, NotFoundError
 from temporalio.client import Client
 
+from durabatch.activities.task_queues import worker_polls
 from durabatch.activities.webhooks.announce import wake
-from durabatch.contract.webhooks import webhook_workflow_id
+from durabatch.contract.webhooks import DELIVER, webhook_workflow_id
 from support.gateway import jsonl, line, open_gateway
 from support.house import House, asked
 from support.webhooks import OTHER_SECRET, SECRET, Receiver, receiving
@@ -99,6 +100,19 @@ async def test_a_webhook_on_a_task_queue_that_workers_have_left_is_sent_from_whe
         batch_id = await order(client)
         assert (await receiver.until(1))[0].unwrapped().data.id == batch_id
         await until(client, "delivered")
+
+
+async def test_a_webhook_is_not_moved_to_a_task_queue_without_workers(house: House, name: str) -> None:
+    async with house.worker(without={DELIVER.name}):  # so that it goes on
+        await wake(house.client, house.task_queue, "default", name)
+        webhook = house.client.get_workflow_handle(webhook_workflow_id("default", name))
+        before = await webhook.describe()
+        while not await worker_polls(house.client, house.task_queue):
+            await asyncio.sleep(0.1)
+        await wake(house.client, "nobody", "default", name)  # as a gateway does that has not been restarted yet
+        after = await webhook.describe()
+        assert (after.run_id, after.task_queue) == (before.run_id, house.task_queue)
+        await webhook.terminate()
 
 
 @pytest.mark.slow
