@@ -1,8 +1,8 @@
 """What is to be delivered to an endpoint, in the store: any number of events, of which only those due now are read.
 
-An event's record is written before the name that says when it is due, and a new time is written before the old one
-goes. So whatever is killed in between, an event that is pending is due at some time; a name that its record does not
-confirm is left over, and removed.
+A new event's record is written before the name that says when it is due. Of one that is known, the name is written
+first, and the old name goes last. So whatever is killed in between, an event that is pending is due at some time. Where
+a record does not confirm a name, either it is about to be written, or the name is left over and removed in a while.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from ...contract.gateway_layout import (
 )
 from ...contract.webhooks import Delivery, DeliveryStatus, EndpointState
 from ..store import Store
+
+#: For how long a name waits for its record, in milliseconds: another process may be between the two writes. It signals
+#: the endpoint's workflow afterwards.
+_UNCONFIRMED_MS = 60_000
 
 
 def now_ms() -> int:
@@ -98,23 +102,29 @@ class DeliveryQueue:
         Names that are left over are removed on the way.
         """
         folder, now = delivery_folder(self._tenant, self._endpoint), now_ms()
-        while paths := await self._store.page(folder, limit=most):
+        last: str | None = None
+        again: list[int] = []  # when names that their records do not confirm may be removed
+        while paths := await self._store.page(folder, after=last, limit=most):
+            last = paths[-1]
             named = [(path, *parsed) for path in paths if (parsed := parse_delivery_path(path)) is not None]
             ready = [(path, at, id) for path, at, id in named if at <= now]
             if named and not ready:
-                return [], named[0][1]
+                again.append(named[0][1])
+                break
             known = await read_deliveries(self._store, self._tenant, [id for _, _, id in ready])
             found = []
             for (path, at, _), delivery in zip(ready, known, strict=True):
-                if delivery is None or delivery.status is not DeliveryStatus.PENDING or delivery.next_ms != at:
-                    await self._store.delete(path)
-                else:
+                if delivery is not None and delivery.status is DeliveryStatus.PENDING and delivery.next_ms == at:
                     found.append(delivery)
+                elif now - at < _UNCONFIRMED_MS:
+                    again.append(at + _UNCONFIRMED_MS)
+                else:
+                    await self._store.delete(path)
             for path in set(paths) - {path for path, _, _ in named}:
                 await self._store.delete(path)
             if found:
                 return found, None
-        return [], None
+        return [], min(again, default=None)
 
     async def make_due(self, most: int = 1000) -> None:
         """Have what waits for its next attempt be due now, at most so many events."""

@@ -23,7 +23,7 @@ from durabatch.activities.webhooks.queue import DeliveryQueue, now_ms, read_deli
 from durabatch.activities.webhooks.schedule import BREAKER, DAY_MS
 from durabatch.activities.webhooks.sending import open_session, send
 from durabatch.contract.gateway_batch import BatchObject, GatewayStatus
-from durabatch.contract.gateway_layout import Listed, delivery_folder, delivery_path, make_id
+from durabatch.contract.gateway_layout import Listed, delivery_folder, delivery_path, index_path, make_id
 from durabatch.contract.webhooks import EVENTS, DeliverAnswer, DeliverRequest, Delivery, DeliveryStatus, EndpointState
 from support.webhooks import SECRET, Message, Receiver, receiving
 
@@ -191,12 +191,27 @@ async def test_an_event_whose_day_is_over_is_given_up_and_can_be_sent_by_hand(po
 
 async def test_names_that_a_killed_worker_has_left_are_cleared_away(post: Post) -> None:
     event = await post.ended()
-    later = event.model_copy(update={"next_ms": event.next_ms - 5})
+    later = event.model_copy(update={"next_ms": event.next_ms - 100_000})
     await post.store.write(delivery_path("search", "hook", later.next_ms, event.id), b"")
     await post.store.write(delivery_path("search", "hook", 1, f"evt_{0:024x}"), b"")
     await post.store.write(f"{delivery_folder('search', 'hook')}/0-what", b"")
     assert (await post.deliver()).next_at is None
     assert (len(post.receiver.messages), await post.due()) == (1, [])
+
+
+async def test_an_event_is_not_lost_that_is_queued_while_the_step_looks_for_what_is_due(post: Post) -> None:
+    event = await post.ended()
+    await post.deliver()
+    delivered = await post.of(event)
+    # As `requeue` does, stopped between its two writes while the step looks.
+    again = delivered.model_copy(update={"status": DeliveryStatus.PENDING, "next_ms": now_ms()})
+    await post.store.write(delivery_path("search", "hook", again.next_ms, event.id), b"")
+    next_at = (await post.deliver()).next_at
+    assert next_at is not None and len(post.receiver.messages) == 1
+    await post.store.write(index_path("search", event.id), again.model_dump_json().encode())
+    assert (await post.deliver()).next_at is None
+    assert [message.id for message in post.receiver.messages] == [event.id, event.id]
+    assert ((await post.of(event)).status, await post.due()) == (DeliveryStatus.DELIVERED, [])
 
 
 async def test_a_webhook_that_is_not_configured_any_more_or_has_no_secret_says_so(post: Post) -> None:
