@@ -238,30 +238,30 @@ async def serving(
     Raises:
         ConfigurationError: the address cannot be listened on.
     """
-    listener = _listen(host, port)
-    config = uvicorn.Config(
-        app,
-        http=functools.partial(Connection, patience, connections or _open_files() // 2),  # type: ignore[arg-type]  # it makes the protocol
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="error",  # its warnings are of requests that are no HTTP, of which anybody may send any number
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve([listener]))
-    try:
-        shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        # Those that do not take their answers would keep a later Python waiting.
-        last = asyncio.get_running_loop().call_later(_GRACE_SECONDS + 1, _break_off, server)
-        await task
-        last.cancel()
+    with _listen(host, port) as listener:
+        config = uvicorn.Config(
+            app,
+            http=functools.partial(Connection, patience, connections or _open_files() // 2),  # type: ignore[arg-type]  # it makes the protocol
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",  # its warnings are of requests that are no HTTP, of which anybody may send any number
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        server = _Server(config)
+        task = asyncio.create_task(server.serve([listener]))
+        try:
+            shown = f"[{host}]" if ":" in host else host
+            yield f"http://{shown}:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            # Those that do not take their answers would keep a later Python waiting.
+            last = asyncio.get_running_loop().call_later(_GRACE_SECONDS + 1, _break_off, server)
+            await task
+            last.cancel()
 
 
 def _open_files() -> int:

@@ -249,6 +249,7 @@ async def test_answers_to_other_rows_are_not_taken(desk: Desk) -> None:
         assert endpoint.calls == {"a": 2}
 
 
+@pytest.mark.slow  # it waits between checks; tests/unit/test_poison_simulation.py has such outages in virtual time
 async def test_a_row_loses_no_try_to_an_endpoint_that_is_away(desk: Desk) -> None:
     async with live_endpoint(lambda text, times: Say() if times > 3 else Say(503, b"{}")) as endpoint:
         endpoint.check = lambda times: Say() if times > 3 else Say(503, b"{}")
