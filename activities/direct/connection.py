@@ -18,8 +18,9 @@ from multidict import CIMultiDict
 from .answer import Answer, TooLong
 from .memory import SHORT, Share
 
-#: Bytes of an answer that aiohttp reads ahead: with its 64 KiB long ones come in many small steps.
-_READ_AHEAD = 1 << 20
+#: Bytes of an answer that aiohttp reads ahead; with its 64 KiB long ones come in many small steps. What waits for room
+#: has up to twice as many.
+_READ_AHEAD = 1 << 17
 #: Bytes in which a head has to end that is read here.
 _LONGEST_HEAD = 1 << 14
 #: Answers that are handed out in one turn of the event loop: thousands that come at the same moment would keep it from

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -111,6 +112,31 @@ async def test_long_answers_wait_for_each_other_and_all_are_read(endpoint: str, 
     # The bound, and one answer more; one in chunks may have taken up to twice its length.
     assert size <= most <= 3 * MIB + 2 * size
     assert memory.held == 0
+
+
+async def test_answers_of_unknown_length_take_little_while_they_wait(endpoint: str) -> None:
+    settings = ProviderSettings(name="p", kind="openai", base_url=endpoint, api_key=SecretStr("k"))
+    calls, memory, count = Calls(settings, {}), Memory(MIB), 10
+    everything, beyond = Share(memory), Share(memory)
+    assert everything.take(MIB) is None
+    assert beyond.take(MIB) is None
+    shares = [Share(memory) for _ in range(count)]
+    tracemalloc.start()
+    try:
+        url = f"{endpoint}/in-chunks/{8 * MIB}"
+        tasks = [asyncio.create_task(calls.post(url, {}, b"{}", share)) for share in shares]
+        while not all(share.waited(time.monotonic()) for share in shares):
+            await asyncio.sleep(0.01)
+        for _ in range(20):  # what the server sends until nobody reads any more
+            await asyncio.sleep(0.01)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await calls.close()
+    assert taken < 3 * count * MIB // 2  # what the server holds back included
 
 
 async def test_a_call_that_is_dropped_while_it_waits_gives_everything_back(endpoint: str) -> None:
