@@ -27,6 +27,8 @@ _LONGEST_HEAD = 1 << 14
 #: everything else.
 _A_TURN = 32
 _VERSION = b"HTTP/1.1 "
+#: Digits of a length that is read here: Python reads no number of thousands.
+_MOST_DIGITS = 18
 _BLANK_LINE = b"\r\n\r\n"
 #: Answers before the answer (1xx) that are passed over; servers send one or two.
 _MOST_INTERIM = 32
@@ -85,7 +87,7 @@ class Head:
                 return None
             headers.add(name, value.strip(" \t"))
         lengths = headers.getall("content-length", [])
-        if len(lengths) != 1 or not (lengths[0].isascii() and lengths[0].isdigit()):
+        if len(lengths) != 1 or not (lengths[0].isascii() and lengths[0].isdigit()) or len(lengths[0]) > _MOST_DIGITS:
             return None
         if "transfer-encoding" in headers or "content-encoding" in headers or "upgrade" in headers:
             return None

@@ -159,6 +159,7 @@ async def test_a_connection_that_said_more_than_it_should_or_is_to_close_is_not_
         ["HTTP/1.1 200 OK", "content-length: 2", " folded: line"],
         ["HTTP/1.1 200 OK", "content-length: 2", "x: a\nb: c"],
         ["HTTP/1.1 200 OK", "content-length: 2", "x : a"],
+        ["HTTP/1.1 200 OK", f"content-length: {'9' * 5000}"],
         ["HTTP/1.1 20x OK", "content-length: 2"],
         ["HTTP/1.1 204 No Content", "content-length: 2"],
         ["HTTP/1.1 100 Continue", "content-length: 0"],
