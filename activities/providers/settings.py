@@ -115,6 +115,13 @@ class ProviderSettings(BaseModel):
             "servers that answer a repeated call with what they answered first."
         ),
     ] = False
+    check_calls: Annotated[
+        bool,
+        Field(
+            description="Whether a short call may find out if the endpoint is there, where rows fail; false for a "
+            "server that fails each such call, and answers rows."
+        ),
+    ] = True
     max_parallel_shards: Annotated[int, Field(ge=1, le=200, description="Shards of one batch under way.")] = 8
     batch_discount: Annotated[float, Field(ge=0, le=1, description="Share of the list price that a batch saves.")] = 0.5
     price_provider: Annotated[

@@ -164,12 +164,13 @@ async def run_attempt(
     lease: Lease | None = None,
     doubts: Mapping[int, int] | None = None,
     kind: type[Governor] = Governor,
+    check_calls: bool = True,
 ) -> Ended:
     """Run an attempt until each row has an answer, as the step and its workflow do."""
     random.seed(1)
     settings = ProviderSettings(
         name="p", kind="openai", mode="direct", base_url="http://p/v1", timeout=timedelta(seconds=timeout),
-        max_concurrent_requests=slots,
+        max_concurrent_requests=slots, check_calls=check_calls,
     )  # fmt: skip
     provider = open_provider(settings)
     live = provider.live

@@ -93,6 +93,12 @@ def test_where_a_check_says_nothing_an_hour_is_waited_for_and_nothing_for_ever()
     assert HOUR < ended.seconds < 6 * HOUR
 
 
+def test_a_server_that_fails_each_check_call_needs_none() -> None:
+    world = World(lambda now, row: 500 if row is None or now < HOUR else None)
+    ended = run(world, 20, check_calls=False)
+    assert (len(ended.good()), world.checks) == (20, 0)
+
+
 def test_a_check_that_finds_the_account_refused_ends_the_run() -> None:
     world = World(lambda now, row: 401 if row is None else 503)
     with pytest.raises(AuthenticationFailed):
