@@ -44,7 +44,7 @@ test: setup ## Run the tests, all but the longest (some minutes)
 	$(PYTEST) -n 6 -m 'not slow'
 
 test-slow: setup ## Run the longest tests alone: every reset point, kill matrices, generated answers
-	$(PYTEST) -n 5 -m slow
+	$(PYTEST) -n 4 -m slow
 
 test-all: setup ## Run all tests
 	$(PYTEST) -n 6
