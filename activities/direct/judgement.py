@@ -40,7 +40,7 @@ class Checked(NamedTuple):
     away: bool = False  #: It failed as rows do where nobody is there. Neither: it was refused, which says nothing.
     reason: str = ""  #: As a sentence, where it was not answered well.
     wait: float | None = None  #: For how many seconds the provider asks to be left alone.
-    hopeless: ProviderError | None = None  #: What every row would be told, until somebody fixes the account.
+    hopeless: ProviderError | None = None  #: What every row would be answered, until somebody fixes the account.
 
 
 def next_try(failures: int, *, quick: bool) -> float | None:

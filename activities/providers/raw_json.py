@@ -12,7 +12,7 @@ _MOST = 1 << 16
 
 
 class _Unread:
-    """Stands for a value that is not looked at: true, and equal to nothing."""
+    """A placeholder for a value that is not looked at: true, and equal to nothing."""
 
 
 UNREAD = _Unread()

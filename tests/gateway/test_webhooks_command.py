@@ -35,7 +35,7 @@ async def command(house: House, server: str, *arguments: str) -> tuple[int | Non
     return process.returncode, out.decode(), err.decode()
 
 
-async def told(house: House, server: str, *arguments: str) -> Any:
+async def reply(house: House, server: str, *arguments: str) -> Any:
     code, out, err = await command(house, server, *arguments, "--json")
     assert code == 0, err
     return json.loads(out)
@@ -56,17 +56,17 @@ async def test_events_are_listed_and_sent_again_and_a_webhook_that_was_disabled_
                 input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
             )
             (message,) = await receiver.until(1)
-            while (found := await told(house, server, "list"))["webhooks"] != {NAME: "disabled"}:
+            while (found := await reply(house, server, "list"))["webhooks"] != {NAME: "disabled"}:
                 await asyncio.sleep(0.1)
             (event,) = found["deliveries"]
             assert (event["id"], event["batch_id"], event["status"]) == (message.id, batch.id, "pending")
             receiver.answers = lambda message: 204
-            assert await told(house, server, "enable", NAME) == {"tenant": "default", "name": NAME}
+            assert await reply(house, server, "enable", NAME) == {"tenant": "default", "name": NAME}
             assert (await receiver.until(2))[1].id == event["id"]
-            while (found := await told(house, server, "list"))["deliveries"][0]["status"] != "delivered":
+            while (found := await reply(house, server, "list"))["deliveries"][0]["status"] != "delivered":
                 await asyncio.sleep(0.1)
             assert found["webhooks"] == {NAME: "enabled"}
-            again = await told(house, server, "resend", event["id"])
+            again = await reply(house, server, "resend", event["id"])
             assert (again["id"], again["batch_id"]) == (event["id"], batch.id)
             assert (await receiver.until(3))[2].id == event["id"]
             code, out, err = await command(house, server, "list")

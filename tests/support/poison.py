@@ -1,4 +1,4 @@
-"""An endpoint that fails as it is told to, and attempts whose rows are sent to it by real runs, in virtual time."""
+"""An endpoint that fails as it is set to, and attempts whose rows are sent to it by real runs, in virtual time."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class World:
             raise NoAnswer("The connection broke.", unreached=False)
         assert isinstance(status, int)
         headers = {"retry-after": f"{self._rest[status]:g}"} if status in self._rest else {}
-        return Answer(status, headers, b'{"error": {"message": "as told"}}' if status >= 300 else b"{}")
+        return Answer(status, headers, b'{"error": {"message": "as set"}}' if status >= 300 else b"{}")
 
 
 @dataclass
