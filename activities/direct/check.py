@@ -16,9 +16,9 @@ from ..providers.base import LiveCalls
 from .answer import Answer, NoAnswer, TooLong
 from .calls import Calls
 from .judgement import Checked
-from .lane import Lane
+from .lane import Lane, settle
 from .memory import Share
-from .verdict import Verdict, error_of, verdict
+from .verdict import Verdict, error_of
 
 #: Tokens of its input, which is a short sentence, at most.
 _TOKENS = 32
@@ -96,13 +96,7 @@ class Checks:
                 self._lane.done(ticket, None, None)
         if answer is None:
             return Checked(away=True, reason=reason)
-        news = self._live.limit_news(answer.status, answer.headers)
-        found = verdict(answer)
-        if found is Verdict.REJECTED:
-            self._lane.rejected(ticket, news)
-        else:
-            used = self._live.used_tokens(answer.body)
-            self._lane.done(ticket, used if used is not None and used == bounded(used) else None, news)
+        found, news = settle(self._lane, ticket, self._live, answer)
         if found is Verdict.ANSWERED and answer.status < 300:
             return Checked(well=True, soon=loop.time() - began < timeout / 2)
         said = error_of(self._settings, answer)

@@ -8,9 +8,12 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ...contract.rates import SHOWN, RunningBatch
-from ..providers.base import LimitNews
+from ..estimate import bounded
+from ..providers.base import LimitNews, LiveCalls
+from .answer import Answer
 from .pace import Charge, Costs
 from .turns import Turn
+from .verdict import Verdict, verdict
 
 
 class Share(Protocol):
@@ -131,3 +134,16 @@ def running(lanes: Iterable[Lane], now: float) -> tuple[RunningBatch, ...]:
         if known is None or known.waits < waits:
             found[lane.batch] = RunningBatch(batch=lane.batch, priority=lane.turn.priority, waits=waits)
     return tuple(found.values())[:SHOWN]
+
+
+def settle(lane: Lane, ticket: Ticket, live: LiveCalls, answer: Answer) -> tuple[Verdict, LimitNews]:
+    """Give a call's leave back, with the tokens that its answer says; return what the answer means, and its headers."""
+    news = live.limit_news(answer.status, answer.headers)
+    found = verdict(answer)
+    if found is Verdict.REJECTED:
+        lane.rejected(ticket, news)
+    else:
+        used = live.used_tokens(answer.body)
+        known = used is not None and used == bounded(used)  # else it is no count, as in the bill
+        lane.done(ticket, used if known else None, news)
+    return found, news

@@ -203,9 +203,9 @@ class Sender:
             await self._breaker.doubted.wait()
             if wait := self._breaker.delay(self._loop.time()):
                 await asyncio.sleep(wait)
-            elif not self._lease.sure():
+            elif self._triage.failing is None or not self._lease.sure():
                 await asyncio.sleep(_TICK)
-            elif self._triage.failing is not None:
+            else:
                 found = await self._checks.ask(self._triage.failing.body, self._in_doubt)
                 if found is not None:
                     self._triage.checked(found)

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from ...contract import ProviderError
-from ..estimate import bounded
 from ..providers import ProviderSettings
 from ..providers.base import LimitNews, LiveCalls
 from .again import Again
@@ -20,9 +19,9 @@ from .breaker import Breaker, may_have_cost
 from .judgement import BROKE, MOST_SPENT, SUSPECT, TRIES, Checked, Pulse, next_try
 from .keeper import Keeper
 from .kept import UNANSWERED, UNSENT
-from .lane import Lane, Ticket
+from .lane import Lane, Ticket, settle
 from .source import Call
-from .verdict import Verdict, error_of, verdict
+from .verdict import Verdict, error_of
 
 #: What is said of a row about which earlier runs had too many doubts.
 _GIVEN_UP = (
@@ -209,14 +208,7 @@ class Triage:
 
     def answered(self, call: Call, ticket: Ticket, answer: Answer) -> None:
         """Take an answer."""
-        news = self._live.limit_news(answer.status, answer.headers)
-        found = verdict(answer)
-        if found is Verdict.REJECTED:
-            self._lane.rejected(ticket, news)
-        else:
-            used = self._live.used_tokens(answer.body)
-            known = used is not None and used == bounded(used)  # else it is no count, as in the bill
-            self._lane.done(ticket, used if known else None, news)
+        found, news = settle(self._lane, ticket, self._live, answer)
         if found is Verdict.ANSWERED:
             if answer.status < 300:
                 self._succeeded = True
